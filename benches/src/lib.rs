@@ -1,0 +1,1 @@
+//! Every figure the project promises, one program an area.

@@ -1,0 +1,3 @@
+//! The one binary: every role is a subcommand.
+
+fn main() {}

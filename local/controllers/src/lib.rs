@@ -1,0 +1,1 @@
+//! The controllers a laptop needs because no kube-controller-manager runs there.

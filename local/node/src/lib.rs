@@ -1,0 +1,1 @@
+//! A process kubelet: runs pods as process trees on this machine.

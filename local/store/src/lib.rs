@@ -1,0 +1,1 @@
+//! Revisioned object store with a watch cache, on SQLite or in memory.

@@ -1,0 +1,1 @@
+//! What every controller shares: context, clock, telemetry, leader election, hint-carrying errors.

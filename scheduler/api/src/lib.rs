@@ -1,0 +1,1 @@
+//! Names by which pods, nodes and gangs speak to the scheduler.

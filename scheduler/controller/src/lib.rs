@@ -1,0 +1,1 @@
+//! The binder: plans gangs on the ledger and binds their pods.

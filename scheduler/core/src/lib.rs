@@ -1,0 +1,1 @@
+//! Pure planning: the ledger and all-or-nothing gang placement.

@@ -1,0 +1,1 @@
+//! The kubeflow.org training kinds.

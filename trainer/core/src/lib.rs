@@ -1,0 +1,1 @@
+//! Pure rules of training jobs: job to pods, services, environment and status.

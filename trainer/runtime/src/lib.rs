@@ -1,0 +1,1 @@
+//! What runs inside the pods: data-parallel training over the collectives.
