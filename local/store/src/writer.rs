@@ -1,0 +1,353 @@
+//! The one thread that changes anything.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::key::ObjectKey;
+use crate::log::{Log, LogError, Record, RecordKind};
+use crate::options::Options;
+use crate::state::{Change, State};
+
+/// Revisions that one step of compaction moves over, so that no write waits long for it.
+const COMPACTION_STEP: u64 = 500;
+
+/// One change of one object, with what it requires of the object's present state.
+#[derive(Debug, Clone)]
+pub enum Mutation {
+    /// Creates the object; fails with [`Error::AlreadyExists`].
+    Create {
+        /// Where.
+        key: ObjectKey,
+        /// The object.
+        object: Value,
+    },
+    /// Replaces the object; fails with [`Error::NotFound`] or [`Error::Conflict`].
+    Update {
+        /// Which.
+        key: ObjectKey,
+        /// The revision it must be at.
+        expected_revision: u64,
+        /// Its new state.
+        object: Value,
+    },
+    /// Deletes the object; fails with [`Error::NotFound`] or [`Error::Conflict`].
+    Delete {
+        /// Which.
+        key: ObjectKey,
+        /// The revision it must be at.
+        expected_revision: u64,
+        /// The last state that watchers see; none leaves the present one.
+        last: Option<Value>,
+    },
+}
+
+impl Mutation {
+    fn key(&self) -> &ObjectKey {
+        match self {
+            Self::Create { key, .. } | Self::Update { key, .. } | Self::Delete { key, .. } => key,
+        }
+    }
+}
+
+/// What callers ask the writer for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Transact { mutations: Vec<Mutation>, reply: oneshot::Sender<Result<Vec<Arc<Entry>>, Error>> },
+    Compact { through: u64, reply: oneshot::Sender<Result<(), Error>> },
+    Close { reply: oneshot::Sender<Result<(), Error>> },
+}
+
+/// A transaction that passed its checks and waits for the log.
+struct Accepted {
+    entries: Vec<Arc<Entry>>,
+    reply: oneshot::Sender<Result<Vec<Arc<Entry>>, Error>>,
+}
+
+/// What a batch has gathered so far on top of the state that readers see.
+#[derive(Default)]
+struct Batch {
+    records: Vec<Record>,
+    changes: Vec<Change>,
+    parsed: Vec<Arc<Value>>,
+    overlay: HashMap<ObjectKey, Option<Arc<Entry>>>,
+}
+
+pub(crate) struct Writer {
+    log: Box<dyn Log>,
+    state: Arc<RwLock<State>>,
+    revision: watch::Sender<u64>,
+    options: Options,
+    /// The parsed form of the newest writes.
+    parsed: VecDeque<Arc<Value>>,
+    /// When the store reached which revision, oldest first; only what is not compacted yet.
+    ages: VecDeque<(Instant, u64)>,
+    /// A failed append may have left something in the log.
+    suspect: bool,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        log: Box<dyn Log>,
+        state: Arc<RwLock<State>>,
+        revision: watch::Sender<u64>,
+        options: Options,
+    ) -> Self {
+        let ages = VecDeque::from([(options.clock.now(), state.read().revision())]);
+        Self { log, state, revision, options, parsed: VecDeque::new(), ages, suspect: false }
+    }
+
+    /// Works until it is told to close or every handle is gone.
+    pub(crate) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut closing = None;
+        while let Some(first) = commands.blocking_recv() {
+            let mut transactions = Vec::new();
+            let mut next = Some(first);
+            while let Some(command) = next {
+                match command {
+                    Command::Transact { mutations, reply } => transactions.push((mutations, reply)),
+                    Command::Compact { through, reply } => {
+                        self.commit(std::mem::take(&mut transactions));
+                        let _ = reply.send(self.compact(through));
+                    }
+                    Command::Close { reply } => {
+                        commands.close();
+                        closing = Some(reply);
+                    }
+                }
+                next = if transactions.len() < self.options.queued_writes {
+                    commands.try_recv().ok()
+                } else {
+                    None
+                };
+            }
+            self.commit(transactions);
+            self.compact_old();
+        }
+        let closed = self.log.close();
+        if let Err(error) = &closed {
+            tracing::error!(%error, "cannot close the store's log");
+        }
+        self.state.write().close();
+        if let Some(reply) = closing {
+            let _ = reply.send(closed.map_err(Error::from));
+        }
+    }
+
+    /// Checks the transactions one after the other, writes those that pass as one, publishes, answers.
+    fn commit(
+        &mut self,
+        transactions: Vec<(Vec<Mutation>, oneshot::Sender<Result<Vec<Arc<Entry>>, Error>>)>,
+    ) {
+        if transactions.is_empty() {
+            return;
+        }
+        let mut batch = Batch::default();
+        let mut accepted = Vec::with_capacity(transactions.len());
+        let mut refused = Vec::new();
+        for (mutations, reply) in transactions {
+            match self.accept(&mut batch, mutations) {
+                Ok(entries) => accepted.push(Accepted { entries, reply }),
+                Err(error) => refused.push((error, reply)),
+            }
+        }
+        if let Err(error) = self.append(&batch.records) {
+            // Refusals too may rest on writes of this batch that never came to be.
+            tracing::error!(%error, writes = batch.records.len(), "the store's log failed, writes are refused");
+            let error = Error::from(error);
+            let waiting = accepted.into_iter().map(|accepted| accepted.reply);
+            for reply in waiting.chain(refused.into_iter().map(|(_, reply)| reply)) {
+                let _ = reply.send(Err(error.clone()));
+            }
+            return;
+        }
+        self.publish(batch);
+        for Accepted { entries, reply } in accepted {
+            let _ = reply.send(Ok(entries));
+        }
+        for (error, reply) in refused {
+            let _ = reply.send(Err(error));
+        }
+    }
+
+    fn append(&mut self, records: &[Record]) -> Result<(), LogError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        if self.suspect {
+            self.log.truncate(self.state.read().revision())?;
+        }
+        self.suspect = true;
+        self.log.append(records)?;
+        self.suspect = false;
+        Ok(())
+    }
+
+    fn publish(&mut self, batch: Batch) {
+        if batch.changes.is_empty() {
+            return;
+        }
+        let mut resources: Vec<Arc<str>> = Vec::new();
+        let mut state = self.state.write();
+        for change in batch.changes {
+            let resource = &change.entry.key().resource;
+            if !resources.contains(resource) {
+                resources.push(resource.clone());
+            }
+            state.apply(change);
+        }
+        let revision = state.revision();
+        drop(state);
+        let state = self.state.read();
+        for resource in resources {
+            state.notify(&resource);
+        }
+        drop(state);
+        self.revision.send_replace(revision);
+        self.ages.push_back((self.options.clock.now(), revision));
+        self.parsed.extend(batch.parsed);
+        let excess = self.parsed.len().saturating_sub(self.options.parsed_objects);
+        self.parsed.drain(..excess);
+    }
+
+    /// Adds a transaction to the batch, or leaves the batch as it was.
+    fn accept(&self, batch: &mut Batch, mutations: Vec<Mutation>) -> Result<Vec<Arc<Entry>>, Error> {
+        let state = self.state.read();
+        let base = state.revision();
+        let kept = batch.records.len();
+        let mut undo: Vec<(ObjectKey, Option<Option<Arc<Entry>>>)> = Vec::new();
+        let mut entries = Vec::with_capacity(mutations.len());
+        for mutation in mutations {
+            let key = mutation.key().clone();
+            let current = match batch.overlay.get(&key) {
+                Some(pending) => pending.clone(),
+                None => state.get(&key).cloned(),
+            };
+            let revision = base + batch.records.len() as u64 + 1;
+            match prepare(mutation, current.as_ref(), revision) {
+                Ok((record, change, object)) => {
+                    let visible = (!change.deleted).then(|| change.entry.clone());
+                    undo.push((key.clone(), batch.overlay.insert(key, visible)));
+                    entries.push(change.entry.clone());
+                    batch.records.push(record);
+                    batch.changes.push(change);
+                    batch.parsed.push(object);
+                }
+                Err(error) => {
+                    batch.records.truncate(kept);
+                    batch.changes.truncate(kept);
+                    batch.parsed.truncate(kept);
+                    for (key, before) in undo.into_iter().rev() {
+                        match before {
+                            Some(before) => batch.overlay.insert(key, before),
+                            None => batch.overlay.remove(&key),
+                        };
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    fn compact(&mut self, through: u64) -> Result<(), Error> {
+        let (current, compacted) = {
+            let state = self.state.read();
+            (state.revision(), state.compacted())
+        };
+        if through > current {
+            return Err(Error::Future { requested: through, current });
+        }
+        if through > compacted {
+            self.log.compact(through)?;
+            self.state.write().compact(through);
+        }
+        Ok(())
+    }
+
+    /// Takes one step towards dropping what is outside the window that is kept.
+    fn compact_old(&mut self) {
+        let (current, compacted) = {
+            let state = self.state.read();
+            (state.revision(), state.compacted())
+        };
+        let now = self.options.clock.now();
+        let mut through = current.saturating_sub(self.options.retained_revisions);
+        while let Some((reached, revision)) = self.ages.front() {
+            let old = now.saturating_duration_since(*reached) > self.options.retained_age;
+            if old {
+                through = through.max(*revision);
+            } else if *revision > compacted {
+                break;
+            }
+            self.ages.pop_front();
+        }
+        let through = through.min(compacted + COMPACTION_STEP);
+        if through > compacted
+            && let Err(error) = self.compact(through)
+        {
+            tracing::warn!(%error, "cannot drop old revisions from the store's log");
+        }
+    }
+}
+
+/// Checks one mutation against the object's present state and gives it its revision.
+fn prepare(
+    mutation: Mutation,
+    current: Option<&Arc<Entry>>,
+    revision: u64,
+) -> Result<(Record, Change, Arc<Value>), Error> {
+    let (key, kind, object) = match mutation {
+        Mutation::Create { key, object } => match current {
+            None => (key, RecordKind::Put, object),
+            Some(current) => return Err(Error::AlreadyExists { key, revision: current.revision() }),
+        },
+        Mutation::Update { key, expected_revision, object } => {
+            require(&key, current, expected_revision)?;
+            (key, RecordKind::Put, object)
+        }
+        Mutation::Delete { key, expected_revision, last } => {
+            let current = require(&key, current, expected_revision)?;
+            (key, RecordKind::Delete, last.unwrap_or_else(|| Arc::unwrap_or_clone(current.object())))
+        }
+    };
+    let create_revision = current.map_or(revision, |current| current.create_revision());
+    let (json, object) = encode(&key, object, revision)?;
+    let entry = Arc::new(Entry::new(key.clone(), revision, create_revision, json.clone()));
+    entry.remember(&object);
+    let previous_revision = current.map(|current| current.revision());
+    let record = Record { revision, key, kind, create_revision, previous_revision, json };
+    Ok((record, Change { entry, deleted: kind == RecordKind::Delete }, object))
+}
+
+fn require<'a>(
+    key: &ObjectKey,
+    current: Option<&'a Arc<Entry>>,
+    expected: u64,
+) -> Result<&'a Arc<Entry>, Error> {
+    let current = current.ok_or_else(|| Error::NotFound { key: key.clone() })?;
+    if current.revision() == expected {
+        Ok(current)
+    } else {
+        Err(Error::Conflict { key: key.clone(), expected, actual: current.revision() })
+    }
+}
+
+/// Sets `metadata.resourceVersion` and encodes.
+fn encode(key: &ObjectKey, mut object: Value, revision: u64) -> Result<(Bytes, Arc<Value>), Error> {
+    let metadata = object.as_object_mut().and_then(|object| {
+        object.entry("metadata").or_insert_with(|| Value::Object(serde_json::Map::new())).as_object_mut()
+    });
+    let Some(metadata) = metadata else { return Err(Error::NotAnObject { key: key.clone() }) };
+    metadata.insert("resourceVersion".to_owned(), Value::String(revision.to_string()));
+    let json = serde_json::to_vec(&object)
+        .map_err(|error| Error::Encode { key: key.clone(), reason: error.to_string().into() })?;
+    Ok((json.into_boxed_slice().into(), Arc::new(object)))
+}
