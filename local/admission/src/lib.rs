@@ -13,8 +13,11 @@ pub mod field;
 mod json;
 pub mod names;
 pub mod prepare;
+pub mod printing;
 pub mod qos;
 pub mod quantity;
+pub mod quota;
+pub mod selectors;
 pub mod validate;
 
 /// The group of an `apiVersion`: "" for the core group.
