@@ -1,1 +1,32 @@
 //! Collective communication over shared memory; knows no tensor library.
+//!
+//! The ranks of one host find each other through a directory ([`Options`]), map each other's memory and then
+//! call the same collectives in the same order on a [`Communicator`]. Data in a [`RegisteredBuffer`] is reduced
+//! where it lies; other slices are copied through the arena.
+//!
+//! * Reductions run in rank order: results are bit-identical on every rank and in every run.
+//! * Every wait has a deadline. A peer that dies, stops or calls something else ends the group on all ranks with
+//!   an [`Error`] that names it; a failed communicator stays failed, and a new one can be formed.
+//! * Nothing has a name that outlives the processes, except the rendezvous socket, which is removed once the
+//!   group is complete and replaced by the next group if rank 0 was killed before.
+
+mod arena;
+mod call;
+mod communicator;
+mod control;
+mod element;
+mod error;
+mod kernels;
+mod memory;
+mod options;
+mod rendezvous;
+mod shared_memory;
+mod watcher;
+
+pub use arena::RegisteredBuffer;
+pub use call::{Call, Operation, Placement};
+pub use communicator::{Communicator, Traffic};
+pub use element::{DataType, Element, Reduction};
+pub use error::{Error, LossCause};
+pub use half::{bf16, f16};
+pub use options::Options;

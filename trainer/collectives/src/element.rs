@@ -1,0 +1,203 @@
+//! The element types a collective can carry and how they are reduced.
+
+use half::{bf16, f16};
+
+/// The type of the elements in a buffer, as announced to the other ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DataType {
+    /// IEEE 754 binary32.
+    F32,
+    /// IEEE 754 binary64.
+    F64,
+    /// IEEE 754 binary16, accumulated in `F32`.
+    F16,
+    /// bfloat16, accumulated in `F32`.
+    BF16,
+    /// Signed 32-bit integer; sums wrap.
+    I32,
+    /// Signed 64-bit integer; sums wrap.
+    I64,
+}
+
+impl DataType {
+    /// Name as printed in errors and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F64 => "f64",
+            Self::F16 => "f16",
+            Self::BF16 => "bf16",
+            Self::I32 => "i32",
+            Self::I64 => "i64",
+        }
+    }
+
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        [Self::F32, Self::F64, Self::F16, Self::BF16, Self::I32, Self::I64]
+            .into_iter()
+            .find(|d| d.code() == code)
+    }
+
+    pub(crate) fn code(self) -> u8 {
+        self as u8 + 1
+    }
+}
+
+/// How the contributions of the ranks become one value.
+///
+/// The value is always `x0 ∘ x1 ∘ … ∘ x(N-1)` in rank order, whatever the size of the buffer, so results are
+/// bit-identical on every rank and in every run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reduction {
+    /// Sum; integers wrap.
+    Sum,
+    /// Sum divided once by the number of ranks; integers truncate toward zero.
+    Average,
+    /// Smallest value; NaN if any contribution is NaN.
+    Minimum,
+    /// Largest value; NaN if any contribution is NaN.
+    Maximum,
+}
+
+impl Reduction {
+    /// Name as printed in errors and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sum => "sum",
+            Self::Average => "avg",
+            Self::Minimum => "min",
+            Self::Maximum => "max",
+        }
+    }
+
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        [Self::Sum, Self::Average, Self::Minimum, Self::Maximum].into_iter().find(|r| r.code() == code)
+    }
+
+    pub(crate) fn code(self) -> u8 {
+        self as u8 + 1
+    }
+}
+
+/// A type whose values collectives can move and reduce. Sealed: peers must agree on its layout.
+pub trait Element: Copy + Default + Send + Sync + private::Sealed + 'static {
+    /// The type announced to the other ranks.
+    const DATA_TYPE: DataType;
+    #[doc(hidden)]
+    type Accumulator: Arithmetic;
+    #[doc(hidden)]
+    fn widen(self) -> Self::Accumulator;
+    #[doc(hidden)]
+    fn narrow(accumulator: Self::Accumulator) -> Self;
+}
+
+/// What an accumulator can do. An implementation detail of [`Element`].
+#[doc(hidden)]
+pub trait Arithmetic: Copy + Default {
+    fn add(self, other: Self) -> Self;
+    fn smaller(self, other: Self) -> Self;
+    fn larger(self, other: Self) -> Self;
+    fn divided_by(self, count: usize) -> Self;
+}
+
+mod private {
+    pub trait Sealed {}
+}
+
+macro_rules! float_arithmetic {
+    ($($type:ty),*) => {$(
+        impl Arithmetic for $type {
+            #[inline(always)]
+            fn add(self, other: Self) -> Self {
+                self + other
+            }
+            #[inline(always)]
+            fn smaller(self, other: Self) -> Self {
+                if self < other || self.is_nan() { self } else { other }
+            }
+            #[inline(always)]
+            fn larger(self, other: Self) -> Self {
+                if self > other || self.is_nan() { self } else { other }
+            }
+            #[inline(always)]
+            fn divided_by(self, count: usize) -> Self {
+                self / count as Self
+            }
+        }
+    )*};
+}
+
+macro_rules! integer_arithmetic {
+    ($($type:ty),*) => {$(
+        impl Arithmetic for $type {
+            #[inline(always)]
+            fn add(self, other: Self) -> Self {
+                self.wrapping_add(other)
+            }
+            #[inline(always)]
+            fn smaller(self, other: Self) -> Self {
+                self.min(other)
+            }
+            #[inline(always)]
+            fn larger(self, other: Self) -> Self {
+                self.max(other)
+            }
+            #[inline(always)]
+            fn divided_by(self, count: usize) -> Self {
+                self.wrapping_div(count as Self)
+            }
+        }
+    )*};
+}
+
+float_arithmetic!(f32, f64);
+integer_arithmetic!(i32, i64);
+
+macro_rules! element {
+    ($type:ty, $data_type:ident, $accumulator:ty, $widen:expr, $narrow:expr) => {
+        impl private::Sealed for $type {}
+        impl Element for $type {
+            const DATA_TYPE: DataType = DataType::$data_type;
+            type Accumulator = $accumulator;
+            #[inline(always)]
+            fn widen(self) -> $accumulator {
+                $widen(self)
+            }
+            #[inline(always)]
+            fn narrow(accumulator: $accumulator) -> Self {
+                $narrow(accumulator)
+            }
+        }
+    };
+}
+
+element!(f32, F32, f32, |value| value, |value| value);
+element!(f64, F64, f64, |value| value, |value| value);
+element!(i32, I32, i32, |value| value, |value| value);
+element!(i64, I64, i64, |value| value, |value| value);
+element!(f16, F16, f32, f16::to_f32_const, f16::from_f32_const);
+element!(bf16, BF16, f32, bf16::to_f32_const, bf16::from_f32_const);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn minimum_and_maximum_carry_nan_from_either_side() {
+        for (a, b) in [(f32::NAN, 1.0), (1.0, f32::NAN)] {
+            assert!(a.smaller(b).is_nan());
+            assert!(a.larger(b).is_nan());
+        }
+    }
+
+    #[test]
+    fn codes_round_trip_and_zero_is_no_type() {
+        for data_type in
+            [DataType::F32, DataType::F64, DataType::F16, DataType::BF16, DataType::I32, DataType::I64]
+        {
+            assert_eq!(DataType::from_code(data_type.code()), Some(data_type));
+        }
+        assert_eq!(DataType::from_code(0), None);
+        assert_eq!(Reduction::from_code(0), None);
+    }
+}

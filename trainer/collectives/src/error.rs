@@ -1,0 +1,138 @@
+//! What can go wrong in a collective.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::call::Call;
+
+/// A failed collective or rendezvous. After any error of a collective the communicator stays failed: form a new
+/// group to go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A peer this group depends on is gone.
+    #[error("lost rank {rank} on {host}: {cause}")]
+    PeerLost {
+        /// The rank that is gone.
+        rank: usize,
+        /// Its host, as it called itself at the rendezvous.
+        host: String,
+        /// What is known about the loss.
+        cause: LossCause,
+    },
+    /// Peers did not arrive before the deadline: stopped, stuck or far too slow.
+    #[error("{} did not reach {call} within {after:?}", ranks(waiting_for))]
+    Timeout {
+        /// The ranks that had not arrived when the group gave up.
+        waiting_for: Vec<usize>,
+        /// The call this rank was waiting in.
+        call: Call,
+        /// The deadline of one collective.
+        after: Duration,
+    },
+    /// Two ranks made different calls at the same point of the program.
+    #[error("the ranks disagree: rank {rank} makes {call} but rank {other_rank} makes {other_call}")]
+    Mismatch {
+        /// One of the ranks.
+        rank: usize,
+        /// Its call.
+        call: Call,
+        /// The other rank.
+        other_rank: usize,
+        /// The other rank's call.
+        other_call: Call,
+    },
+    /// An argument is unusable.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// The arena has no room for a buffer; ask for a larger one in the options.
+    #[error(
+        "no room for a buffer of {wanted} bytes: {free} of {capacity} bytes of the arena are free; \
+         raise `arena_bytes`"
+    )]
+    ArenaFull {
+        /// Bytes asked for.
+        wanted: usize,
+        /// Bytes free (perhaps not in one piece).
+        free: usize,
+        /// Bytes in total.
+        capacity: usize,
+    },
+    /// Not all ranks came to the rendezvous in time.
+    #[error("{} of {world_size} did not join at {} within {after:?}{}", ranks(missing), path.display(), because(refused))]
+    NotJoined {
+        /// The ranks that are missing.
+        missing: Vec<usize>,
+        /// How many ranks the group has.
+        world_size: usize,
+        /// The socket of the rendezvous.
+        path: PathBuf,
+        /// How long rank 0 waited.
+        after: Duration,
+        /// Why the last refused newcomer was refused.
+        refused: Option<String>,
+    },
+    /// Rank 0 did not form the group in time.
+    #[error("rank {rank} found no group at {} within {after:?}: {cause}", path.display())]
+    NoRendezvous {
+        /// This rank.
+        rank: usize,
+        /// The socket of the rendezvous.
+        path: PathBuf,
+        /// How long this rank tried.
+        after: Duration,
+        /// What the last attempt ended with.
+        cause: String,
+    },
+    /// Rank 0 does not accept this rank.
+    #[error("rank 0 refused rank {rank}: {reason}")]
+    Refused {
+        /// This rank.
+        rank: usize,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The operating system refused something.
+    #[error("cannot {action}: {source}")]
+    System {
+        /// What was attempted.
+        action: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    pub(crate) fn system(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let action = action.into();
+        move |source| Self::System { action, source }
+    }
+}
+
+/// What is known about the loss of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossCause {
+    /// Its process ended without leaving the group: killed, crashed or exited early.
+    Died,
+    /// It left the group while others still called collectives.
+    Left,
+}
+
+impl fmt::Display for LossCause {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Died => "its process ended (killed, crashed or exited early)",
+            Self::Left => "it left the group while others still waited for it",
+        })
+    }
+}
+
+fn ranks(ranks: &[usize]) -> String {
+    let list = ranks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if ranks.len() == 1 { format!("rank {list}") } else { format!("ranks {list}") }
+}
+
+fn because(refused: &Option<String>) -> String {
+    refused.as_ref().map_or_else(String::new, |reason| format!(" (refused: {reason})"))
+}

@@ -1,0 +1,189 @@
+//! The arithmetic of a reduction, compiled for several instruction sets and chosen at run time.
+
+#![allow(unsafe_code)]
+
+use crate::element::{Arithmetic, Element, Reduction};
+
+/// Elements reduced at a time: small enough that the accumulators stay in the first-level cache.
+const BLOCK: usize = 1024;
+
+/// Stores `sources[0][i] ∘ sources[1][i] ∘ …` into element `i` of every destination, for `count` elements.
+///
+/// # Safety
+/// Every source must be readable and every destination writable for `count` elements, aligned for `T`, and
+/// nobody else may touch them during the call. A destination may be the same address as a source, but ranges
+/// must not overlap in another way.
+pub(crate) unsafe fn reduce<T: Element>(
+    reduction: Reduction,
+    sources: &[*const T],
+    destinations: &[*mut T],
+    count: usize,
+) {
+    // SAFETY: the caller's promise is exactly what `dispatch` asks for.
+    unsafe {
+        match reduction {
+            Reduction::Sum => dispatch::<T, Add>(sources, destinations, count, None),
+            Reduction::Average => dispatch::<T, Add>(sources, destinations, count, Some(sources.len())),
+            Reduction::Minimum => dispatch::<T, Minimum>(sources, destinations, count, None),
+            Reduction::Maximum => dispatch::<T, Maximum>(sources, destinations, count, None),
+        }
+    }
+}
+
+trait Combine {
+    fn combine<A: Arithmetic>(left: A, right: A) -> A;
+}
+
+struct Add;
+struct Minimum;
+struct Maximum;
+
+impl Combine for Add {
+    #[inline(always)]
+    fn combine<A: Arithmetic>(left: A, right: A) -> A {
+        left.add(right)
+    }
+}
+
+impl Combine for Minimum {
+    #[inline(always)]
+    fn combine<A: Arithmetic>(left: A, right: A) -> A {
+        left.smaller(right)
+    }
+}
+
+impl Combine for Maximum {
+    #[inline(always)]
+    fn combine<A: Arithmetic>(left: A, right: A) -> A {
+        left.larger(right)
+    }
+}
+
+/// # Safety
+/// As [`reduce`].
+unsafe fn dispatch<T: Element, C: Combine>(
+    sources: &[*const T],
+    destinations: &[*mut T],
+    count: usize,
+    divisor: Option<usize>,
+) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
+            // SAFETY: the processor has the features; the pointers are the caller's promise.
+            return unsafe { avx512::<T, C>(sources, destinations, count, divisor) };
+        }
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has the feature; the pointers are the caller's promise.
+            return unsafe { avx2::<T, C>(sources, destinations, count, divisor) };
+        }
+    }
+    // SAFETY: the pointers are the caller's promise.
+    unsafe { body::<T, C>(sources, destinations, count, divisor) }
+}
+
+/// # Safety
+/// As [`reduce`], on a processor with AVX-512F and AVX-512BW.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn avx512<T: Element, C: Combine>(
+    sources: &[*const T],
+    destinations: &[*mut T],
+    count: usize,
+    divisor: Option<usize>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { body::<T, C>(sources, destinations, count, divisor) }
+}
+
+/// # Safety
+/// As [`reduce`], on a processor with AVX2.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn avx2<T: Element, C: Combine>(
+    sources: &[*const T],
+    destinations: &[*mut T],
+    count: usize,
+    divisor: Option<usize>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { body::<T, C>(sources, destinations, count, divisor) }
+}
+
+/// # Safety
+/// As [`reduce`].
+#[inline(always)]
+unsafe fn body<T: Element, C: Combine>(
+    sources: &[*const T],
+    destinations: &[*mut T],
+    count: usize,
+    divisor: Option<usize>,
+) {
+    let Some((first, rest)) = sources.split_first() else { return };
+    let mut accumulators = [T::Accumulator::default(); BLOCK];
+    let mut start = 0;
+    while start < count {
+        let length = BLOCK.min(count - start);
+        let accumulators = &mut accumulators[..length];
+        // SAFETY: `start + length <= count` elements are readable, and nothing writes to them meanwhile.
+        let source = unsafe { std::slice::from_raw_parts(first.add(start), length) };
+        for (accumulator, value) in accumulators.iter_mut().zip(source) {
+            *accumulator = value.widen();
+        }
+        for other in rest {
+            // SAFETY: as above.
+            let source = unsafe { std::slice::from_raw_parts(other.add(start), length) };
+            for (accumulator, value) in accumulators.iter_mut().zip(source) {
+                *accumulator = C::combine(*accumulator, value.widen());
+            }
+        }
+        if let Some(divisor) = divisor {
+            for accumulator in accumulators.iter_mut() {
+                *accumulator = accumulator.divided_by(divisor);
+            }
+        }
+        for destination in destinations {
+            // SAFETY: `start + length <= count` elements are writable, and no other reference to them is alive.
+            let destination = unsafe { std::slice::from_raw_parts_mut(destination.add(start), length) };
+            for (value, accumulator) in destination.iter_mut().zip(accumulators.iter()) {
+                *value = T::narrow(*accumulator);
+            }
+        }
+        start += length;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reduced<T: Element>(reduction: Reduction, inputs: &[Vec<T>]) -> Vec<T> {
+        let count = inputs[0].len();
+        let mut output = vec![T::default(); count];
+        let sources: Vec<*const T> = inputs.iter().map(|input| input.as_ptr()).collect();
+        // SAFETY: all vectors hold `count` elements and `output` is apart from the inputs.
+        unsafe { reduce(reduction, &sources, &[output.as_mut_ptr()], count) };
+        output
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_bits_of_the_plain_loop() {
+        let inputs: Vec<Vec<f32>> = (0..5)
+            .map(|rank| (0..2500).map(|i| ((i * 7919 + rank * 104_729) as f32).sin() * 1e3).collect())
+            .collect();
+        let sum = reduced(Reduction::Sum, &inputs);
+        for (i, value) in sum.iter().enumerate() {
+            let expected = inputs.iter().skip(1).fold(inputs[0][i], |sum, input| sum + input[i]);
+            assert_eq!(value.to_bits(), expected.to_bits(), "element {i}");
+        }
+    }
+
+    #[test]
+    fn half_types_round_once() {
+        let small = half::f16::from_f32(2048.0);
+        let one = half::f16::from_f32(1.0);
+        // 2048 + 1 is not representable: adding in f16 would lose both ones.
+        let sum = reduced(Reduction::Sum, &[vec![small], vec![one], vec![one]]);
+        assert_eq!(sum[0].to_f32(), 2050.0);
+    }
+}

@@ -1,0 +1,113 @@
+//! How the ranks of one host find each other: rank 0 listens on a unix socket in a directory all of them see,
+//! gathers the others, and hands everyone the descriptors of everyone's memory.
+
+mod join;
+mod lead;
+mod message;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::net::SocketAddrUnix;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::arena::segment_length;
+use crate::error::Error;
+use crate::memory;
+use crate::options::Options;
+use message::Member;
+
+/// A complete group, from the view of one rank.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) session: u64,
+    pub(crate) control: OwnedFd,
+    /// In rank order.
+    pub(crate) peers: Vec<Peer>,
+    /// The writing end of this rank's lifeline; closed by the kernel when the process ends.
+    pub(crate) lifeline: OwnedFd,
+}
+
+/// What a rank holds of another one, or of itself.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) host: String,
+    pub(crate) arena_bytes: usize,
+    pub(crate) segment: OwnedFd,
+    /// The reading end of the rank's lifeline: hangs up when its process ends.
+    pub(crate) lifeline: OwnedFd,
+}
+
+/// Forms the group that `options` describe, or fails before its deadline has passed by much.
+pub(crate) fn form(options: &Options) -> Result<Group, Error> {
+    let segment = memory::create_file("muster-segment", segment_length(options.arena_bytes))
+        .map_err(Error::system("create shared memory"))?;
+    let (lifeline_end, lifeline) =
+        pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from).map_err(Error::system("create a pipe"))?;
+    let member = Member {
+        rank: options.rank as u32,
+        world_size: options.world_size as u32,
+        process: std::process::id(),
+        generation: options.generation,
+        arena_bytes: options.arena_bytes as u64,
+        session: 0,
+        host: options.host.clone(),
+    };
+    let own = Peer {
+        host: options.host.clone(),
+        arena_bytes: options.arena_bytes,
+        segment,
+        lifeline: lifeline_end,
+    };
+    let path = options.directory.join(format!("{}.sock", options.group));
+    let patience = Patience { since: Instant::now(), limit: options.join_deadline };
+    if options.rank == 0 {
+        lead::lead(options, &path, patience, member, own, lifeline)
+    } else {
+        join::join(options, &path, patience, &member, &own, lifeline)
+    }
+}
+
+/// A deadline that remembers how long it was.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    since: Instant,
+    limit: Duration,
+}
+
+impl Patience {
+    fn remaining(self) -> Option<Duration> {
+        self.limit.checked_sub(self.since.elapsed()).filter(|left| !left.is_zero())
+    }
+}
+
+/// Waits until one of the descriptors is readable or hung up, for at most `timeout`.
+fn wait_readable(descriptors: &[BorrowedFd<'_>], timeout: Duration) -> io::Result<Vec<bool>> {
+    let mut polled: Vec<PollFd<'_>> =
+        descriptors.iter().map(|descriptor| PollFd::new(descriptor, PollFlags::IN)).collect();
+    let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
+    match poll(&mut polled, Some(&timeout)) {
+        Ok(_) => Ok(polled.iter().map(|entry| !entry.revents().is_empty()).collect()),
+        Err(rustix::io::Errno::INTR) => Ok(vec![false; descriptors.len()]),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The address of a socket file. A path longer than the 107 bytes an address can hold goes through the
+/// descriptor of its directory, which must stay open while the address is used.
+fn address(path: &Path) -> io::Result<(SocketAddrUnix, Option<OwnedFd>)> {
+    if path.as_os_str().len() <= 107 {
+        return Ok((SocketAddrUnix::new(path)?, None));
+    }
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let name = path.file_name().unwrap_or_default();
+    let directory = open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let short =
+        PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&directory.as_fd())))
+            .join(name);
+    Ok((SocketAddrUnix::new(short)?, Some(directory)))
+}

@@ -1,0 +1,163 @@
+//! Peers that die, stop or leave: every survivor learns who, quickly, whatever it was doing.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use muster_collectives::{Communicator, Error, LossCause, Options, Reduction};
+use rustix::process::{Signal, kill_process};
+
+use crate::support::{Process, failure, on_threads, options};
+
+const ROLE: &str = "failures::role_of_a_rank";
+
+/// Not a test by itself: what a rank does when [`Process::start`] runs this binary.
+#[test]
+fn role_of_a_rank() {
+    let Ok(directory) = std::env::var("MUSTER_TEST_DIRECTORY") else { return };
+    let number = |name: &str| std::env::var(name).unwrap().parse::<usize>().unwrap();
+    let (rank, world_size) = (number("MUSTER_TEST_RANK"), number("MUSTER_TEST_WORLD"));
+    let mut options = options(Path::new(&directory), rank, world_size);
+    options.deadline = Duration::from_millis(number("MUSTER_TEST_DEADLINE") as u64);
+    let mut group = Communicator::connect(&options).unwrap();
+    let phase = std::env::var("MUSTER_TEST_PHASE").unwrap();
+    println!("ready {rank}");
+    let stuck = phase == "waiting" && rank == number("MUSTER_TEST_VICTIM");
+    if stuck {
+        // The others wait in their first collective until this process is killed.
+        let (mut reader, _writer) = std::io::pipe().unwrap();
+        let _ = reader.read(&mut [0]);
+    }
+    let mut buffer = group.allocate::<f32>(1 << 20).unwrap();
+    let mut staged = vec![1_f32; 300_000];
+    let error = loop {
+        let result = match phase.as_str() {
+            "registered" => group.all_reduce(&mut buffer, Reduction::Average),
+            "staged" => group.all_reduce_staged(&mut staged, Reduction::Average),
+            "broadcast" => group.broadcast(&mut staged, 0),
+            _ => group.barrier(),
+        };
+        if let Err(error) = result {
+            break error;
+        }
+    };
+    buffer.fill(0.0);
+    println!("error {rank}: {error}");
+}
+
+struct Gang {
+    _directory: tempfile::TempDir,
+    ranks: Vec<Process>,
+    lines: Vec<BufReader<std::process::ChildStdout>>,
+}
+
+impl Gang {
+    fn start(world_size: usize, phase: &str, victim: usize, deadline: Duration) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ranks: Vec<Process> = (0..world_size)
+            .map(|rank| {
+                let environment = [
+                    ("MUSTER_TEST_DIRECTORY", directory.path().display().to_string()),
+                    ("MUSTER_TEST_RANK", rank.to_string()),
+                    ("MUSTER_TEST_WORLD", world_size.to_string()),
+                    ("MUSTER_TEST_PHASE", phase.to_owned()),
+                    ("MUSTER_TEST_VICTIM", victim.to_string()),
+                    ("MUSTER_TEST_DEADLINE", deadline.as_millis().to_string()),
+                ];
+                Process::start(ROLE, &environment)
+            })
+            .collect();
+        let mut lines: Vec<_> = ranks.iter_mut().map(|rank| BufReader::new(rank.output())).collect();
+        for line in &mut lines {
+            next_line(line, "ready");
+        }
+        Self { _directory: directory, ranks, lines }
+    }
+
+    /// The errors of the ranks other than `victim`.
+    fn errors(&mut self, victim: usize) -> Vec<String> {
+        let lines = self.lines.iter_mut().enumerate().filter(|(rank, _)| *rank != victim);
+        lines.map(|(_, line)| next_line(line, "error")).collect()
+    }
+}
+
+fn next_line(lines: &mut impl BufRead, prefix: &str) -> String {
+    loop {
+        let mut line = String::new();
+        assert_ne!(lines.read_line(&mut line).unwrap(), 0, "the process ended before it printed {prefix:?}");
+        // The test harness prints its own text in front of the first line.
+        if let Some(at) = line.find(prefix) {
+            return line[at..].trim_end().to_owned();
+        }
+    }
+}
+
+#[test]
+fn every_survivor_names_a_killed_rank_in_every_phase() {
+    for phase in ["waiting", "barrier", "registered", "staged", "broadcast"] {
+        for victim in [0, 2] {
+            let mut gang = Gang::start(4, phase, victim, Duration::from_secs(60));
+            let killed = Instant::now();
+            kill_process(gang.ranks[victim].id(), Signal::KILL).unwrap();
+            let errors = gang.errors(victim);
+            let elapsed = killed.elapsed();
+            for error in errors {
+                assert!(error.contains(&format!("lost rank {victim} on host-{victim}")), "{phase}: {error}");
+            }
+            // The bar is 100 ms; the test allows for a machine that is busy with other tests.
+            assert!(elapsed < Duration::from_secs(5), "{phase}, rank {victim}: took {elapsed:?}");
+            eprintln!("{phase}, rank {victim}: all survivors know after {elapsed:?}");
+        }
+    }
+}
+
+#[test]
+fn a_stopped_rank_is_named_at_the_deadline() {
+    let mut gang = Gang::start(3, "barrier", 9, Duration::from_secs(1));
+    kill_process(gang.ranks[1].id(), Signal::STOP).unwrap();
+    for error in gang.errors(1) {
+        assert!(error.contains("rank 1 did not reach call") && error.contains("within 1s"), "{error}");
+    }
+}
+
+#[test]
+fn leaving_early_is_told_from_dying() {
+    let errors = on_threads(
+        3,
+        |_| (),
+        |mut group| {
+            group.barrier().unwrap();
+            (group.rank() != 2).then(|| failure(group.barrier()))
+        },
+    );
+    for error in errors.into_iter().flatten() {
+        assert!(
+            matches!(&error, Error::PeerLost { rank: 2, cause: LossCause::Left, host } if host == "host-2"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn ranks_that_leave_after_the_last_call_disturb_nobody() {
+    for _ in 0..50 {
+        on_threads(4, |_| (), |mut group| group.barrier().unwrap());
+    }
+}
+
+#[test]
+fn a_new_group_forms_where_rank_0_of_the_last_one_was_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("test.sock");
+    let stale = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    drop(stale);
+    assert!(socket.exists());
+    let connect = |options: Options| Communicator::connect(&options).unwrap().barrier().unwrap();
+    std::thread::scope(|scope| {
+        for rank in [1, 0] {
+            let options = options(directory.path(), rank, 2);
+            scope.spawn(move || connect(options));
+        }
+    });
+    assert!(!socket.exists());
+}

@@ -1,0 +1,130 @@
+//! Calls that do not fit together are errors that name both.
+
+use std::time::Duration;
+
+use muster_collectives::{Communicator, Error, Operation, Options, Reduction};
+
+use crate::support::{failure, on_threads, options};
+
+#[test]
+fn different_calls_name_both_on_every_rank() {
+    type Body = fn(&mut Communicator) -> Result<(), Error>;
+    let cases: [(Body, &str); 4] = [
+        (|group| group.all_reduce_staged(&mut [0_f32; 11], Reduction::Sum), "all_reduce(f32 × 11, sum)"),
+        (|group| group.all_reduce_staged(&mut [0_i32; 10], Reduction::Sum), "all_reduce(i32 × 10, sum)"),
+        (|group| group.all_reduce_staged(&mut [0_f32; 10], Reduction::Maximum), "all_reduce(f32 × 10, max)"),
+        (Communicator::barrier, "barrier()"),
+    ];
+    for (odd, text) in cases {
+        let errors = on_threads(
+            3,
+            |_| (),
+            |mut group| {
+                group.barrier().unwrap();
+                let result = if group.rank() == 1 {
+                    odd(&mut group)
+                } else {
+                    group.all_reduce_staged(&mut [0_f32; 10], Reduction::Sum)
+                };
+                let error = failure(result);
+                assert!(
+                    matches!(failure(group.barrier()), Error::Mismatch { .. }),
+                    "a failed group stays failed"
+                );
+                error
+            },
+        );
+        for error in errors {
+            let message = error.to_string();
+            assert!(message.contains(&format!("rank 1 makes call 2 {text}")), "{message}");
+            assert!(message.contains("call 2 all_reduce(f32 × 10, sum)"), "{message}");
+            let Error::Mismatch { rank, other_rank, call, .. } = error else { panic!("{message}") };
+            assert!(rank < other_rank && (rank == 1 || other_rank == 1));
+            assert!(matches!(call.operation, Operation::AllReduce | Operation::Barrier));
+        }
+    }
+}
+
+#[test]
+fn unusable_arguments_are_refused_without_ending_the_group() {
+    on_threads(
+        2,
+        |_| (),
+        |mut group| {
+            assert!(matches!(group.broadcast(&mut [0_f32], 2), Err(Error::InvalidArgument(_))));
+            assert!(matches!(group.all_gather(&[0_f32; 2], &mut [0_f32; 3]), Err(Error::InvalidArgument(_))));
+            assert!(matches!(group.allocate::<f32>(1 << 30), Err(Error::ArenaFull { .. })));
+            group.barrier().unwrap();
+        },
+    );
+}
+
+#[test]
+fn a_buffer_of_another_group_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut first = Communicator::connect(&options(directory.path(), 0, 1)).unwrap();
+    let second = Communicator::connect(&options(directory.path(), 0, 1)).unwrap();
+    let mut buffer = second.allocate::<f32>(4).unwrap();
+    assert!(matches!(first.all_reduce(&mut buffer, Reduction::Sum), Err(Error::InvalidArgument(_))));
+}
+
+fn connect_two(adjust: impl Fn(&mut Options) + Sync) -> Vec<Result<Communicator, Error>> {
+    let directory = tempfile::tempdir().unwrap();
+    std::thread::scope(|scope| {
+        let ranks: Vec<_> = (0..2)
+            .map(|rank| {
+                let mut options = options(directory.path(), rank, 2);
+                options.join_deadline = Duration::from_millis(300);
+                adjust(&mut options);
+                scope.spawn(move || Communicator::connect(&options))
+            })
+            .collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn ranks_that_expect_another_world_are_told() {
+    let results = connect_two(|options| options.world_size = 2 + options.rank);
+    let [first, second] = &results[..] else { panic!() };
+    let message = second.as_ref().unwrap_err().to_string();
+    assert_eq!(message, "rank 0 refused rank 1: rank 1 expects 3 ranks, rank 0 expects 2");
+    let message = first.as_ref().unwrap_err().to_string();
+    assert!(message.starts_with("rank 1 of 2 did not join"), "{message}");
+    assert!(message.contains("refused: rank 1 expects 3 ranks"), "{message}");
+}
+
+#[test]
+fn a_rank_of_an_older_generation_is_refused() {
+    let results = connect_two(|options| options.generation = 7 - options.rank as u64);
+    let message = results[1].as_ref().unwrap_err().to_string();
+    assert!(message.contains("belongs to generation 6 of the group, rank 0 to 7"), "{message}");
+}
+
+#[test]
+fn ranks_that_never_come_are_named_at_the_deadline() {
+    let directory = tempfile::tempdir().unwrap();
+    let connect = |rank| {
+        let mut options = options(directory.path(), rank, 4);
+        options.join_deadline = Duration::from_millis(50);
+        Communicator::connect(&options).unwrap_err()
+    };
+    let error = connect(0);
+    assert!(matches!(&error, Error::NotJoined { missing, .. } if *missing == [1, 2, 3]), "{error}");
+    let error = connect(2);
+    assert!(matches!(&error, Error::NoRendezvous { rank: 2, .. }), "{error}");
+    assert!(error.to_string().contains("rank 0 is not there"), "{error}");
+}
+
+#[test]
+fn a_long_directory_name_still_holds_a_socket() {
+    let directory = tempfile::tempdir().unwrap();
+    let long = directory.path().join("d".repeat(120));
+    std::fs::create_dir(&long).unwrap();
+    std::thread::scope(|scope| {
+        for rank in 0..2 {
+            let options = options(&long, rank, 2);
+            scope.spawn(move || Communicator::connect(&options).unwrap().barrier().unwrap());
+        }
+    });
+}
