@@ -153,7 +153,7 @@ fn load(log: &mut dyn Log, limits: HistoryLimits) -> Result<State, Error> {
     let compacted = log.load(&mut |record| {
         check(&state, &record)?;
         let Record { revision, key, kind, create_revision, json, .. } = record;
-        let entry = Arc::new(Entry::new(key, revision, create_revision, json));
+        let entry = Arc::new(Entry::new(state.share(key), revision, create_revision, json));
         state.apply(Change { entry, deleted: kind == RecordKind::Delete });
         Ok(())
     })?;

@@ -22,7 +22,7 @@ pub use entry::Entry;
 pub use error::Error;
 pub use handle::Handle;
 pub use key::ObjectKey;
-pub use log::{Log, LogError, MemoryLog, Record, RecordKind};
+pub use log::{Durability, Log, LogError, MemoryLog, Record, RecordKind, SqliteLog};
 pub use options::{Clock, Options, Store};
 pub use state::{Listing, Query};
 pub use watch::{Event, EventKind, Start, Watch};

@@ -59,7 +59,7 @@ impl Default for Options {
             history_events: 10_000,
             history_bytes: 8 << 20,
             retained_revisions: 20_000,
-            retained_age: Duration::from_secs(30 * 60),
+            retained_age: Duration::from_mins(30),
             parsed_objects: 256,
             queued_writes: 1_024,
             clock: Clock::default(),

@@ -182,6 +182,17 @@ impl State {
         self.closed
     }
 
+    /// The key with parts that are in memory already in the place of its own.
+    pub(crate) fn share(&self, key: ObjectKey) -> ObjectKey {
+        let Some((resource, known)) = self.resources.get_key_value(&key.resource) else { return key };
+        let neighbour = known.objects.range((key.namespace.clone(), Arc::default())..).next();
+        let namespace = match neighbour {
+            Some(((namespace, _), _)) if *namespace == key.namespace => namespace.clone(),
+            _ => key.namespace,
+        };
+        ObjectKey { resource: resource.clone(), namespace, name: key.name }
+    }
+
     pub(crate) fn get(&self, key: &ObjectKey) -> Option<&Arc<Entry>> {
         self.resources.get(&key.resource)?.objects.get(&key.place())
     }
@@ -247,8 +258,11 @@ impl State {
         revision: u64,
         limit: usize,
     ) -> Result<(Vec<Event>, u64), Error> {
-        self.check_history(resource, revision)?;
         let Some(resource) = self.resources.get(resource) else { return Ok((Vec::new(), self.revision)) };
+        // Compaction alone does not end a watch that had no events to miss.
+        if revision < resource.dropped {
+            return Err(Error::Expired { requested: revision, oldest: resource.dropped.max(self.compacted) });
+        }
         let mut found = Vec::new();
         for event in resource.events.range(resource.position(revision)..) {
             if namespace.is_some_and(|namespace| *event.entry.key().namespace != *namespace) {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -16,8 +16,11 @@ use crate::log::{Log, LogError, Record, RecordKind};
 use crate::options::Options;
 use crate::state::{Change, State};
 
-/// Revisions that one step of compaction moves over, so that no write waits long for it.
+/// Revisions that compaction moves over at once: enough to be worth a transaction, few enough that no write
+/// waits long for it.
 const COMPACTION_STEP: u64 = 500;
+/// Ages of revisions are known to this precision.
+const AGE_PRECISION: Duration = Duration::from_secs(1);
 
 /// One change of one object, with what it requires of the object's present state.
 #[derive(Debug, Clone)]
@@ -57,10 +60,13 @@ impl Mutation {
     }
 }
 
+/// Where the outcome of a transaction goes.
+type TransactReply = oneshot::Sender<Result<Vec<Arc<Entry>>, Error>>;
+
 /// What callers ask the writer for.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Transact { mutations: Vec<Mutation>, reply: oneshot::Sender<Result<Vec<Arc<Entry>>, Error>> },
+    Transact { mutations: Vec<Mutation>, reply: TransactReply },
     Compact { through: u64, reply: oneshot::Sender<Result<(), Error>> },
     Close { reply: oneshot::Sender<Result<(), Error>> },
 }
@@ -68,7 +74,7 @@ pub(crate) enum Command {
 /// A transaction that passed its checks and waits for the log.
 struct Accepted {
     entries: Vec<Arc<Entry>>,
-    reply: oneshot::Sender<Result<Vec<Arc<Entry>>, Error>>,
+    reply: TransactReply,
 }
 
 /// What a batch has gathered so far on top of the state that readers see.
@@ -87,8 +93,10 @@ pub(crate) struct Writer {
     options: Options,
     /// The parsed form of the newest writes.
     parsed: VecDeque<Arc<Value>>,
-    /// When the store reached which revision, oldest first; only what is not compacted yet.
+    /// When the store reached which revision, oldest first; only those inside the window that is kept.
     ages: VecDeque<(Instant, u64)>,
+    /// Everything up to here is outside the window that is kept.
+    outdated: u64,
     /// A failed append may have left something in the log.
     suspect: bool,
 }
@@ -101,12 +109,12 @@ impl Writer {
         options: Options,
     ) -> Self {
         let ages = VecDeque::from([(options.clock.now(), state.read().revision())]);
-        Self { log, state, revision, options, parsed: VecDeque::new(), ages, suspect: false }
+        Self { log, state, revision, options, parsed: VecDeque::new(), ages, outdated: 0, suspect: false }
     }
 
     /// Works until it is told to close or every handle is gone.
     pub(crate) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        let mut closing = None;
+        let mut closing = Vec::new();
         while let Some(first) = commands.blocking_recv() {
             let mut transactions = Vec::new();
             let mut next = Some(first);
@@ -119,7 +127,7 @@ impl Writer {
                     }
                     Command::Close { reply } => {
                         commands.close();
-                        closing = Some(reply);
+                        closing.push(reply);
                     }
                 }
                 next = if transactions.len() < self.options.queued_writes {
@@ -135,17 +143,16 @@ impl Writer {
         if let Err(error) = &closed {
             tracing::error!(%error, "cannot close the store's log");
         }
-        self.state.write().close();
-        if let Some(reply) = closing {
-            let _ = reply.send(closed.map_err(Error::from));
+        // Watches end and the log is released before anybody is told.
+        drop(self);
+        let closed = closed.map_err(Error::from);
+        for reply in closing {
+            let _ = reply.send(closed.clone());
         }
     }
 
     /// Checks the transactions one after the other, writes those that pass as one, publishes, answers.
-    fn commit(
-        &mut self,
-        transactions: Vec<(Vec<Mutation>, oneshot::Sender<Result<Vec<Arc<Entry>>, Error>>)>,
-    ) {
+    fn commit(&mut self, transactions: Vec<(Vec<Mutation>, TransactReply)>) {
         if transactions.is_empty() {
             return;
         }
@@ -211,7 +218,7 @@ impl Writer {
         }
         drop(state);
         self.revision.send_replace(revision);
-        self.ages.push_back((self.options.clock.now(), revision));
+        self.note_age(revision);
         self.parsed.extend(batch.parsed);
         let excess = self.parsed.len().saturating_sub(self.options.parsed_objects);
         self.parsed.drain(..excess);
@@ -225,13 +232,16 @@ impl Writer {
         let mut undo: Vec<(ObjectKey, Option<Option<Arc<Entry>>>)> = Vec::new();
         let mut entries = Vec::with_capacity(mutations.len());
         for mutation in mutations {
-            let key = mutation.key().clone();
-            let current = match batch.overlay.get(&key) {
+            let current = match batch.overlay.get(mutation.key()) {
                 Some(pending) => pending.clone(),
-                None => state.get(&key).cloned(),
+                None => state.get(mutation.key()).cloned(),
+            };
+            let key = match &current {
+                Some(current) => current.key().clone(),
+                None => state.share(mutation.key().clone()),
             };
             let revision = base + batch.records.len() as u64 + 1;
-            match prepare(mutation, current.as_ref(), revision) {
+            match prepare(key.clone(), mutation, current.as_ref(), revision) {
                 Ok((record, change, object)) => {
                     let visible = (!change.deleted).then(|| change.entry.clone());
                     undo.push((key.clone(), batch.overlay.insert(key, visible)));
@@ -272,6 +282,16 @@ impl Writer {
         Ok(())
     }
 
+    fn note_age(&mut self, revision: u64) {
+        let now = self.options.clock.now();
+        match self.ages.back_mut() {
+            Some((since, newest)) if now.saturating_duration_since(*since) < AGE_PRECISION => {
+                *newest = revision;
+            }
+            _ => self.ages.push_back((now, revision)),
+        }
+    }
+
     /// Takes one step towards dropping what is outside the window that is kept.
     fn compact_old(&mut self) {
         let (current, compacted) = {
@@ -279,43 +299,50 @@ impl Writer {
             (state.revision(), state.compacted())
         };
         let now = self.options.clock.now();
-        let mut through = current.saturating_sub(self.options.retained_revisions);
+        self.outdated = self.outdated.max(current.saturating_sub(self.options.retained_revisions));
         while let Some((reached, revision)) = self.ages.front() {
-            let old = now.saturating_duration_since(*reached) > self.options.retained_age;
-            if old {
-                through = through.max(*revision);
-            } else if *revision > compacted {
+            if now.saturating_duration_since(*reached) > self.options.retained_age {
+                self.outdated = self.outdated.max(*revision);
+            } else if *revision > self.outdated {
                 break;
             }
             self.ages.pop_front();
         }
-        let through = through.min(compacted + COMPACTION_STEP);
-        if through > compacted
-            && let Err(error) = self.compact(through)
+        let step = compacted + COMPACTION_STEP;
+        if self.outdated >= step
+            && let Err(error) = self.compact(step)
         {
             tracing::warn!(%error, "cannot drop old revisions from the store's log");
         }
     }
 }
 
+impl Drop for Writer {
+    /// However the writer ends, no watch waits for it.
+    fn drop(&mut self) {
+        self.state.write().close();
+    }
+}
+
 /// Checks one mutation against the object's present state and gives it its revision.
 fn prepare(
+    key: ObjectKey,
     mutation: Mutation,
     current: Option<&Arc<Entry>>,
     revision: u64,
 ) -> Result<(Record, Change, Arc<Value>), Error> {
-    let (key, kind, object) = match mutation {
-        Mutation::Create { key, object } => match current {
-            None => (key, RecordKind::Put, object),
+    let (kind, object) = match mutation {
+        Mutation::Create { object, .. } => match current {
+            None => (RecordKind::Put, object),
             Some(current) => return Err(Error::AlreadyExists { key, revision: current.revision() }),
         },
-        Mutation::Update { key, expected_revision, object } => {
+        Mutation::Update { expected_revision, object, .. } => {
             require(&key, current, expected_revision)?;
-            (key, RecordKind::Put, object)
+            (RecordKind::Put, object)
         }
-        Mutation::Delete { key, expected_revision, last } => {
+        Mutation::Delete { expected_revision, last, .. } => {
             let current = require(&key, current, expected_revision)?;
-            (key, RecordKind::Delete, last.unwrap_or_else(|| Arc::unwrap_or_clone(current.object())))
+            (RecordKind::Delete, last.unwrap_or_else(|| Arc::unwrap_or_clone(current.object())))
         }
     };
     let create_revision = current.map_or(revision, |current| current.create_revision());

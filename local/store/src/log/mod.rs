@@ -1,4 +1,6 @@
+mod lock;
 mod memory;
+mod sqlite;
 
 use std::error::Error as StdError;
 use std::path::PathBuf;
@@ -8,6 +10,7 @@ use bytes::Bytes;
 use crate::key::ObjectKey;
 
 pub use memory::MemoryLog;
+pub use sqlite::{Durability, SqliteLog};
 
 /// What a record says about its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
