@@ -94,6 +94,12 @@ impl FieldError {
         Self::new(field, Reason::Invalid, Some(value.into()), detail)
     }
 
+    /// The value, already written as the message shows it, breaks a rule: for values whose fields Kubernetes prints in an
+    /// order of its own.
+    pub fn invalid_rendered(field: impl Into<String>, rendered: &str, detail: &str) -> Self {
+        Self::new(field, Reason::Invalid, None, format!("{rendered}: {detail}"))
+    }
+
     /// The value is none of `supported`.
     pub fn not_supported(field: impl Into<String>, value: impl Into<Value>, supported: &[&str]) -> Self {
         let quoted: Vec<String> = supported.iter().map(|text| quote(text)).collect();

@@ -48,7 +48,8 @@ pub fn has_status(api_version: &str, kind: &str) -> bool {
     WITH_STATUS.contains(&(group(api_version), kind))
 }
 
-/// Prepares an object that is about to be created. `metadata.name` and `metadata.uid` must be set already.
+/// Prepares an object that is about to be created. `metadata.name`, `uid` and `creationTimestamp` must be set
+/// already.
 pub fn create(api_version: &str, kind: &str, object: &mut Value) {
     let api_group = group(api_version);
     let Some(fields) = object.as_object_mut() else { return };
@@ -94,6 +95,18 @@ pub fn create(api_version: &str, kind: &str, object: &mut Value) {
         let class = qos::class(object);
         object["status"]["phase"] = json!("Pending");
         object["status"]["qosClass"] = json!(class);
+        if !list(at(object, &["spec"]), "schedulingGates").is_empty() {
+            // The moment is that of the creation: the caller has filled it in already.
+            let moment = at(object, &["metadata", "creationTimestamp"]).clone();
+            object["status"]["conditions"] = json!([{
+                "type": "PodScheduled",
+                "status": "False",
+                "lastProbeTime": null,
+                "lastTransitionTime": moment,
+                "reason": "SchedulingGated",
+                "message": "Scheduling is blocked due to non-empty scheduling gates",
+            }]);
+        }
     }
 }
 

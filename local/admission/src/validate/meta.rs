@@ -157,7 +157,7 @@ fn finalizers(metadata: &Value, parent: &Path<'_>, errors: &mut Errors) {
 }
 
 /// Checks the metadata of a replacement.
-pub(super) fn update(_group: &str, _kind: &str, old: &Value, new: &Value, errors: &mut Errors) {
+pub(super) fn update(old: &Value, new: &Value, errors: &mut Errors) {
     let (old, metadata) = (at(old, &["metadata"]), at(new, &["metadata"]));
     let path = Path::root("metadata");
     let generation =
