@@ -1,0 +1,74 @@
+//! Disruption budgets: may this pod be evicted now.
+
+use muster_store::Query;
+use serde_json::Value;
+
+use crate::app::Call;
+use crate::change::scope;
+use crate::meta::{at, meta, now, set_at, text};
+use crate::objects::{Part, Scope, pod_finished};
+use crate::request::WriteOptions;
+use crate::selector::LabelSelector;
+use crate::status::{ApiError, ApiResult, Cause};
+
+/// Takes the eviction from the pod's budget, or refuses it.
+pub(crate) async fn take_from_budget(call: &Call, pod: &Value, dry_run: bool) -> ApiResult<()> {
+    let unbound = text(pod, &["status", "phase"]) == "Pending" || text(pod, &["spec", "nodeName"]).is_empty();
+    if unbound || pod_finished(pod) || crate::meta::is_deleting(pod) {
+        return Ok(());
+    }
+    let namespace = call.path.namespace.as_deref();
+    let budgets = call.app.store.list(&Query::new("policy/poddisruptionbudgets").namespace(namespace));
+    let covering: Vec<String> = budgets
+        .entries
+        .iter()
+        .filter(|entry| {
+            let selector = LabelSelector::from_object(at(&entry.object(), &["spec", "selector"]));
+            selector.is_some_and(|selector| selector.matches(pod))
+        })
+        .map(|entry| entry.key().name.to_string())
+        .collect();
+    let budget = match covering.as_slice() {
+        [] => return Ok(()),
+        [one] => one,
+        _ => {
+            let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+            return Err(ApiError::internal(why));
+        }
+    };
+    let Some(resource) = call.app.registry.snapshot().find("policy", "v1", "poddisruptionbudgets") else {
+        return Ok(());
+    };
+    let pod_name = meta(pod, "name").to_owned();
+    let options = WriteOptions { dry_run, ..WriteOptions::default() };
+    let mut warnings = Vec::new();
+    let mut scope = Scope { resource: &resource, ..scope!(call, &options, "muster-apiserver", &mut warnings) };
+    let change = &mut |current: &Value| charge(current, budget, &pod_name);
+    scope.modify(budget, Part::Subresource("status"), change).await.map(|_| ())
+}
+
+/// The budget with one disruption less.
+fn charge(budget: &Value, name: &str, pod: &str) -> ApiResult<Value> {
+    let number = |field: &str| at(budget, &["status", field]).as_i64().unwrap_or(0);
+    let refuse = |message: String| {
+        let cause = Cause { reason: "DisruptionBudget", message, field: String::new() };
+        ApiError::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", &[cause])
+    };
+    if number("observedGeneration") < crate::meta::generation(budget) {
+        return Err(refuse(format!("The disruption budget {name} is still being processed by the server.")));
+    }
+    let allowed = number("disruptionsAllowed");
+    if allowed <= 0 {
+        let text = format!(
+            "The disruption budget {name} needs {} healthy pods and has {} currently",
+            number("desiredHealthy"),
+            number("currentHealthy")
+        );
+        return Err(refuse(text));
+    }
+    let mut budget = budget.clone();
+    set_at(&mut budget, &["metadata", "resourceVersion"], None);
+    set_at(&mut budget, &["status", "disruptionsAllowed"], Some((allowed - 1).into()));
+    set_at(&mut budget, &["status", "disruptedPods", pod], Some(now().into()));
+    Ok(budget)
+}

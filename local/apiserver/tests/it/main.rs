@@ -1,0 +1,4 @@
+//! The server from outside: over TLS with its token, and through the client it hands out.
+
+mod clients;
+mod harness;
