@@ -1,0 +1,85 @@
+//! The `CustomResourceDefinition`s of the training kinds.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use serde_json::{Value, json};
+
+use crate::names::{GROUP, VERSION};
+use crate::schema::{Error, Parts};
+
+/// What the definitions of two kinds differ in.
+struct Definition {
+    kind: &'static str,
+    singular: &'static str,
+    plural: &'static str,
+    replica_specs: &'static str,
+    /// The kind's own fields of `spec`, as references to parts.
+    fields: Vec<(&'static str, Value)>,
+    /// Replica type whose number the `scale` subresource sets.
+    scaled_replica_type: Option<&'static str>,
+}
+
+fn definitions() -> Vec<Definition> {
+    vec![Definition {
+        kind: "PyTorchJob",
+        singular: "pytorchjob",
+        plural: "pytorchjobs",
+        replica_specs: "pytorchReplicaSpecs",
+        fields: vec![
+            ("elasticPolicy", json!({"$ref": "PyTorchElasticPolicy"})),
+            (
+                "nprocPerNode",
+                json!({
+                    "type": "string",
+                    "description": "Processes per pod: auto, cpu, gpu or a number. Defaults to auto.",
+                }),
+            ),
+        ],
+        scaled_replica_type: Some("Worker"),
+    }]
+}
+
+/// The definitions of all training kinds this crate has, ready to be applied to a cluster.
+pub fn crds() -> Result<Vec<CustomResourceDefinition>, Error> {
+    let parts = Parts::load()?;
+    definitions().iter().map(|definition| definition.build(&parts)).collect()
+}
+
+impl Definition {
+    fn build(&self, parts: &Parts) -> Result<CustomResourceDefinition, Error> {
+        let mut subresources = json!({"status": {}});
+        if let Some(replica_type) = self.scaled_replica_type {
+            let replica_specs = self.replica_specs;
+            subresources["scale"] = json!({
+                "specReplicasPath": format!(".spec.{replica_specs}.{replica_type}.replicas"),
+                "statusReplicasPath": format!(".status.replicaStatuses.{replica_type}.active"),
+                "labelSelectorPath": format!(".status.replicaStatuses.{replica_type}.selector"),
+            });
+        }
+        let definition = json!({
+            "metadata": {"name": format!("{}.{GROUP}", self.plural)},
+            "spec": {
+                "group": GROUP,
+                "scope": "Namespaced",
+                "names": {
+                    "kind": self.kind,
+                    "listKind": format!("{}List", self.kind),
+                    "plural": self.plural,
+                    "singular": self.singular,
+                },
+                "versions": [{
+                    "name": VERSION,
+                    "served": true,
+                    "storage": true,
+                    "additionalPrinterColumns": [
+                        {"jsonPath": ".status.conditions[-1:].type", "name": "State", "type": "string"},
+                        {"jsonPath": ".metadata.creationTimestamp", "name": "Age", "type": "date"},
+                    ],
+                    "schema": {"openAPIV3Schema": parts.job(self.replica_specs, &self.fields)?},
+                    "subresources": subresources,
+                }],
+            },
+        });
+        serde_json::from_value(definition)
+            .map_err(|source| Error::Definition { kind: self.kind.to_owned(), source })
+    }
+}
