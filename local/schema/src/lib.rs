@@ -1,6 +1,7 @@
 //! Kubernetes object schemas: built-in and custom types, strict decoding, protobuf, patches,
 //! server-side apply and CEL. Pure: data in, data out.
 
+pub mod apply;
 pub mod catalogue;
 pub mod cel;
 pub mod decode;
