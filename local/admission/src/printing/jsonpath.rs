@@ -107,7 +107,6 @@ fn closing_bracket(text: &str) -> Option<usize> {
     for (index, character) in text.char_indices() {
         match (quoted, character) {
             (Some(quote), character) if quote == character => quoted = None,
-            (Some(_), _) => {}
             (None, '\'' | '"') => quoted = Some(character),
             (None, '[') => depth += 1,
             (None, ']') => {

@@ -235,8 +235,7 @@ enum Token<'a> {
 impl<'a> Token<'a> {
     fn literal(self) -> &'a str {
         match self {
-            Self::Word(text) | Self::In(text) | Self::NotIn(text) => text,
-            Self::Symbol(text) => text,
+            Self::Word(text) | Self::In(text) | Self::NotIn(text) | Self::Symbol(text) => text,
             Self::End => "",
         }
     }

@@ -26,7 +26,9 @@ pub(super) fn volumes<'a>(spec: &'a Value, parent: &Path<'_>, errors: &mut Error
         if own.is_empty() {
             sound.push(name);
         }
-        own.into_iter().for_each(|error| errors.push(error));
+        for error in own {
+            errors.push(error);
+        }
     }
     sound
 }

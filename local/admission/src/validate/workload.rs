@@ -22,7 +22,7 @@ fn selected_template(spec: &Value, kind: &str, errors: &mut Errors) {
         }
         Ok(parsed) => selects(&parsed, template, errors),
         Err(_) => {
-            errors.push(FieldError::invalid("spec.selector", selector.clone(), "invalid label selector"))
+            errors.push(FieldError::invalid("spec.selector", selector.clone(), "invalid label selector"));
         }
     }
     pod::template(template, &path.field("template"), errors);
@@ -58,7 +58,7 @@ pub(super) fn deployment(object: &Value, errors: &mut Errors) {
             }
         }
         "RollingUpdate" => {
-            rolling_update(at(strategy, &["rollingUpdate"]), "spec.strategy.rollingUpdate", errors)
+            rolling_update(at(strategy, &["rollingUpdate"]), "spec.strategy.rollingUpdate", errors);
         }
         other => {
             let supported = ["Recreate", "RollingUpdate"];
