@@ -124,8 +124,11 @@ impl FieldError {
         supported: impl IntoIterator<Item = &'a str>,
     ) -> Self {
         let supported: Vec<String> = supported.into_iter().map(|text| format!("\"{text}\"")).collect();
-        let detail =
-            if supported.is_empty() { String::new() } else { format!("supported values: {}", supported.join(", ")) };
+        let detail = if supported.is_empty() {
+            String::new()
+        } else {
+            format!("supported values: {}", supported.join(", "))
+        };
         Self::new(path, ErrorKind::NotSupported, Some(value.into()), detail)
     }
 
@@ -216,7 +219,10 @@ mod tests {
     #[test]
     fn prints_as_kubernetes_does() {
         let error = FieldError::not_supported("spec.color", "blue", ["red", "green"]);
-        assert_eq!(error.to_string(), r#"spec.color: Unsupported value: "blue": supported values: "red", "green""#);
+        assert_eq!(
+            error.to_string(),
+            r#"spec.color: Unsupported value: "blue": supported values: "red", "green""#
+        );
         assert_eq!(FieldError::required("spec", "").to_string(), "spec: Required value");
         assert_eq!(FieldError::too_long("n", 8).message(), "Too long: may not be more than 8 bytes");
         assert_eq!(FieldError::too_many("n", 3, 1).message(), "Too many: 3: must have at most 1 item");

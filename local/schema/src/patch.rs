@@ -45,7 +45,8 @@ impl PatchError {
 
 /// Applies the JSON patch in `patch` (the request's bytes) to `object`. On error `object` is unchanged.
 pub fn apply_json_patch(object: &mut Value, patch: &[u8]) -> Result<(), PatchError> {
-    let parsed: Value = serde_json::from_slice(patch).map_err(|error| PatchError::Malformed(error.to_string()))?;
+    let parsed: Value =
+        serde_json::from_slice(patch).map_err(|error| PatchError::Malformed(error.to_string()))?;
     let Value::Array(operations) = &parsed else {
         let kind = go_kind(&parsed);
         return Err(PatchError::Malformed(format!(
@@ -75,13 +76,15 @@ fn apply_operation(object: &mut Value, operation: &Value) -> Result<(), PatchErr
     }
     let rejected = |cause: String| PatchError::Rejected { cause };
     let one = Value::Array(vec![operation.clone()]);
-    let patch: json_patch::Patch = serde_json::from_value(one).map_err(|error| rejected(error.to_string()))?;
+    let patch: json_patch::Patch =
+        serde_json::from_value(one).map_err(|error| rejected(error.to_string()))?;
     json_patch::patch(object, &patch).map_err(|error| rejected(error.to_string()))
 }
 
 /// Applies the JSON merge patch in `patch` (the request's bytes) to `object`.
 pub fn apply_merge_patch(object: &mut Value, patch: &[u8]) -> Result<(), PatchError> {
-    let patch: Value = serde_json::from_slice(patch).map_err(|error| PatchError::Malformed(error.to_string()))?;
+    let patch: Value =
+        serde_json::from_slice(patch).map_err(|error| PatchError::Malformed(error.to_string()))?;
     if !patch.is_object() {
         let kind = go_kind(&patch);
         return Err(PatchError::Malformed(format!(

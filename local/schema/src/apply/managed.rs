@@ -138,7 +138,13 @@ pub(super) fn write(object: &mut Value, mut entries: Vec<Entry>) {
     fold_ancient(&mut entries);
     entries.sort_by(|left, right| {
         let key = |entry: &Entry| {
-            (entry.operation, entry.time.clone(), entry.manager.clone(), entry.api_version.clone(), entry.subresource.clone())
+            (
+                entry.operation,
+                entry.time.clone(),
+                entry.manager.clone(),
+                entry.api_version.clone(),
+                entry.subresource.clone(),
+            )
         };
         key(left).cmp(&key(right))
     });
@@ -168,7 +174,8 @@ fn fold_ancient(entries: &mut Vec<Entry>) {
             .map(|(position, _)| position);
         let Some(position) = oldest else { return };
         let old = entries.remove(position);
-        let home = entries.iter_mut().find(|entry| entry.manager == ANCIENT && entry.api_version == old.api_version);
+        let home =
+            entries.iter_mut().find(|entry| entry.manager == ANCIENT && entry.api_version == old.api_version);
         match home {
             Some(home) => {
                 home.fields = home.fields.union(&old.fields);

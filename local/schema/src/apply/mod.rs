@@ -79,8 +79,16 @@ fn conflict_text(conflicts: &[Conflict]) -> String {
 
 /// The fields that no manager ever owns.
 fn never_owned() -> FieldSet {
-    let metadata =
-        ["name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields", "resourceVersion"];
+    let metadata = [
+        "name",
+        "namespace",
+        "creationTimestamp",
+        "selfLink",
+        "uid",
+        "generation",
+        "managedFields",
+        "resourceVersion",
+    ];
     let paths = [&["apiVersion"][..], &["kind"], &["metadata"]];
     let below: Vec<[&str; 2]> = metadata.iter().map(|name| ["metadata", *name]).collect();
     FieldSet::of_fields(paths.into_iter().chain(below.iter().map(<[&str; 2]>::as_slice)))
@@ -149,7 +157,8 @@ impl Application<'_> {
         }
         let (bare, mut entries) = self.start(live);
         let mut own = self.entry(Operation::Apply);
-        own.fields = typed::field_set(&self.place, config).recursive_difference(self.reset).difference(&never_owned());
+        own.fields =
+            typed::field_set(&self.place, config).recursive_difference(self.reset).difference(&never_owned());
         let last = take(&mut entries, &own);
         let merged = typed::merge(&self.place, &bare, config);
         let wanted = match &last {
@@ -306,6 +315,10 @@ fn add_struct_fields(before: &mut Value, new: &Value) {
             let below = before.entry(name).or_insert_with(|| Value::Object(Map::new()));
             add_struct_fields(below, value);
         }
+    }
+    // The one list with keys that Kubernetes writes as null instead of leaving it out.
+    if new.contains_key("containers") && !before.contains_key("containers") {
+        before.insert("containers".to_owned(), Value::Null);
     }
 }
 

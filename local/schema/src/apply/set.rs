@@ -35,7 +35,9 @@ impl PathElement {
         let (kind, rest) = text.split_once(':').ok_or_else(broken)?;
         match kind {
             "f" => Ok(Self::Field(rest.to_owned())),
-            "k" => Ok(Self::Key(canonical(rest).ok().filter(Value::is_object).ok_or_else(broken)?.to_string())),
+            "k" => {
+                Ok(Self::Key(canonical(rest).ok().filter(Value::is_object).ok_or_else(broken)?.to_string()))
+            }
             "v" => Ok(Self::Value(canonical(rest)?.to_string())),
             "i" => Ok(Self::Index(rest.parse().map_err(|_| broken())?)),
             _ => Err(broken()),
@@ -51,7 +53,8 @@ impl fmt::Display for PathElement {
             Self::Index(position) => write!(formatter, "[{position}]"),
             Self::Key(key) => {
                 let fields: Map<String, Value> = serde_json::from_str(key).unwrap_or_default();
-                let parts: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                let parts: Vec<String> =
+                    fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
                 write!(formatter, "[{}]", parts.join(","))
             }
         }
@@ -182,7 +185,9 @@ impl FieldSet {
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         let members = self.members.intersection(&other.members).cloned().collect();
-        self.rebuild(members, |element, below| other.children.get(element).map(|other| below.intersection(other)))
+        self.rebuild(members, |element, below| {
+            other.children.get(element).map(|other| below.intersection(other))
+        })
     }
 
     /// Every path that is not in `other`.
@@ -202,7 +207,12 @@ impl FieldSet {
             if other.members.contains(element) {
                 return None;
             }
-            Some(other.children.get(element).map_or_else(|| below.clone(), |other| below.recursive_difference(other)))
+            Some(
+                other
+                    .children
+                    .get(element)
+                    .map_or_else(|| below.clone(), |other| below.recursive_difference(other)),
+            )
         })
     }
 

@@ -18,7 +18,8 @@ fn object(fields: impl IntoIterator<Item = (&'static str, SchemaRef)>) -> Schema
 fn widget_schema() -> SchemaRef {
     let scalar = || inline(Schema { kind: Type::Integer, ..Schema::default() });
     let part = object([("key", scalar()), ("count", scalar())]);
-    let list = |list, items| inline(Schema { kind: Type::Array, list, items: Some(items), ..Schema::default() });
+    let list =
+        |list, items| inline(Schema { kind: Type::Array, list, items: Some(items), ..Schema::default() });
     let map = Schema { kind: Type::Object, additional: Some(scalar()), ..Schema::default() };
     inline(object([
         (
@@ -51,7 +52,10 @@ fn applied(live: Option<&Value>, manager: &str, spec: Value, force: bool) -> Res
 
 fn owned(object: &Value, manager: &str) -> Value {
     let entries = object["metadata"]["managedFields"].as_array().map_or(&[][..], Vec::as_slice);
-    entries.iter().find(|entry| entry["manager"] == manager).map_or(Value::Null, |entry| entry["fieldsV1"].clone())
+    entries
+        .iter()
+        .find(|entry| entry["manager"] == manager)
+        .map_or(Value::Null, |entry| entry["fieldsV1"].clone())
 }
 
 #[test]
@@ -65,9 +69,15 @@ fn the_recorded_conversation() {
     let conflict = applied(Some(&first), "two", second.clone(), false).unwrap_err();
     assert_eq!(conflict.to_string(), "Apply failed with 1 conflict: conflict with \"one\": .spec.size");
     let ApplyError::Conflicts(conflicts) = conflict else { panic!() };
-    assert_eq!((conflicts[0].message(), conflicts[0].path.as_str()), ("conflict with \"one\"".to_owned(), ".spec.size"));
+    assert_eq!(
+        (conflicts[0].message(), conflicts[0].path.as_str()),
+        ("conflict with \"one\"".to_owned(), ".spec.size")
+    );
     let forced = applied(Some(&first), "two", second, true).unwrap();
-    assert_eq!(forced["spec"], json!({"size": 3, "parts": [{"key": "a", "count": 1}, {"key": "b", "count": 2}]}));
+    assert_eq!(
+        forced["spec"],
+        json!({"size": 3, "parts": [{"key": "a", "count": 1}, {"key": "b", "count": 2}]})
+    );
     assert_eq!(
         owned(&forced, "one"),
         json!({"f:spec": {"f:parts": {"k:{\"key\":\"a\"}": {".": {}, "f:count": {}, "f:key": {}}}}})
@@ -83,7 +93,8 @@ fn the_recorded_conversation() {
 
 #[test]
 fn ordinary_writes_are_tracked() {
-    let mut object = config(json!({"size": 3, "color": 1, "any": {"x": 1}, "parts": [{"key": "a", "count": 7}]}));
+    let mut object =
+        config(json!({"size": 3, "color": 1, "any": {"x": 1}, "parts": [{"key": "a", "count": 7}]}));
     let none = FieldSet::default();
     update_managed_fields(&widget_schema(), None, &mut object, &writer("unknown"), &none);
     assert_eq!(
@@ -94,7 +105,13 @@ fn ordinary_writes_are_tracked() {
     let mut status = object.clone();
     status["status"] = json!({"replicas": 5});
     let through_status = Writer { subresource: "status", ..writer("unknown") };
-    update_managed_fields(&widget_schema(), Some(&object), &mut status, &through_status, &reset_fields(true, "status"));
+    update_managed_fields(
+        &widget_schema(),
+        Some(&object),
+        &mut status,
+        &through_status,
+        &reset_fields(true, "status"),
+    );
     let entries = status["metadata"]["managedFields"].as_array().unwrap();
     assert_eq!(entries.len(), 2);
     assert_eq!(entries[1]["fieldsV1"], json!({"f:status": {".": {}, "f:replicas": {}}}));
@@ -170,7 +187,13 @@ fn many_writers_are_folded() {
         let (name, now) = (format!("writer-{number}"), format!("2026-11-20T23:54:{number:02}Z"));
         let old = object.clone();
         object["spec"]["map"][&name] = json!(1);
-        update_managed_fields(&widget_schema(), Some(&old), &mut object, &Writer { now: &now, ..writer(&name) }, &none);
+        update_managed_fields(
+            &widget_schema(),
+            Some(&old),
+            &mut object,
+            &Writer { now: &now, ..writer(&name) },
+            &none,
+        );
     }
     assert_eq!(object["metadata"]["managedFields"].as_array().unwrap().len(), 10);
     assert_ne!(owned(&object, "ancient-changes"), Value::Null);
@@ -198,14 +221,20 @@ fn spec() -> impl Strategy<Value = Value> {
     let parts = proptest::collection::btree_map(0..3_i64, 0..3_i64, 0..3);
     let tags = proptest::collection::btree_set(0..4_i64, 0..4);
     let map = proptest::collection::btree_map("[a-c]", 0..3_i64, 0..3);
-    (proptest::option::of(scalar.clone()), proptest::option::of(parts), proptest::option::of(tags), proptest::option::of(map))
+    (
+        proptest::option::of(scalar.clone()),
+        proptest::option::of(parts),
+        proptest::option::of(tags),
+        proptest::option::of(map),
+    )
         .prop_map(|(size, parts, tags, map)| {
             let mut spec = json!({});
             if let Some(size) = size {
                 spec["size"] = json!(size);
             }
             if let Some(parts) = parts {
-                let parts: Vec<_> = parts.iter().map(|(key, count)| json!({"key": key, "count": count})).collect();
+                let parts: Vec<_> =
+                    parts.iter().map(|(key, count)| json!({"key": key, "count": count})).collect();
                 spec["parts"] = json!(parts);
             }
             if let Some(tags) = tags {
@@ -221,7 +250,8 @@ fn spec() -> impl Strategy<Value = Value> {
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![Just(json!({})), Just(json!(null)), Just(json!(1)), Just(json!("x"))];
     leaf.prop_recursive(4, 32, 4, |inner| {
-        proptest::collection::btree_map("(f:|k:|v:|i:|\\.|)[a0{}\":]{0,4}", inner, 0..4).prop_map(|map| json!(map))
+        proptest::collection::btree_map("(f:|k:|v:|i:|\\.|)[a0{}\":]{0,4}", inner, 0..4)
+            .prop_map(|map| json!(map))
     })
 }
 

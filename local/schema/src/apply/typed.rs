@@ -170,7 +170,9 @@ fn compare_at(
         Some(Value::Array(items)) => items.is_empty(),
         Some(_) => false,
     };
-    if (old_map.is_none() && new_map.is_none() && old_list.is_none() && new_list.is_none()) || empty(old) && empty(new) {
+    if (old_map.is_none() && new_map.is_none() && old_list.is_none() && new_list.is_none())
+        || empty(old) && empty(new)
+    {
         leaf(found, path);
         return;
     }
@@ -201,7 +203,9 @@ fn compare_at(
             path.pop();
         }
     }
-    let is_leaf = |value: Option<&Value>| value.is_some_and(|value| !value.is_object() && !value.is_array());
+    let is_leaf = |value: Option<&Value>| {
+        value.is_some_and(|value| !value.is_null() && !value.is_object() && !value.is_array())
+    };
     if old.is_none() || new.is_none() || is_leaf(old) || is_leaf(new) {
         leaf(found, path);
     }

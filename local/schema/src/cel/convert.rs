@@ -92,8 +92,25 @@ fn text_key(name: &str) -> Key {
 
 /// Words that CEL reserves.
 const RESERVED: [&str; 19] = [
-    "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import",
-    "let", "loop", "package", "namespace", "return", "var",
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
 ];
 
 /// A property name as rules write it: `a-b` is `a__dash__b`, `namespace` is `__namespace__`.
@@ -104,7 +121,10 @@ fn escape(name: &str) -> String {
     if !name.contains("__") && !name.contains(['.', '-', '/']) {
         return name.to_owned();
     }
-    name.replace("__", "__underscores__").replace('.', "__dot__").replace('-', "__dash__").replace('/', "__slash__")
+    name.replace("__", "__underscores__")
+        .replace('.', "__dot__")
+        .replace('-', "__dash__")
+        .replace('/', "__slash__")
 }
 
 #[cfg(test)]

@@ -68,7 +68,10 @@ impl Rules {
 
 impl Node {
     fn is_empty(&self) -> bool {
-        self.rules.is_empty() && self.properties.is_empty() && self.additional.is_none() && self.items.is_none()
+        self.rules.is_empty()
+            && self.properties.is_empty()
+            && self.additional.is_none()
+            && self.items.is_none()
     }
 
     fn compile(schema: &Schema, path: &str, errors: &mut Vec<FieldError>) -> Option<Self> {
@@ -79,7 +82,9 @@ impl Node {
         }
         for (name, property) in &schema.properties {
             let place = field::key(&field::child(path, "properties"), name);
-            if let Some(below) = convert::inline(property).and_then(|below| Self::compile(below, &place, errors)) {
+            if let Some(below) =
+                convert::inline(property).and_then(|below| Self::compile(below, &place, errors))
+            {
                 node.properties.insert(name.clone(), below);
             }
         }
@@ -109,7 +114,8 @@ impl CompiledRule {
             return None;
         }
         let program = compile("rule", &rule.rule);
-        let message = rule.message_expression.as_deref().and_then(|source| compile("messageExpression", source));
+        let message =
+            rule.message_expression.as_deref().and_then(|source| compile("messageExpression", source));
         let kind = match rule.reason.as_deref() {
             None | Some("FieldValueInvalid") => ErrorKind::Invalid,
             Some("FieldValueForbidden") => ErrorKind::Forbidden,
@@ -155,7 +161,15 @@ struct Run {
 }
 
 impl Run {
-    fn node(&mut self, node: &Node, schema: &Schema, value: &Value, old: Option<&Value>, path: &str, root: bool) {
+    fn node(
+        &mut self,
+        node: &Node,
+        schema: &Schema,
+        value: &Value,
+        old: Option<&Value>,
+        path: &str,
+        root: bool,
+    ) {
         if !node.rules.is_empty() && !(value.is_null() && schema.nullable) {
             self.rules(node, schema, value, old, path, root);
         }
@@ -164,8 +178,12 @@ impl Run {
                 for (name, value) in fields {
                     let old = old.and_then(|old| old.get(name));
                     let (below, schema, path) = match schema.properties.get(name) {
-                        Some(property) => (node.properties.get(name), Some(property), field::child(path, name)),
-                        None => (node.additional.as_deref(), schema.additional.as_ref(), field::key(path, name)),
+                        Some(property) => {
+                            (node.properties.get(name), Some(property), field::child(path, name))
+                        }
+                        None => {
+                            (node.additional.as_deref(), schema.additional.as_ref(), field::key(path, name))
+                        }
                     };
                     if let (Some(below), Some(schema)) = (below, schema.and_then(convert::inline)) {
                         self.node(below, schema, value, old, &path, false);
@@ -184,7 +202,15 @@ impl Run {
         }
     }
 
-    fn rules(&mut self, node: &Node, schema: &Schema, value: &Value, old: Option<&Value>, path: &str, root: bool) {
+    fn rules(
+        &mut self,
+        node: &Node,
+        schema: &Schema,
+        value: &Value,
+        old: Option<&Value>,
+        path: &str,
+        root: bool,
+    ) {
         let unchanged = old == Some(value);
         let mut converted = None;
         for rule in &node.rules {

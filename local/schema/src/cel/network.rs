@@ -82,7 +82,8 @@ impl Cidr {
     }
 
     fn contains(self, address: IpAddr) -> bool {
-        bits(self.address) == bits(address) && masked(self.address, self.length) == masked(address, self.length)
+        bits(self.address) == bits(address)
+            && masked(self.address, self.length) == masked(address, self.length)
     }
 }
 
@@ -149,7 +150,9 @@ fn url(arguments: &[Value]) -> Result<Value, ExecutionError> {
     let source = text(arguments, 0)?;
     match Url::parse(source) {
         Some(url) => Ok(Value::Opaque(Arc::new(url))),
-        None => Err(failure(format!("URL parse error during conversion from string: parse \"{source}\": invalid URI for request"))),
+        None => Err(failure(format!(
+            "URL parse error during conversion from string: parse \"{source}\": invalid URI for request"
+        ))),
     }
 }
 
@@ -196,7 +199,8 @@ fn ip(arguments: &[Value]) -> Result<Value, ExecutionError> {
         Some(cidr) => cidr.address,
         None => {
             let source = text(arguments, 0)?;
-            let problem = || failure(format!("IP Address \"{source}\" parse error during conversion from string"));
+            let problem =
+                || failure(format!("IP Address \"{source}\" parse error during conversion from string"));
             source.parse().map_err(|_| problem())?
         }
     };
@@ -209,7 +213,8 @@ fn is_ip(arguments: &[Value]) -> Result<Value, ExecutionError> {
 
 fn cidr(arguments: &[Value]) -> Result<Value, ExecutionError> {
     let source = text(arguments, 0)?;
-    let problem = || failure(format!("network address parse error during conversion from string: \"{source}\""));
+    let problem =
+        || failure(format!("network address parse error during conversion from string: \"{source}\""));
     Cidr::parse(source).map(|cidr| Value::Opaque(Arc::new(cidr))).ok_or_else(problem)
 }
 

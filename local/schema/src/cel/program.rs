@@ -60,7 +60,11 @@ impl Program {
 
     /// An upper estimate of the steps it takes to evaluate this for `value`.
     pub(super) fn steps(&self, value: &Value) -> u64 {
-        if self.loops == 0 { self.nodes } else { self.nodes.saturating_mul(longest(value).max(1).saturating_pow(self.loops)) }
+        if self.loops == 0 {
+            self.nodes
+        } else {
+            self.nodes.saturating_mul(longest(value).max(1).saturating_pow(self.loops))
+        }
     }
 
     /// Evaluates a rule.
@@ -113,7 +117,9 @@ fn describe(error: &ExecutionError) -> String {
         ExecutionError::DivisionByZero(_) => "division by zero".to_owned(),
         ExecutionError::RemainderByZero(_) => "modulus by zero".to_owned(),
         ExecutionError::Overflow(..) => "integer overflow".to_owned(),
-        ExecutionError::IndexOutOfBounds(cel::Value::Int(position)) => format!("index out of bounds: {position}"),
+        ExecutionError::IndexOutOfBounds(cel::Value::Int(position)) => {
+            format!("index out of bounds: {position}")
+        }
         ExecutionError::FunctionError { message, .. } => message.clone(),
         other => other.to_string(),
     }
@@ -141,11 +147,24 @@ struct Survey<'a> {
 
 /// Type names that are values in CEL.
 const TYPES: [&str; 14] = [
-    "bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint", "optional_type",
-    "optional", "cel", "math",
+    "bool",
+    "bytes",
+    "double",
+    "int",
+    "list",
+    "map",
+    "null_type",
+    "string",
+    "type",
+    "uint",
+    "optional_type",
+    "optional",
+    "cel",
+    "math",
 ];
 
-static FUNCTIONS: LazyLock<HashSet<&'static str>> = LazyLock::new(|| functions::NAMES.iter().copied().collect());
+static FUNCTIONS: LazyLock<HashSet<&'static str>> =
+    LazyLock::new(|| functions::NAMES.iter().copied().collect());
 
 impl<'a> Survey<'a> {
     fn visit(&mut self, node: &'a IdedExpr, loops: u32) {
@@ -196,7 +215,11 @@ impl<'a> Survey<'a> {
     fn name(&mut self, name: &'a str) {
         if name == "oldSelf" && !self.scope.contains(&name) {
             self.uses_old_self = true;
-        } else if name != "self" && !name.starts_with('@') && !self.scope.contains(&name) && !TYPES.contains(&name) {
+        } else if name != "self"
+            && !name.starts_with('@')
+            && !self.scope.contains(&name)
+            && !TYPES.contains(&name)
+        {
             self.undeclared.get_or_insert_with(|| name.to_owned());
         }
     }

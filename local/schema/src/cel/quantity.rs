@@ -23,7 +23,9 @@ impl Opaque for Quantity {
 
 impl Quantity {
     fn parse(text: &str) -> Option<Self> {
-        let end = text.find(|character: char| !matches!(character, '0'..='9' | '.' | '+' | '-')).unwrap_or(text.len());
+        let end = text
+            .find(|character: char| !matches!(character, '0'..='9' | '.' | '+' | '-'))
+            .unwrap_or(text.len());
         let (number, suffix) = text.split_at(end);
         let negative = number.starts_with('-');
         let digits = number.strip_prefix(['+', '-']).unwrap_or(number);

@@ -59,7 +59,10 @@ fn errors(rule: Rule, value: serde_json::Value, old: Option<&serde_json::Value>)
 
 #[test]
 fn failures_are_named() {
-    assert_eq!(errors(rule("self.x > 1"), json!({"x": 1}), None), ["<nil>: Invalid value: failed rule: self.x > 1"]);
+    assert_eq!(
+        errors(rule("self.x > 1"), json!({"x": 1}), None),
+        ["<nil>: Invalid value: failed rule: self.x > 1"]
+    );
     assert_eq!(
         errors(rule("self.y > 1"), json!({"x": 1}), None),
         ["<nil>: Invalid value: no such key: y evaluating rule: self.y > 1"]

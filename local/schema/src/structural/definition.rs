@@ -203,15 +203,22 @@ impl Reader {
             }
         }
         self.check_conversion(&definition["spec"]["conversion"]);
-        for (name, value) in
-            [("plural", &resource.plural), ("singular", &resource.singular), ("kind", &resource.kind), ("listKind", &resource.list_kind)]
-        {
+        for (name, value) in [
+            ("plural", &resource.plural),
+            ("singular", &resource.singular),
+            ("kind", &resource.kind),
+            ("listKind", &resource.list_kind),
+        ] {
             let path = format!("spec.names.{name}");
             let lower = value.to_lowercase();
             if value.is_empty() {
                 self.errors.push(FieldError::required(path, ""));
             } else if LABEL.as_ref().is_some_and(|label| !label.is_match(&lower)) || lower.len() > 63 {
-                let what = if name.ends_with("ind") { "may have mixed case, but should otherwise match: " } else { "" };
+                let what = if name.ends_with("ind") {
+                    "may have mixed case, but should otherwise match: "
+                } else {
+                    ""
+                };
                 let rule = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with \
                             an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or \
                             'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
@@ -244,7 +251,11 @@ impl Reader {
             let version = self.version(source, &path);
             if LABEL.as_ref().is_some_and(|label| !label.is_match(&version.name)) {
                 let detail = "must be a DNS label, such as \"v1\"";
-                self.errors.push(FieldError::invalid(field::child(&path, "name"), version.name.as_str(), detail));
+                self.errors.push(FieldError::invalid(
+                    field::child(&path, "name"),
+                    version.name.as_str(),
+                    detail,
+                ));
             }
             if !names.insert(version.name.clone()) {
                 let detail = "must contain unique version names";

@@ -52,8 +52,14 @@ pattern!(MAC, r"(?i)^([0-9a-f]{2}[:-]){5}[0-9a-f]{2}$|^([0-9a-f]{4}\.){2}[0-9a-f
 pattern!(HEX_COLOR, r"(?i)^#?([0-9a-f]{3}|[0-9a-f]{6})$");
 pattern!(OBJECT_ID, r"(?i)^[0-9a-f]{24}$");
 pattern!(DATE_TIME, r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:?\d{2})$");
-pattern!(GO_DURATION, r"^[+-]?(\d+(\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)((\d+(\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h))*$");
-pattern!(WORD_DURATION, r"(?i)^\s*\d+\s*(ns|nano|us|µs|micro|ms|milli|s|sec|second|m|min|minute|h|hr|hour|d|day|w|wk|week)s?\s*$");
+pattern!(
+    GO_DURATION,
+    r"^[+-]?(\d+(\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)((\d+(\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h))*$"
+);
+pattern!(
+    WORD_DURATION,
+    r"(?i)^\s*\d+\s*(ns|nano|us|µs|micro|ms|milli|s|sec|second|m|min|minute|h|hr|hour|d|day|w|wk|week)s?\s*$"
+);
 
 fn version(uuid: &str) -> Option<char> {
     uuid.chars().filter(|character| *character != '-').nth(12)
@@ -71,7 +77,8 @@ fn is_duration(text: &str) -> bool {
 pub(crate) fn is_cidr(text: &str) -> bool {
     let Some((address, length)) = text.split_once('/') else { return false };
     let Ok(length) = length.parse::<u8>() else { return false };
-    address.parse::<Ipv4Addr>().is_ok() && length <= 32 || address.parse::<Ipv6Addr>().is_ok() && length <= 128
+    address.parse::<Ipv4Addr>().is_ok() && length <= 32
+        || address.parse::<Ipv6Addr>().is_ok() && length <= 128
 }
 
 #[cfg(test)]

@@ -10,7 +10,13 @@ use crate::field::{self, FieldError};
 use crate::model::{ListKind, Schema};
 
 /// Finds repeated entries; a list that has not changed since `old` is left alone.
-pub(super) fn validate(schema: &Schema, value: &Value, old: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {
+pub(super) fn validate(
+    schema: &Schema,
+    value: &Value,
+    old: Option<&Value>,
+    path: &str,
+    errors: &mut Vec<FieldError>,
+) {
     if old == Some(value) {
         return;
     }

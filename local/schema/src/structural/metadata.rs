@@ -119,7 +119,13 @@ fn check(metadata: &Value, path: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn visit_mut(schema: &Schema, value: &mut Value, root: bool, path: &str, visit: &mut dyn FnMut(&mut Value, &str)) {
+fn visit_mut(
+    schema: &Schema,
+    value: &mut Value,
+    root: bool,
+    path: &str,
+    visit: &mut dyn FnMut(&mut Value, &str),
+) {
     if (root || schema.embedded_resource)
         && let Some(metadata) = value.get_mut("metadata")
     {

@@ -17,7 +17,8 @@ mod status;
 mod validate;
 
 pub use definition::{
-    CustomResource, NamesInUse, PrinterColumn, ScalePaths, Scope, Subresources, Version, apply_definition_defaults,
+    CustomResource, NamesInUse, PrinterColumn, ScalePaths, Scope, Subresources, Version,
+    apply_definition_defaults,
 };
 pub use status::{Condition, accepted_names, conditions};
 
@@ -91,5 +92,7 @@ impl Validator {
     }
 }
 
+#[cfg(test)]
+mod shared_tests;
 #[cfg(test)]
 mod tests;

@@ -26,10 +26,9 @@ impl Reader<'_> {
         let explicit = source.get("type").and_then(Value::as_str);
         match explicit {
             Some("object") => {}
-            None => self.errors.push(FieldError::required(
-                field::child(path, "type"),
-                "must not be empty at the root",
-            )),
+            None => self
+                .errors
+                .push(FieldError::required(field::child(path, "type"), "must not be empty at the root")),
             Some(other) => self.errors.push(FieldError::invalid(
                 field::child(path, "type"),
                 other,
@@ -183,7 +182,9 @@ impl Reader<'_> {
             let detail = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
             self.errors.push(FieldError::forbidden(at("uniqueItems"), detail));
         }
-        if has("properties") && source.get("additionalProperties").is_some_and(|value| value != &Value::Bool(false)) {
+        if has("properties")
+            && source.get("additionalProperties").is_some_and(|value| value != &Value::Bool(false))
+        {
             self.errors.push(FieldError::forbidden(
                 at("additionalProperties"),
                 "additionalProperties and properties are mutual exclusive",
@@ -195,7 +196,9 @@ impl Reader<'_> {
                 "additionalProperties cannot be set to false",
             ));
         }
-        for name in ["$ref", "definitions", "dependencies", "patternProperties", "additionalItems", "id", "$schema"] {
+        for name in
+            ["$ref", "definitions", "dependencies", "patternProperties", "additionalItems", "id", "$schema"]
+        {
             if has(name) {
                 self.errors.push(FieldError::forbidden(at(name), format!("{name} is not supported")));
             }
@@ -216,7 +219,11 @@ impl Reader<'_> {
             }
             Some("atomic" | "set") => {}
             Some(other) => {
-                self.errors.push(FieldError::not_supported(list_type.clone(), other, ["atomic", "map", "set"]));
+                self.errors.push(FieldError::not_supported(
+                    list_type.clone(),
+                    other,
+                    ["atomic", "map", "set"],
+                ));
             }
         }
         if source.contains_key("x-kubernetes-list-type") && kind != "array" {
@@ -269,7 +276,8 @@ fn list_kind(source: &Map<String, Value>) -> ListKind {
 }
 
 fn rules(source: &Map<String, Value>) -> Vec<Rule> {
-    let list = source.get("x-kubernetes-validations").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let list =
+        source.get("x-kubernetes-validations").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     list.iter()
         .filter_map(Value::as_object)
         .map(|rule| Rule {

@@ -37,17 +37,34 @@ fn errors_read_as_kubernetes_writes_them() {
     let resource = parse(widgets());
     let blocked = |text: &str| format!("[{text}, {UNCHECKED}]");
     for (spec, expected) in [
-        (json!({"size": 0}), "spec.size: Invalid value: 0: spec.size in body should be greater than or equal to 1".to_owned()),
-        (json!({"size": 3, "color": "blue"}), blocked(r#"spec.color: Unsupported value: "blue": supported values: "red", "green""#)),
+        (
+            json!({"size": 0}),
+            "spec.size: Invalid value: 0: spec.size in body should be greater than or equal to 1".to_owned(),
+        ),
+        (
+            json!({"size": 3, "color": "blue"}),
+            blocked(r#"spec.color: Unsupported value: "blue": supported values: "red", "green""#),
+        ),
         (json!({}), blocked("spec.size: Required value")),
-        (json!({"size": 3, "name": "TOOLONGNAME"}), blocked("spec.name: Too long: may not be more than 8 bytes")),
+        (
+            json!({"size": 3, "name": "TOOLONGNAME"}),
+            blocked("spec.name: Too long: may not be more than 8 bytes"),
+        ),
         (json!({"size": 3, "tags": ["a", "a"]}), r#"spec.tags[1]: Duplicate value: "a""#.to_owned()),
-        (json!({"size": 3, "parts": [{"key": "a"}, {"key": "a"}]}), r#"spec.parts[1]: Duplicate value: {"key":"a"}"#.to_owned()),
+        (
+            json!({"size": 3, "parts": [{"key": "a"}, {"key": "a"}]}),
+            r#"spec.parts[1]: Duplicate value: {"key":"a"}"#.to_owned(),
+        ),
         (json!({"size": 9, "replicas": 0}), "spec: Invalid value: size too large for replicas".to_owned()),
-        (json!({"size": 1, "name": "abc"}), "spec.size: Invalid value: named widgets are larger than one".to_owned()),
+        (
+            json!({"size": 1, "name": "abc"}),
+            "spec.size: Invalid value: named widgets are larger than one".to_owned(),
+        ),
         (
             json!({"size": "x"}),
-            blocked(r#"spec.size: Invalid value: "string": spec.size in body must be of type integer: "string""#),
+            blocked(
+                r#"spec.size: Invalid value: "string": spec.size in body must be of type integer: "string""#,
+            ),
         ),
         (
             json!({"size": 3, "replicas": "three"}),
@@ -65,8 +82,9 @@ fn errors_read_as_kubernetes_writes_them() {
 #[test]
 fn prunes_and_defaults() {
     let resource = parse(widgets());
-    let mut object =
-        widget(json!({"size": 3, "parts": [{"key": "a", "x": 1}], "any": {"x": 1}, "port": "http", "extra": 1, "color": null}));
+    let mut object = widget(
+        json!({"size": 3, "parts": [{"key": "a", "x": 1}], "any": {"x": 1}, "port": "http", "extra": 1, "color": null}),
+    );
     object["metadata"]["nosuch"] = json!(1);
     let removed = resource.versions[0].validator.prune(&mut object);
     assert_eq!(removed, ["metadata.nosuch", "spec.extra", "spec.parts[0].x"]);
@@ -106,10 +124,16 @@ fn definitions_are_checked() {
     assert!(problems(&definition).contains("must have exactly one version marked as storage version"));
     definition["spec"]["versions"][0]["storage"] = json!(true);
     let spec = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
-    spec["x-kubernetes-validations"] = json!([{"rule": "self.size < ]"}, {"rule": "other > 1"}, {"rule": "nosuch(1)"}]);
+    spec["x-kubernetes-validations"] =
+        json!([{"rule": "self.size < ]"}, {"rule": "other > 1"}, {"rule": "nosuch(1)"}]);
     spec["properties"]["color"] = json!({"description": "no type"});
     let problems = problems(&definition);
-    assert!(problems.contains("properties[color].type: Required value: must not be empty for specified object fields"), "{problems}");
+    assert!(
+        problems.contains(
+            "properties[color].type: Required value: must not be empty for specified object fields"
+        ),
+        "{problems}"
+    );
     assert!(problems.contains("x-kubernetes-validations[0].rule: Invalid value"), "{problems}");
     assert!(problems.contains("compilation failed: undeclared reference to 'other'"), "{problems}");
     assert!(problems.contains("compilation failed: undeclared reference to 'nosuch'"), "{problems}");
@@ -151,12 +175,21 @@ fn alternatives_and_special_types() {
     assert!(check(json!({"b": null})).is_ok());
     assert!(check(json!({"a": 1, "any": [1, "x", {"y": null}]})).is_ok());
     for (spec, expected) in [
-        (json!({}), "<nil>: Invalid value: \"\": \"spec\" must validate one and only one schema (oneOf). Found none valid, spec.a: Required value"),
-        (json!({"a": 1, "b": "x"}), "\"spec\" must validate one and only one schema (oneOf). Found 2 valid alternatives"),
+        (
+            json!({}),
+            "<nil>: Invalid value: \"\": \"spec\" must validate one and only one schema (oneOf). Found none valid, spec.a: Required value",
+        ),
+        (
+            json!({"a": 1, "b": "x"}),
+            "\"spec\" must validate one and only one schema (oneOf). Found 2 valid alternatives",
+        ),
         (json!({"a": 1, "c": true}), "\"spec\" must not validate the schema (not)"),
         (json!({"a": 1, "port": true}), "spec.port in body must be of type integer,string: \"boolean\""),
         (json!({"a": 1, "when": "now"}), "spec.when in body must be of type date-time: \"now\""),
-        (json!({"a": 1, "list": []}), "spec.list: Invalid value: 0: spec.list in body should have at least 1 items"),
+        (
+            json!({"a": 1, "list": []}),
+            "spec.list: Invalid value: 0: spec.list in body should have at least 1 items",
+        ),
         (json!({"a": 1, "list": [1, 2, 3]}), "spec.list: Too many: 3: must have at most 2 items"),
         (json!({"a": 1, "list": [1, "x"]}), "spec.list[1]: Invalid value: \"string\""),
         (json!({"a": 1, "map": {"x": 1, "y": 2}}), "spec.map: Too many: 2: must have at most 1 item"),

@@ -169,7 +169,8 @@ impl Walker<'_> {
 
     /// How many of `parts` hold, and the errors of the one that came nearest.
     fn alternatives(&self, parts: &[SchemaRef], value: &Value, path: &str) -> (usize, Vec<FieldError>) {
-        let attempts: Vec<_> = parts.iter().filter_map(inline).map(|part| self.attempt(part, value, path)).collect();
+        let attempts: Vec<_> =
+            parts.iter().filter_map(inline).map(|part| self.attempt(part, value, path)).collect();
         let matching = attempts.iter().filter(|errors| errors.is_empty()).count();
         (matching, attempts.into_iter().min_by_key(Vec::len).unwrap_or_default())
     }
@@ -268,8 +269,10 @@ impl Walker<'_> {
         if allowed.is_empty() || allowed.iter().any(|allowed| same(allowed, value)) {
             return;
         }
-        let names: Vec<String> =
-            allowed.iter().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)).collect();
+        let names: Vec<String> = allowed
+            .iter()
+            .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+            .collect();
         self.errors.push(FieldError::not_supported(path, value.clone(), names.iter().map(String::as_str)));
     }
 
@@ -328,7 +331,9 @@ fn found_type(value: &Value) -> &'static str {
 }
 
 fn is_whole(value: &Value) -> bool {
-    value.as_number().is_some_and(|number| !number.is_f64() || number.as_f64().is_some_and(|n| n.fract() == 0.0))
+    value
+        .as_number()
+        .is_some_and(|number| !number.is_f64() || number.as_f64().is_some_and(|n| n.fract() == 0.0))
 }
 
 /// Equality of JSON values where `1` and `1.0` are the same number.
