@@ -275,3 +275,31 @@ impl fmt::Display for Quantity {
         write!(f, "{value}{suffix}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Quantity, QuantityError};
+
+    #[test]
+    fn quantities_print_in_their_canonical_form() {
+        for (text, expected) in [
+            ("0", "0"),
+            ("1000m", "1"),
+            ("0.5", "500m"),
+            ("1500m", "1500m"),
+            ("1024Mi", "1Gi"),
+            ("1.5Gi", "1536Mi"),
+            ("100k", "100k"),
+            ("1000000", "1M"),
+            ("2e3", "2e3"),
+            ("-3", "-3"),
+            ("0.1Ki", "102400m"),
+            ("12345678901234567890", "9223372036854775807"),
+        ] {
+            assert_eq!(text.parse::<Quantity>().unwrap().to_string(), expected, "{text}");
+        }
+        assert_eq!("abc".parse::<Quantity>(), Err(QuantityError::Form));
+        assert_eq!("1mm".parse::<Quantity>(), Err(QuantityError::Suffix));
+        assert_eq!("".parse::<Quantity>(), Err(QuantityError::Form));
+    }
+}
