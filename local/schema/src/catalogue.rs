@@ -63,6 +63,7 @@ impl Message {
     }
 
     /// All fields in order of their numbers.
+    #[cfg(test)]
     pub(crate) fn fields(&self) -> &[WireField] {
         &self.fields
     }
@@ -265,6 +266,7 @@ mod tests {
         let strategy = catalogue.resolve(&spec.properties["strategy"]);
         assert_eq!(strategy.patch_strategy, ["retainKeys"]);
         assert!(strategy.properties.contains_key("rollingUpdate"));
+        assert_eq!(strategy.definition.as_deref(), Some("io.k8s.api.apps.v1.DeploymentStrategy"));
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub struct Schema {
     pub format: Option<String>,
     /// Value constraints of a custom resource; empty for built-in types.
     pub constraints: Constraints,
+    /// The built-in definition that this schema is, when a field of that type has merge keywords of its own.
+    pub definition: Option<Arc<str>>,
     /// Text for people (`description`).
     pub description: Option<String>,
 }

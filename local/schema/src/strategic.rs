@@ -130,7 +130,6 @@ impl Merger {
             if let Some(name) = name.strip_prefix(SET_ORDER) {
                 self.ordered_list(schema, &mut original, patch, name, value, depth)?;
             } else if let Some(name) = name.strip_prefix(DELETE_FROM_LIST) {
-                // Kubernetes reads both directives for one list; the deletion then works on the ordered list.
                 delete_from_list(&mut original, name, value)?;
             } else if !patch.contains_key(&format!("{SET_ORDER}{name}")) {
                 self.field(schema, &mut original, name, value, depth)?;
@@ -199,11 +198,10 @@ impl Merger {
         let merged = match (&before, change) {
             (None, None) => return Ok(()),
             (Some(before), None) => before.clone(),
-            (None, Some(change)) => clean_list(&change, depth)?,
             (Some(before), Some(change)) if merges(&field) => {
                 self.list(&field, name, before.clone(), &change, depth + 1)?
             }
-            (Some(_), Some(change)) => clean_list(&change, depth)?,
+            (_, Some(change)) => clean_list(&change, depth)?,
         };
         let sorted = order::arrange(merged, order, &before.unwrap_or_default(), key);
         original.insert(name.to_owned(), Value::Array(sorted));

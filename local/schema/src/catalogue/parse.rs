@@ -55,7 +55,8 @@ fn schema(catalogue: &Catalogue, source: &Map<String, Value>) -> Schema {
         items.filter_map(Value::as_str).map(str::to_owned).collect()
     };
     // A reference with keywords beside it is a copy of the definition that these keywords change.
-    let base = text("$ref").and_then(|name| catalogue.definition(name));
+    let definition = text("$ref");
+    let base = definition.and_then(|name| catalogue.definition(name));
     let base = base.map(|definition| (*definition).clone()).unwrap_or_default();
     let kind = match text("type") {
         Some("object") => Type::Object,
@@ -91,6 +92,7 @@ fn schema(catalogue: &Catalogue, source: &Map<String, Value>) -> Schema {
         preserve_unknown: flag("x-kubernetes-preserve-unknown-fields"),
         int_or_string: flag("x-kubernetes-int-or-string"),
         format: text("format").map(str::to_owned),
+        definition: definition.map(Into::into),
         ..Schema::default()
     }
 }

@@ -57,11 +57,7 @@ impl Checker<'_> {
         }
         match schema.kind {
             Type::Any => {}
-            Type::Object if schema.preserve_unknown => {
-                if !value.is_object() {
-                    self.mismatch(reference, value);
-                }
-            }
+            Type::Object if schema.preserve_unknown => self.expect(value.is_object(), reference, value),
             Type::Object => match value {
                 Value::Object(object) => self.object(reference, &schema, object, path),
                 other => self.mismatch(reference, other),
@@ -76,11 +72,9 @@ impl Checker<'_> {
                 (other, _) => self.mismatch(reference, other),
             },
             Type::String => self.string(reference, &schema, value),
-            Type::Boolean if !value.is_boolean() => self.mismatch(reference, value),
-            Type::Boolean => {}
+            Type::Boolean => self.expect(value.is_boolean(), reference, value),
             Type::Integer => self.integer(reference, &schema, value),
-            Type::Number if !value.is_number() => self.mismatch(reference, value),
-            Type::Number => {}
+            Type::Number => self.expect(value.is_number(), reference, value),
         }
     }
 
@@ -97,10 +91,12 @@ impl Checker<'_> {
             }
             return;
         }
-        let outer = match reference {
-            SchemaRef::Definition(name) => std::mem::replace(&mut self.owner, last_part(name).to_owned()),
-            SchemaRef::Inline(_) => self.owner.clone(),
+        let name = match reference {
+            SchemaRef::Definition(name) => Some(name),
+            SchemaRef::Inline(_) => schema.definition.as_ref(),
         };
+        let owner = name.map_or_else(|| self.owner.clone(), |name| last_part(name).to_owned());
+        let outer = std::mem::replace(&mut self.owner, owner);
         for (name, value) in object {
             match schema.properties.get(name) {
                 Some(property) => {
@@ -167,6 +163,12 @@ impl Checker<'_> {
         }
     }
 
+    fn expect(&mut self, fits: bool, reference: &SchemaRef, value: &Value) {
+        if !fits {
+            self.mismatch(reference, value);
+        }
+    }
+
     fn mismatch(&mut self, reference: &SchemaRef, value: &Value) {
         self.report(reference, go_kind(value));
     }
@@ -210,12 +212,16 @@ fn last_part(name: &str) -> &str {
 
 /// The Go type that a schema was made from.
 fn go_type(catalogue: &Catalogue, reference: &SchemaRef) -> String {
-    if let SchemaRef::Definition(name) = reference {
+    let schema = catalogue.resolve(reference);
+    let name = match reference {
+        SchemaRef::Definition(name) => Some(name),
+        SchemaRef::Inline(_) => schema.definition.as_ref(),
+    };
+    if let Some(name) = name {
         let mut parts = name.rsplit('.');
         let (last, package) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         return format!("{package}.{last}");
     }
-    let schema = catalogue.resolve(reference);
     let inner = |reference: &Option<SchemaRef>| {
         reference.as_ref().map_or_else(|| "interface {}".to_owned(), |inner| go_type(catalogue, inner))
     };

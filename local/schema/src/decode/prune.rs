@@ -34,7 +34,9 @@ fn prune_value(catalogue: &Catalogue, schema: &Schema, value: &mut Value) {
         Value::Array(items) => {
             if let Some(item) = &schema.items {
                 let item = catalogue.resolve(item);
-                items.iter_mut().for_each(|value| prune_entry(catalogue, &item, value));
+                for value in items {
+                    prune_entry(catalogue, &item, value);
+                }
             }
         }
         _ => {}

@@ -26,8 +26,8 @@ pub(super) fn quantity(text: &str) -> Result<(), &'static str> {
         return Err("unable to parse numeric part of quantity");
     }
     let known = match suffix {
-        "" | "n" | "u" | "m" | "k" | "M" | "G" | "T" | "P" | "E" => true,
-        "Ki" | "Mi" | "Gi" | "Ti" | "Pi" | "Ei" => true,
+        "" | "n" | "u" | "m" | "k" | "M" | "G" | "T" | "P" | "E" | "Ki" | "Mi" | "Gi" | "Ti" | "Pi"
+        | "Ei" => true,
         _ => suffix.strip_prefix(['e', 'E']).is_some_and(|exponent| exponent.parse::<i32>().is_ok()),
     };
     if known { Ok(()) } else { Err("unable to parse quantity's suffix") }

@@ -24,7 +24,9 @@ pub(super) fn mistake(text: &[u8]) -> Option<String> {
             return (state != State::End).then(|| "unexpected end of JSON input".to_owned());
         };
         state = match (state, byte) {
-            (State::ValueOrEnd, b']') => scanner.close(&mut open),
+            (State::ValueOrEnd | State::AfterItem, b']') | (State::KeyOrEnd | State::AfterField, b'}') => {
+                scanner.close(&mut open)
+            }
             (State::Value | State::ValueOrEnd, b'{') => {
                 scanner.open(&mut open, State::AfterField, State::KeyOrEnd)
             }
@@ -37,7 +39,6 @@ pub(super) fn mistake(text: &[u8]) -> Option<String> {
                 }
                 open.last().copied().unwrap_or(State::End)
             }
-            (State::KeyOrEnd, b'}') => scanner.close(&mut open),
             (State::KeyOrEnd | State::Key, b'"') => {
                 if let Err(error) = scanner.string() {
                     return Some(error);
@@ -47,13 +48,10 @@ pub(super) fn mistake(text: &[u8]) -> Option<String> {
             (State::KeyOrEnd | State::Key, _) => {
                 return Some(scanner.invalid("looking for beginning of object key string"));
             }
-            (State::Colon, b':') => scanner.step(State::Value),
+            (State::Colon, b':') | (State::AfterItem, b',') => scanner.step(State::Value),
             (State::Colon, _) => return Some(scanner.invalid("after object key")),
             (State::AfterField, b',') => scanner.step(State::Key),
-            (State::AfterField, b'}') => scanner.close(&mut open),
             (State::AfterField, _) => return Some(scanner.invalid("after object key:value pair")),
-            (State::AfterItem, b',') => scanner.step(State::Value),
-            (State::AfterItem, b']') => scanner.close(&mut open),
             (State::AfterItem, _) => return Some(scanner.invalid("after array element")),
             (State::End, _) => return Some(scanner.invalid("after top-level value")),
         };

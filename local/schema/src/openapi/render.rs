@@ -37,6 +37,13 @@ fn render_schema(schema: &Schema, used: &mut impl FnMut(&str)) -> Map<String, Va
             result.insert(keyword.to_owned(), value);
         }
     };
+    let strategy = (!schema.patch_strategy.is_empty()).then(|| schema.patch_strategy.join(",").into());
+    if let Some(name) = &schema.definition {
+        used(name);
+        set("allOf", Some(json!([reference(name)])));
+        set("x-kubernetes-patch-strategy", strategy);
+        return result;
+    }
     let flag = |flag: bool| flag.then_some(Value::Bool(true));
     set("type", type_name(schema.kind).map(Value::from));
     set("format", schema.format.as_deref().map(Value::from));
@@ -62,10 +69,7 @@ fn render_schema(schema: &Schema, used: &mut impl FnMut(&str)) -> Map<String, Va
     }
     set("x-kubernetes-map-type", schema.atomic_map.then(|| "atomic".into()));
     set("x-kubernetes-patch-merge-key", schema.patch_merge_key.as_deref().map(Value::from));
-    set(
-        "x-kubernetes-patch-strategy",
-        (!schema.patch_strategy.is_empty()).then(|| schema.patch_strategy.join(",").into()),
-    );
+    set("x-kubernetes-patch-strategy", strategy);
     set("x-kubernetes-preserve-unknown-fields", flag(schema.preserve_unknown));
     set("x-kubernetes-int-or-string", flag(schema.int_or_string));
     set("x-kubernetes-embedded-resource", flag(schema.embedded_resource));

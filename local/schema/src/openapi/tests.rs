@@ -50,6 +50,9 @@ fn documents_are_closed_under_references() {
     assert!(found.iter().all(|name| schemas.contains_key(name)), "{found:?}");
     let kinds = &schemas["io.k8s.api.apps.v1.Deployment"]["x-kubernetes-group-version-kind"];
     assert_eq!(kinds, &json!([{"group": "apps", "kind": "Deployment", "version": "v1"}]));
+    let strategy = &schemas["io.k8s.api.apps.v1.DeploymentSpec"]["properties"]["strategy"];
+    assert_eq!(strategy["allOf"], json!([reference("io.k8s.api.apps.v1.DeploymentStrategy")]));
+    assert_eq!(strategy["x-kubernetes-patch-strategy"], "retainKeys");
     let containers = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
     insta::assert_json_snapshot!(containers, @r##"
     {

@@ -39,14 +39,14 @@ pub(super) fn decode(
             }
         }
         "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray" => {
-            match last(bytes, 1).map_err(wire)? {
-                Some(schema) => json_schema(catalogue, name, schema, depth)?,
-                None => {
-                    let all = all(bytes, 2).map_err(wire)?.into_iter();
-                    Value::Array(
-                        all.map(|raw| json_schema(catalogue, name, raw, depth)).collect::<Result<_, _>>()?,
-                    )
-                }
+            if let Some(schema) = last(bytes, 1).map_err(wire)? {
+                json_schema(catalogue, name, schema, depth)?
+            } else {
+                let schemas = all(bytes, 2).map_err(wire)?.into_iter();
+                schemas
+                    .map(|raw| json_schema(catalogue, name, raw, depth))
+                    .collect::<Result<Vec<_>, _>>()?
+                    .into()
             }
         }
         "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray" => {
