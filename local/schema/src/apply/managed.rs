@@ -41,14 +41,16 @@ impl Entry {
 
     /// The manager as conflict messages name it.
     pub(super) fn describe(&self) -> String {
-        let mut text = Value::from(self.manager.as_str()).to_string();
-        if !self.subresource.is_empty() {
-            text.push_str(&format!(" with subresource {}", Value::from(self.subresource.as_str())));
-        }
-        if self.operation == Operation::Update {
-            text.push_str(&format!(" using {}", self.api_version));
-        }
-        text
+        let quoted = |text: &str| Value::from(text).to_string();
+        let subresource = match self.subresource.as_str() {
+            "" => String::new(),
+            name => format!(" with subresource {}", quoted(name)),
+        };
+        let version = match self.operation {
+            Operation::Apply => String::new(),
+            Operation::Update => format!(" using {}", self.api_version),
+        };
+        format!("{}{subresource}{version}", quoted(&self.manager))
     }
 
     fn parse(value: &Value) -> Result<Self, SetError> {

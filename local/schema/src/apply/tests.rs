@@ -211,7 +211,9 @@ fn element() -> impl Strategy<Value = PathElement> {
 fn any_set() -> impl Strategy<Value = FieldSet> {
     proptest::collection::vec(proptest::collection::vec(element(), 1..4), 0..8).prop_map(|paths| {
         let mut set = FieldSet::default();
-        paths.iter().for_each(|path| set.insert(path));
+        for path in &paths {
+            set.insert(path);
+        }
         set
     })
 }

@@ -170,7 +170,8 @@ impl Run {
         path: &str,
         root: bool,
     ) {
-        if !node.rules.is_empty() && !(value.is_null() && schema.nullable) {
+        let absent = value.is_null() && schema.nullable;
+        if !absent && !node.rules.is_empty() {
             self.rules(node, schema, value, old, path, root);
         }
         match value {

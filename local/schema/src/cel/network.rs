@@ -195,15 +195,12 @@ fn query(arguments: &[Value]) -> Result<Value, ExecutionError> {
 }
 
 fn ip(arguments: &[Value]) -> Result<Value, ExecutionError> {
-    let address = match opaque::<Cidr>(arguments, 0) {
-        Some(cidr) => cidr.address,
-        None => {
-            let source = text(arguments, 0)?;
-            let problem =
-                || failure(format!("IP Address \"{source}\" parse error during conversion from string"));
-            source.parse().map_err(|_| problem())?
-        }
-    };
+    if let Some(cidr) = opaque::<Cidr>(arguments, 0) {
+        return Ok(Value::Opaque(Arc::new(Ip(cidr.address))));
+    }
+    let source = text(arguments, 0)?;
+    let problem = || failure(format!("IP Address \"{source}\" parse error during conversion from string"));
+    let address = source.parse().map_err(|_| problem())?;
     Ok(Value::Opaque(Arc::new(Ip(address))))
 }
 

@@ -16,17 +16,12 @@ const MAX_SOURCE: usize = 64 * 1024;
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(functions::environment()));
 
 /// A compiled expression.
+#[derive(Debug)]
 pub(super) struct Program {
-    program: cel::Program,
+    compiled: cel::Program,
     uses_old_self: bool,
     nodes: u64,
     loops: u32,
-}
-
-impl std::fmt::Debug for Program {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Program").field("nodes", &self.nodes).field("loops", &self.loops).finish()
-    }
 }
 
 /// What a rule says.
@@ -43,14 +38,14 @@ impl Program {
         if source.len() > MAX_SOURCE {
             return Err(format!("expression is longer than {MAX_SOURCE} bytes"));
         }
-        let program = ENVIRONMENT.compile(source).map_err(|error| error.to_string())?;
+        let compiled = ENVIRONMENT.compile(source).map_err(|error| error.to_string())?;
         let mut survey = Survey::default();
-        survey.visit(program.expression(), 0);
+        survey.visit(compiled.expression(), 0);
         if let Some(name) = survey.undeclared {
             return Err(format!("undeclared reference to '{name}'"));
         }
         let Survey { uses_old_self, nodes, loops, .. } = survey;
-        Ok(Self { program, uses_old_self, nodes, loops })
+        Ok(Self { compiled, uses_old_self, nodes, loops })
     }
 
     /// Whether this is a transition rule.
@@ -106,7 +101,7 @@ impl Program {
         } else if let Some(old) = old {
             context.add_variable_from_value("oldSelf", old.clone());
         }
-        self.program.execute(&context)
+        self.compiled.execute(&context)
     }
 }
 

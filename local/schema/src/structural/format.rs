@@ -31,14 +31,19 @@ pub(crate) fn matches(format: &str, text: &str) -> bool {
     }
 }
 
-/// A pattern written in this file.
+/// A pattern written in this file; that it is valid is tested.
 macro_rules! pattern {
     ($name:ident, $text:literal) => {
-        static $name: LazyLock<Regex> = LazyLock::new(|| {
-            #[expect(clippy::expect_used, reason = "a constant pattern, covered by a test")]
-            Regex::new($text).expect("the pattern is valid")
-        });
+        static $name: Pattern = Pattern(LazyLock::new(|| Regex::new($text).ok()));
     };
+}
+
+struct Pattern(LazyLock<Option<Regex>>);
+
+impl Pattern {
+    fn is_match(&self, text: &str) -> bool {
+        self.0.as_ref().is_some_and(|pattern| pattern.is_match(text))
+    }
 }
 
 pattern!(UUID, r"(?i)^[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}$");

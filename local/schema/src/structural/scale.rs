@@ -17,7 +17,7 @@ pub(super) fn validate(scale: &ScalePaths, object: &Value, errors: &mut Vec<Fiel
 }
 
 fn replicas(path: &str, object: &Value, errors: &mut Vec<FieldError>) {
-    match find(path, object, "int64", |value| value.is_i64()) {
+    match find(path, object, "int64", Value::is_i64) {
         Err(detail) => errors.push(FieldError::invalid(path, 0, detail)),
         Ok(Some(value)) => {
             let count = value.as_i64().unwrap_or_default();

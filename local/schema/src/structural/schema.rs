@@ -158,12 +158,10 @@ impl Reader<'_> {
                 && !flag(source, "x-kubernetes-int-or-string")
                 && !flag(source, "x-kubernetes-preserve-unknown-fields")
             {
-                let detail = if path.ends_with("openAPIV3Schema") {
-                    return;
-                } else if path.ends_with(".items") {
-                    "must not be empty for specified array items"
-                } else {
-                    "must not be empty for specified object fields"
+                let detail = match path.rsplit('.').next() {
+                    Some("openAPIV3Schema") => return,
+                    Some("items") => "must not be empty for specified array items",
+                    _ => "must not be empty for specified object fields",
                 };
                 self.errors.push(FieldError::required(at("type"), detail));
             }
@@ -209,15 +207,12 @@ impl Reader<'_> {
     fn check_list(&mut self, source: &Map<String, Value>, path: &str, kind: &str) {
         let list_type = field::child(path, "x-kubernetes-list-type");
         match text(source, "x-kubernetes-list-type") {
-            None => {}
-            Some("map") => {
-                if texts(source.get("x-kubernetes-list-map-keys")).is_empty() {
-                    let keys = field::child(path, "x-kubernetes-list-map-keys");
-                    let detail = "must not be empty if x-kubernetes-list-type is map";
-                    self.errors.push(FieldError::required(keys, detail));
-                }
+            Some("map") if texts(source.get("x-kubernetes-list-map-keys")).is_empty() => {
+                let keys = field::child(path, "x-kubernetes-list-map-keys");
+                let detail = "must not be empty if x-kubernetes-list-type is map";
+                self.errors.push(FieldError::required(keys, detail));
             }
-            Some("atomic" | "set") => {}
+            None | Some("atomic" | "set" | "map") => {}
             Some(other) => {
                 self.errors.push(FieldError::not_supported(
                     list_type.clone(),
