@@ -113,7 +113,7 @@ pub struct NamesInUse {
     pub kinds: BTreeSet<String>,
 }
 
-/// Fills in what Kubernetes fills in: singular, listKind, conversion, the first stored version.
+/// Fills in what Kubernetes fills in: singular, listKind, conversion.
 pub fn apply_definition_defaults(definition: &mut Value) {
     let Some(spec) = definition.get_mut("spec").and_then(Value::as_object_mut) else { return };
     if spec.get("conversion").is_none_or(Value::is_null) {

@@ -20,7 +20,7 @@ pub use definition::{
     CustomResource, NamesInUse, PrinterColumn, ScalePaths, Scope, Subresources, Version,
     apply_definition_defaults,
 };
-pub use status::{Condition, accepted_names, conditions};
+pub use status::{Condition, accepted_names, conditions, initial_status};
 
 use crate::cel::Rules;
 use crate::field::FieldError;

@@ -74,6 +74,12 @@ fn conflict(resource: &CustomResource, taken: &NamesInUse) -> Option<(&'static s
     taken.kinds.contains(&resource.list_kind).then(|| ("ListKindConflict", in_use(&resource.list_kind)))
 }
 
+/// The status of a definition that was just created, before its names are decided on.
+pub fn initial_status(resource: &CustomResource) -> Value {
+    let stored: Vec<&str> = resource.storage_version().iter().map(|version| version.name.as_str()).collect();
+    json!({"conditions": null, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored})
+}
+
 /// `status.acceptedNames` of a definition whose names were accepted.
 pub fn accepted_names(resource: &CustomResource) -> Value {
     let mut names = json!({

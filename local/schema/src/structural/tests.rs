@@ -146,6 +146,10 @@ fn status_of_a_definition() {
     assert!(names.holds && established.holds);
     assert_eq!(names.to_value("2026-11-20T23:53:53Z")["message"], "no conflicts found");
     assert_eq!(accepted_names(&resource)["listKind"], "WidgetList");
+    assert_eq!(
+        initial_status(&resource),
+        json!({"conditions": null, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": ["v1"]})
+    );
     let taken = NamesInUse { kinds: ["Widget".to_owned()].into(), ..NamesInUse::default() };
     let [names, established] = conditions(&resource, &taken);
     assert!(!names.holds && !established.holds);
