@@ -70,11 +70,14 @@ fn a_bad_job_is_refused_as_recorded() {
     for error in &errors {
         assert!(transcript.contains(&format!("err: * {error}")), "{error}");
     }
+    let text = std::fs::read_to_string(shared.join("upstream/kube-1.36/kubectl/pytorchjob.yaml")).unwrap();
+    let mut object: Value = serde_saphyr::from_str(&text).unwrap();
+    validator.default(&mut object);
     let start = std::time::Instant::now();
     for _ in 0..100 {
-        assert_eq!(validator.validate_create(&object).len(), errors.len());
+        assert_eq!(validator.validate_create(&object), []);
     }
-    eprintln!("one validation of a PyTorchJob: {:?}", start.elapsed() / 100);
+    eprintln!("one validation of a PyTorchJob with its rules: {:?}", start.elapsed() / 100);
 }
 
 /// Plays the recorded creations of widgets and compares messages and causes.
