@@ -1,1 +1,12 @@
-//! What every controller shares: context, clock, telemetry, leader election, hint-carrying errors.
+//! What every controller and long-running part shares, and nothing else: time, shutdown, telemetry,
+//! leader election, and errors that tell people what to do next.
+
+pub mod clock;
+pub mod hint;
+pub mod leader;
+pub mod shutdown;
+pub mod telemetry;
+
+pub use clock::{Clock, SystemClock};
+pub use hint::Hint;
+pub use tokio_util::sync::CancellationToken;

@@ -1,0 +1,31 @@
+//! `muster crds`: the kinds that Muster adds to a cluster, as manifests.
+
+use clap::Args;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+
+use crate::error::Error;
+use crate::output;
+
+/// Prints the CustomResourceDefinitions of Muster's kinds
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  muster crds | kubectl apply --server-side -f -")]
+pub(crate) struct Arguments {}
+
+/// All kinds, in a stable order.
+pub(crate) fn all() -> Vec<CustomResourceDefinition> {
+    let mut crds = muster_trainer_api::crds();
+    crds.extend(muster_scheduler_api::crds());
+    crds.sort_by(|left, right| left.metadata.name.cmp(&right.metadata.name));
+    crds
+}
+
+/// Runs the command.
+pub(crate) fn run(_: Arguments) -> Result<(), Error> {
+    let mut text = String::new();
+    for crd in all() {
+        let value = serde_json::to_value(&crd)?;
+        text.push_str("---\n");
+        text.push_str(&output::document(&value, output::Format::Yaml)?);
+    }
+    output::print(&text)
+}

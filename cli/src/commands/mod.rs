@@ -1,0 +1,16 @@
+//! One module a command.
+
+pub(crate) mod controller;
+pub(crate) mod crds;
+pub(crate) mod delete;
+pub(crate) mod describe;
+pub(crate) mod down;
+pub(crate) mod events;
+pub(crate) mod explain;
+pub(crate) mod get;
+pub(crate) mod logs;
+pub(crate) mod run;
+pub(crate) mod submit;
+pub(crate) mod top;
+pub(crate) mod up;
+pub(crate) mod version;

@@ -1,0 +1,37 @@
+//! `muster version`.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::output::{self, Format};
+use crate::{api, connect::Connection};
+
+/// Prints the version of Muster, and of the cluster when one answers
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// How to print
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+    /// Do not ask a cluster
+    #[arg(long)]
+    pub(crate) client: bool,
+}
+
+/// Runs the command; `connection` is `None` when no cluster is known.
+pub(crate) async fn run(arguments: Arguments, connection: Option<&Connection>) -> Result<(), Error> {
+    let server = match connection {
+        Some(connection) => api::get(&connection.client, "/version").await.ok(),
+        None => None,
+    };
+    let server = server.map(|version| version["gitVersion"].clone()).unwrap_or(Value::Null);
+    if matches!(arguments.output, Format::Json | Format::Yaml) {
+        let versions = json!({"muster": env!("CARGO_PKG_VERSION"), "server": server});
+        return output::print(&output::document(&versions, arguments.output)?);
+    }
+    let mut text = format!("muster {}\n", env!("CARGO_PKG_VERSION"));
+    if let Some(server) = server.as_str() {
+        text.push_str(&format!("cluster {server}\n"));
+    }
+    output::print(&text)
+}

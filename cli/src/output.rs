@@ -1,0 +1,177 @@
+//! What commands print: aligned tables, JSON, YAML, and colours on a terminal only.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _};
+
+use serde_json::Value;
+
+use crate::error::Error;
+
+/// `-o`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// Columns for people
+    #[default]
+    Table,
+    /// All columns
+    Wide,
+    /// The objects as JSON
+    Json,
+    /// The objects as YAML
+    Yaml,
+    /// `kind/name` a line
+    Name,
+}
+
+/// Writes to standard output; a reader that went away (`| head`) is not an error.
+pub(crate) fn print(text: &str) -> Result<(), Error> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a message for people to standard error.
+pub(crate) fn note(text: &str) {
+    // Nobody is left to tell when standard error is gone.
+    let _written = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// A value as pretty JSON or YAML.
+pub(crate) fn document(value: &Value, format: Format) -> Result<String, Error> {
+    if format == Format::Yaml {
+        return serde_saphyr::to_string(value).map_err(|error| Error::from_source("cannot print as YAML", &error));
+    }
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    Ok(text)
+}
+
+/// Rows under headings, columns padded to the widest cell and three spaces apart, as kubectl prints them.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Table {
+    headings: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with these headings.
+    pub(crate) fn new<'a>(headings: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { headings: headings.into_iter().map(str::to_owned).collect(), rows: Vec::new() }
+    }
+
+    /// Adds a row.
+    pub(crate) fn row<T: Into<String>>(&mut self, cells: impl IntoIterator<Item = T>) {
+        self.rows.push(cells.into_iter().map(Into::into).collect());
+    }
+
+    /// Puts a column in front.
+    pub(crate) fn prefix(&mut self, heading: &str, cells: impl IntoIterator<Item = String>) {
+        self.headings.insert(0, heading.to_owned());
+        for (row, cell) in self.rows.iter_mut().zip(cells) {
+            row.insert(0, cell);
+        }
+    }
+
+    /// A `meta.k8s.io/v1` Table as the API server answers it.
+    pub(crate) fn from_server(table: &Value, wide: bool) -> Self {
+        let empty = Vec::new();
+        let columns = table["columnDefinitions"].as_array().unwrap_or(&empty);
+        let shown: Vec<usize> = (0..columns.len())
+            .filter(|index| wide || columns[*index]["priority"].as_i64().unwrap_or(0) == 0)
+            .collect();
+        let heading = |index: &usize| columns[*index]["name"].as_str().unwrap_or_default().to_uppercase();
+        let rows = table["rows"].as_array().unwrap_or(&empty);
+        let cells = |row: &Value| shown.iter().map(|index| cell(&row["cells"][*index])).collect();
+        Self { headings: shown.iter().map(heading).collect(), rows: rows.iter().map(cells).collect() }
+    }
+
+    /// The text, with or without the headings.
+    pub(crate) fn render(&self, headings: bool) -> String {
+        let mut widths: Vec<usize> = self.headings.iter().map(|cell| cell.chars().count()).collect();
+        for row in &self.rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        let mut text = String::new();
+        for row in headings.then_some(&self.headings).into_iter().chain(&self.rows) {
+            let mut line = String::new();
+            for (width, cell) in widths.iter().zip(row) {
+                let _infallible = write!(line, "{cell:<width$}   ", width = *width);
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "<none>".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Whether to colour what goes to standard error: a terminal, and `NO_COLOR` not set.
+pub(crate) fn colours_on_stderr() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// The colours of the project's messages.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Colour {
+    /// Went well.
+    Green,
+    /// Needs a look.
+    Yellow,
+    /// Failed.
+    Red,
+    /// Less important.
+    Dim,
+    /// A heading.
+    Bold,
+}
+
+/// `text` in `colour` when `enabled`.
+pub(crate) fn paint(text: &str, colour: Colour, enabled: bool) -> String {
+    if !enabled {
+        return text.to_owned();
+    }
+    let code = match colour {
+        Colour::Green => 32,
+        Colour::Yellow => 33,
+        Colour::Red => 31,
+        Colour::Dim => 2,
+        Colour::Bold => 1,
+    };
+    format!("\u{1b}[{code}m{text}\u{1b}[0m")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_server_table_is_printed_as_kubectl_does() {
+        let answer = json!({
+            "columnDefinitions": [{"name": "Name", "priority": 0}, {"name": "Age", "priority": 0}, {"name": "Node", "priority": 1}],
+            "rows": [{"cells": ["web", "2s", "n0"]}, {"cells": ["a-longer-name", "10m", null]}],
+        });
+        assert_eq!(
+            Table::from_server(&answer, false).render(true),
+            "NAME            AGE\nweb             2s\na-longer-name   10m\n"
+        );
+        assert!(Table::from_server(&answer, true).render(false).ends_with("10m   <none>\n"));
+    }
+
+    #[test]
+    fn colours_can_be_off() {
+        assert_eq!(paint("x", Colour::Red, false), "x");
+        assert_eq!(paint("x", Colour::Red, true), "\u{1b}[31mx\u{1b}[0m");
+    }
+}

@@ -1,0 +1,61 @@
+//! The durable plan of a gang, written before its first pod is bound.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where each pod of a gang will run. A scheduler that restarts half way through the bindings reads it and
+/// finishes them, so that a gang is all or nothing across crashes too.
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "muster.dev",
+    version = "v1alpha1",
+    kind = "GangReservation",
+    namespaced,
+    status = "GangReservationStatus",
+    doc = "The planned placement of one gang, written before its first pod is bound.",
+    printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct GangReservationSpec {
+    /// Name of the gang.
+    pub gang: String,
+    /// Counts the plans of this gang; a binding of an older plan is void.
+    pub epoch: i64,
+    /// The pods and their places.
+    pub members: Vec<ReservedMember>,
+}
+
+/// The place of one pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReservedMember {
+    /// Name of the pod.
+    pub pod: String,
+    /// Uid of the pod: a later pod of the same name has no part in this plan.
+    pub uid: String,
+    /// Name of the node.
+    pub node: String,
+    /// GPU slots of the node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpu_indices: Vec<u32>,
+}
+
+/// How far the plan has come.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GangReservationStatus {
+    /// Planned, then Bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<ReservationPhase>,
+}
+
+/// How far a reservation has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ReservationPhase {
+    /// Written; bindings may be under way.
+    Planned,
+    /// Every pod is bound.
+    Bound,
+}

@@ -1,0 +1,4 @@
+//! The laws of planning, over random clusters and gangs.
+
+mod laws;
+mod sentences;
