@@ -34,8 +34,12 @@ pub(super) fn lead(
 ) -> Result<Group, Error> {
     let control = memory::create_file("muster-control", control::length(options.world_size))
         .map_err(Error::system("create shared memory"))?;
-    let door = Door::open(path).map_err(Error::system(format!("listen at {}", path.display())))?;
-    let joined = gather(options, &door, patience)?;
+    let joined = if options.world_size == 1 {
+        Vec::new()
+    } else {
+        let door = Door::open(path).map_err(Error::system(format!("listen at {}", path.display())))?;
+        gather(options, &door, patience)?
+    };
     let session = session();
     let mut members = vec![own_member];
     members.extend(joined.iter().map(|joined| joined.member.clone()));

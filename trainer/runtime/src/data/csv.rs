@@ -1,0 +1,156 @@
+//! Comma-separated numbers with a label in the last column.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use flate2::bufread::MultiGzDecoder;
+
+use super::{Dataset, Error};
+
+/// Longest line that is read, in bytes.
+const LONGEST_LINE: u64 = 16 << 20;
+
+/// The rows of the files read so far.
+#[derive(Default)]
+pub(super) struct Table {
+    width: Option<usize>,
+    inputs: Vec<f32>,
+    labels: Vec<u32>,
+    classes: HashMap<String, u32>,
+}
+
+impl Table {
+    /// Adds the rows of a file, plain or compressed with gzip; a first line without numbers is a heading.
+    pub(super) fn read(&mut self, path: &Path) -> Result<(), Error> {
+        let read = |source| Error::Read { path: path.to_owned(), source };
+        let file = BufReader::new(fs_err::File::open(path).map_err(read)?);
+        let mut reader: Box<dyn BufRead> = if path.extension().is_some_and(|extension| extension == "gz") {
+            Box::new(BufReader::new(MultiGzDecoder::new(file)))
+        } else {
+            Box::new(file)
+        };
+        let mut bytes = Vec::new();
+        for line in 1.. {
+            bytes.clear();
+            (&mut reader).take(LONGEST_LINE).read_until(b'\n', &mut bytes).map_err(read)?;
+            if bytes.is_empty() {
+                break;
+            }
+            let wrong = |problem| Error::Line { path: path.to_owned(), line, problem };
+            if bytes.len() as u64 == LONGEST_LINE {
+                return Err(wrong(format!("longer than {LONGEST_LINE} bytes")));
+            }
+            let text = std::str::from_utf8(&bytes).map_err(|error| wrong(error.to_string()))?.trim_end();
+            if text.trim().is_empty() || (line == 1 && is_heading(text)) {
+                continue;
+            }
+            self.add_row(text).map_err(wrong)?;
+        }
+        Ok(())
+    }
+
+    fn add_row(&mut self, text: &str) -> Result<(), String> {
+        let (inputs, label) =
+            text.rsplit_once(',').ok_or("expected inputs and a label, separated by commas")?;
+        let before = self.inputs.len();
+        for (column, field) in inputs.split(',').enumerate() {
+            let field = field.trim();
+            let value: f32 =
+                field.parse().map_err(|_| format!("column {} is {field:?}, not a number", column + 1))?;
+            if !value.is_finite() {
+                return Err(format!("column {} is {field:?}, not a finite number", column + 1));
+            }
+            self.inputs.push(value);
+        }
+        let found = self.inputs.len() - before;
+        let width = *self.width.get_or_insert(found);
+        if found != width {
+            return Err(format!("{} columns, but the lines before have {}", found + 1, width + 1));
+        }
+        let label = label.trim();
+        if label.is_empty() {
+            return Err("the label is empty".into());
+        }
+        let next = self.classes.len() as u32;
+        self.labels.push(*self.classes.entry(label.to_owned()).or_insert(next));
+        Ok(())
+    }
+
+    /// The samples, or none for no rows. Classes are in the order of their names; numbers in numeric order.
+    pub(super) fn into_dataset(self) -> Option<Dataset> {
+        let mut classes: Vec<(String, u32)> = self.classes.into_iter().collect();
+        classes.sort_by(|(left, _), (right, _)| match (left.parse::<i64>(), right.parse::<i64>()) {
+            (Ok(left), Ok(right)) => left.cmp(&right),
+            _ => left.cmp(right),
+        });
+        let mut renumbered = vec![0; classes.len()];
+        for (class, (_, seen)) in classes.iter().enumerate() {
+            renumbered[*seen as usize] = class as u32;
+        }
+        Some(Dataset {
+            width: self.width?,
+            inputs: self.inputs,
+            labels: self.labels.into_iter().map(|label| renumbered[label as usize]).collect(),
+            classes: classes.into_iter().map(|(name, _)| name).collect(),
+        })
+    }
+}
+
+fn is_heading(line: &str) -> bool {
+    line.split(',').all(|field| field.trim().parse::<f32>().is_err())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn load(name: &str, content: &[u8]) -> Result<Dataset, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        fs_err::write(&path, content).unwrap();
+        let mut table = Table::default();
+        table.read(&path)?;
+        Ok(table.into_dataset().unwrap())
+    }
+
+    #[test]
+    fn classes_are_numbered_in_numeric_order() {
+        let dataset = load("a.csv", b"width,height,class\r\n1, 2.5,10\r\n3,4,9\n\n5,6,10").unwrap();
+        assert_eq!((dataset.width, &dataset.labels[..]), (2, &[1, 0, 1][..]));
+        assert_eq!(dataset.classes, ["9", "10"]);
+        assert_eq!(dataset.inputs, [1.0, 2.5, 3.0, 4.0, 5.0, 6.0]);
+    }
+
+    #[test]
+    fn compressed_files_read_alike() {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(b"1,2,a\n3,4,b\n").unwrap();
+        assert_eq!(
+            load("a.csv.gz", &encoder.finish().unwrap()).unwrap(),
+            load("a.csv", b"1,2,a\n3,4,b\n").unwrap()
+        );
+    }
+
+    #[test]
+    fn errors_name_file_line_and_column() {
+        for (content, expected) in [
+            ("1,2,a\n1,x,a\n", "a.csv:2: column 2 is \"x\", not a number"),
+            ("1,2,a\n1,NaN,a\n", "a.csv:2: column 2 is \"NaN\", not a finite number"),
+            ("1,2,a\n\n1,a\n", "a.csv:3: 2 columns, but the lines before have 3"),
+            ("1,2,a\n1,2,\n", "a.csv:2: the label is empty"),
+            ("1\n", "a.csv:1: expected inputs and a label, separated by commas"),
+        ] {
+            let message = load("a.csv", content.as_bytes()).unwrap_err().to_string();
+            assert!(message.ends_with(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_archive_is_an_error() {
+        let message = load("a.csv.gz", b"not gzip").unwrap_err().to_string();
+        assert!(message.starts_with("cannot read "), "{message}");
+    }
+}

@@ -1,0 +1,152 @@
+//! Why a rank could not train.
+
+use std::io;
+use std::path::PathBuf;
+
+use nix::sys::signal::Signal;
+
+use crate::data;
+use crate::world;
+
+/// A failure of one rank.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The environment does not say which rank this is.
+    #[error(transparent)]
+    World(#[from] world::Error),
+    /// The data cannot be used.
+    #[error(transparent)]
+    Data(#[from] data::Error),
+    /// The ranks could not work together.
+    #[error("rank {rank}: {source}")]
+    Collective {
+        /// This rank.
+        rank: usize,
+        /// What happened.
+        source: muster_collectives::Error,
+    },
+    /// The tensor library failed.
+    #[error("rank {rank}: the tensor library failed: {message}")]
+    Tensor {
+        /// This rank.
+        rank: usize,
+        /// Its message.
+        message: String,
+    },
+    /// A parameter does not take part in the loss, or an operation on its way has no backward.
+    #[error("rank {rank}: parameter {parameter} received no gradient")]
+    NoGradient {
+        /// This rank.
+        rank: usize,
+        /// The name of the parameter.
+        parameter: String,
+    },
+    /// Training went astray.
+    #[error("the loss is {loss} at step {step}; try a smaller --learning-rate")]
+    LossNotFinite {
+        /// The step, from 1.
+        step: u64,
+        /// The loss averaged over the ranks.
+        loss: f32,
+    },
+    /// Two ranks read different data.
+    #[error("rank {rank} loaded other data from {} than rank 0", path.display())]
+    DataDiffers {
+        /// The first rank that differs.
+        rank: usize,
+        /// The path on this rank.
+        path: PathBuf,
+    },
+    /// Two ranks were started with different settings.
+    #[error("rank {rank} was started with other settings than rank 0")]
+    SettingsDiffer {
+        /// The first rank that differs.
+        rank: usize,
+    },
+    /// The ranks ended with different parameters: a fault of the trainer or of the machine.
+    #[error("rank {rank} ended with other parameters than rank 0")]
+    ParametersDiffer {
+        /// The first rank that differs.
+        rank: usize,
+    },
+    /// There are too few samples for the ranks.
+    #[error("{samples} training samples cannot feed {world_size} ranks")]
+    TooFewSamples {
+        /// Training samples.
+        samples: usize,
+        /// Ranks.
+        world_size: usize,
+    },
+    /// The model could not be written.
+    #[error("cannot write the model to {}: {source}", path.display())]
+    Write {
+        /// Where it should have gone.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Standard output is closed or full.
+    #[error("cannot write metrics: {0}")]
+    Report(#[source] io::Error),
+    /// The process could not be set up.
+    #[error("cannot {action}: {message}")]
+    Setup {
+        /// What was attempted.
+        action: &'static str,
+        /// The system's answer.
+        message: String,
+    },
+    /// This rank was asked to stop, and did so between two steps.
+    #[error("stopped by {signal}")]
+    Interrupted {
+        /// The signal.
+        signal: Signal,
+    },
+    /// Another rank was asked to stop.
+    #[error("rank {rank} stopped because another rank was asked to stop")]
+    StoppedWithOthers {
+        /// This rank.
+        rank: usize,
+    },
+}
+
+impl Error {
+    /// The exit code that tells a controller whether a restart can help: codes from 128 on say that it can.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::World(_) => 2,
+            Self::Interrupted { signal } => 128 + *signal as u8,
+            Self::StoppedWithOthers { .. } => 138,
+            Self::Collective { source, .. } => match source {
+                muster_collectives::Error::PeerLost { .. }
+                | muster_collectives::Error::Timeout { .. }
+                | muster_collectives::Error::NotJoined { .. }
+                | muster_collectives::Error::NoRendezvous { .. } => 138,
+                _ => 1,
+            },
+            _ => 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_tell_what_a_restart_can_cure() {
+        let lost = muster_collectives::Error::PeerLost {
+            rank: 2,
+            host: "digits-worker-1".into(),
+            cause: muster_collectives::LossCause::Died,
+        };
+        let error = Error::Collective { rank: 0, source: lost };
+        assert_eq!(error.exit_code(), 138);
+        assert_eq!(
+            error.to_string(),
+            "rank 0: lost rank 2 on digits-worker-1: its process ended (killed, crashed or exited early)"
+        );
+        assert_eq!(Error::Interrupted { signal: Signal::SIGTERM }.exit_code(), 143);
+        assert_eq!(Error::LossNotFinite { step: 1, loss: f32::NAN }.exit_code(), 1);
+    }
+}

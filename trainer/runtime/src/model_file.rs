@@ -1,0 +1,139 @@
+//! The trained model as a safetensors file that appears whole or not at all.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use safetensors::{Dtype, tensor::TensorView};
+
+use crate::data::Scaling;
+use crate::error::Error;
+use crate::network::Network;
+
+/// Name of the file in the output folder.
+const FILE_NAME: &str = "model.safetensors";
+
+/// What is written beside the parameters.
+#[derive(Debug)]
+pub(crate) struct Description<'a> {
+    pub(crate) network: &'a Network,
+    pub(crate) scaling: &'a Scaling,
+    pub(crate) classes: &'a [String],
+    pub(crate) steps: u64,
+    pub(crate) test_accuracy: Option<f64>,
+}
+
+/// Creates the folder, so that a bad path fails before training rather than after.
+pub(crate) fn prepare(folder: &Path) -> Result<(), Error> {
+    fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })
+}
+
+/// Writes the model and returns its path.
+///
+/// Apply it as `(input - input.mean) * input.factor`, then each layer's `weight · x + bias` with ReLU between
+/// layers; the largest score names the class, counted along `classes` in the metadata.
+pub(crate) fn write(
+    folder: &Path,
+    parameters: &[f32],
+    description: &Description<'_>,
+) -> Result<PathBuf, Error> {
+    let path = folder.join(FILE_NAME);
+    let failed = |source| Error::Write { path: path.clone(), source };
+    let bytes = encode(parameters, description).map_err(|error| failed(io::Error::other(error)))?;
+    let temporary = folder.join(format!(".{FILE_NAME}.{}.tmp", std::process::id()));
+    let written = replace(&temporary, &path, &bytes);
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written.map_err(failed)?;
+    Ok(path)
+}
+
+fn replace(temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = fs::File::create(temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(temporary, path)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::File::open(folder)?.sync_all()
+}
+
+fn encode(
+    parameters: &[f32],
+    description: &Description<'_>,
+) -> Result<Vec<u8>, safetensors::SafeTensorError> {
+    let Description { network, scaling, classes, steps, test_accuracy } = description;
+    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = network
+        .parameters()
+        .into_iter()
+        .map(|parameter| (parameter.name, parameter.shape, little_endian(&parameters[parameter.place])))
+        .collect();
+    for (name, values) in [("input.mean", &scaling.mean), ("input.factor", &scaling.factor)] {
+        tensors.push((name.into(), vec![values.len()], little_endian(values)));
+    }
+    let views = tensors
+        .iter()
+        .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
+    let mut metadata = HashMap::from([
+        ("format".to_owned(), "muster-mlp-1".to_owned()),
+        ("layers".to_owned(), serde_json::json!(network.sizes()).to_string()),
+        ("classes".to_owned(), serde_json::json!(classes).to_string()),
+        ("steps".to_owned(), steps.to_string()),
+    ]);
+    if let Some(accuracy) = test_accuracy {
+        metadata.insert("test_accuracy".to_owned(), accuracy.to_string());
+    }
+    safetensors::serialize(views, Some(metadata))
+}
+
+fn little_endian(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_written_model_reads_back_and_leaves_no_other_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let network = Network::new(3, &[2], 2);
+        let parameters = network.initial_parameters(1);
+        let scaling = Scaling { mean: vec![1.0, 2.0, 3.0], factor: vec![0.5; 3] };
+        let classes = ["no".to_owned(), "yes".to_owned()];
+        let description = Description {
+            network: &network,
+            scaling: &scaling,
+            classes: &classes,
+            steps: 7,
+            test_accuracy: Some(0.5),
+        };
+        let path = write(folder.path(), &parameters, &description).unwrap();
+        let path = {
+            write(folder.path(), &parameters, &description).unwrap();
+            path
+        };
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let bytes = fs::read(path).unwrap();
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        let metadata = header.metadata().clone().unwrap();
+        assert_eq!(
+            (metadata["layers"].as_str(), metadata["classes"].as_str()),
+            ("[3,2,2]", "[\"no\",\"yes\"]")
+        );
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(tensors.tensor("layers.0.weight").unwrap().data(), little_endian(&parameters[..6]));
+        assert_eq!(tensors.tensor("input.mean").unwrap().shape(), [3]);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let message = prepare(&file.join("model")).unwrap_err().to_string();
+        assert!(message.starts_with("cannot write the model to "), "{message}");
+    }
+}

@@ -1,0 +1,100 @@
+//! The lines a rank prints: `name=value` pairs, which people, the CLI and metric collectors read alike.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// Writes a rank's lines.
+pub(crate) struct Report<W> {
+    output: W,
+}
+
+/// Where training stands after a step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Progress {
+    pub(crate) step: u64,
+    pub(crate) steps_total: u64,
+    pub(crate) epoch: u32,
+    pub(crate) loss: f32,
+    pub(crate) train_accuracy: f32,
+    pub(crate) samples_per_second: f64,
+}
+
+impl<W: Write> Report<W> {
+    pub(crate) fn new(output: W) -> Self {
+        Self { output }
+    }
+
+    /// One line of metrics.
+    pub(crate) fn progress(&mut self, progress: &Progress) -> Result<(), Error> {
+        let Progress { step, steps_total, epoch, loss, train_accuracy, samples_per_second } = progress;
+        self.line(format_args!(
+            "step={step} epoch={epoch} loss={loss:.4} steps_total={steps_total} train_accuracy={train_accuracy:.4} \
+             samples_per_second={samples_per_second:.0}"
+        ))
+    }
+
+    /// What a rank other than 0 says after an epoch.
+    pub(crate) fn epoch(&mut self, rank: usize, progress: &Progress) -> Result<(), Error> {
+        let Progress { step, epoch, loss, .. } = progress;
+        self.line(format_args!("rank={rank} epoch={epoch} step={step} loss={loss:.4}"))
+    }
+
+    /// The last line.
+    pub(crate) fn result(
+        &mut self,
+        steps: u64,
+        test_accuracy: Option<f64>,
+        elapsed: Duration,
+        communication: Duration,
+        model: Option<&Path>,
+    ) -> Result<(), Error> {
+        let accuracy =
+            test_accuracy.map_or_else(String::new, |accuracy| format!(" test_accuracy={accuracy:.4}"));
+        let model = model.map_or_else(String::new, |model| format!(" model={}", model.display()));
+        let (elapsed, communication) = (elapsed.as_secs_f64(), communication.as_secs_f64());
+        self.line(format_args!(
+            "result steps={steps}{accuracy} elapsed_seconds={elapsed:.3} \
+             communication_seconds={communication:.3}{model}"
+        ))
+    }
+
+    fn line(&mut self, line: std::fmt::Arguments<'_>) -> Result<(), Error> {
+        // One write a line: lines of several processes may share a pipe.
+        let line = format!("{line}\n");
+        self.output.write_all(line.as_bytes()).and_then(|()| self.output.flush()).map_err(Error::Report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_pairs() {
+        let mut output = Vec::new();
+        let mut report = Report::new(&mut output);
+        let progress = Progress {
+            step: 120,
+            steps_total: 600,
+            epoch: 3,
+            loss: 0.213_44,
+            train_accuracy: 0.9375,
+            samples_per_second: 51_234.6,
+        };
+        report.progress(&progress).unwrap();
+        report.epoch(2, &progress).unwrap();
+        let (elapsed, communication) = (Duration::from_millis(4100), Duration::from_millis(300));
+        let model = Path::new("/model/model.safetensors");
+        report.result(600, Some(0.972), elapsed, communication, Some(model)).unwrap();
+        assert_eq!(
+            String::from_utf8(output).unwrap(),
+            "step=120 epoch=3 loss=0.2134 steps_total=600 train_accuracy=0.9375 samples_per_second=51235\n\
+             rank=2 epoch=3 step=120 loss=0.2134\n\
+             result steps=600 test_accuracy=0.9720 elapsed_seconds=4.100 communication_seconds=0.300 \
+             model=/model/model.safetensors\n"
+        );
+    }
+}

@@ -1,0 +1,140 @@
+//! Which rank this process is, from the environment that a PyTorchJob sets.
+
+use std::path::PathBuf;
+
+/// The environment does not describe a rank this trainer can be.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// A variable is missing that the others call for.
+    #[error("{name} is not set, but WORLD_SIZE is {world_size}; a PyTorchJob sets it")]
+    Missing {
+        /// The variable.
+        name: &'static str,
+        /// The number of ranks.
+        world_size: usize,
+    },
+    /// A variable holds something else than expected.
+    #[error("{name} is {value:?}, not {expected}")]
+    Invalid {
+        /// The variable.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What it should be.
+        expected: String,
+    },
+    /// The ranks are on several hosts, or the node does not offer a shared directory.
+    #[error(
+        "MUSTER_PEERS_DIR is not set: this trainer shares gradients only between the pods of one machine, through \
+         the directory that Muster's node offers them; collectives over TCP between hosts are not there yet"
+    )]
+    NoPeersDirectory,
+}
+
+/// This process's place among the ranks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct World {
+    pub(crate) rank: usize,
+    pub(crate) size: usize,
+    /// The directory in which the ranks meet; none for a rank that trains alone.
+    pub(crate) peers_directory: Option<PathBuf>,
+    /// Name of the group, from the address of the master.
+    pub(crate) group: String,
+    pub(crate) host: String,
+}
+
+impl World {
+    /// Reads the environment through `variable`.
+    pub(crate) fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let number = |name: &'static str| -> Result<Option<usize>, Error> {
+            let parse = |value: String| {
+                value.trim().parse().map_err(|_| Error::Invalid { name, value, expected: "a number".into() })
+            };
+            variable(name).map(parse).transpose()
+        };
+        let host = variable("HOSTNAME").unwrap_or_else(|| "this host".into());
+        let size = number("WORLD_SIZE")?.unwrap_or(1);
+        if size == 0 {
+            let expected = "at least 1".into();
+            return Err(Error::Invalid { name: "WORLD_SIZE", value: "0".into(), expected });
+        }
+        if size == 1 {
+            return Ok(Self { rank: 0, size, peers_directory: None, group: "alone".into(), host });
+        }
+        let missing = |name| Error::Missing { name, world_size: size };
+        let rank = number("RANK")?.ok_or_else(|| missing("RANK"))?;
+        if rank >= size {
+            let expected = format!("below WORLD_SIZE, which is {size}");
+            return Err(Error::Invalid { name: "RANK", value: rank.to_string(), expected });
+        }
+        let address = variable("MASTER_ADDR").ok_or_else(|| missing("MASTER_ADDR"))?;
+        let port = variable("MASTER_PORT").ok_or_else(|| missing("MASTER_PORT"))?;
+        let directory = variable("MUSTER_PEERS_DIR").ok_or(Error::NoPeersDirectory)?;
+        Ok(Self {
+            rank,
+            size,
+            peers_directory: Some(directory.into()),
+            group: group_name(&address, &port),
+            host,
+        })
+    }
+}
+
+/// A file name for the group: the master's address tells it from other groups in the same directory.
+///
+/// A master sees itself as `localhost` under some launchers and by its name under others; the controller of a
+/// PyTorchJob gives all replicas the same name.
+fn group_name(address: &str, port: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.') { c } else { '_' };
+    format!("{address}-{port}").chars().take(120).map(plain).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn world(variables: &[(&str, &str)]) -> Result<World, Error> {
+        World::from_environment(|name| {
+            variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    const WORKER: [(&str, &str); 6] = [
+        ("RANK", "2"),
+        ("WORLD_SIZE", "4"),
+        ("MASTER_ADDR", "digits-master-0"),
+        ("MASTER_PORT", "23456"),
+        ("MUSTER_PEERS_DIR", "/run/muster/peers"),
+        ("HOSTNAME", "digits-worker-1"),
+    ];
+
+    fn without(name: &str) -> Result<World, Error> {
+        world(&WORKER.iter().filter(|(variable, _)| *variable != name).copied().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_worker_of_a_pytorchjob() {
+        let world = world(&WORKER).unwrap();
+        assert_eq!((world.rank, world.size), (2, 4));
+        assert_eq!(world.group, "digits-master-0-23456");
+        assert_eq!(world.peers_directory, Some("/run/muster/peers".into()));
+        assert_eq!(world.host, "digits-worker-1");
+    }
+
+    #[test]
+    fn an_empty_environment_is_a_rank_alone() {
+        let world = world(&[]).unwrap();
+        assert_eq!((world.rank, world.size, world.peers_directory), (0, 1, None));
+    }
+
+    #[test]
+    fn errors_name_the_variable() {
+        assert_eq!(without("RANK").unwrap_err(), Error::Missing { name: "RANK", world_size: 4 });
+        assert_eq!(without("MUSTER_PEERS_DIR").unwrap_err(), Error::NoPeersDirectory);
+        let wrong = world(&[("WORLD_SIZE", "four")]).unwrap_err();
+        assert_eq!(wrong.to_string(), "WORLD_SIZE is \"four\", not a number");
+        let wrong = world(&[("WORLD_SIZE", "2"), ("RANK", "2")]).unwrap_err();
+        assert_eq!(wrong.to_string(), "RANK is \"2\", not below WORLD_SIZE, which is 2");
+    }
+}
