@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use muster_store::{Durability, Handle, ObjectKey, Options, Query, SqliteLog, Start, Store};
+use muster_store::{Durability, Handle, ObjectKey, Options, Query, SqliteLog, Start, Store, Watch};
 use serde_json::{Value, json};
 
 const TASKS: usize = 8;
@@ -48,8 +48,7 @@ async fn create_all(store: &Handle) -> Result<Duration, Box<dyn Error>> {
 }
 
 /// From before the object is built until the watcher has it: the commit is included.
-async fn latencies(store: Handle) -> Result<Vec<Duration>, muster_store::Error> {
-    let mut watch = store.watch("core/configmaps", Some("default"), Start::Now)?;
+async fn latencies(mut watch: Watch) -> Result<Vec<Duration>, muster_store::Error> {
     let mut latencies = Vec::with_capacity(OBJECTS);
     while latencies.len() < OBJECTS {
         let event = watch.next().await?;
@@ -68,11 +67,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let path = folder.path().join("api.db");
         let store = Store::open(Options::default(), Box::new(SqliteLog::open(&path, durability)?))?;
         println!("{durability:?}: {:.1} MB resident when empty", resident_megabytes()?);
-        let watcher = tokio::spawn(latencies(store.clone()));
-        tokio::task::yield_now().await;
+        let watch = store.watch("core/configmaps", Some("default"), Start::Now)?;
+        let watcher = tokio::spawn(latencies(watch));
         let elapsed = create_all(&store).await?;
         println!("  creates by {TASKS} tasks: {:.0}/s", OBJECTS as f64 / elapsed.as_secs_f64());
-        let latencies = watcher.await??;
+        let latencies = tokio::time::timeout(Duration::from_secs(10), watcher).await???;
         println!(
             "  create to watcher: p50 {:?}, p99 {:?}",
             latencies[OBJECTS / 2],

@@ -10,10 +10,11 @@ use crate::entry::Entry;
 use crate::error::Error;
 use crate::key::ObjectKey;
 use crate::log::{Log, LogError, Record, RecordKind};
+use crate::mutation::Mutation;
 use crate::options::Options;
 use crate::state::{Change, HistoryLimits, Listing, Query, State};
 use crate::watch::{Start, Watch};
-use crate::writer::{Command, Mutation, Writer};
+use crate::writer::{Command, Writer};
 
 /// An open store; clones share it. The writer ends with the last clone, or by [`Handle::close`].
 ///

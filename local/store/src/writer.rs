@@ -1,64 +1,25 @@
 //! The one thread that changes anything.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use parking_lot::RwLock;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::entry::Entry;
 use crate::error::Error;
-use crate::key::ObjectKey;
-use crate::log::{Log, LogError, Record, RecordKind};
+use crate::log::{Log, LogError, Record};
+use crate::mutation::{Batch, Mutation};
 use crate::options::Options;
-use crate::state::{Change, State};
+use crate::state::State;
 
 /// Revisions that compaction moves over at once: enough to be worth a transaction, few enough that no write
 /// waits long for it.
 const COMPACTION_STEP: u64 = 500;
 /// Ages of revisions are known to this precision.
 const AGE_PRECISION: Duration = Duration::from_secs(1);
-
-/// One change of one object, with what it requires of the object's present state.
-#[derive(Debug, Clone)]
-pub enum Mutation {
-    /// Creates the object; fails with [`Error::AlreadyExists`].
-    Create {
-        /// Where.
-        key: ObjectKey,
-        /// The object.
-        object: Value,
-    },
-    /// Replaces the object; fails with [`Error::NotFound`] or [`Error::Conflict`].
-    Update {
-        /// Which.
-        key: ObjectKey,
-        /// The revision it must be at.
-        expected_revision: u64,
-        /// Its new state.
-        object: Value,
-    },
-    /// Deletes the object; fails with [`Error::NotFound`] or [`Error::Conflict`].
-    Delete {
-        /// Which.
-        key: ObjectKey,
-        /// The revision it must be at.
-        expected_revision: u64,
-        /// The last state that watchers see; none leaves the present one.
-        last: Option<Value>,
-    },
-}
-
-impl Mutation {
-    fn key(&self) -> &ObjectKey {
-        match self {
-            Self::Create { key, .. } | Self::Update { key, .. } | Self::Delete { key, .. } => key,
-        }
-    }
-}
 
 /// Where the outcome of a transaction goes.
 type TransactReply = oneshot::Sender<Result<Vec<Arc<Entry>>, Error>>;
@@ -75,15 +36,6 @@ pub(crate) enum Command {
 struct Accepted {
     entries: Vec<Arc<Entry>>,
     reply: TransactReply,
-}
-
-/// What a batch has gathered so far on top of the state that readers see.
-#[derive(Default)]
-struct Batch {
-    records: Vec<Record>,
-    changes: Vec<Change>,
-    parsed: Vec<Arc<Value>>,
-    overlay: HashMap<ObjectKey, Option<Arc<Entry>>>,
 }
 
 pub(crate) struct Writer {
@@ -160,7 +112,7 @@ impl Writer {
         let mut accepted = Vec::with_capacity(transactions.len());
         let mut refused = Vec::new();
         for (mutations, reply) in transactions {
-            match self.accept(&mut batch, mutations) {
+            match batch.accept(&self.state.read(), mutations) {
                 Ok(entries) => accepted.push(Accepted { entries, reply }),
                 Err(error) => refused.push((error, reply)),
             }
@@ -224,49 +176,6 @@ impl Writer {
         self.parsed.drain(..excess);
     }
 
-    /// Adds a transaction to the batch, or leaves the batch as it was.
-    fn accept(&self, batch: &mut Batch, mutations: Vec<Mutation>) -> Result<Vec<Arc<Entry>>, Error> {
-        let state = self.state.read();
-        let base = state.revision();
-        let kept = batch.records.len();
-        let mut undo: Vec<(ObjectKey, Option<Option<Arc<Entry>>>)> = Vec::new();
-        let mut entries = Vec::with_capacity(mutations.len());
-        for mutation in mutations {
-            let current = match batch.overlay.get(mutation.key()) {
-                Some(pending) => pending.clone(),
-                None => state.get(mutation.key()).cloned(),
-            };
-            let key = match &current {
-                Some(current) => current.key().clone(),
-                None => state.share(mutation.key().clone()),
-            };
-            let revision = base + batch.records.len() as u64 + 1;
-            match prepare(key.clone(), mutation, current.as_ref(), revision) {
-                Ok((record, change, object)) => {
-                    let visible = (!change.deleted).then(|| change.entry.clone());
-                    undo.push((key.clone(), batch.overlay.insert(key, visible)));
-                    entries.push(change.entry.clone());
-                    batch.records.push(record);
-                    batch.changes.push(change);
-                    batch.parsed.push(object);
-                }
-                Err(error) => {
-                    batch.records.truncate(kept);
-                    batch.changes.truncate(kept);
-                    batch.parsed.truncate(kept);
-                    for (key, before) in undo.into_iter().rev() {
-                        match before {
-                            Some(before) => batch.overlay.insert(key, before),
-                            None => batch.overlay.remove(&key),
-                        };
-                    }
-                    return Err(error);
-                }
-            }
-        }
-        Ok(entries)
-    }
-
     fn compact(&mut self, through: u64) -> Result<(), Error> {
         let (current, compacted) = {
             let state = self.state.read();
@@ -322,59 +231,4 @@ impl Drop for Writer {
     fn drop(&mut self) {
         self.state.write().close();
     }
-}
-
-/// Checks one mutation against the object's present state and gives it its revision.
-fn prepare(
-    key: ObjectKey,
-    mutation: Mutation,
-    current: Option<&Arc<Entry>>,
-    revision: u64,
-) -> Result<(Record, Change, Arc<Value>), Error> {
-    let (kind, object) = match mutation {
-        Mutation::Create { object, .. } => match current {
-            None => (RecordKind::Put, object),
-            Some(current) => return Err(Error::AlreadyExists { key, revision: current.revision() }),
-        },
-        Mutation::Update { expected_revision, object, .. } => {
-            require(&key, current, expected_revision)?;
-            (RecordKind::Put, object)
-        }
-        Mutation::Delete { expected_revision, last, .. } => {
-            let current = require(&key, current, expected_revision)?;
-            (RecordKind::Delete, last.unwrap_or_else(|| Arc::unwrap_or_clone(current.object())))
-        }
-    };
-    let create_revision = current.map_or(revision, |current| current.create_revision());
-    let (json, object) = encode(&key, object, revision)?;
-    let entry = Arc::new(Entry::new(key.clone(), revision, create_revision, json.clone()));
-    entry.remember(&object);
-    let previous_revision = current.map(|current| current.revision());
-    let record = Record { revision, key, kind, create_revision, previous_revision, json };
-    Ok((record, Change { entry, deleted: kind == RecordKind::Delete }, object))
-}
-
-fn require<'a>(
-    key: &ObjectKey,
-    current: Option<&'a Arc<Entry>>,
-    expected: u64,
-) -> Result<&'a Arc<Entry>, Error> {
-    let current = current.ok_or_else(|| Error::NotFound { key: key.clone() })?;
-    if current.revision() == expected {
-        Ok(current)
-    } else {
-        Err(Error::Conflict { key: key.clone(), expected, actual: current.revision() })
-    }
-}
-
-/// Sets `metadata.resourceVersion` and encodes.
-fn encode(key: &ObjectKey, mut object: Value, revision: u64) -> Result<(Bytes, Arc<Value>), Error> {
-    let metadata = object.as_object_mut().and_then(|object| {
-        object.entry("metadata").or_insert_with(|| Value::Object(serde_json::Map::new())).as_object_mut()
-    });
-    let Some(metadata) = metadata else { return Err(Error::NotAnObject { key: key.clone() }) };
-    metadata.insert("resourceVersion".to_owned(), Value::String(revision.to_string()));
-    let json = serde_json::to_vec(&object)
-        .map_err(|error| Error::Encode { key: key.clone(), reason: error.to_string().into() })?;
-    Ok((json.into_boxed_slice().into(), Arc::new(object)))
 }

@@ -149,7 +149,16 @@ async fn watchers_and_waiters_see_writes_of_others() {
             }
         }
     });
-    for watch in &mut watches {
+    let impatient = watches.split_off(4);
+    let patient = watches.into_iter().map(|mut watch| {
+        tokio::spawn(async move {
+            for revision in 2..=101 {
+                assert_eq!(next(&mut watch).await.revision, revision);
+            }
+        })
+    });
+    let patient: Vec<_> = patient.collect();
+    for mut watch in impatient {
         for revision in 2..=101 {
             // Giving up on a wait and coming back loses nothing.
             let event = loop {
@@ -159,6 +168,9 @@ async fn watchers_and_waiters_see_writes_of_others() {
             };
             assert_eq!((event.kind, event.revision), (EventKind::Added, revision));
         }
+    }
+    for watcher in patient {
+        watcher.await.unwrap();
     }
     writer.await.unwrap();
     waiter.await.unwrap().unwrap();
