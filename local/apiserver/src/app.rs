@@ -26,6 +26,12 @@ pub(crate) struct App {
     pub credentials: Credentials,
     /// `host:port` that clients reach the server under.
     pub address: std::sync::OnceLock<std::net::SocketAddr>,
+    /// Held while the registry follows the definitions.
+    pub definitions: tokio::sync::Mutex<()>,
+    /// Held while quotas are charged.
+    pub quotas: tokio::sync::Mutex<()>,
+    /// The node's unix socket.
+    pub node_socket: Option<std::path::PathBuf>,
     /// Ends every watch.
     pub shutdown: CancellationToken,
 }

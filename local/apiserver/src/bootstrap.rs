@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::auth::User;
-use crate::objects::Scope;
+use crate::objects::{Ownership, Scope};
 use crate::request::WriteOptions;
 use crate::status::ApiResult;
 
@@ -30,6 +30,7 @@ pub(crate) async fn fill(app: &Arc<App>) -> ApiResult<()> {
             user: &user,
             options: &options,
             default_manager: "kube-apiserver",
+            ownership: Ownership::Writer,
             warnings: &mut warnings,
         };
         scope.create(json!({ "kind": "Namespace", "apiVersion": "v1", "metadata": { "name": name } })).await?;

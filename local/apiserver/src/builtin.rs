@@ -161,6 +161,7 @@ impl Row {
             subresources: subresources.collect(),
             storage_key: self.storage_key(),
             custom: None,
+            schema: std::sync::OnceLock::new(),
         }
     }
 }

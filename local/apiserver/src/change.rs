@@ -23,6 +23,7 @@ macro_rules! scope {
             user: &$call.user,
             options: $options,
             default_manager: $manager,
+            ownership: $crate::objects::Ownership::Writer,
             warnings: $warnings,
         }
     };
@@ -42,10 +43,10 @@ pub(crate) fn written(call: &Call, code: u16, written: &Written) -> Reply {
 }
 
 /// Decodes the body of a create or replace.
-fn decoded(call: &mut Call, options: &WriteOptions) -> ApiResult<Value> {
-    let mut object = body::object(&call.headers, &call.body, &call.resource.kind)?;
+pub(crate) fn decoded(call: &mut Call, options: &WriteOptions) -> ApiResult<Value> {
+    let (mut object, duplicates) = body::object(call, &call.resource.kind, &call.resource.api_version())?;
     rules::check_type(&call.resource, &mut object)?;
-    let warnings = rules::decode(&call.resource, &call.headers, &call.body, &mut object, options.field_validation)?;
+    let warnings = rules::decode_value(&call.resource, &mut object, &duplicates, options.field_validation)?;
     call.warnings.extend(warnings);
     Ok(object)
 }
@@ -113,8 +114,8 @@ pub(crate) async fn patch_part(call: &mut Call, part: Part<'_>) -> ApiResult<Rep
     let options = WriteOptions::parse(&call.query, "PatchOptions")?;
     let name = call.path.name.clone().unwrap_or_default();
     let patch = patching::Patch::parse(call, &options)?;
-    if let patching::Patch::Apply(object) = patch {
-        return patching::apply(call, &name, part, &options, object).await;
+    if let patching::Patch::Apply(object, duplicates) = patch {
+        return patching::apply(call, &name, part, &options, (object, duplicates)).await;
     }
     let mut warnings = Vec::new();
     let manager = call.default_manager();
@@ -124,7 +125,7 @@ pub(crate) async fn patch_part(call: &mut Call, part: Part<'_>) -> ApiResult<Rep
         .modify(&name, part, &mut |current| {
             let mut object = patch.apply(&resource, current)?;
             rules::check_type(&resource, &mut object)?;
-            told = rules::decode_value(&resource, &mut object, options.field_validation)?;
+            told = rules::decode_value(&resource, &mut object, &[], options.field_validation)?;
             Ok(object)
         })
         .await;
@@ -138,7 +139,7 @@ pub(crate) fn delete_options(call: &Call) -> ApiResult<(DeleteOptions, WriteOpti
     let body = if call.body.is_empty() {
         Value::Null
     } else {
-        body::object(&call.headers, &call.body, "DeleteOptions")?
+        body::object(call, "DeleteOptions", "meta.k8s.io/v1")?.0
     };
     let mut write = WriteOptions::parse(&call.query, "DeleteOptions")?;
     let listed = body["dryRun"].as_array().is_some_and(|list| list.iter().any(|value| value == "All"));

@@ -1,21 +1,289 @@
-//! Custom resources: from a definition to resources that are served.
+//! Custom resources: from definitions to resources that are served.
 
-/// Where a custom resource keeps its replicas.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ScalePaths {
-    /// `.spec.replicas`
-    pub spec_replicas: String,
-    /// `.status.replicas`
-    pub status_replicas: String,
-    /// `.status.selector`
-    pub label_selector: Option<String>,
-}
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use muster_admission::printing::CustomColumns;
+use muster_schema::structural::{self, CustomResource, NamesInUse, Scope as ResourceScope, Version};
+use muster_store::{ObjectKey, Query};
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::auth::User;
+use crate::meta::{at, finalizers, is_deleting, meta, meta_mut, now, set_at};
+use crate::objects::{DeleteOptions, Ownership, Part, Scope};
+use crate::registry::{Resource, Subresource};
+use crate::request::WriteOptions;
+use crate::status::{About, ApiError, ApiResult, Cause};
+
+/// Storage key of the definitions.
+const DEFINITIONS: &str = "apiextensions.k8s.io/customresourcedefinitions";
+/// Holds a definition until its objects are gone.
+const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 /// One served version of a custom resource.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct CustomVersion {
-    /// Paths of fields that lists can be selected by.
-    pub selectable_fields: Vec<String>,
-    /// The scale subresource.
-    pub scale: Option<ScalePaths>,
+    /// Schema, subresources, selectable fields.
+    pub(crate) version: Version,
+    /// What tables show.
+    pub(crate) columns: Option<CustomColumns>,
+    /// Paths of fields that lists can be selected by, without the leading dot.
+    pub(crate) selectable_fields: Vec<String>,
+}
+
+/// Causes in the words of the schema crate.
+pub(crate) fn causes(errors: &[muster_schema::field::FieldError]) -> Vec<Cause> {
+    let cause = |error: &muster_schema::field::FieldError| Cause {
+        reason: error.kind.reason(),
+        message: error.message(),
+        field: error.path.clone(),
+    };
+    errors.iter().map(cause).collect()
+}
+
+/// What is wrong with a definition.
+pub(crate) fn check_definition(definition: &Value) -> Vec<Cause> {
+    CustomResource::parse(definition).err().map(|errors| causes(&errors)).unwrap_or_default()
+}
+
+/// Fills in what the server fills in, and the status that follows from the spec alone.
+pub(crate) fn prepare_definition(definition: &mut Value, created: bool) {
+    structural::apply_definition_defaults(definition);
+    if created {
+        let versions = at(definition, &["spec", "versions"]).as_array().into_iter().flatten();
+        let stored: Vec<Value> =
+            versions.filter(|version| version["storage"] == true).map(|version| version["name"].clone()).collect();
+        let names = json!({ "kind": "", "plural": "" });
+        let status = json!({ "acceptedNames": names, "conditions": null, "storedVersions": stored });
+        set_at(definition, &["status"], Some(status));
+    }
+}
+
+/// The resources of an established definition.
+fn resources(custom: &CustomResource) -> Vec<Arc<Resource>> {
+    let verbs = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+    let change = || ["get", "patch", "update"].map(str::to_owned).to_vec();
+    let served = custom.versions.iter().filter(|version| version.served);
+    served
+        .map(|version| {
+            let mut subresources = Vec::new();
+            if version.subresources.status {
+                subresources.push(Subresource { name: "status".into(), kind: None, verbs: change() });
+            }
+            if version.subresources.scale.is_some() {
+                let kind = Some(("autoscaling".into(), "v1".into(), "Scale".into()));
+                subresources.push(Subresource { name: "scale".into(), kind, verbs: change() });
+            }
+            let columns: Vec<Value> = version
+                .printer_columns
+                .iter()
+                .map(|column| {
+                    json!({
+                        "name": column.name, "type": column.kind, "format": column.format,
+                        "description": column.description, "priority": column.priority, "jsonPath": column.json_path,
+                    })
+                })
+                .collect();
+            let selectable = version.selectable_fields.iter().map(|path| path.trim_start_matches('.').to_owned());
+            Arc::new(Resource {
+                group: custom.group.clone(),
+                version: version.name.clone(),
+                plural: custom.plural.clone(),
+                singular: custom.singular.clone(),
+                kind: custom.kind.clone(),
+                list_kind: custom.list_kind.clone(),
+                namespaced: custom.scope == ResourceScope::Namespaced,
+                short_names: custom.short_names.clone(),
+                categories: custom.categories.clone(),
+                verbs: verbs.map(str::to_owned).to_vec(),
+                subresources,
+                storage_key: format!("{}/{}", custom.group, custom.plural).into(),
+                custom: Some(Arc::new(CustomVersion {
+                    columns: CustomColumns::compile(&columns).ok(),
+                    selectable_fields: selectable.collect(),
+                    version: version.clone(),
+                })),
+                schema: OnceLock::new(),
+            })
+        })
+        .collect()
+}
+
+/// Makes the registry follow the definitions, and their status follow the registry.
+pub(crate) async fn refresh(app: &Arc<App>) -> ApiResult<()> {
+    // One at a time: two definitions written at once must not take each other's names.
+    let _turn = app.definitions.lock().await;
+    let mut taken: BTreeMap<String, NamesInUse> = BTreeMap::new();
+    let mut served = Vec::new();
+    let mut entries = app.store.list(&Query::new(DEFINITIONS)).entries;
+    entries.sort_by_key(|entry| entry.create_revision());
+    for entry in entries {
+        let object = entry.object();
+        let Ok(custom) = CustomResource::parse(&object) else { continue };
+        let names = taken.entry(custom.group.clone()).or_default();
+        let [accepted, established] = structural::conditions(&custom, names);
+        if established.holds {
+            let own = [&custom.plural, &custom.singular].into_iter().chain(&custom.short_names);
+            names.resources.extend(own.cloned());
+            names.kinds.extend([custom.kind.clone(), custom.list_kind.clone()]);
+            served.extend(resources(&custom));
+        }
+        let status = json!({
+            "conditions": [accepted.to_value(&now()), established.to_value(&now())],
+            "acceptedNames": if accepted.holds { structural::accepted_names(&custom) } else { at(&object, &["status", "acceptedNames"]).clone() },
+            "storedVersions": stored_versions(&object, &custom),
+        });
+        if !same_status(at(&object, &["status"]), &status) || !finalizers(&object).contains(&CLEANUP) {
+            establish(app, &custom.name(), status).await?;
+        }
+    }
+    app.registry.set_custom(&served);
+    Ok(())
+}
+
+fn stored_versions(object: &Value, custom: &CustomResource) -> Value {
+    let mut stored: Vec<Value> = at(object, &["status", "storedVersions"]).as_array().cloned().unwrap_or_default();
+    if let Some(version) = custom.storage_version() {
+        let name = Value::from(version.name.as_str());
+        if !stored.contains(&name) {
+            stored.push(name);
+        }
+    }
+    stored.into()
+}
+
+/// Whether two states of a definition differ in more than the times of conditions.
+fn same_status(old: &Value, new: &Value) -> bool {
+    let key = |status: &Value| -> Vec<Value> {
+        let conditions = status["conditions"].as_array().into_iter().flatten();
+        let known = conditions.filter(|condition| condition["type"] == "NamesAccepted" || condition["type"] == "Established");
+        let mut parts: Vec<Value> = known
+            .map(|condition| json!([condition["type"], condition["status"], condition["reason"], condition["message"]]))
+            .collect();
+        parts.sort_by_key(ToString::to_string);
+        parts.extend([status["acceptedNames"].clone(), status["storedVersions"].clone()]);
+        parts
+    };
+    key(old) == key(new)
+}
+
+async fn establish(app: &Arc<App>, name: &str, status: Value) -> ApiResult<()> {
+    let Some(definitions) = app.registry.snapshot().find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+    else {
+        return Ok(());
+    };
+    let (user, options, mut warnings) = (User::system(), WriteOptions::default(), Vec::new());
+    let mut scope = Scope {
+        app,
+        resource: &definitions,
+        namespace: "",
+        user: &user,
+        options: &options,
+        default_manager: "kube-apiserver",
+        ownership: Ownership::Writer,
+        warnings: &mut warnings,
+    };
+    let held = |current: &Value| {
+        let mut new = current.clone();
+        let mut list: Vec<String> = finalizers(current).into_iter().map(str::to_owned).collect();
+        if !is_deleting(current) && !list.iter().any(|finalizer| finalizer == CLEANUP) {
+            list.push(CLEANUP.into());
+            meta_mut(&mut new).insert("finalizers".into(), json!(list));
+        }
+        meta_mut(&mut new).remove("resourceVersion");
+        set_at(&mut new, &["status"], Some(status.clone()));
+        Ok(new)
+    };
+    let written = scope.modify(name, Part::Subresource("status"), &mut held.clone()).await;
+    match written {
+        Err(error) if error.code == 404 => Ok(()),
+        other => other.map(|_| ()),
+    }
+}
+
+/// Empties a definition that is being deleted, then lets it go.
+pub(crate) async fn clean_up(app: Arc<App>, definition: Value) {
+    let name = meta(&definition, "name").to_owned();
+    let Ok(custom) = CustomResource::parse(&definition) else { return };
+    let key: Arc<str> = format!("{}/{}", custom.group, custom.plural).into();
+    let mut pause = std::time::Duration::from_millis(5);
+    loop {
+        if let Err(error) = delete_all(&app, &custom, &key).await {
+            tracing::debug!(definition = name, %error, "cannot delete custom objects yet");
+        }
+        if app.store.list(&Query::new(&key).limit(Some(1))).entries.is_empty() {
+            break;
+        }
+        tokio::select! {
+            () = app.shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(std::time::Duration::from_secs(1)),
+        }
+    }
+    if let Err(error) = release(&app, &name).await {
+        tracing::debug!(definition = name, %error, "cannot release the definition");
+    }
+}
+
+async fn delete_all(app: &Arc<App>, custom: &CustomResource, key: &str) -> ApiResult<()> {
+    let snapshot = app.registry.snapshot();
+    let served = custom.versions.iter().find_map(|version| snapshot.find(&custom.group, &version.name, &custom.plural));
+    let Some(resource) = served else { return Err(ApiError::no_such_resource()) };
+    let (user, options) = (User::system(), WriteOptions::default());
+    for entry in app.store.list(&Query::new(key)).entries {
+        let mut warnings = Vec::new();
+        let mut scope = Scope {
+            app,
+            resource: &resource,
+            namespace: &entry.key().namespace,
+            user: &user,
+            options: &options,
+            default_manager: "kube-apiserver",
+            ownership: Ownership::Writer,
+            warnings: &mut warnings,
+        };
+        match scope.delete(&entry.key().name, &DeleteOptions::default()).await {
+            Err(error) if error.code != 404 => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+async fn release(app: &Arc<App>, name: &str) -> ApiResult<()> {
+    let key = ObjectKey::new(DEFINITIONS, "", name);
+    for _ in 0..16 {
+        let Some(entry) = app.store.get(&key) else { break };
+        let mut object = (*entry.object()).clone();
+        let rest: Vec<String> =
+            finalizers(&object).into_iter().filter(|finalizer| *finalizer != CLEANUP).map(str::to_owned).collect();
+        set_at(&mut object, &["metadata", "finalizers"], (!rest.is_empty()).then(|| json!(rest)));
+        let written = if rest.is_empty() {
+            app.store.delete(key.clone(), entry.revision(), Some(object)).await
+        } else {
+            app.store.update(key.clone(), entry.revision(), object).await
+        };
+        match written {
+            Ok(_) => break,
+            Err(muster_store::Error::Conflict { .. }) => {}
+            Err(error) => return Err(crate::objects::storage_error(&error)),
+        }
+    }
+    Box::pin(refresh(app)).await
+}
+
+/// Refuses writes of objects whose definition is going away.
+pub(crate) fn check_alive(app: &App, resource: &Resource, name: &str) -> ApiResult<()> {
+    if resource.custom.is_none() {
+        return Ok(());
+    }
+    let key = ObjectKey::new(DEFINITIONS, "", format!("{}.{}", resource.plural, resource.group));
+    match app.store.get(&key) {
+        Some(entry) if is_deleting(&entry.object()) => {
+            let about = About { group: &resource.group, what: &resource.plural, name };
+            let why = "create not allowed while custom resource definition is terminating";
+            Err(ApiError { code: 405, reason: "MethodNotAllowed", ..ApiError::forbidden(about, why) })
+        }
+        _ => Ok(()),
+    }
 }

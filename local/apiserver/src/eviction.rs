@@ -1,5 +1,6 @@
 //! Disruption budgets: may this pod be evicted now.
 
+use muster_admission::selectors::LabelSelector;
 use muster_store::Query;
 use serde_json::Value;
 
@@ -8,7 +9,6 @@ use crate::change::scope;
 use crate::meta::{at, meta, now, set_at, text};
 use crate::objects::{Part, Scope, pod_finished};
 use crate::request::WriteOptions;
-use crate::selector::LabelSelector;
 use crate::status::{ApiError, ApiResult, Cause};
 
 /// Takes the eviction from the pod's budget, or refuses it.
@@ -23,8 +23,8 @@ pub(crate) async fn take_from_budget(call: &Call, pod: &Value, dry_run: bool) ->
         .entries
         .iter()
         .filter(|entry| {
-            let selector = LabelSelector::from_object(at(&entry.object(), &["spec", "selector"]));
-            selector.is_some_and(|selector| selector.matches(pod))
+            let selector = LabelSelector::from_json(at(&entry.object(), &["spec", "selector"]));
+            selector.is_ok_and(|selector| selector.matches(at(pod, &["metadata", "labels"])))
         })
         .map(|entry| entry.key().name.to_string())
         .collect();

@@ -28,7 +28,6 @@ mod respond;
 mod reviews;
 mod rules;
 mod scale;
-mod selector;
 mod service;
 mod status;
 mod subresource;

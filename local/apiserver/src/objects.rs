@@ -6,6 +6,7 @@ use muster_store::{Entry, Error as StoreError, ObjectKey};
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
+use crate::custom;
 use crate::auth::User;
 use crate::meta::{at, finalizers, format_time, generated_name, generation, is_deleting, meta, meta_mut, new_uid, now, set_at, text};
 use crate::plugins;
@@ -47,6 +48,15 @@ pub(crate) enum Part<'a> {
     Subresource(&'a str),
 }
 
+/// Who comes to own the fields that a write changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ownership {
+    /// The writer.
+    Writer,
+    /// Whoever the object's managed fields name: the write is a server-side apply.
+    Given,
+}
+
 /// Who writes, and where.
 #[derive(Debug)]
 pub(crate) struct Scope<'a> {
@@ -62,6 +72,8 @@ pub(crate) struct Scope<'a> {
     pub options: &'a WriteOptions,
     /// Field manager when the options name none.
     pub default_manager: &'a str,
+    /// Whether this write takes ownership of what it changes, or the object says already who owns what.
+    pub ownership: Ownership,
     /// Texts for `Warning` headers.
     pub warnings: &'a mut Vec<String>,
 }
@@ -132,11 +144,6 @@ impl Scope<'_> {
         self.app.store.get(&self.key(name)).ok_or_else(|| ApiError::not_found(self.about(name)))
     }
 
-    /// Checks the type that a body names against the path, filling it in where it is missing.
-    pub(crate) fn check_type(&self, object: &mut Value) -> ApiResult<()> {
-        rules::check_type(self.resource, object)
-    }
-
     fn check_namespace(&self, object: &mut Value) -> ApiResult<()> {
         let given = meta(object, "namespace").to_owned();
         if !given.is_empty() && given != self.namespace {
@@ -174,11 +181,9 @@ impl Scope<'_> {
         if self.resource.has_status() && !rules::keeps_status_on_create(self.resource) {
             set_at(&mut object, &["status"], None);
         }
+        custom::check_alive(self.app, self.resource, meta(&object, "name"))?;
         rules::default_object(self.resource, &mut object);
         rules::prepare_create(self.resource, &mut object);
-        if rules::has_generation(self.resource) {
-            meta_mut(&mut object).insert("generation".into(), 1.into());
-        }
         plugins::mutate_create(self, &mut object).await?;
         let name = meta(&object, "name").to_owned();
         let errors = rules::validate_create(self.resource, &object);
@@ -297,21 +302,8 @@ impl Scope<'_> {
             return Err(ApiError::modified(self.about(name)));
         }
         keep_metadata(&mut new, old);
-        match part {
-            Part::Main => {
-                if self.resource.has_status() {
-                    set_at(&mut new, &["status"], old.get("status").cloned());
-                }
-            }
-            Part::Subresource(subresource) => rules::restrict(self.resource, subresource, old, &mut new),
-        }
         rules::default_object(self.resource, &mut new);
-        if part == Part::Main {
-            rules::prepare_update(self.resource, old, &mut new);
-            if rules::has_generation(self.resource) && rules::spec_changed(self.resource, old, &new) {
-                meta_mut(&mut new).insert("generation".into(), (generation(old) + 1).into());
-            }
-        }
+        rules::prepare_update(self.resource, old, &mut new, part);
         plugins::mutate_update(self, old, &mut new)?;
         let mut errors = rules::validate_update(self.resource, old, &new, part);
         check_finalizers(old, &new, &mut errors);

@@ -1,17 +1,19 @@
 //! The four kinds of patches.
 
 use bytes::Bytes;
+use muster_schema::decode::DuplicateField;
 use serde_json::Value;
 
 use crate::app::Call;
 use crate::body;
 use crate::meta::{meta, meta_mut};
-use crate::objects::{Part, Scope};
+use crate::objects::{Ownership, Part, Scope};
+use crate::read;
 use crate::registry::Resource;
 use crate::request::WriteOptions;
 use crate::respond::Reply;
 use crate::rules;
-use crate::status::{ApiError, ApiResult, Cause};
+use crate::status::{About, ApiError, ApiResult, Cause};
 
 const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
@@ -25,7 +27,7 @@ pub(crate) enum Patch {
     /// Kubernetes' own merge of built-in kinds.
     Strategic(Value),
     /// Server-side apply.
-    Apply(Value),
+    Apply(Value, Vec<DuplicateField>),
 }
 
 impl Patch {
@@ -47,11 +49,12 @@ impl Patch {
                     let cause = Cause::required("fieldManager", "is required for apply patch");
                     return Err(ApiError::invalid_options("PatchOptions", &[cause]));
                 }
-                Self::Apply(body::yaml(&call.body, &call.resource.kind)?)
+                let (value, duplicates) = body::yaml(&call.body, &call.resource.kind)?;
+                Self::Apply(value, duplicates)
             }
             _ => return Err(ApiError::unsupported_patch()),
         };
-        if options.force.is_some() && !matches!(patch, Self::Apply(_)) {
+        if options.force.is_some() && !matches!(patch, Self::Apply(..)) {
             let cause = Cause::forbidden("force", "may not be specified for non-apply patch");
             return Err(ApiError::invalid_options("PatchOptions", &[cause]));
         }
@@ -64,8 +67,8 @@ impl Patch {
         match self {
             Self::Json(patch) => rules::json_patch(&mut object, patch)?,
             Self::Merge(patch) => rules::merge_patch(&mut object, patch)?,
-            Self::Strategic(patch) => object = rules::strategic_patch(resource, &object, patch)?,
-            Self::Apply(_) => {}
+            Self::Strategic(patch) => rules::strategic_patch(resource, &mut object, patch)?,
+            Self::Apply(..) => {}
         }
         // A patch that does not name the version does not insist on one, although the patched object carries it.
         if meta(&object, "resourceVersion") == meta(current, "resourceVersion") && !self.names_version() {
@@ -81,7 +84,7 @@ impl Patch {
                 serde_json::from_slice::<Value>(patch).is_ok_and(|patch| !meta(&patch, "resourceVersion").is_empty())
             }
             Self::Strategic(patch) => !meta(patch, "resourceVersion").is_empty(),
-            Self::Apply(_) => false,
+            Self::Apply(..) => false,
         }
     }
 }
@@ -92,7 +95,7 @@ pub(crate) async fn apply(
     name: &str,
     part: Part<'_>,
     options: &WriteOptions,
-    mut applied: Value,
+    (mut applied, duplicates): (Value, Vec<DuplicateField>),
 ) -> ApiResult<Reply> {
     rules::check_type(&call.resource, &mut applied)?;
     let given = meta(&applied, "name").to_owned();
@@ -106,12 +109,33 @@ pub(crate) async fn apply(
     if !crate::meta::at(&applied, &["metadata", "managedFields"]).is_null() {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
-    let warnings = rules::decode_value(&call.resource, &mut applied, options.field_validation)?;
+    let warnings = rules::decode_value(&call.resource, &mut applied, &duplicates, options.field_validation)?;
     call.warnings.extend(warnings);
-    rules::apply(call, name, part, options, applied).await
-}
-
-/// The scope in which an apply writes.
-pub(crate) fn apply_scope<'a>(call: &'a Call, options: &'a WriteOptions, warnings: &'a mut Vec<String>) -> Scope<'a> {
-    crate::change::scope!(call, options, "unknown", warnings)
+    let exists = read::find(call).is_ok();
+    let mut warnings = Vec::new();
+    let manager = call.default_manager();
+    let shared: &Call = call;
+    let mut scope =
+        Scope { ownership: Ownership::Given, ..crate::change::scope!(shared, options, &manager, &mut warnings) };
+    // Merging borrows the scope that then writes, so it gets one of its own.
+    let mut told = Vec::new();
+    let merger = crate::change::scope!(shared, options, &manager, &mut told);
+    let (code, written) = if exists {
+        let change = &mut |current: &Value| {
+            let mut object = rules::applied(&merger, Some(current), &applied, part)?;
+            rules::check_type(&shared.resource, &mut object)?;
+            if meta(&applied, "resourceVersion").is_empty() {
+                meta_mut(&mut object).remove("resourceVersion");
+            }
+            Ok(object)
+        };
+        (200, scope.modify(name, part, change).await?)
+    } else if part == Part::Main {
+        let object = rules::applied(&merger, None, &applied, part)?;
+        (201, scope.create(object).await?)
+    } else {
+        let about = About { group: &shared.resource.group, what: &shared.resource.plural, name };
+        return Err(ApiError::not_found(about));
+    };
+    Ok(crate::change::written(call, code, &written))
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use muster_admission::selectors::{FieldSelector, LabelSelector};
 use muster_store::{Entry, Error as StoreError, Listing, ObjectKey, Query as StoreQuery};
 use serde_json::{Value, json};
 
@@ -11,7 +12,6 @@ use crate::app::Call;
 use crate::negotiate::Form;
 use crate::request::{ListOptions, VersionMatch};
 use crate::respond::{self, Reply};
-use crate::selector::{FieldSelector, LabelSelector};
 use crate::status::{About, ApiError, ApiResult};
 use crate::table;
 
@@ -106,34 +106,49 @@ impl Continue {
     }
 }
 
-/// The selectors of a list or watch.
+/// What a list or watch selects.
+#[derive(Debug)]
 pub(crate) struct Selection {
-    /// Labels.
-    pub labels: LabelSelector,
-    /// Fields.
-    pub fields: FieldSelector,
+    labels: LabelSelector,
+    fields: FieldSelector,
+    /// The name in the path of a watch of one object.
+    name: Option<String>,
+    kind: String,
+    api_version: String,
 }
 
 impl Selection {
-    /// Reads the selectors; a path with a name selects that name.
+    /// Reads the selectors.
     pub(crate) fn parse(call: &Call, options: &ListOptions) -> ApiResult<Self> {
-        let labels = LabelSelector::parse(&options.label_selector)?;
-        let fields = FieldSelector::parse(&options.field_selector, &call.resource)?;
-        let fields = match &call.path.name {
-            Some(name) if fields.is_empty() => FieldSelector::name(name),
-            _ => fields,
-        };
-        Ok(Self { labels, fields })
+        let resource = &call.resource;
+        let labels: LabelSelector =
+            options.label_selector.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
+        let selectable = resource.custom.as_ref().map(|custom| custom.selectable_fields.as_slice());
+        let fields = FieldSelector::parse(&options.field_selector)
+            .and_then(|fields| fields.check(&resource.api_version(), &resource.kind, selectable).map(|()| fields))
+            .map_err(|error| ApiError::bad_request(error.to_string()))?;
+        // Objects are matched as they are stored, and both kinds of events are stored as core ones.
+        let stored_group = if resource.group == "events.k8s.io" { "" } else { &resource.group };
+        let api_version =
+            if stored_group.is_empty() { resource.version.clone() } else { format!("{stored_group}/{}", resource.version) };
+        Ok(Self { labels, fields, name: call.path.name.clone(), kind: resource.kind.clone(), api_version })
     }
 
     /// Whether everything is selected.
     pub(crate) fn is_empty(&self) -> bool {
-        self.labels.is_empty() && self.fields.is_empty()
+        self.name.is_none() && self.labels.is_everything() && self.fields.terms().is_empty()
     }
 
-    /// Whether the object is selected.
+    /// The name that every match has.
+    pub(crate) fn required_name(&self) -> Option<&str> {
+        self.name.as_deref().or_else(|| self.fields.name())
+    }
+
+    /// Whether the (stored) object is selected.
     pub(crate) fn matches(&self, object: &Value) -> bool {
-        self.labels.matches(object) && self.fields.matches(object)
+        self.name.as_deref().is_none_or(|name| crate::meta::meta(object, "name") == name)
+            && self.labels.matches(crate::meta::at(object, &["metadata", "labels"]))
+            && self.fields.matches(&self.api_version, &self.kind, object)
     }
 }
 
@@ -174,7 +189,7 @@ pub(crate) fn page(call: &Call, options: &ListOptions) -> ApiResult<Page> {
     if let Some(wanted) = options.resource_version.filter(|wanted| *wanted > current) {
         return Err(ApiError::revision_too_large(wanted, current));
     }
-    if let Some(name) = selection.fields.required_name().filter(|_| options.continue_token.is_none()) {
+    if let Some(name) = selection.required_name().filter(|_| options.continue_token.is_none()) {
         if !call.resource.namespaced || namespace.is_some() {
             let key = ObjectKey::new(call.resource.storage_key.clone(), namespace.unwrap_or_default(), name);
             let found = call.app.store.get(&key).filter(|entry| selection.matches(&entry.object()));

@@ -1,9 +1,11 @@
 //! The resources the server knows: the built-in table and the registered custom ones, looked up by path.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use muster_schema::SchemaRef;
+use muster_schema::catalogue::Catalogue;
 
 use crate::builtin;
 use crate::custom::CustomVersion;
@@ -48,12 +50,23 @@ pub(crate) struct Resource {
     pub storage_key: Arc<str>,
     /// The schema side of a custom resource.
     pub custom: Option<Arc<CustomVersion>>,
+    /// The kind's schema, looked up at first use.
+    pub schema: OnceLock<Option<SchemaRef>>,
 }
 
 impl Resource {
     /// `v1` or `apps/v1`.
     pub(crate) fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// The kind's schema; none for kinds that the catalogue does not know.
+    pub(crate) fn schema(&self) -> Option<&SchemaRef> {
+        let find = || match &self.custom {
+            Some(custom) => Some(SchemaRef::Inline(custom.version.schema.clone())),
+            None => Catalogue::get().by_kind(&self.group, &self.version, &self.kind),
+        };
+        self.schema.get_or_init(find).as_ref()
     }
 
     /// A verb of the resource itself.
@@ -113,7 +126,7 @@ impl Snapshot {
     pub(crate) fn stored(&self) -> impl Iterator<Item = &Arc<Resource>> {
         let all = self.groups.iter().flat_map(|(_, versions)| versions.iter().flat_map(|(_, list)| list.iter()));
         let mut seen = std::collections::HashSet::new();
-        all.filter(move |resource| resource.has_verb("list") && seen.insert(resource.storage_key.clone()))
+        all.filter(move |resource| resource.has_verb("watch") && seen.insert(resource.storage_key.clone()))
     }
 }
 

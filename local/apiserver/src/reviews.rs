@@ -11,7 +11,7 @@ use crate::status::{ApiError, ApiResult};
 
 /// `POST` of a review.
 pub(crate) async fn create(call: &mut Call) -> ApiResult<Reply> {
-    let mut object = body::object(&call.headers, &call.body, &call.resource.kind)?;
+    let (mut object, _) = body::object(call, &call.resource.kind, &call.resource.api_version())?;
     rules::check_type(&call.resource, &mut object)?;
     match call.resource.plural.as_str() {
         "selfsubjectreviews" => {

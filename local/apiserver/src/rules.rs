@@ -1,16 +1,19 @@
 //! Where the generic object life asks what a kind wants: decoding, defaults, validation, ownership of fields.
 
+use muster_admission as admission;
+use muster_schema::decode::{self, DuplicateField};
+use muster_schema::strategic::apply_strategic_patch;
+use muster_schema::{apply, patch};
 use serde_json::{Value, json};
 
-use crate::meta::{at, finalizers, meta_mut, set_at, text};
-use crate::app::Call;
-use crate::objects::{DeleteOptions, Part, Scope, pod_finished, set_deletion};
+use crate::custom;
+use crate::meta::{at, finalizers, is_deleting, meta_mut, now, set_at, text};
+use crate::objects::{DeleteOptions, Ownership, Part, Scope, pod_finished, set_deletion};
 use crate::registry::Resource;
-use crate::request::{FieldValidation, WriteOptions};
-use crate::respond::Reply;
-use crate::status::{ApiError, ApiResult, Cause};
+use crate::request::FieldValidation;
+use crate::status::{About, ApiError, ApiResult, Cause};
 
-/// Kinds without a generation, although they have a spec or data.
+/// Built-in kinds that count the changes of their spec.
 const WITH_GENERATION: &[(&str, &str)] = &[
     ("", "pods"),
     ("apps", "daemonsets"),
@@ -56,7 +59,7 @@ pub(crate) fn convert_event(api_version: &str, object: &mut Value) {
     if let Some(fields) = object.as_object_mut() {
         fields.insert("kind".into(), "Event".into());
     }
-    let _ = api_version;
+    admission::convert::event(api_version, object);
     if let Some(fields) = object.as_object_mut() {
         fields.remove("kind");
         fields.remove("apiVersion");
@@ -111,43 +114,143 @@ fn scheme_name<'a>(_group: &str, version: &'a str) -> &'a str {
 }
 
 /// Fills in defaults.
-pub(crate) fn default_object(_resource: &Resource, _object: &mut Value) {}
-
-/// Sets what only the server sets at creation.
-pub(crate) fn prepare_create(resource: &Resource, object: &mut Value) {
-    if resource.is("", "namespaces") {
-        set_at(object, &["status"], Some(json!({ "phase": "Active" })));
-        set_at(object, &["spec"], Some(json!({ "finalizers": ["kubernetes"] })));
-    }
-    if resource.is("", "pods") {
-        set_at(object, &["status"], Some(json!({ "phase": "Pending" })));
+pub(crate) fn default_object(resource: &Resource, object: &mut Value) {
+    match &resource.custom {
+        Some(custom) => custom.version.validator.default(object),
+        None => admission::defaults::apply(&resource.api_version(), &resource.kind, object),
     }
 }
 
-/// Sets what only the server sets at a change.
-pub(crate) fn prepare_update(_resource: &Resource, _old: &Value, _new: &mut Value) {}
+/// Whether this is the kind of custom resource definitions.
+fn is_definition(resource: &Resource) -> bool {
+    resource.is("apiextensions.k8s.io", "customresourcedefinitions")
+}
+
+/// Sets what only the server sets at creation.
+pub(crate) fn prepare_create(resource: &Resource, object: &mut Value) {
+    if is_definition(resource) {
+        custom::prepare_definition(object, true);
+    } else if resource.custom.is_none() {
+        admission::prepare::create(&resource.api_version(), &resource.kind, object);
+    }
+    if has_generation(resource) {
+        meta_mut(object).insert("generation".into(), 1.into());
+    }
+}
+
+/// Sets what only the server sets at a change, and keeps what this part of the object may not touch.
+pub(crate) fn prepare_update(resource: &Resource, old: &Value, new: &mut Value, part: Part<'_>) {
+    match part {
+        Part::Main if resource.has_status() => set_at(new, &["status"], old.get("status").cloned()),
+        Part::Main => {}
+        Part::Subresource(subresource) => restrict(resource, subresource, old, new),
+    }
+    if is_definition(resource) {
+        custom::prepare_definition(new, false);
+    } else if resource.custom.is_none() {
+        let subresource = match part {
+            Part::Main => None,
+            Part::Subresource(subresource) => Some(subresource),
+        };
+        admission::prepare::update(&resource.api_version(), &resource.kind, old, new, subresource);
+    }
+    if has_generation(resource) && crate::meta::generation(old) > 0 {
+        let grown = i64::from(spec_changed(resource, old, new));
+        // A binding gives a pod its node without counting as a change of its spec.
+        let grown = if part == Part::Subresource("binding") { 0 } else { grown };
+        meta_mut(new).insert("generation".into(), (crate::meta::generation(old) + grown).into());
+    }
+}
 
 /// Kinds whose status clients may give at creation.
 pub(crate) fn keeps_status_on_create(resource: &Resource) -> bool {
     resource.is("", "nodes")
 }
 
+/// Causes in the words of the admission crate.
+fn causes(errors: &[admission::field::FieldError]) -> Vec<Cause> {
+    let cause = |error: &admission::field::FieldError| Cause {
+        reason: error.reason.code(),
+        message: error.body(),
+        field: error.field.clone(),
+    };
+    errors.iter().map(cause).collect()
+}
+
 /// Field errors of a new object.
 pub(crate) fn validate_create(resource: &Resource, object: &Value) -> Vec<Cause> {
-    let _ = resource;
-    if text(object, &["metadata", "name"]).is_empty() {
-        return vec![Cause::required("metadata.name", "name or generateName is required")];
+    let mut errors = causes(&admission::validate::create(&resource.api_version(), &resource.kind, object));
+    if let Some(custom) = &resource.custom {
+        errors.extend(custom::causes(&custom.version.validator.validate_create(object)));
+    } else if is_definition(resource) {
+        errors.extend(custom::check_definition(object));
     }
-    Vec::new()
+    errors
 }
 
 /// Field errors of a changed object.
-pub(crate) fn validate_update(_resource: &Resource, _old: &Value, _new: &Value, _part: Part<'_>) -> Vec<Cause> {
-    Vec::new()
+pub(crate) fn validate_update(resource: &Resource, old: &Value, new: &Value, part: Part<'_>) -> Vec<Cause> {
+    let subresource = match part {
+        Part::Main => None,
+        // The part itself was checked by its handler; the rest is as it was.
+        Part::Subresource("binding" | "finalize" | "approval") => Some("status"),
+        Part::Subresource(subresource) => Some(subresource),
+    };
+    let api_version = resource.api_version();
+    let mut errors = causes(&admission::validate::update(&api_version, &resource.kind, old, new, subresource));
+    if let Some(custom) = &resource.custom {
+        errors.extend(custom::causes(&custom.version.validator.validate_update(new, old)));
+    } else if is_definition(resource) && part == Part::Main {
+        errors.extend(custom::check_definition(new));
+    }
+    errors
 }
 
 /// Writes down who owns which fields.
-pub(crate) fn manage_fields(_scope: &Scope<'_>, _old: Option<&Value>, _new: &mut Value, _part: Part<'_>) {}
+pub(crate) fn manage_fields(scope: &Scope<'_>, old: Option<&Value>, new: &mut Value, part: Part<'_>) {
+    let Some(schema) = scope.resource.schema().filter(|_| scope.ownership == Ownership::Writer) else { return };
+    let subresource = match part {
+        Part::Main => "",
+        Part::Subresource(subresource) => subresource,
+    };
+    let (api_version, now) = (scope.resource.api_version(), now());
+    let writer = apply::Writer { manager: scope.manager(), api_version: &api_version, subresource, now: &now };
+    let reset = apply::reset_fields(scope.resource.has_status(), subresource);
+    apply::update_managed_fields(schema, old, new, &writer, &reset);
+}
+
+/// The object after a server-side apply, with its managed fields.
+pub(crate) fn applied(
+    scope: &Scope<'_>,
+    live: Option<&Value>,
+    config: &Value,
+    part: Part<'_>,
+) -> ApiResult<Value> {
+    let Some(schema) = scope.resource.schema() else { return Err(ApiError::unsupported_patch()) };
+    let subresource = match part {
+        Part::Main => "",
+        Part::Subresource(subresource) => subresource,
+    };
+    let (api_version, now) = (scope.resource.api_version(), now());
+    let writer = apply::Writer { manager: scope.manager(), api_version: &api_version, subresource, now: &now };
+    let reset = apply::reset_fields(scope.resource.has_status(), subresource);
+    let force = scope.options.force.unwrap_or(false);
+    apply::apply(schema, live, config, &writer, &reset, force).map_err(|error| match &error {
+        apply::ApplyError::Conflicts(conflicts) => {
+            let causes: Vec<Cause> = conflicts
+                .iter()
+                .map(|conflict| Cause {
+                    reason: "FieldManagerConflict",
+                    message: conflict.message(),
+                    field: conflict.path.clone(),
+                })
+                .collect();
+            ApiError::apply_conflict(error.to_string(), &causes)
+        }
+        apply::ApplyError::ManagedFieldsGiven => ApiError::bad_request(error.to_string()),
+        apply::ApplyError::Malformed { .. } => ApiError::internal(error.to_string()),
+    })
+}
 
 /// Takes back everything that a write to the subresource may not change.
 pub(crate) fn restrict(resource: &Resource, subresource: &str, old: &Value, new: &mut Value) {
@@ -204,7 +307,7 @@ pub(crate) fn mark_deleted(resource: &Resource, old: &Value, options: &DeleteOpt
     set_at(&mut new, &["metadata", "finalizers"], held.then(|| json!(wanted)));
     if resource.is("", "namespaces") {
         let waits = held || waits_for_more_than_finalizers(resource, old);
-        if waits && !crate::meta::is_deleting(old) {
+        if waits && !is_deleting(old) {
             set_deletion(&mut new, 0);
             meta_mut(&mut new).remove("deletionGracePeriodSeconds");
             set_at(&mut new, &["status", "phase"], Some("Terminating".into()));
@@ -213,7 +316,7 @@ pub(crate) fn mark_deleted(resource: &Resource, old: &Value, options: &DeleteOpt
     }
     if resource.is("", "pods") {
         let grace = pod_grace(old, options);
-        let running = crate::meta::is_deleting(old)
+        let running = is_deleting(old)
             .then(|| at(old, &["metadata", "deletionGracePeriodSeconds"]).as_i64().unwrap_or(0));
         if running.is_none_or(|left| grace < left) {
             set_deletion(&mut new, grace);
@@ -222,7 +325,7 @@ pub(crate) fn mark_deleted(resource: &Resource, old: &Value, options: &DeleteOpt
         return (new, left == 0 && !held);
     }
     if held {
-        if !crate::meta::is_deleting(old) {
+        if !is_deleting(old) {
             set_deletion(&mut new, 0);
         }
         return (new, false);
@@ -247,81 +350,68 @@ pub(crate) fn answers_with_object(resource: &Resource) -> bool {
         || (resource.group == "storage.k8s.io" && resource.custom.is_none())
 }
 
-/// Checks a decoded body against the kind's fields; returns warnings.
-pub(crate) fn decode(
+/// Checks a decoded object against the kind's fields and removes what the kind does not have; returns warnings.
+pub(crate) fn decode_value(
     resource: &Resource,
-    _headers: &http::HeaderMap,
-    _body: &bytes::Bytes,
     object: &mut Value,
+    duplicates: &[DuplicateField],
     validation: FieldValidation,
 ) -> ApiResult<Vec<String>> {
-    decode_value(resource, object, validation)
+    let kind = &resource.kind;
+    let refuse = |why: &str| {
+        Err(ApiError::bad_request(decode::cannot_be_handled(kind, &resource.version, kind, why)))
+    };
+    let mut unknown = Vec::new();
+    match (&resource.custom, resource.schema()) {
+        (Some(custom), _) => unknown = custom.version.validator.prune(object),
+        (None, Some(schema)) => {
+            let checked = decode::check(schema, object);
+            if let Some(first) = checked.type_errors.first() {
+                return refuse(first);
+            }
+            unknown = checked.unknown;
+            decode::prune(schema, object);
+            if let Err(error) = admission::decode::check(&resource.api_version(), kind, object) {
+                return refuse(&error.to_string());
+            }
+        }
+        (None, None) => {}
+    }
+    let problems = decode::field_problems(duplicates, &unknown);
+    match validation {
+        FieldValidation::Strict => match decode::strict_error(&problems) {
+            Some(error) => refuse(&error),
+            None => Ok(Vec::new()),
+        },
+        FieldValidation::Warn => Ok(problems),
+        FieldValidation::Ignore => Ok(Vec::new()),
+    }
 }
 
-/// Checks an object against the kind's fields; returns warnings.
-pub(crate) fn decode_value(
-    _resource: &Resource,
-    _object: &mut Value,
-    _validation: FieldValidation,
-) -> ApiResult<Vec<String>> {
-    Ok(Vec::new())
+fn patch_error(error: &patch::PatchError) -> ApiError {
+    match error.code() {
+        400 => ApiError::bad_request(error.to_string()),
+        422 => ApiError::unprocessable_patch(),
+        code => ApiError { code, reason: error.reason(), ..ApiError::bad_request(error.to_string()) },
+    }
 }
 
 /// Applies a JSON patch.
-pub(crate) fn json_patch(object: &mut Value, patch: &[u8]) -> ApiResult<()> {
-    let operations: Vec<Value> = serde_json::from_slice(patch)
-        .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
-    for operation in operations {
-        let absent = operation["op"] == "test" && operation["value"].is_null();
-        if absent && operation["path"].as_str().is_some_and(|path| object.pointer(path).is_none()) {
-            continue;
-        }
-        let one: json_patch::Patch = serde_json::from_value(json!([operation])).map_err(|_| ApiError::unprocessable_patch())?;
-        json_patch::patch(object, &one).map_err(|_| ApiError::unprocessable_patch())?;
-    }
-    Ok(())
+pub(crate) fn json_patch(object: &mut Value, text: &[u8]) -> ApiResult<()> {
+    patch::apply_json_patch(object, text).map_err(|error| patch_error(&error))
 }
 
 /// Applies a JSON merge patch.
-pub(crate) fn merge_patch(object: &mut Value, patch: &[u8]) -> ApiResult<()> {
-    let patch: Value = serde_json::from_slice(patch)
-        .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
-    if !patch.is_object() {
-        let why = "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}";
-        return Err(ApiError::bad_request(why));
-    }
-    json_patch::merge(object, &patch);
-    Ok(())
+pub(crate) fn merge_patch(object: &mut Value, text: &[u8]) -> ApiResult<()> {
+    patch::apply_merge_patch(object, text).map_err(|error| patch_error(&error))
 }
 
 /// Applies a strategic merge patch.
-pub(crate) fn strategic_patch(_resource: &Resource, object: &Value, patch: &Value) -> ApiResult<Value> {
-    let mut object = object.clone();
-    json_patch::merge(&mut object, patch);
-    Ok(object)
-}
-
-/// Server-side apply.
-pub(crate) async fn apply(
-    call: &mut Call,
-    name: &str,
-    part: Part<'_>,
-    options: &WriteOptions,
-    applied: Value,
-) -> ApiResult<Reply> {
-    let mut warnings = Vec::new();
-    let call_ref: &Call = call;
-    let exists = crate::read::find(call_ref).is_ok();
-    let mut scope = crate::patching::apply_scope(call_ref, options, &mut warnings);
-    let (code, written) = if exists {
-        let change = &mut |current: &Value| {
-            let mut object = current.clone();
-            json_patch::merge(&mut object, &applied);
-            Ok(object)
-        };
-        (200, scope.modify(name, part, change).await?)
-    } else {
-        (201, scope.create(applied).await?)
-    };
-    Ok(crate::change::written(call, code, &written))
+pub(crate) fn strategic_patch(resource: &Resource, object: &mut Value, text: &Value) -> ApiResult<()> {
+    let Some(schema) = resource.schema() else { return Err(ApiError::unsupported_patch()) };
+    apply_strategic_patch(schema, object, text).map_err(|error| match error.code() {
+        400 => ApiError::bad_request(error.to_string()),
+        422 => ApiError::invalid(About { group: "", what: "", name: "" }, &[Cause::invalid("patch", "{}", error)]),
+        _ => ApiError::internal(error.to_string()),
+    })
 }

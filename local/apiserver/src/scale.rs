@@ -26,7 +26,7 @@ fn path(text: &str) -> Vec<String> {
 
 impl Paths {
     fn of(call: &Call) -> Self {
-        match call.resource.custom.as_ref().and_then(|custom| custom.scale.as_ref()) {
+        match call.resource.custom.as_ref().and_then(|custom| custom.version.subresources.scale.as_ref()) {
             Some(scale) => Self {
                 spec: path(&scale.spec_replicas),
                 status: path(&scale.status_replicas),
@@ -98,7 +98,7 @@ pub(crate) async fn answer(call: &mut Call, verb: &str) -> ApiResult<Reply> {
     let name = call.path.name.clone().unwrap_or_default();
     let kind = if verb == "patch" { "PatchOptions" } else { "UpdateOptions" };
     let options = WriteOptions::parse(&call.query, kind)?;
-    let wanted = if verb == "update" { Some(body::object(&call.headers, &call.body, "Scale")?) } else { None };
+    let wanted = if verb == "update" { Some(body::object(call, "Scale", "autoscaling/v1")?.0) } else { None };
     let patch = if verb == "patch" { Some(Patch::parse(call, &options)?) } else { None };
     let spec_path = Paths::of(call).spec;
     let manager = call.default_manager();
@@ -109,7 +109,7 @@ pub(crate) async fn answer(call: &mut Call, verb: &str) -> ApiResult<Reply> {
             let before = scale(shared, current);
             let after = match (&wanted, &patch) {
                 (Some(wanted), _) => wanted.clone(),
-                (None, Some(Patch::Apply(applied))) => {
+                (None, Some(Patch::Apply(applied, _))) => {
                     let mut merged = before.clone();
                     json_patch::merge(&mut merged, applied);
                     merged

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::Request;
-use muster_store::{MemoryLog, Store};
+use muster_store::{Durability, Log, MemoryLog, SqliteLog, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -78,7 +78,13 @@ impl Options {
         let folder = |source| ServiceError::Folder { folder: self.state_dir.clone(), source };
         fs_err::create_dir_all(&self.state_dir).map_err(folder)?;
         let credentials = Credentials::load_or_create(&self.state_dir, self.listen.ip())?;
-        let store = Store::open(muster_store::Options::default(), Box::new(MemoryLog::default()))?;
+        let log: Box<dyn Log> = if self.in_memory {
+            Box::new(MemoryLog::default())
+        } else {
+            let durability = if self.durable { Durability::Power } else { Durability::Process };
+            Box::new(SqliteLog::open(self.state_dir.join("api.db"), durability).map_err(muster_store::Error::from)?)
+        };
+        let store = Store::open(muster_store::Options::default(), log)?;
         let listen = |source| ServiceError::Listen { address: self.listen, source };
         let listener = TcpListener::bind(self.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
@@ -91,6 +97,9 @@ impl Options {
             registry: Registry::default(),
             credentials,
             address: address.into(),
+            definitions: tokio::sync::Mutex::new(()),
+            quotas: tokio::sync::Mutex::new(()),
+            node_socket: self.node_socket.clone(),
             shutdown: CancellationToken::new(),
         });
         bootstrap::fill(&app).await.map_err(|error| ServiceError::Bootstrap(error.to_string()))?;

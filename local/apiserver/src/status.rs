@@ -180,17 +180,8 @@ impl ApiError {
     }
 
     /// 409: server-side apply met fields of other managers.
-    pub(crate) fn apply_conflict(conflicts: &[(String, String)]) -> Self {
-        let causes: Vec<Cause> = conflicts
-            .iter()
-            .map(|(manager, field)| Cause {
-                reason: "FieldManagerConflict",
-                message: format!("conflict with {manager}"),
-                field: field.clone(),
-            })
-            .collect();
-        let message = apply_conflict_message(conflicts);
-        Self::new(409, "Conflict", message, Some(json!({ "causes": causes_value(&causes) })))
+    pub(crate) fn apply_conflict(message: String, causes: &[Cause]) -> Self {
+        Self::new(409, "Conflict", message, Some(json!({ "causes": causes_value(causes) })))
     }
 
     /// 410: the revision or continue token is older than what is kept.
@@ -310,31 +301,6 @@ impl ApiError {
         }
         status
     }
-}
-
-fn apply_conflict_message(conflicts: &[(String, String)]) -> String {
-    let mut managers: Vec<&str> = Vec::new();
-    for (manager, _) in conflicts {
-        if !managers.contains(&manager.as_str()) {
-            managers.push(manager);
-        }
-    }
-    let plural = if conflicts.len() == 1 { "conflict" } else { "conflicts" };
-    let head = format!("Apply failed with {} {plural}:", conflicts.len());
-    if let [(manager, field)] = conflicts {
-        return format!("{head} conflict with {manager}: {field}");
-    }
-    let mut text = head;
-    for manager in managers {
-        let fields: Vec<&str> =
-            conflicts.iter().filter(|(other, _)| other == manager).map(|(_, field)| field.as_str()).collect();
-        if let [field] = fields[..] {
-            text = format!("{text} conflict with {manager}: {field}");
-        } else {
-            text = format!("{text} conflicts with {manager}:\n- {}", fields.join("\n- "));
-        }
-    }
-    text
 }
 
 /// The `Success` status that deletions and bindings answer with.

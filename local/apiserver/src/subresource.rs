@@ -11,7 +11,6 @@ use crate::objects::{DeleteOptions, Part};
 use crate::read;
 use crate::request::WriteOptions;
 use crate::respond::{self, Reply};
-use crate::rules;
 use crate::scale;
 use crate::status::{self, About, ApiError, ApiResult};
 
@@ -39,10 +38,7 @@ pub(crate) async fn answer(call: &mut Call, method: &Method, verb: &'static str)
 
 async fn update(call: &mut Call, part: &str) -> ApiResult<Reply> {
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
-    let mut object = body::object(&call.headers, &call.body, &call.resource.kind)?;
-    rules::check_type(&call.resource, &mut object)?;
-    let warnings = rules::decode(&call.resource, &call.headers, &call.body, &mut object, options.field_validation)?;
-    call.warnings.extend(warnings);
+    let object = change::decoded(call, &options)?;
     let name = call.path.name.clone().unwrap_or_default();
     change::replace(call, &name, &options, Part::Subresource(part), object).await
 }
@@ -50,7 +46,7 @@ async fn update(call: &mut Call, part: &str) -> ApiResult<Reply> {
 /// `POST pods/NAME/binding`: gives the pod its node.
 async fn bind(call: &mut Call) -> ApiResult<Reply> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
-    let binding = body::object(&call.headers, &call.body, "Binding")?;
+    let binding = body::object(call, "Binding", "v1")?.0;
     let name = call.path.name.clone().unwrap_or_default();
     let given = meta(&binding, "name");
     if !given.is_empty() && given != name {
@@ -119,7 +115,7 @@ fn bound(pod: &Value, binding: &Value, node: &str) -> Value {
 
 /// `POST pods/NAME/eviction`: deletes the pod unless a disruption budget holds it.
 async fn evict(call: &mut Call) -> ApiResult<Reply> {
-    let eviction = body::object(&call.headers, &call.body, "Eviction")?;
+    let eviction = body::object(call, "Eviction", "policy/v1")?.0;
     let name = call.path.name.clone().unwrap_or_default();
     let given = &eviction["deleteOptions"];
     let mut options = WriteOptions::parse(&call.query, "CreateOptions")?;

@@ -1,18 +1,24 @@
 //! `meta.k8s.io` tables: the columns that kubectl prints.
 
+use jiff::Timestamp;
+use muster_admission::printing;
 use serde_json::{Value, json};
 
 use crate::app::Call;
-use crate::meta::meta;
 use crate::read::partial;
 
 /// A table of objects (with their types).
 pub(crate) fn table(call: &Call, version: &str, metadata: &Value, objects: &[Value]) -> Value {
     let include = call.query.filled("includeObject").unwrap_or("Metadata");
+    let (api_version, kind, now) = (call.resource.api_version(), &call.resource.kind, Timestamp::now());
+    let custom = call.resource.custom.as_ref().and_then(|custom| custom.columns.as_ref());
     let rows: Vec<Value> = objects
         .iter()
         .map(|object| {
-            let cells = json!([meta(object, "name"), meta(object, "creationTimestamp")]);
+            let cells = match custom {
+                Some(columns) => columns.row(object, now),
+                None => printing::row(&api_version, kind, object, now),
+            };
             let mut row = json!({ "cells": cells });
             match include {
                 "None" => {}
@@ -22,10 +28,10 @@ pub(crate) fn table(call: &Call, version: &str, metadata: &Value, objects: &[Val
             row
         })
         .collect();
-    let columns = json!([
-        { "name": "Name", "type": "string", "format": "name", "description": "", "priority": 0 },
-        { "name": "Created At", "type": "date", "format": "", "description": "", "priority": 0 },
-    ]);
+    let columns = match custom {
+        Some(columns) => Value::Array(columns.definitions()),
+        None => json!(printing::columns(&api_version, kind)),
+    };
     json!({
         "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata,
         "columnDefinitions": columns, "rows": rows,
