@@ -30,6 +30,8 @@ pub(crate) struct App {
     pub definitions: tokio::sync::Mutex<()>,
     /// Held while quotas are charged.
     pub quotas: tokio::sync::Mutex<()>,
+    /// OpenAPI documents.
+    pub documents: crate::openapi::Cache,
     /// The node's unix socket.
     pub node_socket: Option<std::path::PathBuf>,
     /// Ends every watch.

@@ -7,7 +7,9 @@ use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::status::{ApiError, ApiResult};
+use crate::rbac::{self, Attributes};
+use crate::status::{About, ApiError, ApiResult};
+use crate::tokens;
 
 /// An authenticated user.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -73,13 +75,62 @@ pub(crate) fn authenticate(app: &App, headers: &HeaderMap) -> ApiResult<User> {
         return Ok(User::anonymous());
     }
     let token = bearer(headers).ok_or_else(ApiError::unauthorized)?;
-    authenticate_token(app, token).ok_or_else(ApiError::unauthorized)
+    let (user, _) = authenticate_token(app, token).ok_or_else(ApiError::unauthorized)?;
+    impersonated(app, user, headers)
 }
 
-/// The user of a token.
-pub(crate) fn authenticate_token(app: &App, token: &str) -> Option<User> {
+/// The user and the audiences of a token; the administrator's is good for every audience.
+pub(crate) fn authenticate_token(app: &App, token: &str) -> Option<(User, Vec<String>)> {
     let admin = &app.credentials.admin_token;
     // Compared by digest, so that the time taken tells nothing about the token.
     let same = digest(&SHA256, token.as_bytes()).as_ref() == digest(&SHA256, admin.as_bytes()).as_ref();
-    same.then(User::admin)
+    if same { Some((User::admin(), Vec::new())) } else { tokens::verify(app, token) }
+}
+
+/// The user that a request speaks for, when it names one and may.
+fn impersonated(app: &App, user: User, headers: &HeaderMap) -> ApiResult<User> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let all = |name: &str| -> Vec<String> {
+        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect()
+    };
+    let (name, mut groups) = (text("impersonate-user"), all("impersonate-group"));
+    let Some(name) = name else {
+        if groups.is_empty() {
+            return Ok(user);
+        }
+        return Err(ApiError::internal("requested [Group] without impersonating a user"));
+    };
+    let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    let mut wanted = vec![match account {
+        Some((namespace, name)) => ("serviceaccounts", namespace.to_owned(), name.to_owned()),
+        None => ("users", String::new(), name.clone()),
+    }];
+    wanted.extend(groups.iter().map(|group| ("groups", String::new(), group.clone())));
+    for (resource, namespace, object) in wanted {
+        let attributes = Attributes {
+            verb: "impersonate".into(),
+            resource: resource.into(),
+            name: object.clone(),
+            namespace,
+            ..Attributes::default()
+        };
+        if !rbac::allowed(app, &user, &attributes) {
+            let about = About { group: "", what: resource, name: &object };
+            let why = format!(
+                "User \"{}\" cannot impersonate resource \"{resource}\" in API group \"\" at the cluster scope",
+                user.name
+            );
+            return Err(ApiError::forbidden(about, why));
+        }
+    }
+    if groups.is_empty()
+        && let Some((namespace, _)) = account
+    {
+        groups = vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")];
+    }
+    let group = if name == "system:anonymous" { "system:unauthenticated" } else { "system:authenticated" };
+    if !groups.iter().any(|own| own == group) {
+        groups.push(group.into());
+    }
+    Ok(User { name, uid: text("impersonate-uid").unwrap_or_default(), groups, ..User::default() })
 }

@@ -7,6 +7,7 @@ use crate::body;
 use crate::meta::{meta, meta_mut};
 use crate::objects::{DeleteOptions, Part, Scope, Written, deletion_details, with_type};
 use crate::patching;
+use crate::plugins;
 use crate::read;
 use crate::request::{ListOptions, WriteOptions};
 use crate::respond::{self, Reply};
@@ -54,7 +55,7 @@ pub(crate) fn decoded(call: &mut Call, options: &WriteOptions) -> ApiResult<Valu
 /// `POST` to a collection.
 pub(crate) async fn create(call: &mut Call) -> ApiResult<Reply> {
     if !call.resource.has_verb("get") {
-        return crate::reviews::create(call).await;
+        return crate::reviews::create(call);
     }
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let object = decoded(call, &options)?;
@@ -62,7 +63,7 @@ pub(crate) async fn create(call: &mut Call) -> ApiResult<Reply> {
     let manager = call.default_manager();
     let result = scope!(call, &options, &manager, &mut warnings).create(object).await;
     call.warnings.extend(warnings);
-    Ok(written(call, 201, &result?))
+    finish(call, 201, &options, &result?).await
 }
 
 /// `PUT` of an object.
@@ -101,7 +102,15 @@ pub(crate) async fn replace(
     let result =
         scope!(call, options, &manager, &mut warnings).modify(name, part, &mut |_| Ok(object.clone())).await;
     call.warnings.extend(warnings);
-    Ok(written(call, 200, &result?))
+    finish(call, 200, options, &result?).await
+}
+
+/// Does what has to follow a write, then answers it.
+pub(crate) async fn finish(call: &Call, code: u16, options: &WriteOptions, result: &Written) -> ApiResult<Reply> {
+    if !options.dry_run {
+        plugins::after_write(&call.app, &call.resource, &result.object()).await?;
+    }
+    Ok(written(call, code, result))
 }
 
 /// `PATCH` of an object.
@@ -131,7 +140,7 @@ pub(crate) async fn patch_part(call: &mut Call, part: Part<'_>) -> ApiResult<Rep
         .await;
     call.warnings.extend(told);
     call.warnings.extend(warnings);
-    Ok(written(call, 200, &result?))
+    finish(call, 200, &options, &result?).await
 }
 
 /// Options of a deletion, from the body and the query.
@@ -171,6 +180,9 @@ pub(crate) async fn delete(call: &mut Call) -> ApiResult<Reply> {
     let mut warnings = Vec::new();
     let result = scope!(call, &write, "", &mut warnings).delete(&name, &options).await;
     let (state, gone) = result?;
+    if !write.dry_run {
+        plugins::after_write(&call.app, &call.resource, &state.object()).await?;
+    }
     if gone && !rules::answers_with_object(&call.resource) {
         let details = deletion_details(&call.resource, &state.object());
         return Ok(respond::value(200, call.accepted.encoding, &status::success(None, Some(details))));

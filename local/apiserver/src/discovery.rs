@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::auth::User;
 use crate::negotiate::{self, Encoding};
+use crate::rbac;
+use crate::openapi;
 use crate::registry::{Resource, Snapshot};
 use crate::request::{Query, Route};
 use crate::respond::{self, Reply};
@@ -15,8 +17,10 @@ use crate::status::{ApiError, ApiResult};
 
 /// Answers a path that names no objects.
 pub(crate) fn answer(app: &App, parts: &request::Parts, route: &Route, query: &Query, user: &User) -> ApiResult<Reply> {
+    let verb = parts.method.as_str().to_lowercase();
+    rbac::authorize_path(app, user, &verb, parts.uri.path())?;
     if let Route::Other(path) = route {
-        return other(app, path, query, user);
+        return other(app, path, query);
     }
     if parts.method != http::Method::GET && parts.method != http::Method::HEAD {
         return Err(ApiError::method_not_allowed());
@@ -50,7 +54,10 @@ pub(crate) fn answer(app: &App, parts: &request::Parts, route: &Route, query: &Q
     })
 }
 
-fn other(_app: &App, path: &str, query: &Query, _user: &User) -> ApiResult<Reply> {
+fn other(app: &App, path: &str, query: &Query) -> ApiResult<Reply> {
+    if let Some(path) = path.strip_prefix("/openapi/v3") {
+        return Ok(openapi::answer(app, path.trim_matches('/')));
+    }
     Ok(match path.trim_end_matches('/') {
         "/version" => respond::value(200, Encoding::Json, &version()),
         "/healthz" | "/livez" | "/readyz" => {

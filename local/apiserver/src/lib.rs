@@ -18,6 +18,7 @@ mod meta;
 mod negotiate;
 mod node;
 mod objects;
+mod openapi;
 mod patching;
 mod plugins;
 mod rbac;

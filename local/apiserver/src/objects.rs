@@ -61,7 +61,7 @@ pub(crate) enum Ownership {
 #[derive(Debug)]
 pub(crate) struct Scope<'a> {
     /// The server.
-    pub app: &'a App,
+    pub app: &'a Arc<App>,
     /// The resource written to.
     pub resource: &'a Resource,
     /// Namespace, empty for objects of the cluster.
@@ -184,7 +184,7 @@ impl Scope<'_> {
         custom::check_alive(self.app, self.resource, meta(&object, "name"))?;
         rules::default_object(self.resource, &mut object);
         rules::prepare_create(self.resource, &mut object);
-        plugins::mutate_create(self, &mut object).await?;
+        plugins::mutate_create(self, &mut object)?;
         let name = meta(&object, "name").to_owned();
         let errors = rules::validate_create(self.resource, &object);
         if !errors.is_empty() {
@@ -304,7 +304,6 @@ impl Scope<'_> {
         keep_metadata(&mut new, old);
         rules::default_object(self.resource, &mut new);
         rules::prepare_update(self.resource, old, &mut new, part);
-        plugins::mutate_update(self, old, &mut new)?;
         let mut errors = rules::validate_update(self.resource, old, &new, part);
         check_finalizers(old, &new, &mut errors);
         if !errors.is_empty() {

@@ -137,5 +137,5 @@ pub(crate) async fn apply(
         let about = About { group: &shared.resource.group, what: &shared.resource.plural, name };
         return Err(ApiError::not_found(about));
     };
-    Ok(crate::change::written(call, code, &written))
+    crate::change::finish(shared, code, options, &written).await
 }

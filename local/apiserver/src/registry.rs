@@ -122,6 +122,15 @@ impl Snapshot {
         versions.iter().find(|(name, _)| name == version).map(|(_, resources)| resources.as_slice())
     }
 
+    /// OpenAPI keys of the group versions without custom resources.
+    pub(crate) fn builtin_keys(&self) -> impl Iterator<Item = String> {
+        let all = self.groups.iter().flat_map(|(group, versions)| {
+            versions.iter().map(move |(version, resources)| (group, version, resources))
+        });
+        all.filter(|(_, _, resources)| resources.iter().all(|resource| resource.custom.is_none()))
+            .map(|(group, version, _)| muster_schema::openapi::index_key(group, version))
+    }
+
     /// Every resource whose objects are stored, one row per storage key.
     pub(crate) fn stored(&self) -> impl Iterator<Item = &Arc<Resource>> {
         let all = self.groups.iter().flat_map(|(_, versions)| versions.iter().flat_map(|(_, list)| list.iter()));

@@ -14,7 +14,7 @@ use crate::auth::User;
 use crate::registry::Registry;
 use crate::respond::BodyError;
 use crate::tls::{Credentials, TlsError, write_private};
-use crate::{bootstrap, http_server};
+use crate::{bootstrap, custom, http_server};
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -98,11 +98,14 @@ impl Options {
             credentials,
             address: address.into(),
             definitions: tokio::sync::Mutex::new(()),
+            documents: crate::openapi::Cache::default(),
             quotas: tokio::sync::Mutex::new(()),
             node_socket: self.node_socket.clone(),
             shutdown: CancellationToken::new(),
         });
-        bootstrap::fill(&app).await.map_err(|error| ServiceError::Bootstrap(error.to_string()))?;
+        let bootstrap = |error: crate::status::ApiError| ServiceError::Bootstrap(error.to_string());
+        custom::refresh(&app).await.map_err(bootstrap)?;
+        bootstrap::fill(&app).await.map_err(bootstrap)?;
         let handle = Handle { app: app.clone(), address, kubeconfig: kubeconfig.into(), kubeconfig_path };
         Ok(Service { app, listener, tls, handle })
     }

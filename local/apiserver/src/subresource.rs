@@ -28,7 +28,7 @@ pub(crate) async fn answer(call: &mut Call, method: &Method, verb: &'static str)
         ("binding", _) => bind(call).await,
         ("eviction", _) => evict(call).await,
         ("log" | "exec" | "attach" | "portforward" | "proxy", _) => crate::node::answer(call, &name).await,
-        ("token", _) => crate::tokens::request(call).await,
+        ("token", _) => crate::tokens::request(call),
         (_, "GET") => read::get(call),
         (part, "PUT") => update(call, part).await,
         (part, "PATCH") => change::patch_part(call, Part::Subresource(part)).await,
