@@ -1,1 +1,11 @@
-//! The binder: plans gangs on the ledger and binds their pods.
+//! The binder: watches nodes and pods, plans gangs on the ledger, writes the plan down, binds the pods.
+//!
+//! [`planner`] turns what was seen into decisions and touches nothing; [`service`] carries them out with a
+//! `kube::Client` and cannot tell the embedded cluster from a real one.
+
+mod bind;
+mod convert;
+pub mod planner;
+pub mod service;
+
+pub use service::{Options, Service};

@@ -1,0 +1,227 @@
+//! `Options` → [`Service::run`]: watches, the planning loop, and the tasks that carry decisions out.
+
+use std::pin::pin;
+
+use futures::TryStreamExt;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, ListParams};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, ResourceExt};
+use muster_machinery::CancellationToken;
+use muster_scheduler_api::{DEFAULT_SCHEDULER_NAME, GangReservation, SCHEDULER_NAME};
+use muster_scheduler_core::PodKey;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::bind;
+use crate::planner::{Decision, Planner};
+
+/// How to run the binder.
+#[derive(Clone)]
+pub struct Options {
+    /// The cluster.
+    pub client: Client,
+    /// Which pods it binds, by `spec.schedulerName`.
+    pub scheduler_names: Vec<String>,
+}
+
+impl Options {
+    /// For a cluster that has its own scheduler: only pods that ask for Muster.
+    pub fn beside_another_scheduler(client: Client) -> Self {
+        Self { client, scheduler_names: vec![SCHEDULER_NAME.to_owned()] }
+    }
+
+    /// For a cluster without another scheduler: pods that name none, too.
+    pub fn only_scheduler(client: Client) -> Self {
+        Self { client, scheduler_names: vec![SCHEDULER_NAME.to_owned(), DEFAULT_SCHEDULER_NAME.to_owned()] }
+    }
+
+    /// The service.
+    pub fn build(self) -> Service {
+        Service { options: self }
+    }
+}
+
+/// The binder.
+pub struct Service {
+    options: Options,
+}
+
+/// What the loop hears.
+enum Heard {
+    Nodes(Event<Node>),
+    Pods(Event<Pod>),
+    Failed(Vec<PodKey>),
+}
+
+impl Service {
+    /// Binds pods until the shutdown.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(watch(Api::<Node>::all(self.options.client.clone()), Heard::Nodes, sender.clone()));
+        tasks.spawn(watch(Api::<Pod>::all(self.options.client.clone()), Heard::Pods, sender.clone()));
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.plan(receiver, sender) => {}
+        }
+        tasks.shutdown().await;
+    }
+
+    async fn plan(&self, mut heard: mpsc::UnboundedReceiver<Heard>, sender: mpsc::UnboundedSender<Heard>) {
+        let mut planner = Planner::new(self.options.scheduler_names.iter().cloned());
+        let mut listed = Listed::default();
+        let mut restored = false;
+        let mut binding = JoinSet::new();
+        while let Some(first) = heard.recv().await {
+            // Whatever has come in by now is seen before anything is decided.
+            let mut next = Some(first);
+            while let Some(one) = next {
+                listed.hear(&mut planner, one);
+                next = heard.try_recv().ok();
+            }
+            while binding.try_join_next().is_some() {}
+            if !listed.complete() {
+                continue;
+            }
+            let mut decisions = Vec::new();
+            if !restored {
+                restored = true;
+                decisions.extend(self.restore(&mut planner).await);
+            }
+            decisions.extend(planner.decide());
+            for decision in decisions {
+                let (client, sender) = (self.options.client.clone(), sender.clone());
+                binding.spawn(async move {
+                    match decision {
+                        Decision::Bind(places) => {
+                            let failed = bind::carry_out(&client, DEFAULT_SCHEDULER_NAME, &places).await;
+                            if !failed.is_empty() {
+                                // The loop is gone only at shutdown.
+                                let _heard = sender.send(Heard::Failed(failed));
+                            }
+                        }
+                        Decision::Explain { pod, message } => {
+                            bind::explain(&client, DEFAULT_SCHEDULER_NAME, &pod, &message).await;
+                        }
+                    }
+                });
+            }
+        }
+    }
+
+    /// Plans that the last run wrote down and did not finish.
+    async fn restore(&self, planner: &mut Planner) -> Vec<Decision> {
+        let api: Api<GangReservation> = Api::all(self.options.client.clone());
+        match api.list(&ListParams::default()).await {
+            Ok(list) => list.iter().filter_map(|reservation| planner.restore(reservation)).map(Decision::Bind).collect(),
+            Err(error) => {
+                tracing::warn!(error = %muster_machinery::hint::chain(&error), "cannot read the plans of the last run; gangs that were half bound are planned anew");
+                Vec::new()
+            }
+        }
+    }
+}
+
+/// What has been listed so far: nothing is decided on half a picture. A list after a lost watch also tells
+/// which objects vanished meanwhile.
+#[derive(Default)]
+struct Listed {
+    nodes: Relisting<Node>,
+    pods: Relisting<Pod>,
+}
+
+impl Listed {
+    fn complete(&self) -> bool {
+        self.nodes.complete && self.pods.complete
+    }
+
+    fn hear(&mut self, planner: &mut Planner, heard: Heard) {
+        match heard {
+            Heard::Nodes(event) => self.nodes.hear(event, |change| match change {
+                Change::Seen(node) => planner.node_seen(node),
+                Change::Gone(node) => planner.node_gone(&node.name_any()),
+            }),
+            Heard::Pods(event) => self.pods.hear(event, |change| match change {
+                Change::Seen(pod) => planner.pod_seen(pod),
+                Change::Gone(pod) => planner.pod_gone(pod),
+            }),
+            Heard::Failed(pods) => {
+                for pod in &pods {
+                    planner.binding_failed(pod);
+                }
+            }
+        }
+    }
+}
+
+enum Change<'a, K> {
+    Seen(&'a K),
+    Gone(&'a K),
+}
+
+/// Turns a watcher's events, relists included, into plain changes.
+struct Relisting<K> {
+    complete: bool,
+    known: std::collections::HashMap<(Option<String>, String), K>,
+    relisted: std::collections::HashSet<(Option<String>, String)>,
+}
+
+impl<K> Default for Relisting<K> {
+    fn default() -> Self {
+        Self { complete: false, known: Default::default(), relisted: Default::default() }
+    }
+}
+
+impl<K: ResourceExt + Clone> Relisting<K> {
+    fn hear(&mut self, event: Event<K>, mut tell: impl FnMut(Change<'_, K>)) {
+        let key = |object: &K| (object.namespace(), object.name_any());
+        match event {
+            Event::Init => self.relisted.clear(),
+            Event::InitApply(object) => {
+                self.relisted.insert(key(&object));
+                tell(Change::Seen(&object));
+                self.known.insert(key(&object), object);
+            }
+            Event::InitDone => {
+                self.complete = true;
+                let relisted = std::mem::take(&mut self.relisted);
+                self.known.retain(|key, object| {
+                    let still_there = relisted.contains(key);
+                    if !still_there {
+                        tell(Change::Gone(object));
+                    }
+                    still_there
+                });
+            }
+            Event::Apply(object) => {
+                tell(Change::Seen(&object));
+                self.known.insert(key(&object), object);
+            }
+            Event::Delete(object) => {
+                tell(Change::Gone(&object));
+                self.known.remove(&key(&object));
+            }
+        }
+    }
+}
+
+/// Sends what a watcher sees; it reconnects by itself with back-off.
+async fn watch<K>(api: Api<K>, wrap: fn(Event<K>) -> Heard, sender: mpsc::UnboundedSender<Heard>)
+where
+    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+{
+    use kube::runtime::WatchStreamExt;
+    let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff());
+    loop {
+        match events.try_next().await {
+            Ok(Some(event)) => {
+                if sender.send(wrap(event)).is_err() {
+                    return;
+                }
+            }
+            Ok(None) => return,
+            Err(error) => tracing::debug!(%error, "the watch broke; resuming"),
+        }
+    }
+}
