@@ -225,6 +225,10 @@ impl<'a> Planner<'a> {
         let waits = gang::wait_reason(self.job, self.observed.pod_group, &self.options.gang_scheduler)
             .filter(|_| !missing.is_empty());
         self.explain_wait(waits.as_deref());
+        if waits.is_some() {
+            // Not every cluster can watch these groups.
+            self.requeue_at(self.now.checked_add(SignedDuration::from_secs(2)).unwrap_or(Timestamp::MAX));
+        }
         if missing.is_empty() || waits.is_some() {
             return;
         }

@@ -60,6 +60,14 @@ pub fn job(job: &PyTorchJob) -> Result<Job, Vec<FieldError>> {
     .check()
 }
 
+/// Reads, checks and completes a job as the API server holds it.
+pub fn read(object: serde_json::Value) -> Result<Job, Vec<FieldError>> {
+    match serde_json::from_value(object) {
+        Ok(read) => job(&read),
+        Err(error) => Err(vec![FieldError::new("spec", format!("cannot be read: {error}"))]),
+    }
+}
+
 fn variable(name: &str, value: impl ToString) -> EnvVar {
     EnvVar { name: name.to_owned(), value: Some(value.to_string()), value_from: None }
 }

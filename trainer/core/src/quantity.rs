@@ -46,6 +46,9 @@ fn decimal(number: &str) -> Option<i128> {
     if whole.is_empty() && fraction.is_empty() {
         return None;
     }
+    if !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
     let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
     let mut thousandths: i128 = 0;
     for position in 0..3 {

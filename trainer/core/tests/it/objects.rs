@@ -1,0 +1,116 @@
+//! What a job's pods, services and groups look like.
+
+use muster_trainer_core::GangScheduler;
+use serde_json::json;
+
+use crate::world::{World, manifest};
+
+#[test]
+fn a_master_and_three_workers_on_the_gang_scheduler() {
+    let mut job = manifest(3);
+    for type_ in ["Master", "Worker"] {
+        let container = &mut job["spec"]["pytorchReplicaSpecs"][type_]["template"]["spec"]["containers"][0];
+        container["resources"] = json!({"limits": {"nvidia.com/gpu": 1}});
+        container["env"] = json!([{"name": "LEARNING_RATE", "value": "0.1"}, {"name": "RANK", "value": "7"}]);
+    }
+    job["spec"]["nprocPerNode"] = json!("2");
+    let mut world = World::new(job);
+    world.options.gang_scheduler = GangScheduler::Muster;
+    world.settle();
+    assert_eq!(
+        world.pod_names(),
+        ["digits-master-0", "digits-worker-0", "digits-worker-1", "digits-worker-2"]
+    );
+    insta::assert_yaml_snapshot!("master_pod", world.pods["digits-master-0"]);
+    insta::assert_yaml_snapshot!("last_worker_pod", world.pods["digits-worker-2"]);
+    insta::assert_yaml_snapshot!("master_service", world.services["digits-master-0"]);
+    insta::assert_yaml_snapshot!("first_status", world.job.unwrap().status);
+}
+
+#[test]
+fn an_elastic_job_with_an_autoscaler() {
+    let mut job = manifest(3);
+    job["spec"]["pytorchReplicaSpecs"].as_object_mut().unwrap().remove("Master");
+    job["spec"]["elasticPolicy"] = json!({
+        "minReplicas": 1, "maxReplicas": 5, "maxRestarts": 10, "rdzvId": "run-1",
+        "rdzvConf": [{"key": "timeout", "value": "60"}, {"key": "join_timeout", "value": "30"}],
+        "metrics": [{"type": "Resource", "resource": {
+            "name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}],
+    });
+    let mut world = World::new(job);
+    world.settle();
+    insta::assert_yaml_snapshot!("elastic_worker_pod", world.pods["digits-worker-1"]);
+    insta::assert_yaml_snapshot!("autoscaler", world.autoscaler);
+}
+
+fn group_of(scheduler: &str) -> World {
+    let mut job = manifest(2);
+    job["metadata"]["annotations"] = json!({"team": "vision"});
+    job["spec"]["runPolicy"] = json!({"schedulingPolicy": {
+        "minAvailable": 2, "queue": "research", "priorityClass": "high", "scheduleTimeoutSeconds": 30}});
+    for type_ in ["Master", "Worker"] {
+        let container = &mut job["spec"]["pytorchReplicaSpecs"][type_]["template"]["spec"]["containers"][0];
+        container["resources"] = json!({"limits": {"nvidia.com/gpu": 4, "memory": "2Gi"}});
+    }
+    let mut world = World::new(job);
+    world.options.gang_scheduler = scheduler.into();
+    world.settle();
+    world
+}
+
+#[test]
+fn volcano_pods_wait_for_their_group_and_the_status_says_so() {
+    let mut world = group_of("volcano");
+    insta::assert_yaml_snapshot!("volcano_pod_group", world.pod_group);
+    assert!(world.pods.is_empty());
+    world.pod_group.as_mut().unwrap()["status"] = json!({
+        "phase": "Pending",
+        "conditions": [{"type": "Unschedulable", "message": "queue research is over its quota"}]});
+    world.settle();
+    assert!(world.pods.is_empty());
+    assert_eq!(world.conditions(), ["Created=True"]);
+    assert_eq!(
+        world.message(muster_trainer_api::ConditionType::Created),
+        "PyTorchJob digits is created; PodGroup digits waits in queue research: queue research is over its quota"
+    );
+    assert!(world.reasons().contains(&"PodGroupPending"));
+    world.pod_group.as_mut().unwrap()["status"]["phase"] = json!("Inqueue");
+    world.settle();
+    assert_eq!(world.pods.len(), 3);
+    assert_eq!(world.message(muster_trainer_api::ConditionType::Created), "PyTorchJob digits is created");
+    let pod = &world.pods["digits-worker-1"];
+    assert_eq!(pod.spec.as_ref().unwrap().scheduler_name.as_deref(), Some("volcano"));
+    let annotations = pod.metadata.annotations.as_ref().unwrap();
+    assert_eq!(annotations["scheduling.k8s.io/group-name"], "digits");
+    assert_eq!(annotations["volcano.sh/task-spec"], "worker");
+}
+
+#[test]
+fn the_coscheduling_plugin_gets_a_group_and_a_label() {
+    let world = group_of("gang-plugin");
+    insta::assert_yaml_snapshot!("coscheduling_pod_group", world.pod_group);
+    let pod = &world.pods["digits-master-0"];
+    assert_eq!(pod.spec.as_ref().unwrap().scheduler_name.as_deref(), Some("gang-plugin"));
+    assert_eq!(pod.metadata.labels.as_ref().unwrap()["scheduling.x-k8s.io/pod-group"], "digits");
+}
+
+#[test]
+fn a_resized_job_resizes_its_group() {
+    let mut world = group_of("gang-plugin");
+    world.edit(|job| job.spec.run_policy.scheduling_policy.as_mut().unwrap().min_available = Some(3));
+    world.settle();
+    assert_eq!(world.pod_group.unwrap()["spec"]["minMember"], 3);
+}
+
+#[test]
+fn another_scheduler_in_the_template_stays_and_is_told_of() {
+    let mut job = manifest(1);
+    job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["schedulerName"] = json!("mine");
+    let mut world = World::new(job);
+    world.options.gang_scheduler = GangScheduler::Muster;
+    world.settle();
+    assert!(world.reasons().contains(&"SetPodTemplateSchedulerName"));
+    let scheduler = |name: &str| world.pods[name].spec.as_ref().unwrap().scheduler_name.clone();
+    assert_eq!(scheduler("digits-worker-0").as_deref(), Some("mine"));
+    assert_eq!(scheduler("digits-master-0").as_deref(), Some("muster"));
+}
