@@ -1,0 +1,136 @@
+//! What all pod workers of one agent share.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use fs_err as fs;
+use kube::api::Api;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Semaphore, broadcast, mpsc};
+
+use super::events::Event;
+use crate::gpu::GpuSlots;
+use crate::hosts::{self, Identity, Services};
+use crate::images::ImageRule;
+use crate::network::Network;
+use crate::runtime::Spawner;
+use crate::sources::{Reference, Sources};
+
+/// A ConfigMap or Secret changed: its namespace and name.
+pub(crate) type Change = (String, Reference);
+
+/// What all pod workers share.
+pub(crate) struct Context {
+    pub(crate) client: kube::Client,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) images: Vec<ImageRule>,
+    pub(crate) tools: PathBuf,
+    pub(crate) isolated: bool,
+    pub(crate) overlay: bool,
+    pub(crate) network: Option<Network>,
+    pub(crate) spawner: Spawner,
+    pub(crate) host_ip: IpAddr,
+    /// Allocatable resources by node.
+    pub(crate) allocatable: BTreeMap<String, BTreeMap<String, String>>,
+    pub(crate) gpus: Mutex<HashMap<String, GpuSlots>>,
+    /// Bounds how many pods are started at the same moment.
+    pub(crate) starts: Semaphore,
+    pub(crate) changes: broadcast::Sender<Change>,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) names: Names,
+    pub(crate) light_addresses: Mutex<u32>,
+}
+
+impl Context {
+    pub(crate) fn pods_dir(&self) -> PathBuf {
+        self.state_dir.join("pods")
+    }
+
+    /// Where the logs of a pod lie.
+    pub(crate) fn logs_dir(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {
+        self.state_dir.join("logs").join(format!("{namespace}_{name}_{uid}"))
+    }
+
+    /// Fetches what a pod names; what does not exist is left out.
+    pub(crate) async fn fetch(
+        &self,
+        namespace: &str,
+        references: impl IntoIterator<Item = Reference>,
+    ) -> Result<Sources, kube::Error> {
+        let mut sources = Sources::default();
+        for reference in references {
+            match &reference {
+                Reference::ConfigMap(name) => {
+                    let api = Api::namespaced(self.client.clone(), namespace);
+                    if let Some(found) = api.get_opt(name).await? {
+                        sources.add_config_map(name, found);
+                    }
+                }
+                Reference::Secret(name) => {
+                    let api = Api::namespaced(self.client.clone(), namespace);
+                    if let Some(found) = api.get_opt(name).await? {
+                        sources.add_secret(name, found);
+                    }
+                }
+            }
+        }
+        Ok(sources)
+    }
+
+    /// Queues an event about a pod; when too many wait it is dropped.
+    pub(crate) fn event(&self, event: Event) {
+        let _ = self.events.try_send(event);
+    }
+}
+
+/// Who is called what, and the hosts files that say so.
+#[derive(Default)]
+pub(crate) struct Names {
+    services: RwLock<Services>,
+    files: Mutex<HashMap<PathBuf, Identity>>,
+}
+
+impl Names {
+    /// Keeps the hosts file `path` current from now on.
+    pub(crate) fn add(&self, path: PathBuf, identity: Identity) -> std::io::Result<()> {
+        let mut files = self.files.lock();
+        fs::write(&path, hosts::render(&identity, &self.services.read()))?;
+        files.insert(path, identity);
+        Ok(())
+    }
+
+    /// Leaves the file alone from now on.
+    pub(crate) fn remove(&self, path: &PathBuf) {
+        self.files.lock().remove(path);
+    }
+
+    /// Changes the services and rewrites the files that say something else now. They are bound into pods, so they
+    /// are written in place: one write of the whole text, then the cut.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Services)) {
+        let files = self.files.lock();
+        {
+            let mut services = self.services.write();
+            let before = services.clone();
+            change(&mut services);
+            if before == *services {
+                return;
+            }
+        }
+        let services = self.services.read();
+        for (path, identity) in files.iter() {
+            if let Err(error) = overwrite(path, &hosts::render(identity, &services)) {
+                tracing::warn!(path = %path.display(), %error, "cannot update the names of a pod");
+            }
+        }
+    }
+}
+
+fn overwrite(path: &PathBuf, text: &str) -> std::io::Result<()> {
+    if fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
+        return Ok(());
+    }
+    let file = fs::OpenOptions::new().write(true).open(path)?;
+    std::os::unix::fs::FileExt::write_all_at(file.file(), text.as_bytes(), 0)?;
+    file.set_len(text.len() as u64)
+}

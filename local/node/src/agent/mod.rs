@@ -1,0 +1,242 @@
+//! The agent: serves the Node objects of this machine and keeps a worker for every pod bound to one of them.
+
+mod container;
+mod context;
+mod events;
+mod log_files;
+mod machine;
+mod nodes;
+mod pod_volumes;
+mod probes;
+mod record;
+mod server;
+mod setup;
+mod watches;
+mod worker;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::Api;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use self::context::Context;
+use self::record::Record;
+use self::worker::Worker;
+use crate::options::Options;
+
+pub use self::setup::tear_down;
+
+/// Why the node cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder of the node.
+    #[error("{0}; check that the folder exists, is writable and has room")]
+    Io(#[from] std::io::Error),
+    /// Another agent uses the state folder.
+    #[error("another node agent uses {0}; stop it with `muster down`")]
+    InUse(PathBuf),
+    /// The spawner does not work.
+    #[error("{0}")]
+    Spawner(String),
+    /// Full isolation was asked for and the machine refuses.
+    #[error("this machine refuses full isolation: {0}; run as root, or use `--isolation light`")]
+    Isolation(String),
+    /// The network of the pods cannot be made.
+    #[error("cannot make the pods' network: {0}")]
+    Network(#[from] crate::network::Error),
+    /// A quantity of a node description.
+    #[error("node {node}: {field} \"{value}\" is not a quantity such as `8`, `500m` or `16Gi`")]
+    Quantity {
+        /// Which node.
+        node: String,
+        /// Which field.
+        field: &'static str,
+        /// What it says.
+        value: String,
+    },
+}
+
+/// A node that is set up and ready to run.
+pub struct Service {
+    context: Arc<Context>,
+    nodes: Vec<nodes::NodeSpec>,
+    listener: tokio::net::UnixListener,
+    events: tokio::sync::mpsc::Receiver<events::Event>,
+    handle: Handle,
+    _lock: fs_err::File,
+}
+
+/// What others may ask of a running node.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    socket: PathBuf,
+    state_dir: PathBuf,
+    isolation: Arc<str>,
+    light_because: Option<Arc<str>>,
+    ready: watch::Receiver<bool>,
+    ready_sender: Arc<watch::Sender<bool>>,
+}
+
+impl Handle {
+    /// Where the kubelet-like HTTP API listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// `full` or `light`.
+    pub fn isolation(&self) -> &str {
+        &self.isolation
+    }
+
+    /// Why the isolation is light, if it is.
+    pub fn light_because(&self) -> Option<&str> {
+        self.light_because.as_deref()
+    }
+
+    /// Returns once the Node objects are in the API and pods are being watched.
+    pub async fn ready(&self) {
+        let _ = self.ready.clone().wait_for(|ready| *ready).await;
+    }
+
+    /// The folder of pods and logs, for [`tear_down`].
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+}
+
+impl Options {
+    /// Finds out what the machine allows, sets up the network and takes stock of pods that are still running.
+    pub async fn build(self) -> Result<Service, Error> {
+        setup::build(self).await
+    }
+}
+
+impl Service {
+    /// What others may ask.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Serves until the shutdown. Pods keep running and are taken over by the next agent of the same state folder;
+    /// [`tear_down`] ends them.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let Self { context, nodes, listener, events, handle, _lock } = self;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(events::tell(context.client.clone(), events));
+        tasks.spawn(server::serve(context.clone(), listener));
+        tasks.spawn(watches::follow_services(context.clone()));
+        tasks.spawn(watches::follow_config_maps(context.clone()));
+        tasks.spawn(watches::follow_secrets(context.clone()));
+        let first_nodes = nodes::register(&context, &nodes).await;
+        let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
+        tasks.spawn(nodes::keep_alive(context.clone(), nodes, first_nodes));
+        let pods = follow_pods(context, names, handle.ready_sender.clone());
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = pods => {}
+        }
+        tasks.shutdown().await;
+        Ok(())
+    }
+}
+
+struct Watched {
+    sender: watch::Sender<Option<Arc<Pod>>>,
+    key: (String, String),
+}
+
+/// Watches the pods of all own nodes and keeps a worker for each.
+async fn follow_pods(context: Arc<Context>, nodes: Vec<String>, ready: Arc<watch::Sender<bool>>) {
+    let mut found: HashMap<String, Record> = Record::load_all(&context.pods_dir())
+        .into_iter()
+        .map(|(_, record)| (record.uid.clone(), record))
+        .collect();
+    let mut workers = JoinSet::new();
+    let mut watched: HashMap<String, Watched> = HashMap::new();
+    let api: Api<Pod> = Api::all(context.client.clone());
+    let config = watcher::Config::default().fields("spec.nodeName!=");
+    let mut stream = watcher(api, config).default_backoff().boxed();
+    let mut listed: Vec<String> = Vec::new();
+    loop {
+        let event = tokio::select! {
+            event = stream.try_next() => event,
+            Some(ended) = workers.join_next() => {
+                match ended {
+                    Ok(uid) => { watched.remove::<String>(&uid); }
+                    Err(error) => tracing::error!(%error, "a pod's worker failed"),
+                }
+                continue;
+            }
+        };
+        let pod = match event {
+            Ok(Some(watcher::Event::Init)) => {
+                listed.clear();
+                continue;
+            }
+            Ok(Some(watcher::Event::InitApply(pod))) => {
+                listed.extend(pod.metadata.uid.clone());
+                pod
+            }
+            Ok(Some(watcher::Event::Apply(pod))) => pod,
+            Ok(Some(watcher::Event::Delete(pod))) => {
+                if let Some(entry) = pod.metadata.uid.as_ref().and_then(|uid| watched.get(uid)) {
+                    entry.sender.send_replace(None);
+                }
+                continue;
+            }
+            Ok(Some(watcher::Event::InitDone)) => {
+                for (uid, entry) in &watched {
+                    if !listed.contains(uid) {
+                        entry.sender.send_replace(None);
+                    }
+                }
+                // Pods of the disk that the API does not know: their objects went while no agent was there.
+                for (_, record) in found.drain() {
+                    if !watched.contains_key(&record.uid) {
+                        tracing::info!(pod = %record.name, "cleaning up after a pod whose object is gone");
+                        setup::remove_pod(&context.state_dir, &record).await;
+                    }
+                }
+                ready.send_replace(true);
+                continue;
+            }
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(%error, "the watch on pods was interrupted");
+                continue;
+            }
+        };
+        let mine = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.node_name.as_ref())
+            .is_some_and(|node| nodes.contains(node));
+        let (Some(uid), true) = (pod.metadata.uid.clone(), mine) else { continue };
+        let pod = Arc::new(pod);
+        if let Some(entry) = watched.get(&uid) {
+            entry.sender.send_replace(Some(pod));
+            continue;
+        }
+        let key = (
+            pod.metadata.namespace.clone().unwrap_or_default(),
+            pod.metadata.name.clone().unwrap_or_default(),
+        );
+        for other in watched.values().filter(|other| other.key == key) {
+            other.sender.send_replace(None);
+        }
+        let (sender, updates) = watch::channel(Some(pod.clone()));
+        let Some(worker) = Worker::new(context.clone(), pod, updates, found.remove(&uid)) else { continue };
+        watched.insert(uid.clone(), Watched { sender, key });
+        workers.spawn(async move {
+            worker.run().await;
+            uid
+        });
+    }
+}

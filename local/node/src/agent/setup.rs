@@ -1,0 +1,187 @@
+//! Before the agent runs and after it ended: what the machine allows, what an earlier agent left, and taking it all
+//! down.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+
+use fs_err as fs;
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
+
+use super::context::{Context, Names};
+use super::record::Record;
+use super::{Error, Handle, Service, events, machine, nodes};
+use crate::gpu::GpuSlots;
+use crate::network::{Network, remove_bridge};
+use crate::options::{Isolation, Options};
+use crate::protocol::Capabilities;
+use crate::runtime::{PodProcess, Spawner};
+
+/// Pods started at the same moment; more only wait for each other.
+const PARALLEL_STARTS: usize = 8;
+const CHANGES: usize = 256;
+
+pub(super) async fn build(options: Options) -> Result<Service, Error> {
+    let Options { client, nodes, state_dir, socket, images, tools, isolation, spawner } = options;
+    fs::create_dir_all(&state_dir)?;
+    let state_dir = fs::canonicalize(&state_dir)?;
+    let lock = fs::File::create(state_dir.join("agent.lock"))?;
+    if lock.file().try_lock().is_err() {
+        return Err(Error::InUse(state_dir));
+    }
+    let spawner = Spawner::start(spawner).map_err(|error| Error::Spawner(error.to_string()))?;
+    let trial = state_dir.join("trial");
+    fs::create_dir_all(&trial)?;
+    let capabilities = spawner.probe(&trial).await.map_err(|error| Error::Spawner(error.to_string()))?;
+    let _ = fs::remove_dir_all(&trial);
+    let found = Record::load_all(&state_dir.join("pods"));
+    let taken: Vec<Ipv4Addr> = found
+        .iter()
+        .filter_map(|(_, record)| match record.address {
+            Some(IpAddr::V4(address)) if !record.finished => Some(address),
+            _ => None,
+        })
+        .collect();
+    let (network, light_because) = choose_isolation(isolation, &capabilities, &state_dir, &taken)?;
+    let isolated = network.is_some();
+    if let Some(reason) = &light_because {
+        tracing::warn!(reason = %reason, "pods run in light isolation: no own network, names or file tree");
+    }
+    if let (true, Err(reason)) = (isolated, &capabilities.overlay) {
+        tracing::warn!(%reason, "no overlay: pods share the machine's file tree, and volumes need existing folders");
+    }
+    let host_ip =
+        network.as_ref().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |network| IpAddr::V4(network.gateway()));
+    let described = nodes
+        .into_iter()
+        .map(|node| nodes::NodeSpec::new(node, light_because.as_deref()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut gpus: HashMap<String, GpuSlots> =
+        described.iter().map(|node| (node.name.clone(), GpuSlots::new(node.gpus))).collect();
+    for (_, record) in found.iter().filter(|(_, record)| !record.gpus.is_empty()) {
+        if let Some(slots) = gpus.get_mut(&record.node) {
+            let _ = slots.allocate(&record.uid, record.gpus.len() as u32, &record.gpus);
+        }
+    }
+    let tools = link_tools(&state_dir, &tools)?;
+    let (event_sender, event_queue) = mpsc::channel(events::QUEUE);
+    let listener = listen(&socket)?;
+    let allocatable: BTreeMap<_, _> =
+        described.iter().map(|node| (node.name.clone(), node.allocatable.clone())).collect();
+    let context = Arc::new(Context {
+        client,
+        state_dir: state_dir.clone(),
+        images,
+        tools,
+        isolated,
+        overlay: capabilities.overlay.is_ok(),
+        network,
+        spawner,
+        host_ip,
+        allocatable,
+        gpus: Mutex::new(gpus),
+        starts: Semaphore::new(PARALLEL_STARTS),
+        changes: broadcast::channel(CHANGES).0,
+        events: event_sender,
+        names: Names::default(),
+        light_addresses: Mutex::new(0),
+    });
+    let (ready_sender, ready) = watch::channel(false);
+    let handle = Handle {
+        socket,
+        state_dir,
+        isolation: if isolated { "full" } else { "light" }.into(),
+        light_because: light_because.map(Into::into),
+        ready,
+        ready_sender: Arc::new(ready_sender),
+    };
+    Ok(Service { context, nodes: described, listener, events: event_queue, handle, _lock: lock })
+}
+
+fn choose_isolation(
+    wanted: Isolation,
+    capabilities: &Capabilities,
+    state_dir: &Path,
+    taken: &[Ipv4Addr],
+) -> Result<(Option<Network>, Option<String>), Error> {
+    if wanted == Isolation::Light {
+        return Ok((None, Some("light isolation was asked for".to_owned())));
+    }
+    let refused = match &capabilities.namespaces {
+        Ok(()) => match Network::start(&bridge_name(state_dir), taken) {
+            Ok(network) => return Ok((Some(network), None)),
+            Err(error) => error.to_string(),
+        },
+        Err(reason) => reason.clone(),
+    };
+    if wanted == Isolation::Full { Err(Error::Isolation(refused)) } else { Ok((None, Some(refused))) }
+}
+
+/// A name of at most 15 bytes that belongs to the state folder.
+fn bridge_name(state_dir: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt as _;
+    let digest = Sha256::digest(state_dir.as_os_str().as_bytes());
+    format!("mu-{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3])
+}
+
+/// Tools as files of one folder, so that one mount brings them all into a pod.
+fn link_tools(state_dir: &Path, tools: &[(String, std::path::PathBuf)]) -> Result<std::path::PathBuf, Error> {
+    let folder = state_dir.join("tools");
+    fs::create_dir_all(&folder)?;
+    for (name, file) in tools {
+        let target = folder.join(name);
+        let file = fs::canonicalize(file)?;
+        let _ = fs::remove_file(&target);
+        // A symbolic link would point at nothing where the pod's root is not the machine's.
+        if fs::hard_link(&file, &target).is_err() {
+            fs::copy(&file, &target)?;
+        }
+    }
+    Ok(folder)
+}
+
+fn listen(socket: &Path) -> Result<tokio::net::UnixListener, Error> {
+    let _ = fs::remove_file(socket);
+    let listener = machine::bind_unix(socket)?;
+    fs::set_permissions(socket, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    Ok(tokio::net::UnixListener::from_std(listener)?)
+}
+
+/// Ends the processes of a pod that has no worker and removes its files.
+pub(super) async fn remove_pod(state_dir: &Path, record: &Record) {
+    let directory = state_dir.join("pods").join(&record.uid);
+    if let Ok(process) = PodProcess::adopt(&directory) {
+        process.end().await;
+    }
+    let logs = format!("{}_{}_{}", record.namespace, record.name, record.uid);
+    for folder in [directory, state_dir.join("logs").join(logs)] {
+        if let Err(error) = fs::remove_dir_all(&folder)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %folder.display(), %error, "cannot remove what a pod left");
+        }
+    }
+}
+
+/// Ends every pod of the state folder and removes what the node made: processes, namespaces, mounts, the bridge,
+/// and all files of the folder that are the node's. Call it when no agent runs.
+pub async fn tear_down(state_dir: &Path) -> Result<(), Error> {
+    let Ok(state_dir) = fs::canonicalize(state_dir) else { return Ok(()) };
+    for (_, record) in Record::load_all(&state_dir.join("pods")) {
+        remove_pod(&state_dir, &record).await;
+    }
+    remove_bridge(&bridge_name(&state_dir));
+    for folder in ["pods", "logs", "peers", "peers-members", "tools", "trial"] {
+        match fs::remove_dir_all(state_dir.join(folder)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
+    for file in ["node.sock", "agent.lock"] {
+        let _ = fs::remove_file(state_dir.join(file));
+    }
+    Ok(())
+}

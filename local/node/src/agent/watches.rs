@@ -1,0 +1,114 @@
+//! Watches besides the one on pods: endpoints become names, ConfigMaps and Secrets wake the pods that wait for them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt as _;
+use kube::api::Api;
+use kube::core::PartialObjectMeta;
+use kube::runtime::{WatchStreamExt as _, watcher};
+
+use super::context::Context;
+use crate::hosts::Endpoint;
+use crate::sources::Reference;
+
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+type Slices = BTreeMap<(String, String), (String, Vec<Endpoint>)>;
+
+/// Keeps the hosts files current.
+pub(super) async fn follow_services(context: Arc<Context>) {
+    let api: Api<EndpointSlice> = Api::all(context.client.clone());
+    let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let mut slices: Slices = BTreeMap::new();
+    let mut listed: Option<Slices> = None;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Init) => listed = Some(Slices::new()),
+            Ok(watcher::Event::InitApply(slice)) => {
+                if let (Some(listed), Some((key, value))) = (&mut listed, read(&slice)) {
+                    listed.insert(key, value);
+                }
+            }
+            Ok(watcher::Event::InitDone) => {
+                let fresh = listed.take().unwrap_or_default();
+                let old = std::mem::replace(&mut slices, fresh);
+                let touched =
+                    old.iter().chain(&slices).map(|((namespace, _), (service, _))| (namespace, service));
+                publish(&context, &slices, touched);
+            }
+            Ok(watcher::Event::Apply(slice)) => {
+                let Some((key, value)) = read(&slice) else { continue };
+                let old = slices.insert(key.clone(), value.clone());
+                let touched = old.iter().map(|(service, _)| (&key.0, service)).chain([(&key.0, &value.0)]);
+                publish(&context, &slices, touched);
+            }
+            Ok(watcher::Event::Delete(slice)) => {
+                let key = (slice.namespace().unwrap_or_default(), slice.name_any());
+                if let Some((service, _)) = slices.remove(&key) {
+                    publish(&context, &slices, [(&key.0, &service)].into_iter());
+                }
+            }
+            Err(error) => tracing::debug!(%error, "the watch on endpoints was interrupted"),
+        }
+    }
+}
+
+fn publish<'a>(context: &Context, slices: &Slices, touched: impl Iterator<Item = (&'a String, &'a String)>) {
+    context.names.update(|services| {
+        for (namespace, service) in touched {
+            let endpoints = slices
+                .iter()
+                .filter(|((other, _), (name, _))| other == namespace && name == service)
+                .flat_map(|(_, (_, endpoints))| endpoints.clone());
+            services.set(namespace, service, endpoints.collect());
+        }
+    });
+}
+
+fn read(slice: &EndpointSlice) -> Option<((String, String), (String, Vec<Endpoint>))> {
+    let service = slice.labels().get(SERVICE_NAME)?.clone();
+    let mut endpoints = Vec::new();
+    for endpoint in slice.endpoints.iter().flatten() {
+        let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) != Some(false);
+        let addresses = endpoint.addresses.iter().filter_map(|address| address.parse().ok());
+        endpoints.extend(
+            addresses
+                .filter(|_| ready)
+                .map(|address| Endpoint { address, hostname: endpoint.hostname.clone() }),
+        );
+    }
+    Some(((slice.namespace()?, slice.name_any()), (service, endpoints)))
+}
+
+/// Tells workers that a ConfigMap changed.
+pub(super) async fn follow_config_maps(context: Arc<Context>) {
+    let api: Api<PartialObjectMeta<ConfigMap>> = Api::all(context.client.clone());
+    let events = watcher(api, watcher::Config::default());
+    follow(context, events.default_backoff().boxed(), Reference::ConfigMap).await;
+}
+
+/// Tells workers that a Secret changed.
+pub(super) async fn follow_secrets(context: Arc<Context>) {
+    let api: Api<PartialObjectMeta<Secret>> = Api::all(context.client.clone());
+    let events = watcher(api, watcher::Config::default());
+    follow(context, events.default_backoff().boxed(), Reference::Secret).await;
+}
+
+async fn follow<K>(
+    context: Arc<Context>,
+    mut events: futures::stream::BoxStream<'static, watcher::Result<watcher::Event<PartialObjectMeta<K>>>>,
+    reference: impl Fn(String) -> Reference,
+) {
+    while let Some(event) = events.next().await {
+        if let Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) = event {
+            let namespace = object.metadata.namespace.unwrap_or_default();
+            let name = object.metadata.name.unwrap_or_default();
+            // Nobody listens while there is no pod.
+            let _ = context.changes.send((namespace, reference(name)));
+        }
+    }
+}

@@ -1,0 +1,464 @@
+//! The worker of one pod: from the first sight of the pod on a node until its object is gone.
+//!
+//! One task owns everything about the pod. It waits for whatever comes first — a change of the object, word from the
+//! pod's init, the outcome of a probe, a time — then takes the next step and reports the status.
+
+mod end;
+mod report;
+mod start;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use self::end::Ending;
+use self::report::Reporter;
+use super::context::{Change, Context};
+use super::events::Event;
+use super::pod_volumes::Prepared;
+use super::probes::{Outcome, ProbeKind};
+use super::record::Record;
+use crate::environment::Facts;
+use crate::plan::{self, Phase, RestartPolicy, Run, Step, Termination};
+use crate::protocol::{ContainerExit, ContainerState, ExecStart, InitEvent, InitRequest};
+use crate::runtime::PodProcess;
+use crate::sources::{Reference, references};
+use crate::status::Overall;
+
+/// What is missing is looked for again after this time, and at once when it appears.
+const RETRY: Duration = Duration::from_secs(2);
+/// How many requests of probes wait.
+const PROBE_QUEUE: usize = 16;
+
+/// Word from a task of the pod: a probe or a hook.
+#[derive(Debug)]
+pub(crate) enum Word {
+    /// A command is to run beside a container.
+    Exec {
+        container: String,
+        argv: Vec<String>,
+        timeout: Duration,
+        answer: oneshot::Sender<Result<(i32, String), String>>,
+    },
+    /// A probe changed its mind.
+    Probe { container: String, attempt: u32, kind: ProbeKind, outcome: Outcome },
+    /// postStart is over.
+    PostStart { container: String, attempt: u32, result: Result<(), String> },
+    /// A container that was asked to end did not.
+    Kill { container: String, attempt: u32 },
+    /// preStop of every container is over, or there was none.
+    PreStopDone,
+}
+
+pub(crate) struct Worker {
+    context: Arc<Context>,
+    updates: watch::Receiver<Option<Arc<Pod>>>,
+    changes: broadcast::Receiver<Change>,
+    pod: Arc<Pod>,
+    spec: Arc<PodSpec>,
+    policy: RestartPolicy,
+    references: std::collections::BTreeSet<Reference>,
+    directory: PathBuf,
+    record: Record,
+    runs: Vec<Run>,
+    overall: Overall,
+    facts: Facts,
+    volumes: BTreeMap<String, Prepared>,
+    process: Option<PodProcess>,
+    ending: Option<Ending>,
+    retry_at: Option<Timestamp>,
+    /// Reasons to restart a container that are known before it ends (a failed probe).
+    last_words: BTreeMap<String, String>,
+    words: (mpsc::Sender<Word>, mpsc::Receiver<Word>),
+    tasks: BTreeMap<String, JoinSet<()>>,
+    execs: BTreeMap<u64, oneshot::Sender<Result<(i32, String), String>>>,
+    exec_count: u64,
+    reporter: Reporter,
+    deleted_version: Option<String>,
+}
+
+/// What woke the worker.
+enum Wake {
+    Object,
+    Init(Option<InitEvent>),
+    Word(Word),
+    Change(Option<Change>),
+    Reported,
+    Time,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        pod: Arc<Pod>,
+        updates: watch::Receiver<Option<Arc<Pod>>>,
+        found: Option<Record>,
+    ) -> Option<Self> {
+        let metadata = &pod.metadata;
+        let uid = metadata.uid.clone()?;
+        let spec = Arc::new(pod.spec.clone()?);
+        let directory = context.pods_dir().join(&uid);
+        let record = found.unwrap_or_else(|| Record {
+            uid: uid.clone(),
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+            node: spec.node_name.clone().unwrap_or_default(),
+            address: None,
+            gpus: Vec::new(),
+            peers: None,
+            finished: false,
+        });
+        let before = pod.status.clone().unwrap_or_default();
+        let overall = Overall {
+            start_time: before.start_time.map(|time| time.0),
+            host_ip: context.host_ip.to_string(),
+            uid,
+            ..Overall::default()
+        };
+        let facts = Facts {
+            pod_ip: String::new(),
+            host_ip: context.host_ip.to_string(),
+            allocatable: context.allocatable.get(&record.node).cloned().unwrap_or_default(),
+        };
+        Some(Self {
+            updates,
+            changes: context.changes.subscribe(),
+            policy: plan::restart_policy(&spec),
+            references: references(&pod),
+            directory,
+            record,
+            runs: plan::runs(&spec),
+            overall,
+            facts,
+            volumes: BTreeMap::new(),
+            process: None,
+            ending: None,
+            retry_at: None,
+            last_words: BTreeMap::new(),
+            words: mpsc::channel(PROBE_QUEUE),
+            tasks: BTreeMap::new(),
+            execs: BTreeMap::new(),
+            exec_count: 0,
+            reporter: Reporter::default(),
+            deleted_version: None,
+            context,
+            pod,
+            spec,
+        })
+    }
+
+    /// Works until the pod's object is gone and nothing of the pod is left.
+    pub(crate) async fn run(mut self) {
+        self.take_over().await;
+        loop {
+            if self.updates.borrow().is_none() {
+                self.vanish().await;
+                return;
+            }
+            self.step().await;
+            self.report();
+            let wake = self.wait().await;
+            self.handle(wake).await;
+        }
+    }
+
+    async fn wait(&mut self) -> Wake {
+        let deadline = self.wake_time();
+        let init = async {
+            match &mut self.process {
+                Some(process) => process.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            changed = self.updates.changed() => match changed {
+                Ok(()) => Wake::Object,
+                // The agent is stopping: it drops the worker, the pod stays.
+                Err(_) => std::future::pending().await,
+            },
+            event = init => Wake::Init(event),
+            Some(word) = self.words.1.recv() => Wake::Word(word),
+            change = self.changes.recv() => match change {
+                Ok(change) => Wake::Change(Some(change)),
+                Err(broadcast::error::RecvError::Lagged(_)) => Wake::Change(None),
+                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+            },
+            () = self.reporter.done() => Wake::Reported,
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => Wake::Time,
+        }
+    }
+
+    fn wake_time(&self) -> Option<Instant> {
+        let now = Timestamp::now();
+        let times = [
+            self.retry_at,
+            self.ending.as_ref().and_then(Ending::wake_time),
+            self.active_deadline().filter(|_| self.ending.is_none() && self.overall.finished.is_none()),
+            match plan::next_step(&self.runs, self.policy, now) {
+                Step::Wait(at) if self.ending.is_none() && self.overall.finished.is_none() => at,
+                _ => None,
+            },
+            self.reporter.retry_at(),
+        ];
+        times.into_iter().flatten().min().map(|at| {
+            let left = at.duration_since(now);
+            Instant::now() + Duration::try_from(left).unwrap_or_default()
+        })
+    }
+
+    fn active_deadline(&self) -> Option<Timestamp> {
+        let seconds = self.spec.active_deadline_seconds?;
+        self.overall.start_time?.checked_add(jiff::SignedDuration::from_secs(seconds)).ok()
+    }
+
+    async fn handle(&mut self, wake: Wake) {
+        match wake {
+            Wake::Object => {
+                let Some(pod) = self.updates.borrow_and_update().clone() else { return };
+                if let Some(spec) = &pod.spec {
+                    self.spec = Arc::new(spec.clone());
+                }
+                self.pod = pod;
+            }
+            Wake::Init(Some(event)) => self.on_event(event),
+            Wake::Init(None) => self.on_lost(),
+            Wake::Word(word) => self.on_word(word).await,
+            Wake::Change(change) => {
+                let concerns = change.is_none_or(|(namespace, reference)| {
+                    namespace == self.record.namespace && self.references.contains(&reference)
+                });
+                if concerns {
+                    self.retry_at = None;
+                    self.refresh_volumes().await;
+                }
+            }
+            Wake::Reported | Wake::Time => {}
+        }
+    }
+
+    /// Takes the next step, if one is due.
+    async fn step(&mut self) {
+        let now = Timestamp::now();
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+        }
+        if self.pod.metadata.deletion_timestamp.is_some() {
+            self.step_deletion().await;
+            return;
+        }
+        if self.overall.finished.is_some() {
+            return;
+        }
+        if self.ending.is_some() {
+            self.step_ending().await;
+            return;
+        }
+        if self.active_deadline().is_some_and(|at| at <= now) {
+            self.overall.reason = Some("DeadlineExceeded".to_owned());
+            self.overall.message =
+                Some("Pod was active on node longer than the specified deadline".to_owned());
+            self.begin_ending(Some(false), self.grace()).await;
+            return;
+        }
+        if self.retry_at.is_some() {
+            return;
+        }
+        match plan::next_step(&self.runs, self.policy, now) {
+            Step::Start(places) => {
+                for place in places {
+                    self.start(place).await;
+                    if self.overall.finished.is_some() {
+                        return;
+                    }
+                }
+            }
+            Step::Wait(_) => {}
+            Step::Finish { success } => self.begin_ending(Some(success), self.grace()).await,
+        }
+    }
+
+    fn grace(&self) -> Duration {
+        let seconds = self.pod.metadata.deletion_grace_period_seconds;
+        let seconds = seconds.or(self.spec.termination_grace_period_seconds).unwrap_or(30);
+        Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+    }
+
+    fn container(&self, name: &str) -> Option<Container> {
+        let all = self.spec.init_containers.iter().flatten().chain(&self.spec.containers);
+        all.into_iter().find(|container| container.name == name).cloned()
+    }
+
+    fn run_of(&mut self, name: &str) -> Option<&mut Run> {
+        self.runs.iter_mut().find(|run| run.name == name)
+    }
+
+    fn event(&self, container: Option<&str>, warning: bool, reason: &str, message: impl Into<String>) {
+        self.context.event(Event::new(&self.pod, container, warning, reason, message.into()));
+    }
+
+    async fn tell_init(&mut self, request: &InitRequest) {
+        if let Some(process) = &mut self.process
+            && let Err(error) = process.send(request).await
+        {
+            tracing::warn!(pod = %self.record.name, %error, "a pod's init does not answer");
+        }
+    }
+
+    fn on_event(&mut self, event: InitEvent) {
+        match event {
+            InitEvent::Started { container, attempt, at } => {
+                let Some(run) = self.run_of(&container).filter(|run| run.restarts == attempt) else { return };
+                run.phase = Phase::Running { started: at };
+                self.event(Some(&container), false, "Started", format!("Started container {container}"));
+                self.watch_container(&container, attempt);
+            }
+            InitEvent::Exited(exit) => self.on_exit(exit),
+            InitEvent::ExecDone { id, result, output } => {
+                if let Some(answer) = self.execs.remove(&id) {
+                    let _ = answer.send(result.map(|code| (code, output)));
+                }
+            }
+            InitEvent::State(states) => {
+                for state in states {
+                    match state {
+                        ContainerState::Running { container, attempt, started } => {
+                            let Some(run) = self.run_of(&container) else { continue };
+                            run.restarts = attempt;
+                            run.phase = started.map_or(Phase::Starting, |started| Phase::Running { started });
+                            if started.is_some() {
+                                run.hook_done = true;
+                                self.watch_container(&container, attempt);
+                            }
+                        }
+                        ContainerState::Exited(exit) => {
+                            if let Some(run) = self.run_of(&exit.container) {
+                                run.restarts = exit.attempt;
+                                run.phase = Phase::Starting;
+                            }
+                            self.on_exit(exit);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_exit(&mut self, exit: ContainerExit) {
+        let ContainerExit { container, attempt, code, start_failure, started, finished } = exit;
+        self.tasks.remove(&container);
+        let word = self.last_words.remove(&container);
+        let message = self.termination_message(&container, attempt, code).or(word);
+        let termination = match start_failure {
+            Some(failure) => {
+                self.event(
+                    Some(&container),
+                    true,
+                    "Failed",
+                    format!("Error: failed to start container: {failure}"),
+                );
+                Termination {
+                    code: 128,
+                    reason: "StartError".to_owned(),
+                    message: Some(failure),
+                    started: None,
+                    finished,
+                }
+            }
+            None => {
+                let reason = if code == 0 { "Completed" } else { "Error" };
+                Termination { code, reason: reason.to_owned(), message, started, finished }
+            }
+        };
+        let ended = self.pod.metadata.name.clone().unwrap_or_default();
+        let Some(run) = self.run_of(&container).filter(|run| run.restarts == attempt) else { return };
+        tracing::debug!(pod = ended, container, code = termination.code, "container ended");
+        plan::note_end(run, termination, finished);
+    }
+
+    /// The init process is gone though nobody asked it to: everything of the pod died with it.
+    fn on_lost(&mut self) {
+        self.process = None;
+        self.overall.sandbox_ready = false;
+        self.tasks.clear();
+        self.execs.clear();
+        let now = Timestamp::now();
+        for run in &mut self.runs {
+            if matches!(run.phase, Phase::Starting | Phase::Running { .. }) {
+                let started = match run.phase {
+                    Phase::Running { started } => Some(started),
+                    _ => None,
+                };
+                let message = Some("The pod's processes were killed from outside".to_owned());
+                let reason = "ContainerStatusUnknown".to_owned();
+                plan::note_end(run, Termination { code: 137, reason, message, started, finished: now }, now);
+            }
+        }
+        self.give_back_network();
+    }
+
+    async fn on_word(&mut self, word: Word) {
+        match word {
+            Word::Exec { container, argv, timeout, answer } => {
+                self.exec_count += 1;
+                let id = self.exec_count;
+                self.execs.insert(id, answer);
+                let timeout_milliseconds = timeout.as_millis() as u64;
+                self.tell_init(&InitRequest::Exec(ExecStart { id, container, argv, timeout_milliseconds }))
+                    .await;
+            }
+            Word::Probe { container, attempt, kind, outcome } => {
+                self.on_probe(&container, attempt, kind, outcome).await
+            }
+            Word::PostStart { container, attempt, result } => {
+                let Some(run) = self.run_of(&container).filter(|run| run.restarts == attempt) else { return };
+                run.hook_done = true;
+                if let Err(message) = result {
+                    self.event(Some(&container), true, "FailedPostStartHook", &message);
+                    self.last_words.insert(container.clone(), format!("postStart hook failed: {message}"));
+                    self.tell_init(&InitRequest::Kill { container }).await;
+                }
+            }
+            Word::Kill { container, attempt } => {
+                if self.run_of(&container).is_some_and(|run| run.restarts == attempt) {
+                    self.tell_init(&InitRequest::Kill { container }).await;
+                }
+            }
+            Word::PreStopDone => self.send_term().await,
+        }
+    }
+
+    async fn on_probe(&mut self, container: &str, attempt: u32, kind: ProbeKind, outcome: Outcome) {
+        let Some(run) = self.run_of(container).filter(|run| run.restarts == attempt && run.is_running())
+        else {
+            return;
+        };
+        match (kind, &outcome) {
+            (ProbeKind::Startup, Outcome::Success) => run.startup_done = true,
+            (ProbeKind::Readiness, outcome) => run.probe_ready = matches!(outcome, Outcome::Success),
+            _ => {}
+        }
+        let Outcome::Failure(message) = outcome else { return };
+        self.event(Some(container), true, "Unhealthy", format!("{} probe failed: {message}", kind.name()));
+        if kind != ProbeKind::Readiness {
+            let text = format!(
+                "Container {container} failed {} probe, will be restarted",
+                kind.name().to_lowercase()
+            );
+            self.event(Some(container), false, "Killing", &text);
+            self.last_words.insert(container.to_owned(), text);
+            self.tasks.remove(container);
+            let container = container.to_owned();
+            self.tell_init(&InitRequest::Signal { container: container.clone(), signal: libc::SIGTERM })
+                .await;
+            self.kill_later(container, attempt);
+        }
+    }
+}

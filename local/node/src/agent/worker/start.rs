@@ -1,0 +1,410 @@
+//! The beginning of a pod: admission, its frame (network, names, volumes, init process), and its containers.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+use fs_err as fs;
+use jiff::{SignedDuration, Timestamp};
+
+use super::report::note_restart;
+use super::{RETRY, Worker};
+use crate::agent::container::{self, Frame, Obstacle};
+use crate::agent::{pod_volumes, probes};
+use crate::gpu::parse_indices;
+use crate::hosts::Identity;
+use crate::plan::Phase;
+use crate::protocol::{InitRequest, Sandbox};
+use crate::quantity;
+use crate::runtime::PodProcess;
+use crate::sources::Sources;
+
+const GPU: &str = "nvidia.com/gpu";
+const GPU_WISH: &str = "muster.dev/gpu-indices";
+
+impl Worker {
+    /// Finds out what is there of the pod already.
+    pub(super) async fn take_over(&mut self) {
+        let status = self.pod.status.clone().unwrap_or_default();
+        match status.phase.as_deref() {
+            Some(phase @ ("Succeeded" | "Failed")) => {
+                self.remember_runs();
+                self.overall.finished = Some(phase == "Succeeded");
+                self.overall.reason = status.reason;
+                self.overall.message = status.message;
+                self.overall.pod_ip = status.pod_ip;
+                return;
+            }
+            _ => self.remember_runs(),
+        }
+        let had_run = self.overall.start_time.is_some();
+        if !had_run {
+            return;
+        }
+        self.admit();
+        match PodProcess::adopt(&self.directory) {
+            Ok(process) => {
+                tracing::info!(pod = %self.record.name, namespace = %self.record.namespace, "took over a running pod");
+                self.process = Some(process);
+                self.overall.sandbox_ready = true;
+                if let Some(address) = self.record.address {
+                    self.set_address(address);
+                    let _ = self.keep_names(address);
+                }
+                self.tell_init(&InitRequest::State).await;
+                let deadline = tokio::time::sleep(RETRY);
+                tokio::pin!(deadline);
+                // The state comes first: without it containers would be started twice.
+                let event = match &mut self.process {
+                    Some(process) => {
+                        tokio::select! { event = process.next() => event, () = &mut deadline => None }
+                    }
+                    None => None,
+                };
+                match event {
+                    Some(event) => self.on_event(event),
+                    None => self.on_lost(),
+                }
+            }
+            Err(_) => self.on_lost(),
+        }
+    }
+
+    /// Starts a container, and before it what the pod needs.
+    pub(super) async fn start(&mut self, place: usize) {
+        if self.overall.start_time.is_none() {
+            self.overall.start_time = Some(Timestamp::now());
+            if !self.admit() {
+                return;
+            }
+        }
+        let context = self.context.clone();
+        let sources = match context.fetch(&self.record.namespace, self.references.clone()).await {
+            Ok(sources) => sources,
+            Err(error) => {
+                self.postpone(place, Obstacle::new("CreateContainerConfigError", error.to_string()));
+                return;
+            }
+        };
+        let needs = self.spec.containers.iter().chain(self.spec.init_containers.iter().flatten());
+        let unmapped = needs
+            .filter_map(|container| container.image.as_deref())
+            .find(|image| crate::images::find(&context.images, image).is_none());
+        if let Some(image) = unmapped.filter(|_| self.process.is_none()) {
+            let obstacle = Obstacle::new("ErrImageNeverPull", crate::images::unmapped(image));
+            self.postpone_image(obstacle);
+            return;
+        }
+        if self.process.is_none()
+            && let Err(obstacle) = self.make_sandbox(&sources).await
+        {
+            self.postpone(place, obstacle);
+            return;
+        }
+        if let Err(obstacle) = self.start_container(place, &sources).await {
+            self.postpone(place, obstacle);
+        }
+    }
+
+    /// Takes the GPUs the pod asks for. `false`: the pod was refused.
+    fn admit(&mut self) -> bool {
+        let asked = |container: &k8s_openapi::api::core::v1::Container| {
+            let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+            let count = limits.and_then(|limits| limits.get(GPU)).and_then(|count| quantity::units(&count.0));
+            count.and_then(|count| u32::try_from(count).ok()).unwrap_or(0)
+        };
+        let main: u32 = self.spec.containers.iter().map(asked).sum();
+        let init = self.spec.init_containers.iter().flatten().map(asked).max().unwrap_or(0);
+        let count = main.max(init);
+        if count == 0 {
+            return true;
+        }
+        let wish = self.pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(GPU_WISH));
+        let wish = if self.record.gpus.is_empty() {
+            wish.map(|text| parse_indices(text)).unwrap_or_default()
+        } else {
+            self.record.gpus.clone()
+        };
+        let taken = {
+            let mut nodes = self.context.gpus.lock();
+            nodes
+                .get_mut(&self.record.node)
+                .map_or(Err(0), |slots| slots.allocate(&self.record.uid, count, &wish))
+        };
+        match taken {
+            Ok(indices) => {
+                self.record.gpus = indices;
+                true
+            }
+            Err(free) => {
+                let message = format!(
+                    "Pod was rejected: Allocate failed due to requested number of devices unavailable for {GPU}. \
+                     Requested: {count}, Available: {free}, which is unexpected"
+                );
+                self.event(None, true, "UnexpectedAdmissionError", &message);
+                self.overall.reason = Some("UnexpectedAdmissionError".to_owned());
+                self.overall.message = Some(message);
+                self.overall.finished = Some(false);
+                false
+            }
+        }
+    }
+
+    /// Keeps the container waiting for what it lacks.
+    fn postpone(&mut self, place: usize, obstacle: Obstacle) {
+        let Some(run) = self.runs.get_mut(place) else { return };
+        let name = run.name.clone();
+        let phase =
+            Phase::Waiting { reason: obstacle.reason.to_owned(), message: Some(obstacle.message.clone()) };
+        if matches!(&run.phase, Phase::Waiting { message, .. } if *message == Some(obstacle.message.clone()))
+        {
+            self.retry_at = Some(Timestamp::now() + SignedDuration::from_millis(RETRY.as_millis() as i64));
+            return;
+        }
+        if matches!(run.phase, Phase::Waiting { .. }) {
+            run.phase = phase;
+        }
+        self.retry_at = Some(Timestamp::now() + SignedDuration::from_millis(RETRY.as_millis() as i64));
+        let reason = if obstacle.reason == "ContainerCreating" { "FailedMount" } else { "Failed" };
+        self.event(Some(&name), true, reason, obstacle.message);
+    }
+
+    /// An image without a folder is a matter of every container that names it.
+    fn postpone_image(&mut self, obstacle: Obstacle) {
+        let images: Vec<(String, String)> = self
+            .spec
+            .containers
+            .iter()
+            .chain(self.spec.init_containers.iter().flatten())
+            .map(|container| (container.name.clone(), container.image.clone().unwrap_or_default()))
+            .filter(|(_, image)| crate::images::find(&self.context.images, image).is_none())
+            .collect();
+        for (name, image) in images {
+            if let Some(run) = self.run_of(&name) {
+                let message = Some(crate::images::unmapped(&image));
+                run.phase = Phase::Waiting { reason: obstacle.reason.to_owned(), message };
+            }
+        }
+        self.event(None, true, "ErrImageNeverPull", obstacle.message);
+        // Only a new configuration of the node can change this.
+        self.retry_at = Some(Timestamp::now() + SignedDuration::from_secs(3600));
+    }
+
+    fn hostname(&self) -> String {
+        let name = self.spec.hostname.clone().filter(|name| !name.is_empty());
+        let mut name = name.unwrap_or_else(|| self.record.name.clone());
+        name.truncate(63);
+        name.trim_end_matches(['-', '.']).to_owned()
+    }
+
+    fn set_address(&mut self, address: IpAddr) {
+        self.record.address = Some(address);
+        self.overall.pod_ip = Some(address.to_string());
+        self.facts.pod_ip = address.to_string();
+    }
+
+    /// Where the pod can be dialled from here.
+    pub(super) fn dial_address(&self) -> String {
+        if self.overall.pod_ip.is_some() { self.facts.pod_ip.clone() } else { "127.0.0.1".to_owned() }
+    }
+
+    async fn make_sandbox(&mut self, sources: &Sources) -> Result<(), Obstacle> {
+        let context = self.context.clone();
+        let creating = |message: String| Obstacle::new("ContainerCreating", message);
+        let sandbox = |message: String| {
+            Obstacle::new("ContainerCreating", format!("Failed to create pod sandbox: {message}"))
+        };
+        let _permit = context.starts.acquire().await.map_err(|error| sandbox(error.to_string()))?;
+        let io = |error: std::io::Error| sandbox(error.to_string());
+        let own_network = context.isolated && self.spec.host_network != Some(true);
+        let network = match &context.network {
+            Some(network) if own_network => {
+                Some(network.take().await.map_err(|error| sandbox(error.to_string()))?)
+            }
+            _ => None,
+        };
+        let address = match &network {
+            Some(network) => IpAddr::V4(network.address),
+            None if own_network || context.isolated => context.host_ip,
+            None => IpAddr::V4(context.next_light_address()),
+        };
+        self.set_address(address);
+        let volumes =
+            pod_volumes::prepare(&context, &self.pod, &self.spec, &self.directory, sources, &self.facts)
+                .await
+                .map_err(|message| {
+                    if let (Some(network), IpAddr::V4(address)) = (&context.network, address) {
+                        network.release(address);
+                    }
+                    creating(message)
+                })?;
+        self.record.peers = self.context.join_peers(&self.pod).map_err(io)?;
+        self.record.save(&self.directory).map_err(io)?;
+        self.write_names(address).map_err(io)?;
+        self.volumes = volumes.prepared;
+        let _ = fs::remove_file(self.directory.join(crate::init::SOCKET));
+        let request = Sandbox {
+            directory: self.directory.clone(),
+            hostname: (self.spec.host_network != Some(true)).then(|| self.hostname()),
+            isolated: context.isolated,
+            overlay: context.overlay,
+            share_processes: self.spec.share_process_namespace == Some(true),
+            memory_volumes: volumes.memory,
+        };
+        let namespace = network.map(|network| network.namespace);
+        let process =
+            context.spawner.spawn(request, namespace).await.map_err(|error| sandbox(error.to_string()))?;
+        self.process = Some(process);
+        self.overall.sandbox_ready = true;
+        // A new sandbox starts from the beginning: what ran before is over.
+        Ok(())
+    }
+
+    fn write_names(&self, address: IpAddr) -> std::io::Result<()> {
+        let folder = self.directory.join("etc");
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("hostname"), format!("{}\n", self.hostname()))?;
+        let machine = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let namespace = &self.record.namespace;
+        let search = format!(
+            "search {namespace}.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n"
+        );
+        let servers: String = machine
+            .lines()
+            .filter(|line| line.starts_with("nameserver"))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        fs::write(folder.join("resolv.conf"), servers + &search)?;
+        self.keep_names(address)
+    }
+
+    fn keep_names(&self, address: IpAddr) -> std::io::Result<()> {
+        let aliases = self.spec.host_aliases.iter().flatten();
+        let identity = Identity {
+            namespace: self.record.namespace.clone(),
+            hostname: self.hostname(),
+            subdomain: self.spec.subdomain.clone().filter(|name| !name.is_empty()),
+            address,
+            aliases: aliases
+                .map(|alias| (alias.ip.clone(), alias.hostnames.clone().unwrap_or_default()))
+                .collect(),
+        };
+        self.context.names.add(self.directory.join("etc/hosts"), identity)
+    }
+
+    async fn start_container(&mut self, place: usize, sources: &Sources) -> Result<(), Obstacle> {
+        let Some(run) = self.runs.get(place) else { return Ok(()) };
+        let Some(container) = self.container(&run.name) else { return Ok(()) };
+        let attempt = run.restarts + u32::from(matches!(run.phase, Phase::Ended(_)));
+        let hostname = self.hostname();
+        let frame = Frame {
+            context: &self.context,
+            pod: &self.pod,
+            spec: &self.spec,
+            directory: &self.directory,
+            sources,
+            facts: &self.facts,
+            volumes: &self.volumes,
+            gpus: &self.record.gpus,
+            peers: self.record.peers.as_deref(),
+            hostname: &hostname,
+        };
+        let start = container::build(&frame, &container, attempt)?;
+        self.event(Some(&container.name), false, "Created", format!("Created container: {}", container.name));
+        if let Some(run) = self.runs.get_mut(place) {
+            note_restart(run);
+        }
+        if attempt > 1 {
+            let old = container::log_path(&self.context, &self.pod, &container.name, attempt - 2);
+            let _ = fs::remove_file(old);
+        }
+        reset_overlay(&start.directory);
+        self.tell_init(&InitRequest::Start(Box::new(start))).await;
+        Ok(())
+    }
+
+    /// Starts the probes and the postStart hook of a container that runs.
+    pub(super) fn watch_container(&mut self, name: &str, attempt: u32) {
+        let Some(container) = self.container(name) else { return };
+        let address = self.dial_address();
+        let hook_done = self.run_of(name).is_none_or(|run| run.hook_done);
+        let words = self.words.0.clone();
+        let tasks = self.tasks.entry(name.to_owned()).or_default();
+        probes::watch(tasks, &words, &container, attempt, &address, hook_done);
+    }
+
+    /// Writes the files of volumes again after an object changed.
+    pub(super) async fn refresh_volumes(&mut self) {
+        if self.process.is_none() || self.overall.finished.is_some() {
+            return;
+        }
+        let Ok(sources) = self.context.fetch(&self.record.namespace, self.references.clone()).await else {
+            return;
+        };
+        let refreshed = pod_volumes::refresh(
+            &self.context,
+            &self.pod,
+            &self.spec,
+            &self.directory,
+            &sources,
+            &self.facts,
+        )
+        .await;
+        if let Err(message) = refreshed {
+            self.event(None, true, "FailedMount", message);
+        }
+    }
+}
+
+/// A restarted container gets a fresh file tree.
+fn reset_overlay(directory: &Path) {
+    for name in ["upper", "work"] {
+        let folder = directory.join(name);
+        if folder.exists() {
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
+}
+
+impl super::super::context::Context {
+    /// An address of the loopback network for a pod without a network of its own.
+    pub(crate) fn next_light_address(&self) -> Ipv4Addr {
+        let mut next = self.light_addresses.lock();
+        *next = (*next + 1) % (1 << 16);
+        Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 77, 0, 0)) + *next)
+    }
+
+    fn peers_folder(&self, owner: &str) -> std::path::PathBuf {
+        self.state_dir.join("peers").join(owner)
+    }
+
+    /// The folder that the pods of one controller share; the pod is noted in it.
+    fn join_peers(
+        &self,
+        pod: &k8s_openapi::api::core::v1::Pod,
+    ) -> std::io::Result<Option<std::path::PathBuf>> {
+        let owners = pod.metadata.owner_references.iter().flatten();
+        let Some(owner) = owners.into_iter().find(|owner| owner.controller == Some(true)) else {
+            return Ok(None);
+        };
+        let folder = self.peers_folder(&owner.uid);
+        let members = self.peers_members(&folder);
+        fs::create_dir_all(&folder)?;
+        fs::create_dir_all(&members)?;
+        fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o1777))?;
+        fs::write(members.join(pod.metadata.uid.as_deref().unwrap_or_default()), "")?;
+        Ok(Some(folder))
+    }
+
+    fn peers_members(&self, folder: &Path) -> std::path::PathBuf {
+        self.state_dir.join("peers-members").join(folder.file_name().unwrap_or_default())
+    }
+
+    /// Removes the pod from the folder, and the folder with the last pod.
+    pub(super) fn leave_peers(&self, folder: &Path, uid: &str) {
+        let members = self.peers_members(folder);
+        let _ = fs::remove_file(members.join(uid));
+        if fs::remove_dir(&members).is_ok() {
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
+}

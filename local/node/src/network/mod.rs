@@ -1,0 +1,199 @@
+//! A network namespace for every pod: its own address on a bridge of the machine.
+//!
+//! Making a namespace and its interface pair takes the kernel a moment, so a thread keeps a few ready.
+
+pub(crate) mod addresses;
+mod netlink;
+
+use std::fs::File;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::net::if_::if_nametoindex;
+use nix::sched::{CloneFlags, unshare};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use addresses::{Addresses, BLOCK_PREFIX, BLOCKS};
+use netlink::Netlink;
+
+/// So many namespaces wait for a pod.
+const READY_NAMESPACES: usize = 8;
+/// So often a namespace is tried before a pod hears of the failure.
+const ATTEMPTS: usize = 5;
+
+/// Why pods get no network.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A request to the kernel failed.
+    #[error("{what}: {source}")]
+    Kernel {
+        /// What was tried.
+        what: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// All addresses of the node are in use.
+    #[error("all {} addresses of the node are in use", (1_u32 << (32 - BLOCK_PREFIX)) - 3)]
+    NoAddress,
+    /// Every block of 10.244.0.0/16 is used by another bridge of this machine.
+    #[error(
+        "every block of 10.244.0.0/16 is used by another cluster of this machine; stop one with `muster down`"
+    )]
+    NoBlock,
+    /// The thread that makes namespaces ended.
+    #[error("the network thread ended; see the log")]
+    Ended,
+}
+
+fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Kernel { what: what.into(), source }
+}
+
+/// A network namespace ready for a pod.
+#[derive(Debug)]
+pub(crate) struct PodNetwork {
+    /// The namespace; it lives as long as this or a process in it.
+    pub(crate) namespace: OwnedFd,
+    /// The pod's address.
+    pub(crate) address: Ipv4Addr,
+}
+
+/// The bridge of one agent and its supply of namespaces.
+#[derive(Debug)]
+pub(crate) struct Network {
+    gateway: Ipv4Addr,
+    addresses: Arc<Mutex<Addresses>>,
+    ready: tokio::sync::Mutex<mpsc::Receiver<Result<PodNetwork, Error>>>,
+}
+
+impl Network {
+    /// Makes (or finds) the bridge `name` and starts the thread. `taken` are addresses of running pods.
+    pub(crate) fn start(name: &str, taken: &[Ipv4Addr]) -> Result<Self, Error> {
+        let host = Netlink::open().map_err(failed("open a routing socket"))?;
+        let (block, index) = set_up_bridge(&host, name)?;
+        let mut addresses = Addresses::new(block);
+        taken.iter().for_each(|address| addresses.reserve(*address));
+        let gateway = addresses.gateway();
+        let addresses = Arc::new(Mutex::new(addresses));
+        let (sender, ready) = mpsc::channel(READY_NAMESPACES);
+        let maker = Maker { host, bridge: index, gateway, addresses: Arc::clone(&addresses) };
+        std::thread::Builder::new()
+            .name("pod-network".to_owned())
+            .spawn(move || maker.supply(&sender))
+            .map_err(failed("start the network thread"))?;
+        Ok(Self { gateway, addresses, ready: tokio::sync::Mutex::new(ready) })
+    }
+
+    /// The machine's address as pods see it.
+    pub(crate) fn gateway(&self) -> Ipv4Addr {
+        self.gateway
+    }
+
+    /// A namespace for a pod.
+    pub(crate) async fn take(&self) -> Result<PodNetwork, Error> {
+        self.ready.lock().await.recv().await.unwrap_or(Err(Error::Ended))
+    }
+
+    /// Gives back the address of a pod that is gone.
+    pub(crate) fn release(&self, address: Ipv4Addr) {
+        self.addresses.lock().release(address);
+    }
+}
+
+/// Removes the bridge `name` if there is one.
+pub(crate) fn remove_bridge(name: &str) {
+    if let (Ok(index), Ok(host)) = (if_nametoindex(name), Netlink::open())
+        && let Err(error) = host.delete_link(index)
+    {
+        tracing::warn!(bridge = name, %error, "cannot remove the bridge");
+    }
+}
+
+/// Returns the number of the address block and the index of the bridge.
+fn set_up_bridge(host: &Netlink, name: &str) -> Result<(u32, u32), Error> {
+    // Two agents that start at once must not choose the same block.
+    let lock =
+        fs_err::File::create(std::env::temp_dir().join("muster-network.lock")).map_err(failed("lock"))?;
+    lock.file().lock().map_err(failed("lock the choice of addresses"))?;
+    host.add_bridge(name).map_err(failed(format!("make bridge {name}")))?;
+    let index = if_nametoindex(name).map_err(|error| failed(format!("find bridge {name}"))(error.into()))?;
+    let interfaces = nix::ifaddrs::getifaddrs().map_err(|error| failed("list addresses")(error.into()))?;
+    let mut used = [false; BLOCKS as usize];
+    let mut own = None;
+    for interface in interfaces {
+        let Some(address) = interface.address.as_ref().and_then(|address| address.as_sockaddr_in()) else {
+            continue;
+        };
+        for block in 0..BLOCKS {
+            if Addresses::new(block).gateway() == address.ip() {
+                used[block as usize] = true;
+                if interface.interface_name == name {
+                    own = Some(block);
+                }
+            }
+        }
+    }
+    if let Some(block) = own {
+        return Ok((block, index));
+    }
+    let Some(block) = (0..BLOCKS).find(|block| !used[*block as usize]) else {
+        let _ = host.delete_link(index);
+        return Err(Error::NoBlock);
+    };
+    host.add_address(index, Addresses::new(block).gateway(), BLOCK_PREFIX)
+        .map_err(failed(format!("give bridge {name} its address")))?;
+    Ok((block, index))
+}
+
+/// The thread's side: it hops into every namespace it makes.
+struct Maker {
+    host: Netlink,
+    bridge: u32,
+    gateway: Ipv4Addr,
+    addresses: Arc<Mutex<Addresses>>,
+}
+
+impl Maker {
+    fn supply(self, ready: &mpsc::Sender<Result<PodNetwork, Error>>) {
+        while !ready.is_closed() {
+            // A name may still be held by a namespace that the kernel has not yet taken down; the next one is free.
+            let made = (1..ATTEMPTS).find_map(|_| self.make().ok()).map_or_else(|| self.make(), Ok);
+            if let Err(error) = &made {
+                tracing::warn!(%error, "cannot make a pod network");
+            }
+            if ready.blocking_send(made).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn make(&self) -> Result<PodNetwork, Error> {
+        let address = self.addresses.lock().allocate().ok_or(Error::NoAddress)?;
+        let made = self.make_with(address);
+        if made.is_err() {
+            self.addresses.lock().release(address);
+        }
+        made
+    }
+
+    fn make_with(&self, address: Ipv4Addr) -> Result<PodNetwork, Error> {
+        unshare(CloneFlags::CLONE_NEWNET)
+            .map_err(|error| failed("make a network namespace")(error.into()))?;
+        let namespace: OwnedFd =
+            File::open(Path::new("/proc/thread-self/ns/net")).map_err(failed("open the namespace"))?.into();
+        let name = format!("mu{:08x}", u32::from(address));
+        self.host.add_pair(&name, self.bridge, namespace.as_fd()).map_err(failed(format!(
+            "connect {address} with the bridge (a bridge has room for 1024 pods)"
+        )))?;
+        let inside = Netlink::open().map_err(failed("open a routing socket in the namespace"))?;
+        inside.set_up(1).map_err(failed("start the loopback interface"))?;
+        let index = if_nametoindex("eth0").map_err(|error| failed("find eth0")(error.into()))?;
+        inside.add_address(index, address, BLOCK_PREFIX).map_err(failed(format!("set address {address}")))?;
+        inside.add_default_route(self.gateway).map_err(failed("set the default route"))?;
+        Ok(PodNetwork { namespace, address })
+    }
+}

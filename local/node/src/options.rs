@@ -1,0 +1,79 @@
+//! What the node is told: which Node objects to serve and how.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::images::ImageRule;
+
+/// How far pods are kept apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// Full where the machine allows it, else light.
+    #[default]
+    Auto,
+    /// Namespaces for processes, files, names and network; an error where the machine refuses.
+    Full,
+    /// Plain processes in their own session.
+    Light,
+}
+
+/// One Node object that this machine plays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeDescription {
+    /// Name of the Node.
+    pub name: String,
+    /// Its labels, besides those that the node sets itself.
+    pub labels: BTreeMap<String, String>,
+    /// GPU slots.
+    pub gpus: u32,
+    /// Processor cores, a quantity such as `8` or `500m`; `None` is what the machine has.
+    pub cpus: Option<String>,
+    /// Memory, a quantity such as `16Gi`; `None` is what the machine has.
+    pub memory: Option<String>,
+}
+
+impl NodeDescription {
+    /// A node with what the machine has and no GPU.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), labels: BTreeMap::new(), gpus: 0, cpus: None, memory: None }
+    }
+}
+
+/// How to run the node.
+#[derive(Clone)]
+pub struct Options {
+    /// Reaches the API.
+    pub client: kube::Client,
+    /// The Node objects to serve.
+    pub nodes: Vec<NodeDescription>,
+    /// Folder for pods and logs; one agent at a time.
+    pub state_dir: PathBuf,
+    /// Where the kubelet-like HTTP API listens.
+    pub socket: PathBuf,
+    /// Which folder stands for which image; the first rule that matches wins.
+    pub images: Vec<ImageRule>,
+    /// Programs put first in the PATH of every pod: name and file.
+    pub tools: Vec<(String, PathBuf)>,
+    /// How far pods are kept apart.
+    pub isolation: Isolation,
+    /// Command of the spawner; it must call [`crate::spawner_main`] before any thread exists.
+    pub spawner: Vec<OsString>,
+}
+
+impl Options {
+    /// The defaults: images of the machine itself, no tools, as much isolation as the machine allows.
+    pub fn new(client: kube::Client, state_dir: impl Into<PathBuf>, spawner: Vec<OsString>) -> Self {
+        let state_dir = state_dir.into();
+        Self {
+            client,
+            nodes: Vec::new(),
+            socket: state_dir.join("node.sock"),
+            state_dir,
+            images: ImageRule::defaults(),
+            tools: Vec::new(),
+            isolation: Isolation::Auto,
+            spawner,
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The spawner: a process with one thread that forks the init process of every pod.
+//!
+//! The agent runs many threads, and a process with threads cannot fork safely. So it starts the spawner first, as
+//! a program of its own, and sends it requests over the socket that is the spawner's standard input. When the
+//! agent dies the spawner ends; the pods stay and are adopted by the next agent.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::ExitCode;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::CloneFlags;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+
+use crate::init;
+use crate::protocol::{Capabilities, SpawnReply, SpawnRequest, receive, send};
+use crate::sys::process::{Forked, SingleThreaded};
+
+/// Namespaces of a pod's init besides the network, which comes prepared.
+pub(crate) const POD_NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWPID
+    .union(CloneFlags::CLONE_NEWNS)
+    .union(CloneFlags::CLONE_NEWUTS)
+    .union(CloneFlags::CLONE_NEWIPC);
+
+/// Runs the spawner until the agent closes the connection. Call it first thing in `main`, before any thread
+/// exists; standard input is the connection.
+pub fn spawner_main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            use std::io::Write as _;
+            let _ = writeln!(io::stderr(), "error: node spawner: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> io::Result<()> {
+    let token = SingleThreaded::prove()?;
+    let connection = io::stdin().as_fd().try_clone_to_owned()?;
+    let null = fs_err::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    // A signal for the terminal's foreground group is meant for the agent, not for the pods.
+    let _ = nix::unistd::setsid();
+    let _ = nix::sys::prctl::set_name(c"muster-spawner");
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    mask.thread_block()?;
+    let children = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    loop {
+        let mut waiting = [
+            PollFd::new(connection.as_fd(), PollFlags::POLLIN),
+            PollFd::new(children.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut waiting, PollTimeout::NONE) {
+            Err(nix::errno::Errno::EINTR) => continue,
+            other => other?,
+        };
+        let (request_waits, child_ended) = (waiting[0].any() == Some(true), waiting[1].any() == Some(true));
+        if child_ended {
+            while children.read_signal()?.is_some() {}
+            reap();
+        }
+        if request_waits {
+            let Some((request, descriptors)) = receive::<SpawnRequest>(&connection)? else { return Ok(()) };
+            match request {
+                SpawnRequest::Pod(sandbox) => {
+                    let mut descriptors = descriptors.into_iter();
+                    let (agent, network) = (descriptors.next(), descriptors.next());
+                    let flags = if sandbox.isolated { POD_NAMESPACES } else { CloneFlags::empty() };
+                    match token.fork(flags) {
+                        Ok(Forked::Parent { pid, pidfd }) => {
+                            send(&connection, &SpawnReply::Pod { pid: pid.as_raw() }, &[pidfd.as_fd()])?;
+                        }
+                        Ok(Forked::Child) => {
+                            // With a copy left here the agent would not notice that the spawner died.
+                            drop(connection);
+                            drop(children);
+                            std::process::exit(init::run(
+                                &token,
+                                *sandbox,
+                                agent.map(UnixStream::from),
+                                network,
+                            ))
+                        }
+                        Err(error) => {
+                            let message = format!("clone of the pod's init process: {error}");
+                            send(&connection, &SpawnReply::Failed { message }, &[])?;
+                        }
+                    }
+                }
+                SpawnRequest::Probe { directory } => {
+                    send(&connection, &SpawnReply::Probe(probe(&token, &directory)), &[])?;
+                }
+            }
+        }
+    }
+}
+
+fn reap() {
+    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        if status == WaitStatus::StillAlive {
+            return;
+        }
+    }
+}
+
+fn probe(token: &SingleThreaded, directory: &Path) -> Capabilities {
+    let namespaces = trial(token, POD_NAMESPACES | CloneFlags::CLONE_NEWNET, || Ok(()));
+    let overlay = match &namespaces {
+        Err(reason) => Err(reason.clone()),
+        Ok(()) => trial(token, POD_NAMESPACES, || init::filesystem::try_overlay(directory)),
+    };
+    Capabilities { namespaces, overlay }
+}
+
+/// Runs `attempt` in a throw-away child with the given namespaces.
+fn trial(
+    token: &SingleThreaded,
+    flags: CloneFlags,
+    attempt: impl FnOnce() -> Result<(), String>,
+) -> Result<(), String> {
+    let (mut reader, mut writer) = io::pipe().map_err(|error| error.to_string())?;
+    match token.fork(flags).map_err(|error| format!("clone with new namespaces: {error}"))? {
+        Forked::Parent { pid, .. } => {
+            drop(writer);
+            let mut message = String::new();
+            let _ = io::Read::read_to_string(&mut reader, &mut message);
+            let _ = waitpid(pid, None);
+            if message == "ok" { Ok(()) } else { Err(message) }
+        }
+        Forked::Child => {
+            let answer = attempt().map_or_else(|message| message, |()| "ok".to_owned());
+            let _ = io::Write::write_all(&mut writer, answer.as_bytes());
+            std::process::exit(0)
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! An API server and a node in this process, and a check that nothing of them stays.
+
+use std::path::Path;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, PostParams};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use muster_node::{Handle, Isolation, NodeDescription, Options};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// No wait of a test is longer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Cluster {
+    pub(crate) client: kube::Client,
+    pub(crate) folder: tempfile::TempDir,
+    shutdown: CancellationToken,
+    server: JoinHandle<()>,
+    node: Option<(Handle, CancellationToken, JoinHandle<()>)>,
+    isolation: Isolation,
+}
+
+/// Tests of namespaces need root; says so when they are skipped.
+pub(crate) fn is_root(test: &str) -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: {test} needs root for namespaces");
+    }
+    root
+}
+
+impl Cluster {
+    pub(crate) async fn start(isolation: Isolation) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let options = muster_apiserver::Options {
+            in_memory: true,
+            node_socket: Some(folder.path().join("node/node.sock")),
+            ..muster_apiserver::Options::new(folder.path().join("api"))
+        };
+        let service = options.build().await.unwrap();
+        let client = service.handle().client();
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        let server = tokio::spawn(async move { service.run(stop).await.unwrap() });
+        let mut cluster = Self { client, folder, shutdown, server, node: None, isolation };
+        cluster.start_node().await;
+        cluster
+    }
+
+    pub(crate) fn state_dir(&self) -> std::path::PathBuf {
+        self.folder.path().join("node")
+    }
+
+    pub(crate) async fn start_node(&mut self) {
+        let spawner = vec![env!("CARGO_BIN_EXE_muster-node-spawner").into()];
+        let mut options = Options::new(self.client.clone(), self.state_dir(), spawner);
+        options.isolation = self.isolation;
+        options.tools = vec![("muster-true".to_owned(), Path::new("/bin/true").to_owned())];
+        options.nodes = (0..2)
+            .map(|index| NodeDescription { gpus: 4, ..NodeDescription::new(format!("node-{index}")) })
+            .collect();
+        let service = options.build().await.unwrap();
+        let handle = service.handle();
+        let stop = CancellationToken::new();
+        let task = tokio::spawn({
+            let stop = stop.clone();
+            async move { service.run(stop).await.unwrap() }
+        });
+        tokio::time::timeout(PATIENCE, handle.ready()).await.unwrap();
+        self.node = Some((handle, stop, task));
+    }
+
+    /// Stops the agent; pods run on.
+    pub(crate) async fn stop_node(&mut self) {
+        let (_, stop, task) = self.node.take().unwrap();
+        stop.cancel();
+        task.await.unwrap();
+    }
+
+    /// Takes all down and checks that no process, mount or interface is left.
+    pub(crate) async fn stop(mut self) {
+        self.stop_node().await;
+        let state = self.state_dir();
+        muster_node::tear_down(&state).await.unwrap();
+        let state = state.canonicalize().unwrap();
+        let left: Vec<_> =
+            fs_err::read_dir(&state).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        assert!(left.is_empty(), "files left: {left:?}");
+        let mounts = fs_err::read_to_string("/proc/mounts").unwrap();
+        assert!(!mounts.contains(state.to_str().unwrap()), "mounts left");
+        self.shutdown.cancel();
+        self.server.await.unwrap();
+    }
+
+    pub(crate) fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), "default")
+    }
+
+    /// Creates a pod on node-0; `spec` is merged into one with a shell container `main`.
+    pub(crate) async fn create(&self, name: &str, script: &str, spec: Value) -> Pod {
+        let mut pod = json!({
+            "metadata": {"name": name},
+            "spec": {
+                "nodeName": "node-0", "restartPolicy": "Never", "terminationGracePeriodSeconds": 5,
+                "containers": [{"name": "main", "image": "busybox", "command": ["/bin/sh", "-c", script]}],
+            },
+        });
+        merge(&mut pod["spec"], spec);
+        self.pods().create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap()
+    }
+
+    /// Waits until the pod fulfils `condition`; `None` is a pod that is gone.
+    pub(crate) async fn wait(
+        &self,
+        name: &str,
+        what: &str,
+        condition: impl Fn(Option<&Pod>) -> bool,
+    ) -> Option<Pod> {
+        let mut last = None;
+        let found = tokio::time::timeout(PATIENCE, async {
+            let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+            let mut events = watcher(self.pods(), config).default_backoff().boxed();
+            loop {
+                match events.next().await.unwrap() {
+                    Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) => last = Some(pod),
+                    Ok(watcher::Event::Delete(_)) => last = None,
+                    Ok(watcher::Event::InitDone) => {}
+                    _ => continue,
+                }
+                if condition(last.as_ref()) {
+                    return last.clone();
+                }
+            }
+        })
+        .await;
+        found.unwrap_or_else(|_| panic!("pod {name} never became {what}: {:#?}", last.map(|pod| pod.status)))
+    }
+
+    pub(crate) async fn wait_phase(&self, name: &str, phase: &str) -> Pod {
+        let reached = |pod: Option<&Pod>| {
+            pod.and_then(|pod| pod.status.as_ref()).and_then(|status| status.phase.as_deref()) == Some(phase)
+        };
+        self.wait(name, phase, reached).await.unwrap()
+    }
+
+    pub(crate) async fn wait_gone(&self, name: &str) {
+        self.wait(name, "gone", |pod| pod.is_none()).await;
+    }
+
+    /// Asks the node itself for a log.
+    pub(crate) async fn log(&self, name: &str, query: &str) -> String {
+        use http_body_util::BodyExt as _;
+        let stream = tokio::net::UnixStream::connect(self.state_dir().join("node.sock")).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let request = http::Request::get(format!("/containerLogs/default/{name}/main?{query}"))
+            .header("host", "node")
+            .body(http_body_util::Empty::<bytes::Bytes>::new())
+            .unwrap();
+        let body = sender.send_request(request).await.unwrap().into_body();
+        let bytes = tokio::time::timeout(PATIENCE, body.collect()).await.unwrap().unwrap().to_bytes();
+        connection.abort();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+}
+
+pub(crate) fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (Value::Array(into), Value::Array(from)) if into.len() == from.len() => {
+            into.iter_mut().zip(from).for_each(|(into, from)| merge(into, from));
+        }
+        (into, from) => *into = from,
+    }
+}
+
+/// How the first container ended.
+pub(crate) fn terminated(pod: &Pod) -> k8s_openapi::api::core::v1::ContainerStateTerminated {
+    let status = pod.status.as_ref().unwrap();
+    status.container_statuses.as_ref().unwrap()[0].state.as_ref().unwrap().terminated.clone().unwrap()
+}

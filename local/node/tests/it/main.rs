@@ -1,0 +1,4 @@
+//! The node against the embedded API server, with real processes.
+
+mod cluster;
+mod lifecycle;
