@@ -1,27 +1,37 @@
 //! A server of a test, gone with it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use muster_apiserver::{Handle, Options, Service};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 /// Longest that anything in a test may take.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A running server.
-pub struct Server {
-    pub handle: Handle,
+pub(crate) struct Server {
+    pub(crate) handle: Handle,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
-    pub folder: Option<TempDir>,
+    pub(crate) folder: Option<TempDir>,
 }
 
 impl Server {
     /// Starts a server in a fresh folder, in memory.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().expect("folder");
         let mut options = Options::new(folder.path());
         options.in_memory = true;
@@ -29,7 +39,7 @@ impl Server {
     }
 
     /// Starts a server with options of the test's own.
-    pub async fn with(options: Options) -> Self {
+    pub(crate) async fn with(options: Options) -> Self {
         Self::run(options.build().await.expect("server"))
     }
 
@@ -42,15 +52,54 @@ impl Server {
     }
 
     /// A client over TLS with the kubeconfig's token.
-    pub async fn remote(&self) -> kube::Client {
+    pub(crate) async fn remote(&self) -> kube::Client {
         let kubeconfig = Kubeconfig::from_yaml(self.handle.kubeconfig()).expect("kubeconfig");
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
         kube::Client::try_from(config.expect("config")).expect("client")
     }
 
     /// Ends the server and waits for it.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         tokio::time::timeout(DEADLINE, self.task).await.expect("ended in time").expect("ended well");
+    }
+}
+
+/// A client that neither retries nor interprets: one TLS connection for each request.
+pub(crate) struct Raw {
+    connector: TlsConnector,
+    address: std::net::SocketAddr,
+    pub(crate) token: String,
+}
+
+impl Raw {
+    pub(crate) fn new(server: &Server) -> Self {
+        let folder = server.handle.kubeconfig_path().parent().expect("folder").join("pki");
+        let certificate = CertificateDer::from_pem_file(folder.join("ca.crt")).expect("certificate");
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificate).expect("root");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let token = std::fs::read_to_string(folder.join("admin.token")).expect("token");
+        Self { connector: TlsConnector::from(Arc::new(config)), address: server.handle.address(), token }
+    }
+
+    /// Sends a request and waits for the head of the answer.
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Response<Incoming> {
+        let shown = format!("{} {}", request.method(), request.uri());
+        let sent = async {
+            let stream = TcpStream::connect(self.address).await.expect("connected");
+            let name = ServerName::try_from("localhost").expect("name");
+            let stream = self.connector.connect(name, stream).await.expect("tls");
+            let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+            let (mut sender, connection) = shaken.expect("http");
+            tokio::spawn(connection);
+            sender.send_request(request).await.expect("answer")
+        };
+        tokio::time::timeout(DEADLINE, sent).await.unwrap_or_else(|_| panic!("no answer to {shown}"))
     }
 }

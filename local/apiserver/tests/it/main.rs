@@ -2,3 +2,5 @@
 
 mod clients;
 mod harness;
+mod meant_differences;
+mod recorded;
