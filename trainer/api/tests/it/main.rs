@@ -1,0 +1,3 @@
+//! The custom resource definitions, beside the training operator's own.
+
+mod crds;

@@ -1,0 +1,209 @@
+//! One look at one job.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::api::{ApiResource, DynamicObject};
+use kube::core::GroupVersionKind;
+use kube::runtime::controller::Action;
+use kube::runtime::events::Recorder;
+use kube::runtime::reflector::Store;
+use kube::{Api, Client, Resource, ResourceExt};
+use muster_trainer_api::{JobStatus, label};
+use muster_trainer_core::{Job, Observed, Options, Plan, plan, reject};
+use serde_json::Value;
+
+use crate::carry_out::Executor;
+use crate::expectations::Expectations;
+use crate::kinds::TrainingKind;
+use crate::report;
+
+/// Why a reconciliation ended early; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The API server refused a request or could not be reached.
+    #[error(transparent)]
+    Kube(#[from] kube::Error),
+    /// An object could not be read or written as JSON.
+    #[error("object is not well formed: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// A name the job needs is taken by an object of another owner.
+    #[error("the name of {kind} {name} is taken by an object of another owner")]
+    NameTaken {
+        /// Kind of the object.
+        kind: String,
+        /// Its name.
+        name: String,
+    },
+    /// The caches are no longer fed; the controller is being stopped.
+    #[error("the caches are closed")]
+    CachesClosed,
+}
+
+/// Whether the object is not there.
+pub(crate) fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+/// Whether the object has changed since it was read.
+pub(crate) fn is_refused(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409 && !status.is_already_exists())
+}
+
+/// What all reconciliations of a kind share.
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) training: TrainingKind,
+    pub(crate) resource: ApiResource,
+    pub(crate) options: Options,
+    pub(crate) jobs: Store<DynamicObject>,
+    pub(crate) pods: Store<Pod>,
+    pub(crate) services: Store<Service>,
+    pub(crate) recorder: Recorder,
+    pub(crate) expectations: Expectations,
+}
+
+/// The kind of the gang scheduler's groups.
+pub(crate) fn pod_group_resource(options: &Options) -> Option<ApiResource> {
+    let kind = options.gang_scheduler.pod_group()?;
+    let kind = GroupVersionKind::gvk(kind.group, kind.version, "PodGroup");
+    Some(ApiResource::from_gvk_with_plural(&kind, "podgroups"))
+}
+
+/// Sees, plans and carries out.
+pub(crate) async fn reconcile(cached: Arc<DynamicObject>, context: Arc<Context>) -> Result<Action, Error> {
+    context.pods.wait_until_ready().await.map_err(|_| Error::CachesClosed)?;
+    context.services.wait_until_ready().await.map_err(|_| Error::CachesClosed)?;
+    let uid = cached.uid().unwrap_or_default();
+    let namespace = cached.namespace().unwrap_or_else(|| "default".to_owned());
+    let jobs = Api::<DynamicObject>::namespaced_with(context.client.clone(), &namespace, &context.resource);
+    let object = if context.expectations.is_job_stale(&uid, cached.resource_version().as_deref()) {
+        let Some(current) = jobs.get_opt(&cached.name_any()).await? else {
+            return Ok(Action::await_change());
+        };
+        if current.uid().as_deref() != Some(&uid) {
+            return Ok(Action::await_change());
+        }
+        current
+    } else {
+        (*cached).clone()
+    };
+    let now = Timestamp::now();
+    let observed = context.observe(&object, &namespace);
+    if let Some(wait) = context.expectations.wait(&uid, |key| observed.shows(key), now) {
+        return Ok(Action::requeue(wait));
+    }
+    let plan = context.plan(&object, &observed, now).await?;
+    let requeue_after = plan.requeue_after;
+    let reference = object.object_ref(&context.resource);
+    let mut executor = Executor {
+        client: &context.client,
+        jobs,
+        kind: context.training.kind,
+        job: object,
+        options: &context.options,
+        expectations: &context.expectations,
+        events: Vec::new(),
+    };
+    let result = executor.carry_out(plan).await;
+    report::publish(&context.recorder, &reference, executor.events).await;
+    result?;
+    context.expectations.succeeded(&uid);
+    Ok(requeue_after.map_or_else(Action::await_change, Action::requeue))
+}
+
+/// When a reconciliation that failed is tried again: at once if somebody else was faster, else ever later.
+pub(crate) fn retry(job: Arc<DynamicObject>, error: &Error, context: Arc<Context>) -> Action {
+    if matches!(error, Error::Kube(error) if is_refused(error)) {
+        return Action::requeue(Duration::from_millis(20));
+    }
+    let failures = context.expectations.failed(&job.uid().unwrap_or_default());
+    let wait = Duration::from_millis(100).saturating_mul(2_u32.saturating_pow(failures - 1));
+    let wait = wait.min(Duration::from_secs(60));
+    tracing::debug!(job = job.name_any(), namespace = job.namespace(), %error, ?wait, "reconciliation failed");
+    Action::requeue(wait)
+}
+
+/// The objects of one job that the caches show.
+struct Seen {
+    pods: Vec<Pod>,
+    services: Vec<Service>,
+}
+
+impl Seen {
+    /// Whether an object, named `Kind/name`, is among them.
+    fn shows(&self, key: &str) -> bool {
+        match key.split_once('/') {
+            Some(("Pod", name)) => self.pods.iter().any(|pod| pod.name_any() == name),
+            Some(("Service", name)) => self.services.iter().any(|service| service.name_any() == name),
+            _ => true,
+        }
+    }
+}
+
+impl Context {
+    fn observe(&self, job: &DynamicObject, namespace: &str) -> Seen {
+        let name = job.name_any();
+        Seen {
+            pods: of_job(&self.pods, namespace, &name),
+            services: of_job(&self.services, namespace, &name),
+        }
+    }
+
+    async fn plan(&self, object: &DynamicObject, seen: &Seen, now: Timestamp) -> Result<Plan, Error> {
+        let job = match (self.training.read)(serde_json::to_value(object)?) {
+            Ok(job) => job,
+            Err(errors) => {
+                let status: JobStatus = object
+                    .data
+                    .get("status")
+                    .map(|status| serde_json::from_value(status.clone()))
+                    .transpose()?
+                    .unwrap_or_default();
+                return Ok(reject(self.training.kind, &status, &errors, now));
+            }
+        };
+        let pod_group = self.pod_group(&job).await?;
+        let autoscaler = self.autoscaler(&job).await?;
+        let observed = Observed {
+            pods: &seen.pods,
+            services: &seen.services,
+            pod_group: pod_group.as_ref(),
+            autoscaler: autoscaler.as_ref(),
+        };
+        Ok(plan(&job, &observed, now, &self.options))
+    }
+
+    async fn pod_group(&self, job: &Job) -> Result<Option<Value>, Error> {
+        let Some(resource) = pod_group_resource(&self.options) else { return Ok(None) };
+        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), job.namespace(), &resource);
+        let found = api.get_opt(job.name()).await?.filter(|group| is_controlled_by(group, job));
+        Ok(found.map(serde_json::to_value).transpose()?)
+    }
+
+    async fn autoscaler(&self, job: &Job) -> Result<Option<HorizontalPodAutoscaler>, Error> {
+        if job.framework.autoscaler(job).is_none() {
+            return Ok(None);
+        }
+        let api = Api::<HorizontalPodAutoscaler>::namespaced(self.client.clone(), job.namespace());
+        Ok(api.get_opt(job.name()).await?.filter(|autoscaler| is_controlled_by(autoscaler, job)))
+    }
+}
+
+fn is_controlled_by(object: &impl Resource, job: &Job) -> bool {
+    object.owner_references().iter().any(|owner| owner.controller == Some(true) && owner.uid == job.uid())
+}
+
+fn of_job<K>(store: &Store<K>, namespace: &str, name: &str) -> Vec<K>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let of_job = |object: &K| {
+        object.namespace().as_deref() == Some(namespace)
+            && object.labels().get(label::JOB_NAME).is_some_and(|job| job == name)
+    };
+    store.state_filter(of_job).iter().map(|object| (**object).clone()).collect()
+}

@@ -1,0 +1,228 @@
+//! The service that runs the reconcilers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use futures::stream::{BoxStream, SelectAll};
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::{Pod, Service as KubeService};
+use kube::api::DynamicObject;
+use kube::runtime::controller::{self, Config};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{WatchStreamExt, applier, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use muster_machinery::CancellationToken;
+use muster_trainer_api::label;
+use muster_trainer_core::{GangScheduler, InitContainer, RestartBackoff};
+
+use crate::expectations::Expectations;
+use crate::kinds::{KINDS, TrainingKind};
+use crate::reconcile::{Context, reconcile, retry};
+
+/// How the training controllers run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The one namespace to look at; all of them when absent.
+    pub namespace: Option<String>,
+    /// Who places the pods of a job: `muster`, `volcano`, the name of a scheduler with the coscheduling plugin,
+    /// or nothing.
+    pub gang_scheduler_name: String,
+    /// Image of the container that holds a worker back until its master can be found.
+    pub init_container_image: String,
+    /// How long that container looks before it fails.
+    pub init_container_timeout: Duration,
+    /// How many jobs of a kind are reconciled at the same time.
+    pub threads: u16,
+    /// How long restarts in quick succession wait.
+    pub restart_backoff: RestartBackoff,
+    /// How long after its grace period a pod of a retired generation may linger before it is deleted by force.
+    pub force_delete_after: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let rules = muster_trainer_core::Options::default();
+        Self {
+            namespace: None,
+            gang_scheduler_name: String::new(),
+            init_container_image: rules.init_container.image,
+            init_container_timeout: rules.init_container.timeout,
+            threads: 8,
+            restart_backoff: rules.restart_backoff,
+            force_delete_after: rules.force_delete_after,
+        }
+    }
+}
+
+impl Options {
+    /// The service with these options, not yet running.
+    pub fn build(self, client: Client) -> Service {
+        Service { options: self, client }
+    }
+
+    fn rules(&self) -> muster_trainer_core::Options {
+        muster_trainer_core::Options {
+            gang_scheduler: GangScheduler::from(self.gang_scheduler_name.as_str()),
+            init_container: InitContainer {
+                image: self.init_container_image.clone(),
+                timeout: self.init_container_timeout,
+            },
+            restart_backoff: self.restart_backoff,
+            force_delete_after: self.force_delete_after,
+        }
+    }
+}
+
+/// The training controllers.
+pub struct Service {
+    options: Options,
+    client: Client,
+}
+
+impl Service {
+    /// Reconciles until the shutdown is requested. Requests under way are dropped; the next run goes on from
+    /// what it then sees.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let kinds = KINDS.iter().map(|training| run_kind(*training, &self.options, &self.client));
+        let running = std::pin::pin!(join_all(kinds));
+        shutdown.run_until_cancelled(running).await;
+    }
+}
+
+type Trigger = Result<ObjectRef<DynamicObject>, watcher::Error>;
+
+async fn run_kind(training: TrainingKind, options: &Options, client: &Client) {
+    let resource = training.resource();
+    let jobs_api: Api<DynamicObject> = match &options.namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    let owned = watcher::Config::default().labels(&format!(
+        "{}={}",
+        label::OPERATOR_NAME,
+        training.kind.operator_name
+    ));
+    let job_writer = reflector::store::Writer::new(resource.clone());
+    let jobs = job_writer.as_reader();
+    let (pods, pod_triggers) = children::<Pod>(options, client, owned.clone(), training);
+    let (services, service_triggers) = children::<KubeService>(options, client, owned, training);
+    let of_resource = resource.clone();
+    let job_triggers = watcher(jobs_api, watcher::Config::default())
+        .default_backoff()
+        .reflect(job_writer)
+        .touched_objects()
+        .map(move |job| job.map(|job| ObjectRef::from_obj_with(&job, of_resource.clone())));
+    let triggers: SelectAll<BoxStream<'static, Trigger>> =
+        futures::stream::select_all([job_triggers.boxed(), pod_triggers, service_triggers]);
+    let reporter = Reporter { controller: training.kind.operator_name.to_owned(), instance: None };
+    let context = Arc::new(Context {
+        client: client.clone(),
+        training,
+        resource,
+        options: options.rules(),
+        jobs: jobs.clone(),
+        pods,
+        services,
+        recorder: Recorder::new(client.clone(), reporter),
+        expectations: Expectations::default(),
+    });
+    let config = Config::default().concurrency(options.threads);
+    let outcomes = applier(
+        |job, context| Box::pin(reconcile(job, context)),
+        |job, error, context| retry(job, error, context),
+        context.clone(),
+        jobs,
+        triggers,
+        config,
+    );
+    outcomes
+        .for_each(|outcome| {
+            report(training, &context, outcome);
+            futures::future::ready(())
+        })
+        .await;
+}
+
+/// A cache of the children of a kind's jobs, and what their changes trigger.
+fn children<K>(
+    options: &Options,
+    client: &Client,
+    config: watcher::Config,
+    training: TrainingKind,
+) -> (Store<K>, BoxStream<'static, Trigger>)
+where
+    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+{
+    let api: Api<K> = match &options.namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let (store, writer) = reflector::store();
+    let children = watcher(api, config).default_backoff().reflect(writer).touched_objects();
+    (store, owners(children, training).boxed())
+}
+
+fn owners<K: Resource<DynamicType = ()>>(
+    children: impl Stream<Item = Result<K, watcher::Error>> + Send + 'static,
+    training: TrainingKind,
+) -> impl Stream<Item = Trigger> + Send + 'static {
+    children.filter_map(move |child| {
+        let trigger = match child {
+            Err(error) => Some(Err(error)),
+            Ok(child) => owner(&child, training).map(Ok),
+        };
+        futures::future::ready(trigger)
+    })
+}
+
+fn owner<K: Resource<DynamicType = ()>>(
+    child: &K,
+    training: TrainingKind,
+) -> Option<ObjectRef<DynamicObject>> {
+    let owners = child.owner_references();
+    let owner =
+        owners.iter().find(|owner| owner.controller == Some(true) && owner.kind == training.kind.name)?;
+    let job = ObjectRef::new_with(&owner.name, training.resource());
+    Some(match child.namespace() {
+        Some(namespace) => job.within(&namespace),
+        None => job,
+    })
+}
+
+type Outcome = Result<
+    (ObjectRef<DynamicObject>, controller::Action),
+    controller::Error<crate::reconcile::Error, watcher::Error>,
+>;
+
+fn report(training: TrainingKind, context: &Context, outcome: Outcome) {
+    match outcome {
+        Ok(_) => {}
+        Err(controller::Error::ObjectNotFound(job)) => {
+            // The job is gone; so is what was remembered of it.
+            let left: std::collections::BTreeSet<_> =
+                context.jobs.state().iter().filter_map(|job| job.uid()).collect();
+            context.expectations.retain(|uid| left.contains(uid));
+            tracing::debug!(%job, "job is gone");
+        }
+        Err(controller::Error::ReconcilerFailed(error, job)) => {
+            tracing::info!(%job, error = %error, "reconciliation failed, it will be tried again");
+        }
+        Err(controller::Error::QueueError(error)) => {
+            tracing::warn!(
+                kind = training.kind.name, %error,
+                "watch failed, it will be tried again; is the custom resource definition installed (`muster crds`)?"
+            );
+        }
+        Err(error @ controller::Error::RunnerError(_)) => {
+            tracing::warn!(kind = training.kind.name, %error, "reconciler queue failed");
+        }
+    }
+}
