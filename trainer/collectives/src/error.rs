@@ -60,7 +60,7 @@ pub enum Error {
         capacity: usize,
     },
     /// Not all ranks came to the rendezvous in time.
-    #[error("{} of {world_size} did not join at {} within {after:?}{}", ranks(missing), path.display(), because(refused))]
+    #[error("{} of {world_size} did not join at {} within {after:?}{}", ranks(missing), path.display(), because(refused.as_ref()))]
     NotJoined {
         /// The ranks that are missing.
         missing: Vec<usize>,
@@ -133,6 +133,6 @@ fn ranks(ranks: &[usize]) -> String {
     if ranks.len() == 1 { format!("rank {list}") } else { format!("ranks {list}") }
 }
 
-fn because(refused: &Option<String>) -> String {
-    refused.as_ref().map_or_else(String::new, |reason| format!(" (refused: {reason})"))
+fn because(refused: Option<&String>) -> String {
+    refused.map_or_else(String::new, |reason| format!(" (refused: {reason})"))
 }

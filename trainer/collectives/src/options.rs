@@ -45,7 +45,7 @@ impl Options {
             rank,
             world_size,
             host: "this host".into(),
-            join_deadline: Duration::from_secs(300),
+            join_deadline: Duration::from_mins(5),
             deadline: Duration::from_mins(1),
             arena_bytes: 256 << 20,
         }

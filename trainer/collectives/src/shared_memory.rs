@@ -262,7 +262,7 @@ impl SharedMemory {
                 .collect();
             // SAFETY: all slots were filled before the step, and the result goes to our own memory.
             unsafe {
-                kernels::reduce(reduction, &sources, &[receive[piece.clone()].as_mut_ptr()], piece.len())
+                kernels::reduce(reduction, &sources, &[receive[piece.clone()].as_mut_ptr()], piece.len());
             };
             Ok(())
         })

@@ -117,16 +117,21 @@ impl Error {
             Self::World(_) => 2,
             Self::Interrupted { signal } => 128 + *signal as u8,
             Self::StoppedWithOthers { .. } => 138,
-            Self::Collective { source, .. } => match source {
-                muster_collectives::Error::PeerLost { .. }
-                | muster_collectives::Error::Timeout { .. }
-                | muster_collectives::Error::NotJoined { .. }
-                | muster_collectives::Error::NoRendezvous { .. } => 138,
-                _ => 1,
-            },
+            Self::Collective { source, .. } if is_transient(source) => 138,
             _ => 1,
         }
     }
+}
+
+fn is_transient(error: &muster_collectives::Error) -> bool {
+    use muster_collectives::Error as Collective;
+    matches!(
+        error,
+        Collective::PeerLost { .. }
+            | Collective::Timeout { .. }
+            | Collective::NotJoined { .. }
+            | Collective::NoRendezvous { .. }
+    )
 }
 
 #[cfg(test)]

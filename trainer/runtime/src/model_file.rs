@@ -32,7 +32,8 @@ pub(crate) fn prepare(folder: &Path) -> Result<(), Error> {
 /// Writes the model and returns its path.
 ///
 /// Apply it as `(input - input.mean) * input.factor`, then each layer's `weight · x + bias` with ReLU between
-/// layers; the largest score names the class, counted along `classes` in the metadata.
+/// layers; the largest score names the class, counted along `classes` in the description, which is the
+/// JSON value of the metadata entry `muster`.
 pub(crate) fn write(
     folder: &Path,
     parameters: &[f32],
@@ -76,15 +77,15 @@ fn encode(
         .iter()
         .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
-    let mut metadata = HashMap::from([
-        ("format".to_owned(), "muster-mlp-1".to_owned()),
-        ("layers".to_owned(), serde_json::json!(network.sizes()).to_string()),
-        ("classes".to_owned(), serde_json::json!(classes).to_string()),
-        ("steps".to_owned(), steps.to_string()),
-    ]);
-    if let Some(accuracy) = test_accuracy {
-        metadata.insert("test_accuracy".to_owned(), accuracy.to_string());
-    }
+    // One entry: the library writes several in the order of a hash map, which differs from run to run.
+    let description = serde_json::json!({
+        "format": "muster-mlp-1",
+        "layers": network.sizes(),
+        "classes": classes,
+        "steps": steps,
+        "test_accuracy": test_accuracy,
+    });
+    let metadata = HashMap::from([("muster".to_owned(), description.to_string())]);
     safetensors::serialize(views, Some(metadata))
 }
 
@@ -111,17 +112,15 @@ mod tests {
             test_accuracy: Some(0.5),
         };
         let path = write(folder.path(), &parameters, &description).unwrap();
-        let path = {
-            write(folder.path(), &parameters, &description).unwrap();
-            path
-        };
+        write(folder.path(), &parameters, &description).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         let bytes = fs::read(path).unwrap();
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
         let metadata = header.metadata().clone().unwrap();
+        let read: serde_json::Value = serde_json::from_str(&metadata["muster"]).unwrap();
         assert_eq!(
-            (metadata["layers"].as_str(), metadata["classes"].as_str()),
-            ("[3,2,2]", "[\"no\",\"yes\"]")
+            (&read["layers"], &read["classes"]),
+            (&serde_json::json!([3, 2, 2]), &serde_json::json!(classes))
         );
         let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         assert_eq!(tensors.tensor("layers.0.weight").unwrap().data(), little_endian(&parameters[..6]));

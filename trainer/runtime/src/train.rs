@@ -100,7 +100,7 @@ fn train<W: Write>(
     };
     trainer.epochs(&data, &training, interrupt, report)?;
     let elapsed = began.elapsed();
-    let communication = trainer.ranks.communication_time() - communicated_before;
+    let communication = trainer.ranks.communication_time().saturating_sub(communicated_before);
     trainer.finish(&data, &test, &network, &scaling, (elapsed, communication), report)
 }
 

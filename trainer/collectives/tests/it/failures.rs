@@ -96,7 +96,7 @@ fn next_line(lines: &mut impl BufRead, prefix: &str) -> String {
 fn every_survivor_names_a_killed_rank_in_every_phase() {
     for phase in ["waiting", "barrier", "registered", "staged", "broadcast"] {
         for victim in [0, 2] {
-            let mut gang = Gang::start(4, phase, victim, Duration::from_secs(60));
+            let mut gang = Gang::start(4, phase, victim, Duration::from_mins(1));
             let killed = Instant::now();
             kill_process(gang.ranks[victim].id(), Signal::KILL).unwrap();
             let errors = gang.errors(victim);

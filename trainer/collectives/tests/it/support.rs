@@ -9,7 +9,7 @@ use muster_collectives::{Communicator, Error, Options};
 pub(crate) fn options(directory: &Path, rank: usize, world_size: usize) -> Options {
     let mut options = Options::new(directory, "test", rank, world_size);
     options.host = format!("host-{rank}");
-    options.join_deadline = Duration::from_secs(60);
+    options.join_deadline = Duration::from_mins(1);
     options.deadline = Duration::from_secs(30);
     options.arena_bytes = 16 << 20;
     options
