@@ -40,7 +40,7 @@ fn belongs(pod: &Value, kind: &str, name: &str) -> bool {
     let owned = metadata["ownerReferences"].as_array().is_some_and(|owners| owners.iter().any(|owner| owner["name"] == name));
     owned
         || metadata["annotations"][annotations::GANG] == name
-        || metadata["labels"][muster_trainer_api::labels::JOB_NAME] == name
+        || metadata["labels"][muster_trainer_api::label::JOB_NAME] == name
 }
 
 /// A job without pods: its last condition says why.

@@ -63,7 +63,7 @@ async fn pod_names(pods: &Api<Pod>, target: &str) -> Result<Vec<String>, Error> 
             Ok(vec![target.rsplit('/').next().unwrap_or(target).to_owned()])
         }
         Some((_, job)) => {
-            let selector = format!("{}={job}", muster_trainer_api::labels::JOB_NAME);
+            let selector = format!("{}={job}", muster_trainer_api::label::JOB_NAME);
             let mut found = pods.list(&ListParams::default().labels(&selector)).await?.items;
             if found.is_empty() {
                 found = pods.list(&ListParams::default().labels(&format!("job-name={job}"))).await?.items;

@@ -1,0 +1,235 @@
+//! What is known of a job that is being followed.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{ContainerState, Pod};
+use muster_scheduler_api::annotations;
+use serde_json::Value;
+
+use super::metrics;
+
+/// A pod of the job.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct PodView {
+    /// One word: Pending, Running, Succeeded, or what holds it up.
+    pub(crate) state: String,
+    /// Node, once placed.
+    pub(crate) node: Option<String>,
+    /// GPU slots, such as `0,1`.
+    pub(crate) gpus: Option<String>,
+    /// Uid and restarts of the first container: a new pair is a new log.
+    pub(crate) incarnation: (String, i32),
+    /// Whether the first container has started or ended.
+    pub(crate) has_log: bool,
+    /// Exit code and reason, once it failed.
+    pub(crate) failure: Option<String>,
+    /// What the scheduler or the node says it waits for.
+    pub(crate) message: Option<String>,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Condition Succeeded.
+    Succeeded,
+    /// Condition Failed, with its message.
+    Failed(String),
+    /// The job was deleted by someone.
+    Deleted,
+}
+
+/// The job.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct JobState {
+    /// Its pods by name.
+    pub(crate) pods: BTreeMap<String, PodView>,
+    /// Type and message of its latest condition.
+    pub(crate) condition: Option<(String, String)>,
+    /// Steps done and in all.
+    pub(crate) steps: Option<(u64, u64)>,
+    /// Latest loss.
+    pub(crate) loss: Option<String>,
+    /// The result line's pairs.
+    pub(crate) result: BTreeMap<String, String>,
+    /// How it ended.
+    pub(crate) end: Option<End>,
+    /// Last lines of each pod's log.
+    pub(crate) tails: BTreeMap<String, Vec<String>>,
+}
+
+/// Lines kept of each log, to show when the pod fails.
+const TAIL: usize = 8;
+
+/// Something worth a line when the view is plain.
+pub(crate) type News = Vec<String>;
+
+impl JobState {
+    /// The pod whose log carries the metrics: the master, else worker 0.
+    pub(crate) fn reporter(&self) -> Option<&str> {
+        let named = |suffix: &str| self.pods.keys().find(|name| name.ends_with(suffix));
+        named("-master-0").or_else(|| named("-worker-0")).map(String::as_str)
+    }
+
+    /// The job changed.
+    pub(crate) fn job_seen(&mut self, job: &Value) -> News {
+        let Some(last) = job["status"]["conditions"].as_array().and_then(|list| list.last()) else { return News::new() };
+        let text = |field: &str| last[field].as_str().unwrap_or_default().to_owned();
+        let seen = (text("type"), text("message"));
+        let holds = |wanted: &str| {
+            let conditions = job["status"]["conditions"].as_array().into_iter().flatten();
+            conditions.into_iter().find(|condition| condition["type"] == wanted && condition["status"] == "True").cloned()
+        };
+        if holds("Succeeded").is_some() {
+            self.end = Some(End::Succeeded);
+        } else if let Some(failed) = holds("Failed") {
+            self.end = Some(End::Failed(failed["message"].as_str().unwrap_or("no reason was given").to_owned()));
+        }
+        if self.condition.as_ref().is_some_and(|known| known.0 == seen.0) {
+            self.condition = Some(seen);
+            return News::new();
+        }
+        let news = match seen.0.as_str() {
+            "Restarting" | "Suspended" => vec![format!("job {}: {}", seen.0, seen.1)],
+            _ => News::new(),
+        };
+        self.condition = Some(seen);
+        news
+    }
+
+    /// A pod appeared or changed.
+    pub(crate) fn pod_seen(&mut self, pod: &Pod) -> News {
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        let view = view(pod);
+        let before = self.pods.insert(name.clone(), view.clone());
+        let same_state = before.as_ref().is_some_and(|before| before.state == view.state);
+        let same_message = before.is_some_and(|before| before.message == view.message);
+        if same_state && (same_message || view.message.is_none()) {
+            return News::new();
+        }
+        let place = match (&view.node, &view.gpus) {
+            (Some(node), Some(gpus)) => format!(" on {node} (GPU {gpus})"),
+            (Some(node), None) => format!(" on {node}"),
+            _ => String::new(),
+        };
+        let why = view.message.as_deref().or(view.failure.as_deref()).map(|why| format!(": {why}")).unwrap_or_default();
+        vec![format!("{name} {}{place}{why}", view.state)]
+    }
+
+    /// A pod is gone.
+    pub(crate) fn pod_gone(&mut self, name: &str) {
+        self.pods.remove(name);
+    }
+
+    /// A pod printed a line.
+    pub(crate) fn line_seen(&mut self, pod: &str, line: &str) -> News {
+        let tail = self.tails.entry(pod.to_owned()).or_default();
+        if tail.len() == TAIL {
+            tail.remove(0);
+        }
+        tail.push(line.to_owned());
+        if self.reporter() != Some(pod) {
+            return News::new();
+        }
+        let pairs = metrics::parse(line);
+        if metrics::is_result(line) {
+            self.result = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            return News::new();
+        }
+        let number = |name: &str| pairs.get(name).and_then(|value| value.parse::<u64>().ok());
+        let Some(step) = number("step") else { return News::new() };
+        let total = number("steps_total").or(self.steps.map(|(_, total)| total)).unwrap_or(0);
+        self.steps = Some((step, total));
+        if let Some(loss) = pairs.get("loss") {
+            self.loss = Some((*loss).to_owned());
+        }
+        let of = if total > 0 { format!("/{total}") } else { String::new() };
+        let loss = self.loss.as_ref().map(|loss| format!(" loss {loss}")).unwrap_or_default();
+        vec![format!("step {step}{of}{loss}")]
+    }
+}
+
+fn view(pod: &Pod) -> PodView {
+    let status = pod.status.clone().unwrap_or_default();
+    let containers = status.container_statuses.unwrap_or_default();
+    let first = containers.first();
+    let all = status.init_container_statuses.iter().flatten().chain(&containers);
+    let held = all.filter_map(|container| container.state.as_ref()?.waiting.as_ref()).find(|waiting| {
+        !matches!(waiting.reason.as_deref(), None | Some("ContainerCreating" | "PodInitializing"))
+    });
+    let phase = status.phase.unwrap_or_else(|| "Pending".to_owned());
+    let unscheduled = status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    let state = match (held.and_then(|waiting| waiting.reason.clone()), pod.metadata.deletion_timestamp.is_some()) {
+        (_, true) => "Terminating".to_owned(),
+        (Some(reason), _) => reason,
+        (None, _) => phase,
+    };
+    let note = |name: &str| pod.metadata.annotations.as_ref().and_then(|notes| notes.get(name)).cloned();
+    PodView {
+        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        gpus: note(annotations::GPU_INDICES),
+        incarnation: (pod.metadata.uid.clone().unwrap_or_default(), first.map_or(0, |container| container.restart_count)),
+        has_log: first.and_then(|container| container.state.as_ref()).is_some_and(|state| state.running.is_some() || state.terminated.is_some()),
+        failure: first.and_then(|container| container.state.as_ref()).and_then(failure),
+        message: held.and_then(|waiting| waiting.message.clone()).or_else(|| unscheduled.and_then(|condition| condition.message.clone())),
+        state,
+    }
+}
+
+fn failure(state: &ContainerState) -> Option<String> {
+    let ended = state.terminated.as_ref().filter(|ended| ended.exit_code != 0)?;
+    let reason = ended.reason.as_deref().unwrap_or("Error");
+    Some(match &ended.message {
+        Some(message) if !message.is_empty() => format!("exit code {} ({reason}): {}", ended.exit_code, message.trim()),
+        _ => format!("exit code {} ({reason})", ended.exit_code),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(name: &str, status: Value) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": name, "uid": "u", "annotations": {"muster.dev/gpu-indices": "2"}},
+            "spec": {"nodeName": "n0", "containers": []}, "status": status,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_change_of_state_is_news_once() {
+        let mut state = JobState::default();
+        let running = pod("d-master-0", json!({"phase": "Running"}));
+        assert_eq!(state.pod_seen(&running), ["d-master-0 Running on n0 (GPU 2)"]);
+        assert!(state.pod_seen(&running).is_empty());
+    }
+
+    #[test]
+    fn metrics_come_from_the_reporter_only() {
+        let mut state = JobState::default();
+        for name in ["d-master-0", "d-worker-0"] {
+            state.pod_seen(&pod(name, json!({"phase": "Running"})));
+        }
+        assert!(state.line_seen("d-worker-0", "step=9 loss=1").is_empty());
+        assert_eq!(state.line_seen("d-master-0", "step=10 epoch=1 loss=0.5 steps_total=40"), ["step 10/40 loss 0.5"]);
+        state.line_seen("d-master-0", "result steps=40 test_accuracy=0.98");
+        assert_eq!(state.result["test_accuracy"], "0.98");
+    }
+
+    #[test]
+    fn the_end_is_read_from_the_conditions() {
+        let mut state = JobState::default();
+        state.job_seen(&json!({"status": {"conditions": [
+            {"type": "Running", "status": "False"}, {"type": "Failed", "status": "True", "message": "it broke"}]}}));
+        assert_eq!(state.end, Some(End::Failed("it broke".into())));
+    }
+
+    #[test]
+    fn a_held_up_container_gives_the_pods_state() {
+        let mut state = JobState::default();
+        let status = json!({"phase": "Pending", "containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"waiting": {"reason": "ErrImageNeverPull", "message": "map it"}}}]});
+        assert_eq!(state.pod_seen(&pod("d-master-0", status)), ["d-master-0 ErrImageNeverPull on n0 (GPU 2): map it"]);
+    }
+}
