@@ -77,14 +77,24 @@ impl Call {
 
 impl App {
     /// Answers a request. `user` is set for callers inside the process; others prove who they are.
-    pub(crate) async fn handle(self: &Arc<Self>, parts: request::Parts, body: Bytes, user: Option<User>) -> Reply {
+    pub(crate) async fn handle(
+        self: &Arc<Self>,
+        parts: request::Parts,
+        body: Bytes,
+        user: Option<User>,
+    ) -> Reply {
         match self.dispatch(parts, body, user).await {
             Ok(reply) => reply,
             Err(refusal) => respond::error(&refusal),
         }
     }
 
-    async fn dispatch(self: &Arc<Self>, parts: request::Parts, body: Bytes, user: Option<User>) -> ApiResult<Reply> {
+    async fn dispatch(
+        self: &Arc<Self>,
+        parts: request::Parts,
+        body: Bytes,
+        user: Option<User>,
+    ) -> ApiResult<Reply> {
         let user = match user {
             Some(user) => user,
             None => auth::authenticate(self, &parts.headers)?,
@@ -102,8 +112,17 @@ impl App {
         let verb = verb(&parts.method, &path, &query);
         let accepted = negotiate::accepted(&parts.headers)?;
         let headers = parts.headers;
-        let mut call =
-            Call { app: self.clone(), user, resource, path, query, headers, body, accepted, warnings: Vec::new() };
+        let mut call = Call {
+            app: self.clone(),
+            user,
+            resource,
+            path,
+            query,
+            headers,
+            body,
+            accepted,
+            warnings: Vec::new(),
+        };
         crate::rbac::authorize(&call, verb)?;
         let mut reply = route_call(&mut call, &parts.method, verb).await?;
         for warning in &call.warnings {

@@ -16,7 +16,8 @@ const OBJECT_TYPES: &str = "application/json, application/yaml, application/vnd.
 
 /// The media type of the body, without parameters; JSON when absent.
 pub(crate) fn media_type(headers: &HeaderMap) -> &str {
-    let raw = headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let raw =
+        headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media = raw.split(';').next().unwrap_or_default().trim();
     if media.is_empty() { "application/json" } else { media }
 }
@@ -24,7 +25,9 @@ pub(crate) fn media_type(headers: &HeaderMap) -> &str {
 /// Decodes the object in a request; `kind` and `api_version` are what the path takes.
 pub(crate) fn object(call: &Call, kind: &str, api_version: &str) -> ApiResult<Decoded> {
     match media_type(&call.headers) {
-        "application/json" => decode::decode_json(&call.body).map_err(|error| refusal(kind, &error, &call.body)),
+        "application/json" => {
+            decode::decode_json(&call.body).map_err(|error| refusal(kind, &error, &call.body))
+        }
         "application/yaml" => yaml(&call.body, kind),
         "application/vnd.kubernetes.protobuf" if call.resource.custom.is_none() => {
             let decoded = protobuf::decode(&call.body, Some((api_version, kind)));

@@ -53,7 +53,8 @@ pub(crate) async fn fill(app: &Arc<App>) -> ApiResult<()> {
         ensure(app, ("", "v1", "namespaces"), "", object, "kube-apiserver").await?;
         namespace::furnish(app, name).await?;
     }
-    for (name, value) in [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)] {
+    for (name, value) in [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)]
+    {
         let description = if name == "system-node-critical" {
             "Used for system critical pods that must not be moved from their current node."
         } else {
@@ -69,7 +70,8 @@ pub(crate) async fn fill(app: &Arc<App>) -> ApiResult<()> {
         let labels = json!({ "kubernetes.io/bootstrapping": "rbac-defaults" });
         let metadata = json!({ "name": name, "labels": labels });
         let api_version = "rbac.authorization.k8s.io/v1";
-        let role = json!({ "kind": "ClusterRole", "apiVersion": api_version, "metadata": metadata, "rules": rules });
+        let role =
+            json!({ "kind": "ClusterRole", "apiVersion": api_version, "metadata": metadata, "rules": rules });
         ensure(app, ("rbac.authorization.k8s.io", "v1", "clusterroles"), "", role, "kube-apiserver").await?;
         if groups.is_empty() {
             continue;
@@ -83,7 +85,14 @@ pub(crate) async fn fill(app: &Arc<App>) -> ApiResult<()> {
             "kind": "ClusterRoleBinding", "apiVersion": api_version, "metadata": metadata, "roleRef": role,
             "subjects": subjects,
         });
-        ensure(app, ("rbac.authorization.k8s.io", "v1", "clusterrolebindings"), "", binding, "kube-apiserver").await?;
+        ensure(
+            app,
+            ("rbac.authorization.k8s.io", "v1", "clusterrolebindings"),
+            "",
+            binding,
+            "kube-apiserver",
+        )
+        .await?;
     }
     Ok(())
 }
@@ -94,9 +103,31 @@ fn roles() -> [(&'static str, Value, &'static [&'static str]); 7] {
     let read = ["get", "list", "watch"];
     let write = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
     // Built-in groups whose objects the namespaced roles cover.
-    let groups = ["", "apps", "autoscaling", "batch", "networking.k8s.io", "policy", "events.k8s.io", "coordination.k8s.io", "discovery.k8s.io"];
+    let groups = [
+        "",
+        "apps",
+        "autoscaling",
+        "batch",
+        "networking.k8s.io",
+        "policy",
+        "events.k8s.io",
+        "coordination.k8s.io",
+        "discovery.k8s.io",
+    ];
     let all = || json!({ "verbs": everything, "apiGroups": everything, "resources": everything });
-    let discovery = ["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version", "/version/"];
+    let discovery = [
+        "/api",
+        "/api/*",
+        "/apis",
+        "/apis/*",
+        "/healthz",
+        "/livez",
+        "/openapi",
+        "/openapi/*",
+        "/readyz",
+        "/version",
+        "/version/",
+    ];
     let public = ["/healthz", "/livez", "/readyz", "/version", "/version/"];
     let workloads = |verbs: &[&str]| json!({ "verbs": verbs, "apiGroups": groups, "resources": ["*"] });
     let roles = json!({ "verbs": write, "apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles", "rolebindings"] });
@@ -104,23 +135,41 @@ fn roles() -> [(&'static str, Value, &'static [&'static str]); 7] {
         "verbs": ["create"], "apiGroups": ["authorization.k8s.io"],
         "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
     });
-    let identity =
-        json!({ "verbs": ["create"], "apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"] });
+    let identity = json!({ "verbs": ["create"], "apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"] });
     let plain = [
-        "configmaps", "endpoints", "events", "limitranges", "namespaces", "persistentvolumeclaims", "pods", "pods/log",
-        "pods/status", "replicationcontrollers", "resourcequotas", "serviceaccounts", "services",
+        "configmaps",
+        "endpoints",
+        "events",
+        "limitranges",
+        "namespaces",
+        "persistentvolumeclaims",
+        "pods",
+        "pods/log",
+        "pods/status",
+        "replicationcontrollers",
+        "resourcequotas",
+        "serviceaccounts",
+        "services",
     ];
     let view = json!([
         { "verbs": read, "apiGroups": [""], "resources": plain },
         { "verbs": read, "apiGroups": &groups[1..], "resources": ["*"] },
     ]);
     [
-        ("cluster-admin", json!([all(), { "verbs": everything, "nonResourceURLs": everything }]), &["system:masters"]),
+        (
+            "cluster-admin",
+            json!([all(), { "verbs": everything, "nonResourceURLs": everything }]),
+            &["system:masters"],
+        ),
         ("admin", json!([workloads(&write), roles]), &[]),
         ("edit", json!([workloads(&write)]), &[]),
         ("view", view, &[]),
         ("system:basic-user", json!([review, identity]), &["system:authenticated"]),
-        ("system:discovery", json!([{ "verbs": ["get"], "nonResourceURLs": discovery }]), &["system:authenticated"]),
+        (
+            "system:discovery",
+            json!([{ "verbs": ["get"], "nonResourceURLs": discovery }]),
+            &["system:authenticated"],
+        ),
         (
             "system:public-info-viewer",
             json!([{ "verbs": ["get"], "nonResourceURLs": public }]),

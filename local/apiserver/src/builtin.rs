@@ -142,11 +142,13 @@ impl Row {
     }
 
     fn resource(&self) -> Resource {
-        let subresources = self.subresources.iter().map(|SubRow(name, group, version, kind, verbs)| Subresource {
-            name: (*name).to_owned(),
-            kind: (!kind.is_empty()).then(|| ((*group).to_owned(), (*version).to_owned(), (*kind).to_owned())),
-            verbs: words(verbs),
-        });
+        let subresources =
+            self.subresources.iter().map(|SubRow(name, group, version, kind, verbs)| Subresource {
+                name: (*name).to_owned(),
+                kind: (!kind.is_empty())
+                    .then(|| ((*group).to_owned(), (*version).to_owned(), (*kind).to_owned())),
+                verbs: words(verbs),
+            });
         Resource {
             group: self.group.to_owned(),
             version: self.version.to_owned(),

@@ -106,7 +106,12 @@ pub(crate) async fn replace(
 }
 
 /// Does what has to follow a write, then answers it.
-pub(crate) async fn finish(call: &Call, code: u16, options: &WriteOptions, result: &Written) -> ApiResult<Reply> {
+pub(crate) async fn finish(
+    call: &Call,
+    code: u16,
+    options: &WriteOptions,
+    result: &Written,
+) -> ApiResult<Reply> {
     if !options.dry_run {
         plugins::after_write(&call.app, &call.resource, &result.object()).await?;
     }
@@ -156,7 +161,8 @@ pub(crate) fn delete_options(call: &Call) -> ApiResult<(DeleteOptions, WriteOpti
     let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let query_grace = call.query.filled("gracePeriodSeconds").and_then(|text| text.parse().ok());
     let query_policy = call.query.filled("propagationPolicy").map(str::to_owned);
-    let orphan = body["orphanDependents"].as_bool().map(|orphan| if orphan { "Orphan" } else { "Background" });
+    let orphan =
+        body["orphanDependents"].as_bool().map(|orphan| if orphan { "Orphan" } else { "Background" });
     let options = DeleteOptions {
         grace_period_seconds: body["gracePeriodSeconds"].as_i64().or(query_grace),
         propagation: text(&body["propagationPolicy"]).or(query_policy).or(orphan.map(str::to_owned)),

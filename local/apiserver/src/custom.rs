@@ -19,7 +19,7 @@ use crate::status::{About, ApiError, ApiResult, Cause};
 /// Storage key of the definitions.
 const DEFINITIONS: &str = "apiextensions.k8s.io/customresourcedefinitions";
 /// Holds a definition until its objects are gone.
-const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+pub(crate) const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 /// One served version of a custom resource.
 #[derive(Debug)]
@@ -47,17 +47,16 @@ pub(crate) fn check_definition(definition: &Value) -> Vec<Cause> {
     CustomResource::parse(definition).err().map(|errors| causes(&errors)).unwrap_or_default()
 }
 
-/// Fills in what the server fills in, and the status that follows from the spec alone.
-pub(crate) fn prepare_definition(definition: &mut Value, created: bool) {
-    structural::apply_definition_defaults(definition);
-    if created {
-        let versions = at(definition, &["spec", "versions"]).as_array().into_iter().flatten();
-        let stored: Vec<Value> =
-            versions.filter(|version| version["storage"] == true).map(|version| version["name"].clone()).collect();
-        let names = json!({ "kind": "", "plural": "" });
-        let status = json!({ "acceptedNames": names, "conditions": null, "storedVersions": stored });
-        set_at(definition, &["status"], Some(status));
-    }
+/// Gives a new definition the status that follows from its spec alone.
+pub(crate) fn prepare_definition(definition: &mut Value) {
+    let versions = at(definition, &["spec", "versions"]).as_array().into_iter().flatten();
+    let stored: Vec<Value> = versions
+        .filter(|version| version["storage"] == true)
+        .map(|version| version["name"].clone())
+        .collect();
+    let names = json!({ "kind": "", "plural": "" });
+    let status = json!({ "acceptedNames": names, "conditions": null, "storedVersions": stored });
+    set_at(definition, &["status"], Some(status));
 }
 
 /// The resources of an established definition.
@@ -134,7 +133,7 @@ pub(crate) async fn refresh(app: &Arc<App>) -> ApiResult<()> {
             "acceptedNames": if accepted.holds { structural::accepted_names(&custom) } else { at(&object, &["status", "acceptedNames"]).clone() },
             "storedVersions": stored_versions(&object, &custom),
         });
-        if !same_status(at(&object, &["status"]), &status) || !finalizers(&object).contains(&CLEANUP) {
+        if !same_status(at(&object, &["status"]), &status) {
             establish(app, &custom.name(), status).await?;
         }
     }
@@ -143,7 +142,8 @@ pub(crate) async fn refresh(app: &Arc<App>) -> ApiResult<()> {
 }
 
 fn stored_versions(object: &Value, custom: &CustomResource) -> Value {
-    let mut stored: Vec<Value> = at(object, &["status", "storedVersions"]).as_array().cloned().unwrap_or_default();
+    let mut stored: Vec<Value> =
+        at(object, &["status", "storedVersions"]).as_array().cloned().unwrap_or_default();
     if let Some(version) = custom.storage_version() {
         let name = Value::from(version.name.as_str());
         if !stored.contains(&name) {
@@ -157,9 +157,12 @@ fn stored_versions(object: &Value, custom: &CustomResource) -> Value {
 fn same_status(old: &Value, new: &Value) -> bool {
     let key = |status: &Value| -> Vec<Value> {
         let conditions = status["conditions"].as_array().into_iter().flatten();
-        let known = conditions.filter(|condition| condition["type"] == "NamesAccepted" || condition["type"] == "Established");
+        let known = conditions
+            .filter(|condition| condition["type"] == "NamesAccepted" || condition["type"] == "Established");
         let mut parts: Vec<Value> = known
-            .map(|condition| json!([condition["type"], condition["status"], condition["reason"], condition["message"]]))
+            .map(|condition| {
+                json!([condition["type"], condition["status"], condition["reason"], condition["message"]])
+            })
             .collect();
         parts.sort_by_key(ToString::to_string);
         parts.extend([status["acceptedNames"].clone(), status["storedVersions"].clone()]);
@@ -169,7 +172,8 @@ fn same_status(old: &Value, new: &Value) -> bool {
 }
 
 async fn establish(app: &Arc<App>, name: &str, status: Value) -> ApiResult<()> {
-    let Some(definitions) = app.registry.snapshot().find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+    let Some(definitions) =
+        app.registry.snapshot().find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
     else {
         return Ok(());
     };
@@ -184,18 +188,13 @@ async fn establish(app: &Arc<App>, name: &str, status: Value) -> ApiResult<()> {
         ownership: Ownership::Writer,
         warnings: &mut warnings,
     };
-    let held = |current: &Value| {
+    let change = &mut |current: &Value| {
         let mut new = current.clone();
-        let mut list: Vec<String> = finalizers(current).into_iter().map(str::to_owned).collect();
-        if !is_deleting(current) && !list.iter().any(|finalizer| finalizer == CLEANUP) {
-            list.push(CLEANUP.into());
-            meta_mut(&mut new).insert("finalizers".into(), json!(list));
-        }
         meta_mut(&mut new).remove("resourceVersion");
         set_at(&mut new, &["status"], Some(status.clone()));
         Ok(new)
     };
-    let written = scope.modify(name, Part::Subresource("status"), &mut held.clone()).await;
+    let written = scope.modify(name, Part::Subresource("status"), change).await;
     match written {
         Err(error) if error.code == 404 => Ok(()),
         other => other.map(|_| ()),
@@ -227,7 +226,10 @@ pub(crate) async fn clean_up(app: Arc<App>, definition: Value) {
 
 async fn delete_all(app: &Arc<App>, custom: &CustomResource, key: &str) -> ApiResult<()> {
     let snapshot = app.registry.snapshot();
-    let served = custom.versions.iter().find_map(|version| snapshot.find(&custom.group, &version.name, &custom.plural));
+    let served = custom
+        .versions
+        .iter()
+        .find_map(|version| snapshot.find(&custom.group, &version.name, &custom.plural));
     let Some(resource) = served else { return Err(ApiError::no_such_resource()) };
     let (user, options) = (User::system(), WriteOptions::default());
     for entry in app.store.list(&Query::new(key)).entries {
@@ -255,8 +257,11 @@ async fn release(app: &Arc<App>, name: &str) -> ApiResult<()> {
     for _ in 0..16 {
         let Some(entry) = app.store.get(&key) else { break };
         let mut object = (*entry.object()).clone();
-        let rest: Vec<String> =
-            finalizers(&object).into_iter().filter(|finalizer| *finalizer != CLEANUP).map(str::to_owned).collect();
+        let rest: Vec<String> = finalizers(&object)
+            .into_iter()
+            .filter(|finalizer| *finalizer != CLEANUP)
+            .map(str::to_owned)
+            .collect();
         set_at(&mut object, &["metadata", "finalizers"], (!rest.is_empty()).then(|| json!(rest)));
         let written = if rest.is_empty() {
             app.store.delete(key.clone(), entry.revision(), Some(object)).await

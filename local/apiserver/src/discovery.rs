@@ -8,15 +8,21 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::auth::User;
 use crate::negotiate::{self, Encoding};
-use crate::rbac;
 use crate::openapi;
+use crate::rbac;
 use crate::registry::{Resource, Snapshot};
 use crate::request::{Query, Route};
 use crate::respond::{self, Reply};
 use crate::status::{ApiError, ApiResult};
 
 /// Answers a path that names no objects.
-pub(crate) fn answer(app: &App, parts: &request::Parts, route: &Route, query: &Query, user: &User) -> ApiResult<Reply> {
+pub(crate) fn answer(
+    app: &App,
+    parts: &request::Parts,
+    route: &Route,
+    query: &Query,
+    user: &User,
+) -> ApiResult<Reply> {
     let verb = parts.method.as_str().to_lowercase();
     rbac::authorize_path(app, user, &verb, parts.uri.path())?;
     if let Route::Other(path) = route {
@@ -63,12 +69,19 @@ fn other(app: &App, path: &str, query: &Query) -> ApiResult<Reply> {
         "/healthz" | "/livez" | "/readyz" => {
             let name = path.trim_matches('/');
             if query.get("verbose").is_some() {
-                respond::text(200, format!("[+]ping ok\n[+]log ok\n[+]storage ok\n[+]shutdown ok\n{name} check passed\n"))
+                respond::text(
+                    200,
+                    format!("[+]ping ok\n[+]log ok\n[+]storage ok\n[+]shutdown ok\n{name} check passed\n"),
+                )
             } else {
                 respond::text(200, "ok")
             }
         }
-        "" => respond::value(200, Encoding::Json, &json!({ "paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"] })),
+        "" => respond::value(
+            200,
+            Encoding::Json,
+            &json!({ "paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"] }),
+        ),
         _ => respond::page_not_found(),
     })
 }

@@ -42,7 +42,8 @@ pub(crate) async fn take_from_budget(call: &Call, pod: &Value, dry_run: bool) ->
     let pod_name = meta(pod, "name").to_owned();
     let options = WriteOptions { dry_run, ..WriteOptions::default() };
     let mut warnings = Vec::new();
-    let mut scope = Scope { resource: &resource, ..scope!(call, &options, "muster-apiserver", &mut warnings) };
+    let mut scope =
+        Scope { resource: &resource, ..scope!(call, &options, "muster-apiserver", &mut warnings) };
     let change = &mut |current: &Value| charge(current, budget, &pod_name);
     scope.modify(budget, Part::Subresource("status"), change).await.map(|_| ())
 }
@@ -52,7 +53,10 @@ fn charge(budget: &Value, name: &str, pod: &str) -> ApiResult<Value> {
     let number = |field: &str| at(budget, &["status", field]).as_i64().unwrap_or(0);
     let refuse = |message: String| {
         let cause = Cause { reason: "DisruptionBudget", message, field: String::new() };
-        ApiError::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", &[cause])
+        ApiError::too_many_requests(
+            "Cannot evict pod as it would violate the pod's disruption budget.",
+            &[cause],
+        )
     };
     if number("observedGeneration") < crate::meta::generation(budget) {
         return Err(refuse(format!("The disruption budget {name} is still being processed by the server.")));

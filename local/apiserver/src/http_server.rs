@@ -38,8 +38,12 @@ where
     let limited = Limited::new(body, BODY_LIMIT);
     let body = match tokio::time::timeout(CLIENT_PATIENCE, limited.collect()).await {
         Ok(Ok(collected)) => collected.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return respond::error(&ApiError::too_large(BODY_LIMIT)),
-        Ok(Err(error)) => return respond::error(&ApiError::bad_request(format!("cannot read the body: {error}"))),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            return respond::error(&ApiError::too_large(BODY_LIMIT));
+        }
+        Ok(Err(error)) => {
+            return respond::error(&ApiError::bad_request(format!("cannot read the body: {error}")));
+        }
         Err(_) => return respond::error(&ApiError::timeout("the request's body did not arrive in time")),
     };
     match tokio::time::timeout(REQUEST_DEADLINE, app.handle(parts, body, user)).await {
@@ -99,7 +103,8 @@ async fn connection(
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(CLIENT_PATIENCE);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1_000);
-    let served = watcher.watch(builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned());
+    let served =
+        watcher.watch(builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned());
     if let Err(error) = served.await {
         tracing::debug!(%error, "connection ended");
     }

@@ -55,7 +55,8 @@ impl<'a> Clause<'a> {
     fn parse(text: &'a str) -> Self {
         let mut parts = text.split(';').map(str::trim);
         let media = parts.next().unwrap_or_default();
-        let parameters = parts.filter_map(|part| part.split_once('=')).map(|(key, value)| (key.trim(), value.trim()));
+        let parameters =
+            parts.filter_map(|part| part.split_once('=')).map(|(key, value)| (key.trim(), value.trim()));
         Self { media, parameters: parameters.collect() }
     }
 
@@ -66,7 +67,12 @@ impl<'a> Clause<'a> {
 
 fn clauses(headers: &HeaderMap) -> Vec<Clause<'_>> {
     let values = headers.get_all(http::header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).filter(|text| !text.is_empty()).map(Clause::parse).collect()
+    values
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
+        .map(Clause::parse)
+        .collect()
 }
 
 /// Chooses the first clause the server can answer; JSON when nothing is asked for.
@@ -85,7 +91,9 @@ pub(crate) fn accepted(headers: &HeaderMap) -> ApiResult<Accepted> {
             (None, _, _) => Form::Object,
             (Some("Table"), Some("meta.k8s.io"), Some("v1")) => Form::Table("v1"),
             (Some("Table"), Some("meta.k8s.io"), Some("v1beta1")) => Form::Table("v1beta1"),
-            (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("meta.k8s.io"), _) => Form::Partial,
+            (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("meta.k8s.io"), _) => {
+                Form::Partial
+            }
             _ => continue,
         };
         return Ok(Accepted { encoding, form });
@@ -101,7 +109,9 @@ pub(crate) fn aggregated_discovery(headers: &HeaderMap) -> Option<&'static str> 
         }
         match (clause.parameter("g"), clause.parameter("v"), clause.parameter("as")) {
             (Some("apidiscovery.k8s.io"), Some("v2"), Some("APIGroupDiscoveryList")) => return Some("v2"),
-            (Some("apidiscovery.k8s.io"), Some("v2beta1"), Some("APIGroupDiscoveryList")) => return Some("v2beta1"),
+            (Some("apidiscovery.k8s.io"), Some("v2beta1"), Some("APIGroupDiscoveryList")) => {
+                return Some("v2beta1");
+            }
             (None, _, None) => return None,
             _ => {}
         }

@@ -56,8 +56,10 @@ fn container(call: &Call, pod: &Value, pod_name: &str) -> ApiResult<String> {
     match own.as_slice() {
         [one] => Ok(one.clone()),
         many => {
-            let mut why =
-                format!("a container name must be specified for pod {pod_name}, choose one of: [{}]", many.join(" "));
+            let mut why = format!(
+                "a container name must be specified for pod {pod_name}, choose one of: [{}]",
+                many.join(" ")
+            );
             if !initial.is_empty() {
                 why = format!("{why} or one of the init containers: [{}]", initial.join(" "));
             }
@@ -126,7 +128,8 @@ pub(crate) async fn get(socket: Option<&Path>, path: &str) -> ApiResult<Response
 /// The node's refusal as a `Status`.
 async fn passed_on(answer: Response<Incoming>) -> ApiError {
     let code = answer.status().as_u16();
-    let body = tokio::time::timeout(PATIENCE, Limited::new(answer.into_body(), LONGEST_REFUSAL).collect()).await;
+    let body =
+        tokio::time::timeout(PATIENCE, Limited::new(answer.into_body(), LONGEST_REFUSAL).collect()).await;
     let text = match body {
         Ok(Ok(body)) => String::from_utf8_lossy(&body.to_bytes()).trim().to_owned(),
         _ => "the node refused without saying why".to_owned(),

@@ -6,9 +6,12 @@ use muster_store::{Entry, Error as StoreError, ObjectKey};
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
-use crate::custom;
 use crate::auth::User;
-use crate::meta::{at, finalizers, format_time, generated_name, generation, is_deleting, meta, meta_mut, new_uid, now, set_at, text};
+use crate::custom;
+use crate::meta::{
+    at, finalizers, format_time, generated_name, generation, is_deleting, meta, meta_mut, new_uid, now,
+    set_at, text,
+};
 use crate::plugins;
 use crate::registry::Resource;
 use crate::request::WriteOptions;
@@ -183,6 +186,8 @@ impl Scope<'_> {
         }
         custom::check_alive(self.app, self.resource, meta(&object, "name"))?;
         rules::default_object(self.resource, &mut object);
+        // Nobody owns what the server adds from here on.
+        rules::manage_fields(self, None, &mut object, Part::Main);
         rules::prepare_create(self.resource, &mut object);
         plugins::mutate_create(self, &mut object)?;
         let name = meta(&object, "name").to_owned();
@@ -191,7 +196,6 @@ impl Scope<'_> {
             return Err(ApiError::invalid(self.about_kind(&name), &errors));
         }
         let quota = plugins::quota::admit(self, None, &object).await?;
-        rules::manage_fields(self, None, &mut object, Part::Main);
         let stored = to_stored(self.resource, object);
         if self.options.dry_run {
             if self.app.store.get(&self.key(&name)).is_some() {
@@ -204,7 +208,12 @@ impl Scope<'_> {
         written.map(Written::Stored)
     }
 
-    async fn store_new(&self, mut name: String, mut stored: Value, base: Option<&str>) -> ApiResult<Arc<Entry>> {
+    async fn store_new(
+        &self,
+        mut name: String,
+        mut stored: Value,
+        base: Option<&str>,
+    ) -> ApiResult<Arc<Entry>> {
         for _ in 0..NAME_ATTEMPTS {
             let attempt = if base.is_some() { stored.clone() } else { std::mem::take(&mut stored) };
             match self.app.store.create(self.key(&name), attempt).await {
@@ -258,7 +267,9 @@ impl Scope<'_> {
             quota.settle(self.app, written.is_ok()).await;
             match written {
                 Ok(written) => return Ok(written),
-                Err(StoreError::Conflict { .. }) if pinned => return Err(ApiError::modified(self.about(name))),
+                Err(StoreError::Conflict { .. }) if pinned => {
+                    return Err(ApiError::modified(self.about(name)));
+                }
                 Err(StoreError::Conflict { .. }) => {}
                 Err(StoreError::NotFound { .. }) => return Err(ApiError::not_found(self.about(name))),
                 Err(error) => return Err(storage_error(&error)),
@@ -381,7 +392,12 @@ fn keep_metadata(new: &mut Value, old: &Value) {
     let old_meta = at(old, &["metadata"]);
     let fields = meta_mut(new);
     let kept = [
-        "uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion",
+        "uid",
+        "creationTimestamp",
+        "generation",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "resourceVersion",
         "generateName",
     ];
     for field in kept {
@@ -469,7 +485,9 @@ pub(crate) fn set_deletion(object: &mut Value, grace: i64) {
 /// What the client learns of a failing store.
 pub(crate) fn storage_error(error: &StoreError) -> ApiError {
     match error {
-        StoreError::Expired { .. } => ApiError::expired("The resourceVersion for the provided watch is too old."),
+        StoreError::Expired { .. } => {
+            ApiError::expired("The resourceVersion for the provided watch is too old.")
+        }
         StoreError::Closed => ApiError::unavailable("the server is shutting down"),
         other => ApiError::internal_error(other),
     }
@@ -477,7 +495,8 @@ pub(crate) fn storage_error(error: &StoreError) -> ApiError {
 
 /// `details` of the answer to a deletion.
 pub(crate) fn deletion_details(resource: &Resource, object: &Value) -> Value {
-    let mut details = json!({ "name": meta(object, "name"), "kind": resource.plural, "uid": meta(object, "uid") });
+    let mut details =
+        json!({ "name": meta(object, "name"), "kind": resource.plural, "uid": meta(object, "uid") });
     if let (Some(fields), false) = (details.as_object_mut(), resource.group.is_empty()) {
         fields.insert("group".into(), resource.group.clone().into());
     }

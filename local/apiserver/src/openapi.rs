@@ -29,9 +29,10 @@ pub(crate) type Cache = Mutex<Documents>;
 
 fn description(resource: &Resource) -> ResourceDescription {
     let subresources = resource.subresources.iter().map(|subresource| {
-        let (group, version, kind) = subresource.kind.clone().unwrap_or_else(|| {
-            (resource.group.clone(), resource.version.clone(), resource.kind.clone())
-        });
+        let (group, version, kind) = subresource
+            .kind
+            .clone()
+            .unwrap_or_else(|| (resource.group.clone(), resource.version.clone(), resource.kind.clone()));
         SubresourceDescription {
             name: subresource.name.clone(),
             kind: GroupVersionKind(group, version, kind),
@@ -48,7 +49,13 @@ fn description(resource: &Resource) -> ResourceDescription {
     }
 }
 
-fn document(app: &App, snapshot: &Snapshot, group: &str, version: &str, resources: &[Arc<Resource>]) -> Bytes {
+fn document(
+    app: &App,
+    snapshot: &Snapshot,
+    group: &str,
+    version: &str,
+    resources: &[Arc<Resource>],
+) -> Bytes {
     let key = index_key(group, version);
     {
         let mut cache = app.documents.lock();
@@ -61,8 +68,10 @@ fn document(app: &App, snapshot: &Snapshot, group: &str, version: &str, resource
             return found.clone();
         }
     }
-    let descriptions: Vec<ResourceDescription> = resources.iter().map(|resource| description(resource)).collect();
-    let made: Bytes = group_version_document(group, version, &descriptions, SERVER_VERSION).to_string().into();
+    let descriptions: Vec<ResourceDescription> =
+        resources.iter().map(|resource| description(resource)).collect();
+    let made: Bytes =
+        group_version_document(group, version, &descriptions, SERVER_VERSION).to_string().into();
     app.documents.lock().by_key.insert(key, made.clone());
     made
 }
@@ -72,7 +81,9 @@ pub(crate) fn answer(app: &App, path: &str) -> Reply {
     let snapshot = app.registry.snapshot();
     let versions = || {
         snapshot.groups.iter().flat_map(|(group, versions)| {
-            versions.iter().map(move |(version, resources)| (group.as_str(), version.as_str(), resources.as_slice()))
+            versions
+                .iter()
+                .map(move |(version, resources)| (group.as_str(), version.as_str(), resources.as_slice()))
         })
     };
     if path.is_empty() {

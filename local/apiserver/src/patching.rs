@@ -15,7 +15,8 @@ use crate::respond::Reply;
 use crate::rules;
 use crate::status::{About, ApiError, ApiResult, Cause};
 
-const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+const PATCH_TYPES: &str =
+    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
 /// A decoded patch.
 #[derive(Debug)]
@@ -80,9 +81,8 @@ impl Patch {
     fn names_version(&self) -> bool {
         match self {
             Self::Json(patch) => patch.windows(15).any(|text| text == b"resourceVersion"),
-            Self::Merge(patch) => {
-                serde_json::from_slice::<Value>(patch).is_ok_and(|patch| !meta(&patch, "resourceVersion").is_empty())
-            }
+            Self::Merge(patch) => serde_json::from_slice::<Value>(patch)
+                .is_ok_and(|patch| !meta(&patch, "resourceVersion").is_empty()),
             Self::Strategic(patch) => !meta(patch, "resourceVersion").is_empty(),
             Self::Apply(..) => false,
         }
@@ -115,8 +115,10 @@ pub(crate) async fn apply(
     let mut warnings = Vec::new();
     let manager = call.default_manager();
     let shared: &Call = call;
-    let mut scope =
-        Scope { ownership: Ownership::Given, ..crate::change::scope!(shared, options, &manager, &mut warnings) };
+    let mut scope = Scope {
+        ownership: Ownership::Given,
+        ..crate::change::scope!(shared, options, &manager, &mut warnings)
+    };
     // Merging borrows the scope that then writes, so it gets one of its own.
     let mut told = Vec::new();
     let merger = crate::change::scope!(shared, options, &manager, &mut told);

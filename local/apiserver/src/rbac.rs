@@ -59,7 +59,8 @@ fn refusal(call: &Call, attributes: &Attributes) -> ApiError {
 
 /// Refuses a path that no role allows.
 pub(crate) fn authorize_path(app: &App, user: &User, verb: &str, path: &str) -> ApiResult<()> {
-    let attributes = Attributes { verb: verb.to_owned(), path: Some(path.to_owned()), ..Attributes::default() };
+    let attributes =
+        Attributes { verb: verb.to_owned(), path: Some(path.to_owned()), ..Attributes::default() };
     if allowed(app, user, &attributes) {
         return Ok(());
     }
@@ -79,7 +80,9 @@ pub(crate) fn rules(app: &App, user: &User, namespace: &str) -> Vec<Value> {
     let local = if namespace.is_empty() {
         Vec::new()
     } else {
-        app.store.list(&Query::new("rbac.authorization.k8s.io/rolebindings").namespace(Some(namespace))).entries
+        app.store
+            .list(&Query::new("rbac.authorization.k8s.io/rolebindings").namespace(Some(namespace)))
+            .entries
     };
     for entry in cluster.iter().chain(&local) {
         let binding = entry.object();
@@ -118,10 +121,14 @@ fn role_rules(app: &App, role: &Value, namespace: &str) -> Vec<Value> {
     if let Some(selectors) = selectors {
         let others = app.store.list(&Query::new("rbac.authorization.k8s.io/clusterroles")).entries;
         for selector in selectors {
-            let Ok(selector) = muster_admission::selectors::LabelSelector::from_json(selector) else { continue };
+            let Ok(selector) = muster_admission::selectors::LabelSelector::from_json(selector) else {
+                continue;
+            };
             let chosen = others.iter().map(|entry| entry.object());
             let chosen = chosen.filter(|other| selector.matches(at(other, &["metadata", "labels"])));
-            rules.extend(chosen.flat_map(|other| at(&other, &["rules"]).as_array().cloned().unwrap_or_default()));
+            rules.extend(
+                chosen.flat_map(|other| at(&other, &["rules"]).as_array().cloned().unwrap_or_default()),
+            );
         }
     }
     rules

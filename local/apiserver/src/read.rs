@@ -83,10 +83,13 @@ impl Continue {
     }
 
     fn decode(token: &str, namespace: Option<&str>) -> ApiResult<Self> {
-        let wrong = |why: String| ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
+        let wrong = |why: String| {
+            ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
+        };
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|error| {
             let place = match error {
-                base64::DecodeError::InvalidByte(place, _) | base64::DecodeError::InvalidLastSymbol(place, _) => place,
+                base64::DecodeError::InvalidByte(place, _)
+                | base64::DecodeError::InvalidLastSymbol(place, _) => place,
                 _ => token.len() / 4 * 4,
             };
             wrong(format!("illegal base64 data at input byte {place}"))
@@ -95,8 +98,10 @@ impl Continue {
         if token["v"] != "meta.k8s.io/v1" {
             return Err(wrong("server does not recognize this encoded version \"\"".into()));
         }
-        let revision = token["rv"].as_u64().ok_or_else(|| wrong("incorrect encoded start resourceVersion".into()))?;
-        let start = token["start"].as_str().unwrap_or_default().trim_start_matches('/').trim_end_matches('\u{0}');
+        let revision =
+            token["rv"].as_u64().ok_or_else(|| wrong("incorrect encoded start resourceVersion".into()))?;
+        let start =
+            token["start"].as_str().unwrap_or_default().trim_start_matches('/').trim_end_matches('\u{0}');
         let after = match (namespace, start.split_once('/')) {
             (Some(namespace), _) => (namespace.to_owned(), start.to_owned()),
             (None, Some((namespace, name))) => (namespace.to_owned(), name.to_owned()),
@@ -125,12 +130,17 @@ impl Selection {
             options.label_selector.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
         let selectable = resource.custom.as_ref().map(|custom| custom.selectable_fields.as_slice());
         let fields = FieldSelector::parse(&options.field_selector)
-            .and_then(|fields| fields.check(&resource.api_version(), &resource.kind, selectable).map(|()| fields))
+            .and_then(|fields| {
+                fields.check(&resource.api_version(), &resource.kind, selectable).map(|()| fields)
+            })
             .map_err(|error| ApiError::bad_request(error.to_string()))?;
         // Objects are matched as they are stored, and both kinds of events are stored as core ones.
         let stored_group = if resource.group == "events.k8s.io" { "" } else { &resource.group };
-        let api_version =
-            if stored_group.is_empty() { resource.version.clone() } else { format!("{stored_group}/{}", resource.version) };
+        let api_version = if stored_group.is_empty() {
+            resource.version.clone()
+        } else {
+            format!("{stored_group}/{}", resource.version)
+        };
         Ok(Self { labels, fields, name: call.path.name.clone(), kind: resource.kind.clone(), api_version })
     }
 
@@ -211,14 +221,20 @@ pub(crate) fn page(call: &Call, options: &ListOptions) -> ApiResult<Page> {
     loop {
         let wanted = limit.map(|limit| limit - entries.len());
         let start = after.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
-        let query = StoreQuery::new(&call.resource.storage_key).namespace(namespace).after(start).limit(wanted);
+        let query =
+            StoreQuery::new(&call.resource.storage_key).namespace(namespace).after(start).limit(wanted);
         let listing: Listing = match revision {
             None => call.app.store.list(&query),
-            Some(revision) => call.app.store.list_at(&query, revision).map_err(|error| expired(&error, options))?,
+            Some(revision) => {
+                call.app.store.list_at(&query, revision).map_err(|error| expired(&error, options))?
+            }
         };
         revision = Some(listing.revision);
         let last = listing.entries.last().cloned();
-        let chosen = listing.entries.into_iter().filter(|entry| selection.is_empty() || selection.matches(&entry.object()));
+        let chosen = listing
+            .entries
+            .into_iter()
+            .filter(|entry| selection.is_empty() || selection.matches(&entry.object()));
         entries.extend(chosen);
         let Some(last) = last.filter(|_| listing.remaining > 0) else {
             return Ok(Page { revision: listing.revision, entries, continue_token: None, remaining: None });
@@ -249,9 +265,12 @@ pub(crate) fn list(call: &Call) -> ApiResult<Reply> {
     let page = page(call, &options)?;
     let metadata = page.metadata();
     let encoding = call.accepted.encoding;
-    let objects = || page.entries.iter().map(|entry| crate::objects::with_type(&call.resource, &entry.object()));
+    let objects =
+        || page.entries.iter().map(|entry| crate::objects::with_type(&call.resource, &entry.object()));
     Ok(match call.accepted.form {
-        Form::Object => respond::encoded(200, encoding, respond::list(&call.resource, &metadata, &page.entries)),
+        Form::Object => {
+            respond::encoded(200, encoding, respond::list(&call.resource, &metadata, &page.entries))
+        }
         Form::Partial => {
             let items: Vec<Value> = objects().map(|object| partial(&object)).collect();
             let list = json!({

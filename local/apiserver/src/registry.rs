@@ -133,7 +133,8 @@ impl Snapshot {
 
     /// Every resource whose objects are stored, one row per storage key.
     pub(crate) fn stored(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        let all = self.groups.iter().flat_map(|(_, versions)| versions.iter().flat_map(|(_, list)| list.iter()));
+        let all =
+            self.groups.iter().flat_map(|(_, versions)| versions.iter().flat_map(|(_, list)| list.iter()));
         let mut seen = std::collections::HashSet::new();
         all.filter(move |resource| resource.has_verb("watch") && seen.insert(resource.storage_key.clone()))
     }
@@ -265,6 +266,10 @@ mod tests {
         let core = snapshot.find("", "v1", "events").expect("core events");
         let new = snapshot.find("events.k8s.io", "v1", "events").expect("events.k8s.io events");
         assert_eq!(core.storage_key, new.storage_key);
-        assert!(snapshot.find("apps", "v1", "deployments").is_some_and(|found| found.subresource("scale").is_some()));
+        assert!(
+            snapshot
+                .find("apps", "v1", "deployments")
+                .is_some_and(|found| found.subresource("scale").is_some())
+        );
     }
 }

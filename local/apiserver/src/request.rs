@@ -95,7 +95,8 @@ pub(crate) struct Query(Vec<(String, String)>);
 impl Query {
     /// Decodes a raw query; empty pairs are skipped.
     pub(crate) fn parse(raw: &str) -> Self {
-        let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+        let decode =
+            |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
         let pairs = raw.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             (decode(key), decode(value))
@@ -186,7 +187,12 @@ impl WriteOptions {
             };
             return Err(ApiError::invalid_options(kind, &[cause]));
         }
-        Ok(Self { dry_run: !dry_run.is_empty(), field_manager, field_validation, force: query.boolean("force") })
+        Ok(Self {
+            dry_run: !dry_run.is_empty(),
+            field_manager,
+            field_validation,
+            force: query.boolean("force"),
+        })
     }
 }
 
@@ -266,11 +272,19 @@ impl ListOptions {
         };
         let field = "resourceVersionMatch";
         if options.watch {
-            if options.send_initial_events.is_some() && options.version_match != Some(VersionMatch::NotOlderThan) {
-                return refuse(field, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+            if options.send_initial_events.is_some()
+                && options.version_match != Some(VersionMatch::NotOlderThan)
+            {
+                return refuse(
+                    field,
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                );
             }
             if options.version_match.is_some() && options.send_initial_events.is_none() {
-                return refuse(field, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+                return refuse(
+                    field,
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                );
             }
             return Ok(options);
         }
@@ -285,11 +299,16 @@ impl ListOptions {
                 return refuse(field, "resourceVersionMatch is forbidden unless resourceVersion is provided");
             };
             if version_match == VersionMatch::Exact && version == 0 {
-                return refuse(field, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+                return refuse(
+                    field,
+                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                );
             }
         }
         if options.continue_token.is_some() && options.resource_version.is_some_and(|version| version > 0) {
-            return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+            return Err(ApiError::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
         }
         Ok(options)
     }
@@ -318,7 +337,10 @@ mod tests {
         assert!(watch.watch_prefix && watch.resource == "pods");
         assert_eq!(parse_path("/version/"), Route::Other("/version/".into()));
         assert_eq!(parse_path("/apis/apps/v1/"), Route::GroupVersion("apps".into(), "v1".into()));
-        assert_eq!(resource("/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode").name.as_deref(), Some("system:node"));
+        assert_eq!(
+            resource("/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode").name.as_deref(),
+            Some("system:node")
+        );
     }
 
     #[test]
@@ -331,7 +353,8 @@ mod tests {
 
     #[test]
     fn version_match_needs_a_version() {
-        let error = ListOptions::parse(&Query::parse("resourceVersionMatch=NotOlderThan"), false).unwrap_err();
+        let error =
+            ListOptions::parse(&Query::parse("resourceVersionMatch=NotOlderThan"), false).unwrap_err();
         assert_eq!(error.code, 422);
         assert!(error.message.ends_with("is forbidden unless resourceVersion is provided"));
     }

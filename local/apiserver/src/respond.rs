@@ -118,7 +118,10 @@ pub(crate) fn list(resource: &Resource, metadata: &Value, entries: &[Arc<Entry>]
     let size: usize = entries.iter().map(|entry| entry.json().len() + 64).sum();
     let mut out = Vec::with_capacity(size + 256);
     let api_version = resource.api_version();
-    let head = format!("{{\"kind\":\"{}\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":[", resource.list_kind);
+    let head = format!(
+        "{{\"kind\":\"{}\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":[",
+        resource.list_kind
+    );
     out.extend_from_slice(head.as_bytes());
     let type_meta = resource.custom.is_some().then(|| type_meta(resource));
     for (place, entry) in entries.iter().enumerate() {

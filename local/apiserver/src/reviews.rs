@@ -49,7 +49,8 @@ fn subject(review: &Value) -> User {
 }
 
 fn access(call: &Call, user: &User, review: &Value) -> ApiResult<Value> {
-    let (object, path) = (at(review, &["spec", "resourceAttributes"]), at(review, &["spec", "nonResourceAttributes"]));
+    let (object, path) =
+        (at(review, &["spec", "resourceAttributes"]), at(review, &["spec", "nonResourceAttributes"]));
     let own = |key: &str| text(object, &[key]).to_owned();
     let attributes = match (object.is_object(), path.is_object()) {
         (true, false) => Attributes {
@@ -95,7 +96,8 @@ fn token(call: &Call, review: &Value) -> Value {
     let wanted = texts(at(review, &["spec", "audiences"]));
     match auth::authenticate_token(&call.app, text(review, &["spec", "token"])) {
         Some((user, audiences)) => {
-            let shared: Vec<&String> = wanted.iter().filter(|audience| audiences.contains(audience)).collect();
+            let shared: Vec<&String> =
+                wanted.iter().filter(|audience| audiences.contains(audience)).collect();
             if !wanted.is_empty() && !audiences.is_empty() && shared.is_empty() {
                 return json!({ "user": {}, "error": "[invalid bearer token, token audiences do not match]" });
             }

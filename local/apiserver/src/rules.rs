@@ -78,7 +78,8 @@ pub(crate) fn check_type(resource: &Resource, object: &mut Value) -> ApiResult<(
         )));
     };
     let given = |key: &str| fields.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let (given_version, given_kind) = (given("apiVersion").map(str::to_owned), given("kind").map(str::to_owned));
+    let (given_version, given_kind) =
+        (given("apiVersion").map(str::to_owned), given("kind").map(str::to_owned));
     if let Some(other) = given_version.as_ref().filter(|given| **given != wanted) {
         let version = other.rsplit('/').next().unwrap_or(other);
         let shown = given_kind.as_deref().unwrap_or(kind);
@@ -100,7 +101,11 @@ pub(crate) fn check_type(resource: &Resource, object: &mut Value) -> ApiResult<(
             "{other} in version \"{version}\" cannot be handled as a {kind}: converting ({}.{other}) to ({}.{kind}): \
              unknown conversion",
             scheme_name(&resource.group, version),
-            if resource.group.is_empty() { "core" } else { resource.group.split('.').next().unwrap_or_default() },
+            if resource.group.is_empty() {
+                "core"
+            } else {
+                resource.group.split('.').next().unwrap_or_default()
+            },
         );
         return Err(ApiError::bad_request(why));
     }
@@ -117,6 +122,7 @@ fn scheme_name<'a>(_group: &str, version: &'a str) -> &'a str {
 pub(crate) fn default_object(resource: &Resource, object: &mut Value) {
     match &resource.custom {
         Some(custom) => custom.version.validator.default(object),
+        None if is_definition(resource) => muster_schema::structural::apply_definition_defaults(object),
         None => admission::defaults::apply(&resource.api_version(), &resource.kind, object),
     }
 }
@@ -129,7 +135,7 @@ fn is_definition(resource: &Resource) -> bool {
 /// Sets what only the server sets at creation.
 pub(crate) fn prepare_create(resource: &Resource, object: &mut Value) {
     if is_definition(resource) {
-        custom::prepare_definition(object, true);
+        custom::prepare_definition(object);
     } else if resource.custom.is_none() {
         admission::prepare::create(&resource.api_version(), &resource.kind, object);
     }
@@ -145,9 +151,7 @@ pub(crate) fn prepare_update(resource: &Resource, old: &Value, new: &mut Value, 
         Part::Main => {}
         Part::Subresource(subresource) => restrict(resource, subresource, old, new),
     }
-    if is_definition(resource) {
-        custom::prepare_definition(new, false);
-    } else if resource.custom.is_none() {
+    if !is_definition(resource) && resource.custom.is_none() {
         let subresource = match part {
             Part::Main => None,
             Part::Subresource(subresource) => Some(subresource),
@@ -177,9 +181,17 @@ fn causes(errors: &[admission::field::FieldError]) -> Vec<Cause> {
     errors.iter().map(cause).collect()
 }
 
+/// Definitions and custom objects may have finalizers of any name; only core kinds want qualified ones.
+fn free_finalizers(resource: &Resource, errors: &mut Vec<Cause>) {
+    if resource.custom.is_some() || is_definition(resource) {
+        errors.retain(|cause| !cause.message.contains("neither a standard finalizer name"));
+    }
+}
+
 /// Field errors of a new object.
 pub(crate) fn validate_create(resource: &Resource, object: &Value) -> Vec<Cause> {
     let mut errors = causes(&admission::validate::create(&resource.api_version(), &resource.kind, object));
+    free_finalizers(resource, &mut errors);
     if let Some(custom) = &resource.custom {
         errors.extend(custom::causes(&custom.version.validator.validate_create(object)));
     } else if is_definition(resource) {
@@ -197,7 +209,9 @@ pub(crate) fn validate_update(resource: &Resource, old: &Value, new: &Value, par
         Part::Subresource(subresource) => Some(subresource),
     };
     let api_version = resource.api_version();
-    let mut errors = causes(&admission::validate::update(&api_version, &resource.kind, old, new, subresource));
+    let mut errors =
+        causes(&admission::validate::update(&api_version, &resource.kind, old, new, subresource));
+    free_finalizers(resource, &mut errors);
     if let Some(custom) = &resource.custom {
         errors.extend(custom::causes(&custom.version.validator.validate_update(new, old)));
     } else if is_definition(resource) && part == Part::Main {
@@ -208,13 +222,16 @@ pub(crate) fn validate_update(resource: &Resource, old: &Value, new: &Value, par
 
 /// Writes down who owns which fields.
 pub(crate) fn manage_fields(scope: &Scope<'_>, old: Option<&Value>, new: &mut Value, part: Part<'_>) {
-    let Some(schema) = scope.resource.schema().filter(|_| scope.ownership == Ownership::Writer) else { return };
+    let Some(schema) = scope.resource.schema().filter(|_| scope.ownership == Ownership::Writer) else {
+        return;
+    };
     let subresource = match part {
         Part::Main => "",
         Part::Subresource(subresource) => subresource,
     };
     let (api_version, now) = (scope.resource.api_version(), now());
-    let writer = apply::Writer { manager: scope.manager(), api_version: &api_version, subresource, now: &now };
+    let writer =
+        apply::Writer { manager: scope.manager(), api_version: &api_version, subresource, now: &now };
     let reset = apply::reset_fields(scope.resource.has_status(), subresource);
     apply::update_managed_fields(schema, old, new, &writer, &reset);
 }
@@ -232,7 +249,8 @@ pub(crate) fn applied(
         Part::Subresource(subresource) => subresource,
     };
     let (api_version, now) = (scope.resource.api_version(), now());
-    let writer = apply::Writer { manager: scope.manager(), api_version: &api_version, subresource, now: &now };
+    let writer =
+        apply::Writer { manager: scope.manager(), api_version: &api_version, subresource, now: &now };
     let reset = apply::reset_fields(scope.resource.has_status(), subresource);
     let force = scope.options.force.unwrap_or(false);
     apply::apply(schema, live, config, &writer, &reset, force).map_err(|error| match &error {
@@ -261,6 +279,8 @@ pub(crate) fn restrict(resource: &Resource, subresource: &str, old: &Value, new:
         None => result.remove(key),
     };
     match subresource {
+        // The binding's handler made the new state itself.
+        "binding" => return,
         "status" | "approval" => {
             take(&mut result, "status");
             if resource.custom.is_none() {
@@ -274,7 +294,11 @@ pub(crate) fn restrict(resource: &Resource, subresource: &str, old: &Value, new:
         "ephemeralcontainers" => {
             let containers = at(new, &["spec", "ephemeralContainers"]).clone();
             let mut value = Value::Object(result);
-            set_at(&mut value, &["spec", "ephemeralContainers"], (!containers.is_null()).then_some(containers));
+            set_at(
+                &mut value,
+                &["spec", "ephemeralContainers"],
+                (!containers.is_null()).then_some(containers),
+            );
             *new = value;
             return;
         }
@@ -288,7 +312,8 @@ pub(crate) fn restrict(resource: &Resource, subresource: &str, old: &Value, new:
 
 /// Whether an object that is being deleted stays even without finalizers in its metadata.
 pub(crate) fn waits_for_more_than_finalizers(resource: &Resource, object: &Value) -> bool {
-    resource.is("", "namespaces") && at(object, &["spec", "finalizers"]).as_array().is_some_and(|list| !list.is_empty())
+    resource.is("", "namespaces")
+        && at(object, &["spec", "finalizers"]).as_array().is_some_and(|list| !list.is_empty())
 }
 
 /// The state of an object after a deletion was asked for, and whether it is gone with it.
@@ -302,6 +327,9 @@ pub(crate) fn mark_deleted(resource: &Resource, old: &Value, options: &DeleteOpt
             "Orphan" => wanted.push("orphan".into()),
             _ => {}
         }
+    }
+    if is_definition(resource) && !is_deleting(old) {
+        wanted.push(custom::CLEANUP.into());
     }
     let held = !wanted.is_empty();
     set_at(&mut new, &["metadata", "finalizers"], held.then(|| json!(wanted)));
@@ -343,7 +371,12 @@ fn pod_grace(pod: &Value, options: &DeleteOptions) -> i64 {
 /// Resources whose deletion answers with the object instead of a `Status`.
 pub(crate) fn answers_with_object(resource: &Resource) -> bool {
     let core = [
-        "pods", "services", "persistentvolumes", "persistentvolumeclaims", "serviceaccounts", "resourcequotas",
+        "pods",
+        "services",
+        "persistentvolumes",
+        "persistentvolumeclaims",
+        "serviceaccounts",
+        "resourcequotas",
         "podtemplates",
     ];
     (resource.group.is_empty() && core.contains(&resource.plural.as_str()))
@@ -358,9 +391,8 @@ pub(crate) fn decode_value(
     validation: FieldValidation,
 ) -> ApiResult<Vec<String>> {
     let kind = &resource.kind;
-    let refuse = |why: &str| {
-        Err(ApiError::bad_request(decode::cannot_be_handled(kind, &resource.version, kind, why)))
-    };
+    let refuse =
+        |why: &str| Err(ApiError::bad_request(decode::cannot_be_handled(kind, &resource.version, kind, why)));
     let mut unknown = Vec::new();
     match (&resource.custom, resource.schema()) {
         (Some(custom), _) => unknown = custom.version.validator.prune(object),
@@ -411,7 +443,10 @@ pub(crate) fn strategic_patch(resource: &Resource, object: &mut Value, text: &Va
     let Some(schema) = resource.schema() else { return Err(ApiError::unsupported_patch()) };
     apply_strategic_patch(schema, object, text).map_err(|error| match error.code() {
         400 => ApiError::bad_request(error.to_string()),
-        422 => ApiError::invalid(About { group: "", what: "", name: "" }, &[Cause::invalid("patch", "{}", error)]),
+        422 => ApiError::invalid(
+            About { group: "", what: "", name: "" },
+            &[Cause::invalid("patch", "{}", error)],
+        ),
         _ => ApiError::internal(error.to_string()),
     })
 }

@@ -105,7 +105,7 @@ pub(crate) async fn answer(call: &mut Call, verb: &str) -> ApiResult<Reply> {
     let mut warnings = Vec::new();
     let shared: &Call = call;
     let result = scope!(shared, &options, &manager, &mut warnings)
-        .modify(&name, Part::Main, &mut |current| {
+        .modify(&name, Part::Subresource("scale"), &mut |current| {
             let before = scale(shared, current);
             let after = match (&wanted, &patch) {
                 (Some(wanted), _) => wanted.clone(),

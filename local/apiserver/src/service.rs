@@ -82,7 +82,10 @@ impl Options {
             Box::new(MemoryLog::default())
         } else {
             let durability = if self.durable { Durability::Power } else { Durability::Process };
-            Box::new(SqliteLog::open(self.state_dir.join("api.db"), durability).map_err(muster_store::Error::from)?)
+            Box::new(
+                SqliteLog::open(self.state_dir.join("api.db"), durability)
+                    .map_err(muster_store::Error::from)?,
+            )
         };
         let store = Store::open(muster_store::Options::default(), log)?;
         let listen = |source| ServiceError::Listen { address: self.listen, source };

@@ -17,7 +17,11 @@ pub(crate) struct Cause {
 
 impl Cause {
     /// A field whose value is wrong; `shown` is the value as Kubernetes prints it.
-    pub(crate) fn invalid(field: impl Into<String>, shown: impl fmt::Display, why: impl fmt::Display) -> Self {
+    pub(crate) fn invalid(
+        field: impl Into<String>,
+        shown: impl fmt::Display,
+        why: impl fmt::Display,
+    ) -> Self {
         let message = format!("Invalid value: {shown}: {why}");
         Self { reason: "FieldValueInvalid", message, field: field.into() }
     }
@@ -34,7 +38,11 @@ impl Cause {
     }
 
     /// A value outside of a closed list.
-    pub(crate) fn not_supported(field: impl Into<String>, shown: impl fmt::Display, supported: &[&str]) -> Self {
+    pub(crate) fn not_supported(
+        field: impl Into<String>,
+        shown: impl fmt::Display,
+        supported: &[&str],
+    ) -> Self {
         let list = supported.iter().map(|value| format!("\"{value}\"")).collect::<Vec<_>>().join(", ");
         let message = format!("Unsupported value: {shown}: supported values: {list}");
         Self { reason: "FieldValueNotSupported", message, field: field.into() }
@@ -169,13 +177,15 @@ impl ApiError {
 
     /// 409 with Kubernetes' reason `Conflict`.
     pub(crate) fn conflict(about: About<'_>, why: impl fmt::Display) -> Self {
-        let message = format!("Operation cannot be fulfilled on {} \"{}\": {why}", about.qualified(), about.name);
+        let message =
+            format!("Operation cannot be fulfilled on {} \"{}\": {why}", about.qualified(), about.name);
         Self::new(409, "Conflict", message, Some(Value::Object(about.details())))
     }
 
     /// 409: somebody else wrote the object in between.
     pub(crate) fn modified(about: About<'_>) -> Self {
-        let why = "the object has been modified; please apply your changes to the latest version and try again";
+        let why =
+            "the object has been modified; please apply your changes to the latest version and try again";
         Self::conflict(about, why)
     }
 
@@ -270,7 +280,8 @@ impl ApiError {
     /// 504: the asked revision lies in the future.
     pub(crate) fn revision_too_large(asked: u64, current: u64) -> Self {
         let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
-        let causes = json!([{ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" }]);
+        let causes =
+            json!([{ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" }]);
         let details = json!({ "causes": causes, "retryAfterSeconds": 1 });
         Self { retry_after: Some(1), ..Self::new(504, "Timeout", message, Some(details)) }
     }
@@ -326,7 +337,8 @@ mod tests {
         let about = About { group: "apps", what: "Deployment", name: "bad" };
         let one = ApiError::invalid(about, &[Cause::required("spec.a", "")]);
         assert_eq!(one.message, "Deployment.apps \"bad\" is invalid: spec.a: Required value");
-        let two = ApiError::invalid(about, &[Cause::required("spec.a", ""), Cause::forbidden("spec.b", "no")]);
+        let two =
+            ApiError::invalid(about, &[Cause::required("spec.a", ""), Cause::forbidden("spec.b", "no")]);
         let expected = "Deployment.apps \"bad\" is invalid: [spec.a: Required value, spec.b: Forbidden: no]";
         assert_eq!(two.message, expected);
         assert_eq!(two.to_value()["details"]["causes"][1]["reason"], "FieldValueForbidden");

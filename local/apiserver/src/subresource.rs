@@ -7,7 +7,7 @@ use crate::app::Call;
 use crate::body;
 use crate::change::{self, scope};
 use crate::meta::{at, meta, set_at, text};
-use crate::objects::{DeleteOptions, Part};
+use crate::objects::{DeleteOptions, Ownership, Part, Scope};
 use crate::read;
 use crate::request::WriteOptions;
 use crate::respond::{self, Reply};
@@ -62,7 +62,9 @@ async fn bind(call: &mut Call) -> ApiResult<Reply> {
     let about = About { group: "", what: "pods/binding", name: &name };
     let manager = call.default_manager();
     let mut warnings = Vec::new();
-    scope!(call, &options, &manager, &mut warnings)
+    let scope = scope!(call, &options, &manager, &mut warnings);
+    // Nobody owns the node of a pod.
+    Scope { ownership: Ownership::Given, ..scope }
         .modify(&name, Part::Subresource("binding"), &mut |current| {
             if !uid.is_empty() && uid != meta(current, "uid") {
                 let why = format!(
@@ -102,13 +104,9 @@ fn bound(pod: &Value, binding: &Value, node: &str) -> Value {
     }
     let mut conditions = at(&pod, &["status", "conditions"]).as_array().cloned().unwrap_or_default();
     conditions.retain(|condition| condition["type"] != "PodScheduled");
-    let mut scheduled = json!({
+    conditions.push(json!({
         "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": crate::meta::now(),
-    });
-    if let Some(generation) = at(&pod, &["metadata", "generation"]).as_i64() {
-        scheduled["observedGeneration"] = generation.into();
-    }
-    conditions.push(scheduled);
+    }));
     set_at(&mut pod, &["status", "conditions"], Some(conditions.into()));
     pod
 }

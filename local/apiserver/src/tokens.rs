@@ -35,7 +35,8 @@ pub(crate) fn verify(app: &App, token: &str) -> Option<(User, Vec<String>)> {
     let (signed, tag) = token.rsplit_once('.')?;
     let tag = URL_SAFE_NO_PAD.decode(tag).ok()?;
     hmac::verify(&key(app), signed.as_bytes(), &tag).ok()?;
-    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(signed.split_once('.')?.1).ok()?).ok()?;
+    let claims: Value =
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(signed.split_once('.')?.1).ok()?).ok()?;
     let now = Timestamp::now().as_second();
     if claims["exp"].as_i64()? <= now || claims["nbf"].as_i64()? > now {
         return None;
@@ -68,7 +69,8 @@ pub(crate) fn verify(app: &App, token: &str) -> Option<(User, Vec<String>)> {
         user.extra.insert("authentication.kubernetes.io/pod-name".into(), vec![name.to_owned()]);
         user.extra.insert("authentication.kubernetes.io/pod-uid".into(), vec![uid.to_owned()]);
     }
-    let audiences = claims["aud"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
+    let audiences =
+        claims["aud"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
     Some((user, audiences.collect()))
 }
 
@@ -81,10 +83,18 @@ pub(crate) fn request(call: &Call) -> ApiResult<Reply> {
     let about = About { group: "authentication.k8s.io", what: "TokenRequest", name };
     let refuse = |cause: Cause| Err(ApiError::invalid(about, &[cause]));
     if seconds < SHORTEST_SECONDS {
-        return refuse(Cause::invalid("spec.expirationSeconds", seconds, "may not specify a duration less than 10 minutes"));
+        return refuse(Cause::invalid(
+            "spec.expirationSeconds",
+            seconds,
+            "may not specify a duration less than 10 minutes",
+        ));
     }
     if seconds > LONGEST_SECONDS {
-        return refuse(Cause::invalid("spec.expirationSeconds", seconds, "may not specify a duration larger than 2^32 seconds"));
+        return refuse(Cause::invalid(
+            "spec.expirationSeconds",
+            seconds,
+            "may not specify a duration larger than 2^32 seconds",
+        ));
     }
     let audiences = match at(&request, &["spec", "audiences"]).as_array() {
         Some(list) if !list.is_empty() => Value::Array(list.clone()),
@@ -112,7 +122,8 @@ pub(crate) fn request(call: &Call) -> ApiResult<Reply> {
         metadata.insert(field.into(), value.into());
     }
     metadata.insert("creationTimestamp".into(), now().into());
-    request["spec"] = json!({ "audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": bound });
+    request["spec"] =
+        json!({ "audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": bound });
     request["status"] =
         json!({ "token": sign(&call.app, &claims), "expirationTimestamp": format_time(expiration) });
     Ok(respond::value(201, call.accepted.encoding, &request))
@@ -126,7 +137,9 @@ fn bound_pod(call: &Call, bound: &Value) -> ApiResult<Value> {
     let pod = found.ok_or_else(|| ApiError::not_found(about))?.object();
     let (uid, wanted) = (meta(&pod, "uid"), text(bound, &["uid"]));
     if !wanted.is_empty() && wanted != uid {
-        let why = format!("the UID in the bound object reference ({wanted}) does not match the UID in record ({uid})");
+        let why = format!(
+            "the UID in the bound object reference ({wanted}) does not match the UID in record ({uid})"
+        );
         return Err(ApiError::conflict(about, why));
     }
     Ok(json!({ "name": name, "uid": uid }))

@@ -57,12 +57,16 @@ pub(crate) async fn answer(call: &mut Call) -> ApiResult<Reply> {
     }
     let send_initial = options.send_initial_events.unwrap_or(wanted == 0);
     let opened = if send_initial {
-        let (listing, watch) = store.list_and_watch(&call.resource.storage_key, namespace).map_err(|e| objects::storage_error(&e))?;
+        let (listing, watch) = store
+            .list_and_watch(&call.resource.storage_key, namespace)
+            .map_err(|e| objects::storage_error(&e))?;
         Ok((listing.entries, listing.revision, watch))
     } else if wanted == 0 {
         store.watch(&call.resource.storage_key, namespace, Start::Now).map(|watch| (Vec::new(), 0, watch))
     } else {
-        store.watch(&call.resource.storage_key, namespace, Start::After(wanted)).map(|watch| (Vec::new(), 0, watch))
+        store
+            .watch(&call.resource.storage_key, namespace, Start::After(wanted))
+            .map(|watch| (Vec::new(), 0, watch))
     };
     let (initial, revision, watch) = match opened {
         Ok(opened) => opened,
@@ -186,7 +190,8 @@ impl Stream {
                 // It left the selection: the last selected state, at the revision of the change.
                 let previous = event.previous.as_ref()?;
                 let mut object = (*previous.object()).clone();
-                crate::meta::meta_mut(&mut object).insert("resourceVersion".into(), event.revision.to_string().into());
+                crate::meta::meta_mut(&mut object)
+                    .insert("resourceVersion".into(), event.revision.to_string().into());
                 let object = objects::with_type(&self.call.resource, &object);
                 Some(self.value_line("DELETED", object))
             }
@@ -220,8 +225,12 @@ impl Stream {
         }
         let resource: &Resource = &self.call.resource;
         let object = match self.call.accepted.form {
-            Form::Object => json!({ "kind": resource.kind, "apiVersion": resource.api_version(), "metadata": metadata }),
-            Form::Partial => json!({ "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata }),
+            Form::Object => {
+                json!({ "kind": resource.kind, "apiVersion": resource.api_version(), "metadata": metadata })
+            }
+            Form::Partial => {
+                json!({ "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata })
+            }
             Form::Table(version) => {
                 let empty = json!({ "metadata": metadata });
                 table::table(&self.call, version, &empty["metadata"], &[])
@@ -230,4 +239,3 @@ impl Stream {
         format!("{}\n", json!({ "type": "BOOKMARK", "object": object })).into()
     }
 }
-

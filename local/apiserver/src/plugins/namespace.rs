@@ -26,7 +26,8 @@ pub(crate) fn check_create(scope: &Scope<'_>, object: &Value) -> ApiResult<()> {
     if !is_deleting(&entry.object()) {
         return Ok(());
     }
-    let about = About { group: &scope.resource.group, what: &scope.resource.plural, name: meta(object, "name") };
+    let about =
+        About { group: &scope.resource.group, what: &scope.resource.plural, name: meta(object, "name") };
     let why = format!("unable to create new content in namespace {name} because it is being terminated");
     let cause = Cause {
         reason: "NamespaceTerminating",

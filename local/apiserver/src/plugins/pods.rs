@@ -67,7 +67,8 @@ fn mount_token(pod: &mut Value) {
     if !used {
         return;
     }
-    let namespace = json!({ "path": "namespace", "fieldRef": { "apiVersion": "v1", "fieldPath": "metadata.namespace" } });
+    let namespace =
+        json!({ "path": "namespace", "fieldRef": { "apiVersion": "v1", "fieldPath": "metadata.namespace" } });
     let projected = json!({
         "name": volume,
         "projected": {
@@ -107,7 +108,8 @@ pub(crate) fn priority(scope: &Scope<'_>, pod: &mut Value) -> ApiResult<()> {
     let name = text(pod, &["spec", "priorityClassName"]).to_owned();
     let class = if name.is_empty() {
         let classes = scope.app.store.list(&Query::new(CLASSES)).entries;
-        let defaults = classes.iter().map(|entry| entry.object()).filter(|class| class["globalDefault"] == true);
+        let defaults =
+            classes.iter().map(|entry| entry.object()).filter(|class| class["globalDefault"] == true);
         defaults.min_by_key(|class| class["value"].as_i64())
     } else {
         let found = scope.app.store.get(&ObjectKey::new(CLASSES, "", name.as_str()));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
@@ -56,7 +57,8 @@ async fn a_selector_watch_sees_objects_come_and_go() {
         let patch = Patch::Merge(json!({ "metadata": { "labels": { "keep": keep } } }));
         maps.patch("a", &PatchParams::default(), &patch).await.expect("patched");
     }
-    let mut next = async || tokio::time::timeout(DEADLINE, events.try_next()).await.expect("in time").expect("event");
+    let mut next =
+        async || tokio::time::timeout(DEADLINE, events.try_next()).await.expect("in time").expect("event");
     assert!(matches!(next().await, Some(WatchEvent::Added(_))));
     assert!(matches!(next().await, Some(WatchEvent::Deleted(_))));
     server.stop().await;
@@ -69,9 +71,62 @@ async fn watchers_of_both_kinds_start_with_what_is_there() {
     maps.create(&PostParams::default(), &config_map("a")).await.expect("created");
     for config in [watcher::Config::default(), watcher::Config::default().streaming_lists()] {
         let mut applied = watcher(maps.clone(), config).applied_objects().boxed();
-        let first = tokio::time::timeout(DEADLINE, applied.try_next()).await.expect("in time").expect("event");
+        let first =
+            tokio::time::timeout(DEADLINE, applied.try_next()).await.expect("in time").expect("event");
         assert!(first.expect("object").metadata.name.is_some());
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn applied_fields_have_owners() {
+    let server = Server::start().await;
+    let maps: Api<ConfigMap> = Api::namespaced(server.handle.client(), "default");
+    let wanted = |value: &str| {
+        Patch::Apply(json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "a" }, "data": { "a": value },
+        }))
+    };
+    maps.patch("a", &PatchParams::apply("one"), &wanted("1")).await.expect("applied");
+    let refused = maps.patch("a", &PatchParams::apply("two"), &wanted("2")).await.expect_err("conflict");
+    assert!(
+        matches!(refused, kube::Error::Api(status) if status.code == 409 && status.message.contains("one"))
+    );
+    let taken = maps.patch("a", &PatchParams::apply("two").force(), &wanted("2")).await.expect("forced");
+    assert_eq!(taken.data.and_then(|data| data.get("a").cloned()).as_deref(), Some("2"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_finalizer_holds_an_object_until_it_is_taken_off() {
+    let server = Server::start().await;
+    let maps: Api<ConfigMap> = Api::namespaced(server.handle.client(), "default");
+    maps.create(&PostParams::default(), &config_map("a")).await.expect("created");
+    let reconcile = async |map: ConfigMap| {
+        kube::runtime::finalizer(&maps, "test.example/hold", Arc::new(map), async |_event| {
+            Ok::<_, std::convert::Infallible>(kube::runtime::controller::Action::await_change())
+        })
+        .await
+    };
+    reconcile(maps.get("a").await.expect("read")).await.expect("held");
+    maps.delete("a", &DeleteParams::default()).await.expect("deletion asked for");
+    let held = maps.get("a").await.expect("still there");
+    assert!(held.metadata.deletion_timestamp.is_some());
+    reconcile(held).await.expect("let go");
+    assert!(maps.get_opt("a").await.expect("asked").is_none());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn owners_are_told_by_metadata_alone() {
+    let server = Server::start().await;
+    let maps: Api<ConfigMap> = Api::namespaced(server.remote().await, "default");
+    maps.create(&PostParams::default(), &config_map("a")).await.expect("created");
+    let config = watcher::Config::default().fields("metadata.name=a");
+    let mut seen = kube::runtime::metadata_watcher(maps.clone(), config).applied_objects().boxed();
+    let first = tokio::time::timeout(DEADLINE, seen.try_next()).await.expect("in time").expect("event");
+    let types = first.expect("object").types.expect("types");
+    assert_eq!(types.kind, "PartialObjectMetadata");
     server.stop().await;
 }
 

@@ -33,7 +33,9 @@ impl Player {
             path = format!("{}continue={token}", &path[..start]);
         }
         let mut builder = Request::builder().method(request["method"].as_str().expect("method")).uri(path);
-        builder = builder.header("host", "localhost").header("accept", request["accept"].as_str().unwrap_or("application/json"));
+        builder = builder
+            .header("host", "localhost")
+            .header("accept", request["accept"].as_str().unwrap_or("application/json"));
         if let Some(content_type) = request["contentType"].as_str().filter(|text| *text != "None") {
             builder = builder.header("content-type", content_type);
         }
@@ -73,6 +75,7 @@ static PATTERNS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"\bgen-[a-z0-9]{5}\b", "gen-<random>"),
         (r"\b(10\.\d+\.\d+\.\d+|127\.0\.0\.1:\d+)\b", "<address>"),
         (r"current: \d+", "current: <revision>"),
+        (r"^(\d+[smhd])+$", "<age>"),
     ]
     .map(|(pattern, shown)| (Regex::new(pattern).expect("pattern"), shown))
     .into()
@@ -90,13 +93,33 @@ fn normalise(value: &mut Value) {
         Value::Object(fields) => {
             for (key, value) in fields.iter_mut() {
                 match key.as_str() {
-                    "resourceVersion" | "continue" | "token" | "ca.crt" if value.is_string() => *value = json!("<any>"),
+                    "resourceVersion" | "continue" | "token" | "ca.crt" if value.is_string() => {
+                        *value = json!("<any>")
+                    }
                     _ => normalise(value),
                 }
             }
         }
         _ => {}
     }
+}
+
+/// A list as an object, when its entries can be told apart: one entry more must not shift all others.
+fn keyed(list: &[Value]) -> Option<Value> {
+    let key = |entry: &Value| {
+        let name =
+            ["/name", "/resource", "/subresource", "/metadata/name", "/object/metadata/name", "/manager"]
+                .iter()
+                .find_map(|pointer| entry.pointer(pointer).and_then(Value::as_str))?;
+        Some(if entry.get("manager").is_some() {
+            format!("{name}/{}", entry["subresource"])
+        } else {
+            name.to_owned()
+        })
+    };
+    let entries = list.iter().map(|entry| Some((key(entry)?, entry.clone()))).collect::<Option<Vec<_>>>()?;
+    let fields: serde_json::Map<String, Value> = entries.into_iter().collect();
+    (fields.len() == list.len() && !list.is_empty()).then_some(Value::Object(fields))
 }
 
 fn compare(real: &Value, ours: &Value, path: &str, found: &mut Vec<(String, String)>) {
@@ -112,6 +135,9 @@ fn compare(real: &Value, ours: &Value, path: &str, found: &mut Vec<(String, Stri
             for (key, value) in ours.iter().filter(|(key, _)| !real.contains_key(*key)) {
                 found.push((format!("{path}.{key}"), format!("not in the real answer: {value}")));
             }
+        }
+        (Value::Array(real), Value::Array(ours)) if keyed(real).is_some() && keyed(ours).is_some() => {
+            compare(&keyed(real).unwrap_or_default(), &keyed(ours).unwrap_or_default(), path, found);
         }
         (Value::Array(real), Value::Array(ours)) => {
             if real.len() != ours.len() {
@@ -192,7 +218,8 @@ async fn recorded_answers_are_given_again() {
     for line in &unmeant {
         eprintln!("{}", line.chars().take(400).collect::<String>());
     }
-    let stale: Vec<&Meant> = MEANT.iter().zip(&used).filter(|(_, used)| !**used).map(|(meant, _)| meant).collect();
+    let stale: Vec<&Meant> =
+        MEANT.iter().zip(&used).filter(|(_, used)| !**used).map(|(meant, _)| meant).collect();
     assert!(steps > 150, "only {steps} steps were played");
     assert!(unmeant.is_empty(), "{} differences of {steps} steps are not listed", unmeant.len());
     assert!(stale.is_empty(), "listed differences that do not occur any more: {stale:#?}");
