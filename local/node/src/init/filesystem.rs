@@ -146,9 +146,9 @@ fn make_devices(tree: &Tree, sandbox: &Sandbox, start: &ContainerStart) -> Resul
     mount(Some("tmpfs"), &target.path(), Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=0755"))
         .map_err(|error| format!("mount /dev: {error}"))?;
     // The descriptor shows what lies below the mount; look again.
-    let devices = tree.folder(Path::new("/dev"))?.path();
+    let mounted = tree.folder(Path::new("/dev"))?;
     let umask = rustix::process::umask(Mode::empty());
-    let made = fill_devices(&devices, sandbox, start);
+    let made = fill_devices(&mounted.path(), sandbox, start);
     rustix::process::umask(umask);
     made
 }

@@ -192,6 +192,7 @@ impl Maker {
         let inside = Netlink::open().map_err(failed("open a routing socket in the namespace"))?;
         inside.set_up(1).map_err(failed("start the loopback interface"))?;
         let index = if_nametoindex("eth0").map_err(|error| failed("find eth0")(error.into()))?;
+        inside.set_up(index).map_err(failed("start eth0"))?;
         inside.add_address(index, address, BLOCK_PREFIX).map_err(failed(format!("set address {address}")))?;
         inside.add_default_route(self.gateway).map_err(failed("set the default route"))?;
         Ok(PodNetwork { namespace, address })

@@ -53,7 +53,8 @@ impl Netlink {
         self.request(Message::link(NEW_LINK, index, 0, UP))
     }
 
-    /// Makes a pair of interfaces: `name` here on the bridge, `eth0` in the namespace `peer`; both up.
+    /// Makes a pair of interfaces: `name` here on the bridge, `eth0`, still down, in the namespace
+    /// `peer`.
     pub(super) fn add_pair(&self, name: &str, bridge: u32, peer: BorrowedFd<'_>) -> io::Result<()> {
         let mut message = Message::link(NEW_LINK, 0, libc::NLM_F_CREATE | libc::NLM_F_EXCL, UP);
         message.string(libc::IFLA_IFNAME, name);
@@ -62,7 +63,8 @@ impl Netlink {
             info.string(libc::IFLA_INFO_KIND, "veth");
             info.nested(libc::IFLA_INFO_DATA, |data| {
                 data.nested(VETH_INFO_PEER, |other| {
-                    other.payload.extend_from_slice(&link_header(0, UP));
+                    // It cannot go up before the pair is complete.
+                    other.payload.extend_from_slice(&link_header(0, 0));
                     other.string(libc::IFLA_IFNAME, "eth0");
                     other.bytes(libc::IFLA_NET_NS_FD, &peer.as_raw_fd().to_ne_bytes());
                 });

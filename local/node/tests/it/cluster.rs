@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// No wait of a test is longer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Cluster {
     pub(crate) client: kube::Client,
@@ -111,6 +111,34 @@ impl Cluster {
         });
         merge(&mut pod["spec"], spec);
         self.pods().create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap()
+    }
+
+    /// Creates a pod with one command.
+    pub(crate) async fn create_plain(&self, name: String, command: &[&str], node: usize) {
+        let pod = json!({
+            "metadata": {"name": name},
+            "spec": {"nodeName": format!("node-{node}"), "restartPolicy": "Never", "terminationGracePeriodSeconds": 1,
+                     "containers": [{"name": "main", "image": "busybox", "command": command}]},
+        });
+        self.pods().create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    }
+
+    /// Waits until `count` pods fulfil `condition`.
+    pub(crate) async fn wait_all(&self, count: usize, condition: impl Fn(&Pod) -> bool) {
+        let mut done = std::collections::BTreeSet::new();
+        let all = tokio::time::timeout(PATIENCE, async {
+            let mut events = watcher(self.pods(), watcher::Config::default()).default_backoff().boxed();
+            while done.len() < count {
+                if let Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) =
+                    events.next().await.unwrap()
+                    && condition(&pod)
+                {
+                    done.insert(pod.metadata.name.unwrap());
+                }
+            }
+        })
+        .await;
+        assert!(all.is_ok(), "only {} of {count} pods", done.len());
     }
 
     /// Waits until the pod fulfils `condition`; `None` is a pod that is gone.
