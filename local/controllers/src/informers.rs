@@ -1,0 +1,119 @@
+//! The watches that the controllers share.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use muster_machinery::CancellationToken;
+use tokio::task::JoinSet;
+
+use crate::informer::{Informer, Object};
+use crate::monitor::Monitor;
+use crate::namespace::ROOT_CA;
+
+/// One informer per kind.
+pub(crate) struct Informers {
+    pub pods: Arc<Informer<Pod>>,
+    pub services: Arc<Informer<Service>>,
+    pub slices: Arc<Informer<EndpointSlice>>,
+    pub namespaces: Arc<Informer<Namespace>>,
+    pub accounts: Arc<Informer<ServiceAccount>>,
+    /// Only the config maps with the cluster's certificate authority.
+    pub authorities: Arc<Informer<ConfigMap>>,
+    pub jobs: Arc<Informer<Job>>,
+    pub deployments: Arc<Informer<Deployment>>,
+    pub replica_sets: Arc<Informer<ReplicaSet>>,
+    pub claims: Arc<Informer<PersistentVolumeClaim>>,
+    pub volumes: Arc<Informer<PersistentVolume>>,
+    pub classes: Arc<Informer<StorageClass>>,
+}
+
+fn new<K: Object>() -> Arc<Informer<K>> {
+    Arc::new(Informer::new())
+}
+
+impl Informers {
+    pub(crate) fn new() -> Self {
+        Self {
+            pods: new(),
+            services: new(),
+            slices: new(),
+            namespaces: new(),
+            accounts: new(),
+            authorities: new(),
+            jobs: new(),
+            deployments: new(),
+            replica_sets: new(),
+            claims: new(),
+            volumes: new(),
+            classes: new(),
+        }
+    }
+
+    /// Lets the monitor of all metadata learn from these watches.
+    pub(crate) fn feed(&self, monitor: &Arc<Monitor>) {
+        monitor.cover(&self.pods, true);
+        monitor.cover(&self.services, true);
+        monitor.cover(&self.slices, true);
+        monitor.cover(&self.namespaces, false);
+        monitor.cover(&self.accounts, true);
+        monitor.cover(&self.jobs, true);
+        monitor.cover(&self.deployments, true);
+        monitor.cover(&self.replica_sets, true);
+        monitor.cover(&self.claims, true);
+        monitor.cover(&self.volumes, false);
+        monitor.cover(&self.classes, false);
+    }
+
+    /// Starts the watches.
+    pub(crate) fn start(&self, client: &Client, tasks: &mut JoinSet<()>, shutdown: &CancellationToken) {
+        fn run<K: Object>(
+            informer: &Arc<Informer<K>>,
+            client: &Client,
+            tasks: &mut JoinSet<()>,
+            shutdown: &CancellationToken,
+        ) {
+            let api = Api::all_with(client.clone(), &());
+            tasks.spawn(informer.clone().run(api, shutdown.clone()));
+        }
+        run(&self.pods, client, tasks, shutdown);
+        run(&self.services, client, tasks, shutdown);
+        run(&self.slices, client, tasks, shutdown);
+        run(&self.namespaces, client, tasks, shutdown);
+        run(&self.accounts, client, tasks, shutdown);
+        run(&self.jobs, client, tasks, shutdown);
+        run(&self.deployments, client, tasks, shutdown);
+        run(&self.replica_sets, client, tasks, shutdown);
+        run(&self.claims, client, tasks, shutdown);
+        run(&self.volumes, client, tasks, shutdown);
+        run(&self.classes, client, tasks, shutdown);
+        let only = watcher::Config::default().fields(&format!("metadata.name={ROOT_CA}"));
+        let api = Api::all(client.clone());
+        tasks.spawn(self.authorities.clone().follow(api, only, shutdown.clone()));
+    }
+
+    /// Waits until every cache holds its first list.
+    pub(crate) async fn synced(&self) {
+        tokio::join!(
+            self.pods.synced(),
+            self.services.synced(),
+            self.slices.synced(),
+            self.namespaces.synced(),
+            self.accounts.synced(),
+            self.authorities.synced(),
+            self.jobs.synced(),
+            self.deployments.synced(),
+            self.replica_sets.synced(),
+            self.claims.synced(),
+            self.volumes.synced(),
+            self.classes.synced(),
+        );
+    }
+}

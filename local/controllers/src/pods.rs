@@ -1,0 +1,46 @@
+//! What the controllers want to know of a pod. Pure.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
+
+/// The phase, empty when there is none yet.
+pub(crate) fn phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
+}
+
+/// The pod ended.
+pub(crate) fn is_finished(pod: &Pod) -> bool {
+    matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+/// Somebody deleted the pod.
+pub(crate) fn is_terminating(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
+}
+
+/// The pod runs or will run.
+pub(crate) fn is_active(pod: &Pod) -> bool {
+    !is_finished(pod) && !is_terminating(pod)
+}
+
+/// A condition of the pod.
+pub(crate) fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// The pod may receive traffic.
+pub(crate) fn is_ready(pod: &Pod) -> bool {
+    condition(pod, "Ready").is_some_and(|condition| condition.status == "True")
+}
+
+/// How long until the pod has been ready for `min_ready_seconds`: zero when it has been, none when it is not ready.
+pub(crate) fn until_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<SignedDuration> {
+    let ready = condition(pod, "Ready").filter(|condition| condition.status == "True")?;
+    if min_ready_seconds <= 0 {
+        return Some(SignedDuration::ZERO);
+    }
+    let since = ready.last_transition_time.as_ref().map_or(now, |time| time.0);
+    let left = SignedDuration::from_secs(min_ready_seconds.into()) - now.duration_since(since);
+    Some(left.max(SignedDuration::ZERO))
+}

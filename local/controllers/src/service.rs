@@ -1,0 +1,99 @@
+//! `Options` → [`Service`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kube::Client;
+use muster_machinery::CancellationToken;
+use tokio::task::JoinSet;
+
+use crate::catalogue::Catalogue;
+use crate::endpoint_slice::EndpointSlices;
+use crate::events;
+use crate::garbage::Garbage;
+use crate::informers::Informers;
+use crate::monitor::Monitor;
+use crate::namespace::Namespaces;
+use crate::volume::Volumes;
+use crate::worker::{Reconcile, work};
+
+/// Why the controllers ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// A part of them broke.
+    #[error("a controller broke, which is a bug: {0}")]
+    Broken(#[from] tokio::task::JoinError),
+}
+
+/// How to run the controllers.
+#[derive(Clone)]
+pub struct Options {
+    /// Reaches the API server as an administrator.
+    pub client: Client,
+    /// Folder under which claims get their folders, as `NAMESPACE/CLAIM`.
+    pub volumes_dir: PathBuf,
+    /// Certificate authority of the API server (PEM), published as `kube-root-ca.crt` in every namespace; none
+    /// leaves that to others.
+    pub root_ca: Option<String>,
+}
+
+impl Options {
+    /// Controllers that make folders under `volumes_dir` and publish no certificate authority.
+    pub fn new(client: Client, volumes_dir: impl Into<PathBuf>) -> Self {
+        Self { client, volumes_dir: volumes_dir.into(), root_ca: None }
+    }
+
+    /// Prepares the controllers; they start with [`Service::run`].
+    pub fn build(self) -> Service {
+        Service { options: self }
+    }
+}
+
+/// Controllers that are ready to run.
+pub struct Service {
+    options: Options,
+}
+
+impl Service {
+    /// Runs every controller until the shutdown. They keep nothing but caches and may be stopped at any point.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
+        let Options { client, volumes_dir, root_ca } = self.options;
+        let informers = Informers::new();
+        let catalogue = Arc::new(Catalogue::new(client.clone()));
+        let monitor = Monitor::new(client.clone(), catalogue.clone());
+        let (recorder, notebook) = events::recorder(client.clone());
+        informers.feed(&monitor);
+        let garbage = Garbage::new(client.clone(), catalogue.clone(), &monitor);
+        let namespaces = Namespaces::new(client.clone(), catalogue, &informers, &monitor, root_ca);
+        let slices = EndpointSlices::new(client.clone(), &informers);
+        let volumes = Volumes::new(client.clone(), &informers, volumes_dir);
+
+        let mut tasks = JoinSet::new();
+        informers.start(&client, &mut tasks, &shutdown);
+        tasks.spawn(monitor.run(shutdown.clone()));
+        tasks.spawn(notebook.run(shutdown.clone()));
+        if shutdown.run_until_cancelled(informers.synced()).await.is_some() {
+            if let Err(error) = volumes.furnish().await {
+                tracing::warn!(%error, "cannot create the default storage class; claims without a class will wait");
+            }
+            start(garbage, 8, &mut tasks, &shutdown);
+            start(namespaces, 2, &mut tasks, &shutdown);
+            start(slices, 4, &mut tasks, &shutdown);
+            start(volumes, 2, &mut tasks, &shutdown);
+        }
+        drop(recorder);
+        while let Some(ended) = tasks.join_next().await {
+            ended?;
+        }
+        Ok(())
+    }
+}
+
+fn start<R: Reconcile>(
+    controller: Arc<R>,
+    workers: usize,
+    tasks: &mut JoinSet<()>,
+    shutdown: &CancellationToken,
+) {
+    tasks.spawn(work(controller, workers, shutdown.clone()));
+}
