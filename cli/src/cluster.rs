@@ -179,7 +179,7 @@ pub(crate) fn running(home: &Home) -> Option<Running> {
 async fn install_kinds(client: &kube::Client) -> Result<(), Error> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let parameters = PatchParams::apply("muster").force();
-    for crd in crds::all() {
+    for crd in crds::all()? {
         let name = crd.metadata.name.clone().unwrap_or_default();
         api.patch(&name, &parameters, &Patch::Apply(&crd)).await?;
     }
@@ -214,11 +214,10 @@ async fn start_node(
 
 fn start_roles(roles: &mut JoinSet<Result<(), Error>>, options: &Options, client: &kube::Client, stop: &CancellationToken) {
     let volumes: PathBuf = options.home.path().join("volumes");
-    let controllers = muster_local_controllers::Options { client: client.clone(), volumes_dir: volumes }.build();
+    let controllers = muster_local_controllers::Options::new(client.clone(), volumes).build();
     let token = stop.clone();
     roles.spawn(async move {
-        controllers.run(token).await;
-        Ok(())
+        controllers.run(token).await.map_err(|error| Error::from_source("the built-in controllers failed", &error))
     });
     let scheduler = muster_scheduler_controller::Options::only_scheduler(client.clone()).build();
     let token = stop.clone();
@@ -226,11 +225,14 @@ fn start_roles(roles: &mut JoinSet<Result<(), Error>>, options: &Options, client
         scheduler.run(token).await;
         Ok(())
     });
-    let mut trainer = muster_trainer_controller::Options::new(client.clone());
-    trainer.gang_scheduler_name = Some(muster_scheduler_api::SCHEDULER_NAME.to_owned());
-    let token = stop.clone();
+    let trainer = muster_trainer_controller::Options {
+        gang_scheduler_name: muster_scheduler_api::SCHEDULER_NAME.to_owned(),
+        ..muster_trainer_controller::Options::default()
+    };
+    let (trainer, token) = (trainer.build(client.clone()), stop.clone());
     roles.spawn(async move {
-        trainer.build().run(token).await.map_err(|error| Error::from_source("the training controller failed", &error))
+        trainer.run(token).await;
+        Ok(())
     });
 }
 

@@ -80,12 +80,15 @@ const EXIT_LEADERSHIP_LOST: u8 = 3;
 async fn serve(arguments: &Arguments, client: &Client, stop: &CancellationToken) -> Result<(), Error> {
     let mut roles: JoinSet<Result<(), Error>> = JoinSet::new();
     if arguments.only.contains(&Role::Trainer) {
-        let mut options = muster_trainer_controller::Options::new(client.clone());
-        options.namespace.clone_from(&arguments.namespace);
-        options.gang_scheduler_name = Some(arguments.gang_scheduler_name.clone()).filter(|name| !name.is_empty());
-        let token = stop.clone();
+        let options = muster_trainer_controller::Options {
+            namespace: arguments.namespace.clone(),
+            gang_scheduler_name: arguments.gang_scheduler_name.clone(),
+            ..muster_trainer_controller::Options::default()
+        };
+        let (trainer, token) = (options.build(client.clone()), stop.clone());
         roles.spawn(async move {
-            options.build().run(token).await.map_err(|error| Error::from_source("the training controller failed", &error))
+            trainer.run(token).await;
+            Ok(())
         });
     }
     if arguments.only.contains(&Role::Scheduler) {

@@ -12,17 +12,18 @@ use crate::output;
 pub(crate) struct Arguments {}
 
 /// All kinds, in a stable order.
-pub(crate) fn all() -> Vec<CustomResourceDefinition> {
-    let mut crds = muster_trainer_api::crds();
+pub(crate) fn all() -> Result<Vec<CustomResourceDefinition>, Error> {
+    let broken = |error| Error::from_source("a kind's schema is broken, which is a bug", &error);
+    let mut crds = muster_trainer_api::crds().map_err(broken)?;
     crds.extend(muster_scheduler_api::crds());
     crds.sort_by(|left, right| left.metadata.name.cmp(&right.metadata.name));
-    crds
+    Ok(crds)
 }
 
 /// Runs the command.
 pub(crate) fn run(_: Arguments) -> Result<(), Error> {
     let mut text = String::new();
-    for crd in all() {
+    for crd in all()? {
         let value = serde_json::to_value(&crd)?;
         text.push_str("---\n");
         text.push_str(&output::document(&value, output::Format::Yaml)?);
