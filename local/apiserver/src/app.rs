@@ -30,6 +30,8 @@ pub(crate) struct App {
     pub definitions: tokio::sync::Mutex<()>,
     /// Held while quotas are charged.
     pub quotas: tokio::sync::Mutex<()>,
+    /// Answered requests.
+    pub requests: crate::telemetry::Requests,
     /// OpenAPI documents.
     pub documents: crate::openapi::Cache,
     /// The node's unix socket.
@@ -106,7 +108,7 @@ impl App {
         };
         let snapshot = self.registry.snapshot();
         let Some(resource) = snapshot.find(&path.group, &path.version, &path.resource) else {
-            self.authorize_unknown(&user)?;
+            authorize_unknown(&user)?;
             return Ok(respond::page_not_found());
         };
         let verb = verb(&parts.method, &path, &query);
@@ -124,7 +126,10 @@ impl App {
             warnings: Vec::new(),
         };
         crate::rbac::authorize(&call, verb)?;
-        let mut reply = route_call(&mut call, &parts.method, verb).await?;
+        let result = route_call(&mut call, &parts.method, verb).await;
+        let code = result.as_ref().map_or_else(|refusal| refusal.code, |reply| reply.status().as_u16());
+        self.requests.count(verb, &call.resource.plural, code);
+        let mut reply = result?;
         for warning in &call.warnings {
             let escaped = warning.replace('\\', "\\\\").replace('"', "\\\"");
             if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{escaped}\"")) {
@@ -133,11 +138,12 @@ impl App {
         }
         Ok(reply)
     }
+}
 
-    fn authorize_unknown(&self, user: &User) -> ApiResult<()> {
-        let known = user.groups.iter().any(|group| group == "system:authenticated");
-        if known { Ok(()) } else { Err(ApiError::unauthorized()) }
-    }
+/// Strangers do not learn which paths exist.
+fn authorize_unknown(user: &User) -> ApiResult<()> {
+    let known = user.groups.iter().any(|group| group == "system:authenticated");
+    if known { Ok(()) } else { Err(ApiError::unauthorized()) }
 }
 
 /// The Kubernetes verb of a request.
@@ -168,6 +174,9 @@ async fn route_call(call: &mut Call, method: &Method, verb: &'static str) -> Api
     }
     if !call.resource.has_verb(verb) {
         return Err(ApiError::method_not_allowed());
+    }
+    if call.resource.group == "metrics.k8s.io" && call.resource.custom.is_none() {
+        return crate::usage::answer(call).await;
     }
     match (verb, call.path.name.is_some()) {
         ("get", _) => read::get(call),

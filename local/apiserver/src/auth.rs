@@ -31,12 +31,6 @@ impl User {
         Self { name: "admin".into(), uid: "admin".into(), groups, ..Self::default() }
     }
 
-    /// A part of the server itself.
-    pub(crate) fn system() -> Self {
-        let groups = vec!["system:masters".into(), "system:authenticated".into()];
-        Self { name: "system:apiserver".into(), groups, ..Self::default() }
-    }
-
     fn anonymous() -> Self {
         let groups = vec!["system:unauthenticated".into()];
         Self { name: "system:anonymous".into(), groups, ..Self::default() }

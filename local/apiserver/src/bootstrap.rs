@@ -6,7 +6,6 @@ use muster_store::ObjectKey;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::auth::User;
 use crate::meta::meta;
 use crate::objects::{Ownership, Scope};
 use crate::plugins::namespace;
@@ -28,16 +27,14 @@ pub(crate) async fn ensure(
     if app.store.get(&key).is_some() {
         return Ok(());
     }
-    let (user, options, mut warnings) = (User::system(), WriteOptions::default(), Vec::new());
+    let options = WriteOptions::default();
     let mut scope = Scope {
         app,
         resource: &resource,
         namespace,
-        user: &user,
         options: &options,
         default_manager: manager,
         ownership: Ownership::Writer,
-        warnings: &mut warnings,
     };
     match scope.create(object).await {
         // Somebody else was faster, or the namespace ends: both are fine.

@@ -16,16 +16,14 @@ use crate::status::{self, About, ApiError, ApiResult, Cause};
 
 /// Runs `work` with the scope of a call.
 macro_rules! scope {
-    ($call:expr, $options:expr, $manager:expr, $warnings:expr) => {
+    ($call:expr, $options:expr, $manager:expr) => {
         $crate::objects::Scope {
             app: &$call.app,
             resource: &$call.resource,
             namespace: $call.namespace(),
-            user: &$call.user,
             options: $options,
             default_manager: $manager,
             ownership: $crate::objects::Ownership::Writer,
-            warnings: $warnings,
         }
     };
 }
@@ -59,10 +57,8 @@ pub(crate) async fn create(call: &mut Call) -> ApiResult<Reply> {
     }
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let object = decoded(call, &options)?;
-    let mut warnings = Vec::new();
     let manager = call.default_manager();
-    let result = scope!(call, &options, &manager, &mut warnings).create(object).await;
-    call.warnings.extend(warnings);
+    let result = scope!(call, &options, &manager).create(object).await;
     finish(call, 201, &options, &result?).await
 }
 
@@ -97,11 +93,8 @@ pub(crate) async fn replace(
     if meta(&object, "name").is_empty() {
         meta_mut(&mut object).insert("name".into(), name.into());
     }
-    let mut warnings = Vec::new();
     let manager = call.default_manager();
-    let result =
-        scope!(call, options, &manager, &mut warnings).modify(name, part, &mut |_| Ok(object.clone())).await;
-    call.warnings.extend(warnings);
+    let result = scope!(call, options, &manager).modify(name, part, &mut |_| Ok(object.clone())).await;
     finish(call, 200, options, &result?).await
 }
 
@@ -131,11 +124,10 @@ pub(crate) async fn patch_part(call: &mut Call, part: Part<'_>) -> ApiResult<Rep
     if let patching::Patch::Apply(object, duplicates) = patch {
         return patching::apply(call, &name, part, &options, (object, duplicates)).await;
     }
-    let mut warnings = Vec::new();
     let manager = call.default_manager();
     let resource = call.resource.clone();
     let mut told = Vec::new();
-    let result = scope!(call, &options, &manager, &mut warnings)
+    let result = scope!(call, &options, &manager)
         .modify(&name, part, &mut |current| {
             let mut object = patch.apply(&resource, current)?;
             rules::check_type(&resource, &mut object)?;
@@ -144,7 +136,6 @@ pub(crate) async fn patch_part(call: &mut Call, part: Part<'_>) -> ApiResult<Rep
         })
         .await;
     call.warnings.extend(told);
-    call.warnings.extend(warnings);
     finish(call, 200, &options, &result?).await
 }
 
@@ -183,8 +174,7 @@ pub(crate) fn delete_options(call: &Call) -> ApiResult<(DeleteOptions, WriteOpti
 pub(crate) async fn delete(call: &mut Call) -> ApiResult<Reply> {
     let (options, write) = delete_options(call)?;
     let name = call.path.name.clone().unwrap_or_default();
-    let mut warnings = Vec::new();
-    let result = scope!(call, &write, "", &mut warnings).delete(&name, &options).await;
+    let result = scope!(call, &write, "").delete(&name, &options).await;
     let (state, gone) = result?;
     if !write.dry_run {
         plugins::after_write(&call.app, &call.resource, &state.object()).await?;
@@ -204,8 +194,7 @@ pub(crate) async fn delete_collection(call: &mut Call) -> ApiResult<Reply> {
     let metadata = json!({ "resourceVersion": page.revision.to_string() });
     for entry in &page.entries {
         let key = entry.key();
-        let mut warnings = Vec::new();
-        let mut scope = Scope { namespace: &key.namespace, ..scope!(call, &write, "", &mut warnings) };
+        let mut scope = Scope { namespace: &key.namespace, ..scope!(call, &write, "") };
         match scope.delete(&key.name, &options).await {
             Ok(_) => {}
             Err(error) if error.code == 404 => {}

@@ -9,7 +9,6 @@ use muster_store::{ObjectKey, Query};
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::auth::User;
 use crate::meta::{at, finalizers, is_deleting, meta, meta_mut, now, set_at};
 use crate::objects::{DeleteOptions, Ownership, Part, Scope};
 use crate::registry::{Resource, Subresource};
@@ -177,16 +176,14 @@ async fn establish(app: &Arc<App>, name: &str, status: Value) -> ApiResult<()> {
     else {
         return Ok(());
     };
-    let (user, options, mut warnings) = (User::system(), WriteOptions::default(), Vec::new());
+    let options = WriteOptions::default();
     let mut scope = Scope {
         app,
         resource: &definitions,
         namespace: "",
-        user: &user,
         options: &options,
         default_manager: "kube-apiserver",
         ownership: Ownership::Writer,
-        warnings: &mut warnings,
     };
     let change = &mut |current: &Value| {
         let mut new = current.clone();
@@ -231,18 +228,15 @@ async fn delete_all(app: &Arc<App>, custom: &CustomResource, key: &str) -> ApiRe
         .iter()
         .find_map(|version| snapshot.find(&custom.group, &version.name, &custom.plural));
     let Some(resource) = served else { return Err(ApiError::no_such_resource()) };
-    let (user, options) = (User::system(), WriteOptions::default());
+    let options = WriteOptions::default();
     for entry in app.store.list(&Query::new(key)).entries {
-        let mut warnings = Vec::new();
         let mut scope = Scope {
             app,
             resource: &resource,
             namespace: &entry.key().namespace,
-            user: &user,
             options: &options,
             default_manager: "kube-apiserver",
             ownership: Ownership::Writer,
-            warnings: &mut warnings,
         };
         match scope.delete(&entry.key().name, &DeleteOptions::default()).await {
             Err(error) if error.code != 404 => return Err(error),

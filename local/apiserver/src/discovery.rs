@@ -14,6 +14,7 @@ use crate::registry::{Resource, Snapshot};
 use crate::request::{Query, Route};
 use crate::respond::{self, Reply};
 use crate::status::{ApiError, ApiResult};
+use crate::telemetry;
 
 /// Answers a path that names no objects.
 pub(crate) fn answer(
@@ -26,7 +27,7 @@ pub(crate) fn answer(
     let verb = parts.method.as_str().to_lowercase();
     rbac::authorize_path(app, user, &verb, parts.uri.path())?;
     if let Route::Other(path) = route {
-        return other(app, path, query);
+        return Ok(other(app, path, query));
     }
     if parts.method != http::Method::GET && parts.method != http::Method::HEAD {
         return Err(ApiError::method_not_allowed());
@@ -60,11 +61,12 @@ pub(crate) fn answer(
     })
 }
 
-fn other(app: &App, path: &str, query: &Query) -> ApiResult<Reply> {
+fn other(app: &App, path: &str, query: &Query) -> Reply {
     if let Some(path) = path.strip_prefix("/openapi/v3") {
-        return Ok(openapi::answer(app, path.trim_matches('/')));
+        return openapi::answer(app, path.trim_matches('/'));
     }
-    Ok(match path.trim_end_matches('/') {
+    match path.trim_end_matches('/') {
+        "/metrics" => respond::text(200, telemetry::text(app)),
         "/version" => respond::value(200, Encoding::Json, &version()),
         "/healthz" | "/livez" | "/readyz" => {
             let name = path.trim_matches('/');
@@ -83,7 +85,7 @@ fn other(app: &App, path: &str, query: &Query) -> ApiResult<Reply> {
             &json!({ "paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"] }),
         ),
         _ => respond::page_not_found(),
-    })
+    }
 }
 
 /// The version that the server speaks.
@@ -107,8 +109,8 @@ fn core_versions(app: &App) -> Value {
 fn group_value(snapshot: &Snapshot, group: &str) -> Value {
     let versions: Vec<Value> = snapshot
         .versions(group)
-        .unwrap_or_default()
-        .iter()
+        .into_iter()
+        .flatten()
         .map(|(version, _)| json!({ "groupVersion": format!("{group}/{version}"), "version": version }))
         .collect();
     json!({ "name": group, "versions": versions, "preferredVersion": versions.first() })

@@ -41,9 +41,7 @@ pub(crate) async fn take_from_budget(call: &Call, pod: &Value, dry_run: bool) ->
     };
     let pod_name = meta(pod, "name").to_owned();
     let options = WriteOptions { dry_run, ..WriteOptions::default() };
-    let mut warnings = Vec::new();
-    let mut scope =
-        Scope { resource: &resource, ..scope!(call, &options, "muster-apiserver", &mut warnings) };
+    let mut scope = Scope { resource: &resource, ..scope!(call, &options, "muster-apiserver") };
     let change = &mut |current: &Value| charge(current, budget, &pod_name);
     scope.modify(budget, Part::Subresource("status"), change).await.map(|_| ())
 }

@@ -24,7 +24,7 @@ const BODY_LIMIT: usize = 3 << 20;
 /// How long a client may take for the TLS handshake and for its body.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a request may take until its answer begins.
-const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
+const REQUEST_DEADLINE: Duration = Duration::from_mins(1);
 /// How long open requests may take once the server ends.
 const GRACE: Duration = Duration::from_secs(5);
 

@@ -14,6 +14,7 @@ mod custom;
 mod discovery;
 mod eviction;
 mod http_server;
+mod janitor;
 mod meta;
 mod negotiate;
 mod node;
@@ -33,8 +34,10 @@ mod service;
 mod status;
 mod subresource;
 mod table;
+mod telemetry;
 mod tls;
 mod tokens;
+mod usage;
 mod watch;
 
 pub use service::{Handle, Options, Service, ServiceError};

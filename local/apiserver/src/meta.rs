@@ -71,11 +71,6 @@ pub(crate) fn set_at(value: &mut Value, keys: &[&str], new: Option<Value>) {
     }
 }
 
-/// The object's resource version, when it carries a number.
-pub(crate) fn revision(object: &Value) -> Option<u64> {
-    meta(object, "resourceVersion").parse().ok()
-}
-
 /// The finalizers in order.
 pub(crate) fn finalizers(object: &Value) -> Vec<&str> {
     let list = at(object, &["metadata", "finalizers"]).as_array();

@@ -6,7 +6,6 @@ use muster_store::{Entry, Error as StoreError, ObjectKey};
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
-use crate::auth::User;
 use crate::custom;
 use crate::meta::{
     at, finalizers, format_time, generated_name, generation, is_deleting, meta, meta_mut, new_uid, now,
@@ -69,16 +68,12 @@ pub(crate) struct Scope<'a> {
     pub resource: &'a Resource,
     /// Namespace, empty for objects of the cluster.
     pub namespace: &'a str,
-    /// Who writes.
-    pub user: &'a User,
     /// How.
     pub options: &'a WriteOptions,
     /// Field manager when the options name none.
     pub default_manager: &'a str,
     /// Whether this write takes ownership of what it changes, or the object says already who owns what.
     pub ownership: Ownership,
-    /// Texts for `Warning` headers.
-    pub warnings: &'a mut Vec<String>,
 }
 
 /// Turns a stored object into the form of the resource's version (in place; types are not stored).

@@ -112,16 +112,11 @@ pub(crate) async fn apply(
     let warnings = rules::decode_value(&call.resource, &mut applied, &duplicates, options.field_validation)?;
     call.warnings.extend(warnings);
     let exists = read::find(call).is_ok();
-    let mut warnings = Vec::new();
     let manager = call.default_manager();
     let shared: &Call = call;
-    let mut scope = Scope {
-        ownership: Ownership::Given,
-        ..crate::change::scope!(shared, options, &manager, &mut warnings)
-    };
+    let mut scope = Scope { ownership: Ownership::Given, ..crate::change::scope!(shared, options, &manager) };
     // Merging borrows the scope that then writes, so it gets one of its own.
-    let mut told = Vec::new();
-    let merger = crate::change::scope!(shared, options, &manager, &mut told);
+    let merger = crate::change::scope!(shared, options, &manager);
     let (code, written) = if exists {
         let change = &mut |current: &Value| {
             let mut object = rules::applied(&merger, Some(current), &applied, part)?;

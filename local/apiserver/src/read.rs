@@ -199,13 +199,13 @@ pub(crate) fn page(call: &Call, options: &ListOptions) -> ApiResult<Page> {
     if let Some(wanted) = options.resource_version.filter(|wanted| *wanted > current) {
         return Err(ApiError::revision_too_large(wanted, current));
     }
-    if let Some(name) = selection.required_name().filter(|_| options.continue_token.is_none()) {
-        if !call.resource.namespaced || namespace.is_some() {
-            let key = ObjectKey::new(call.resource.storage_key.clone(), namespace.unwrap_or_default(), name);
-            let found = call.app.store.get(&key).filter(|entry| selection.matches(&entry.object()));
-            let entries = found.into_iter().collect();
-            return Ok(Page { revision: current, entries, continue_token: None, remaining: None });
-        }
+    if let Some(name) = selection.required_name().filter(|_| options.continue_token.is_none())
+        && (!call.resource.namespaced || namespace.is_some())
+    {
+        let key = ObjectKey::new(call.resource.storage_key.clone(), namespace.unwrap_or_default(), name);
+        let found = call.app.store.get(&key).filter(|entry| selection.matches(&entry.object()));
+        let entries = found.into_iter().collect();
+        return Ok(Page { revision: current, entries, continue_token: None, remaining: None });
     }
     let (at, mut after) = match &options.continue_token {
         Some(token) => {

@@ -90,12 +90,15 @@ impl Resource {
     }
 }
 
+/// The versions of a group, the preferred one first, each with its resources.
+pub(crate) type Versions = Vec<(String, Vec<Arc<Resource>>)>;
+
 /// Every resource of one moment.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     by_path: HashMap<(String, String, String), Arc<Resource>>,
     /// Groups in the order of discovery, each with its versions, the preferred one first.
-    pub groups: Vec<(String, Vec<(String, Vec<Arc<Resource>>)>)>,
+    pub groups: Vec<(String, Versions)>,
     /// Goes up with every change, for cached documents.
     pub generation: u64,
 }
@@ -106,14 +109,9 @@ impl Snapshot {
         self.by_path.get(&(group.to_owned(), version.to_owned(), plural.to_owned())).cloned()
     }
 
-    /// The resource of a kind.
-    pub(crate) fn find_kind(&self, group: &str, version: &str, kind: &str) -> Option<Arc<Resource>> {
-        self.resources(group, version)?.iter().find(|resource| resource.kind == kind).cloned()
-    }
-
     /// Versions of a group.
-    pub(crate) fn versions(&self, group: &str) -> Option<&[(String, Vec<Arc<Resource>>)]> {
-        self.groups.iter().find(|(name, _)| name == group).map(|(_, versions)| versions.as_slice())
+    pub(crate) fn versions(&self, group: &str) -> Option<&Versions> {
+        self.groups.iter().find(|(name, _)| name == group).map(|(_, versions)| versions)
     }
 
     /// Resources of a group version.
@@ -172,14 +170,12 @@ fn assemble(builtin: &[Arc<Resource>], custom: &[Arc<Resource>], generation: u64
     let mut snapshot = Snapshot { generation, ..Snapshot::default() };
     let mut custom_groups: BTreeMap<&str, BTreeMap<VersionOrder, Vec<Arc<Resource>>>> = BTreeMap::new();
     for resource in builtin {
-        let group = match snapshot.groups.iter_mut().find(|(name, _)| *name == resource.group) {
-            Some((_, versions)) => versions,
-            None => {
-                snapshot.groups.push((resource.group.clone(), Vec::new()));
-                let Some((_, versions)) = snapshot.groups.last_mut() else { continue };
-                versions
-            }
-        };
+        let known = snapshot.groups.iter().position(|(name, _)| *name == resource.group);
+        let place = known.unwrap_or_else(|| {
+            snapshot.groups.push((resource.group.clone(), Vec::new()));
+            snapshot.groups.len() - 1
+        });
+        let group = &mut snapshot.groups[place].1;
         match group.iter_mut().find(|(version, _)| *version == resource.version) {
             Some((_, list)) => list.push(resource.clone()),
             None => group.push((resource.version.clone(), vec![resource.clone()])),

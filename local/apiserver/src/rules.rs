@@ -287,10 +287,6 @@ pub(crate) fn restrict(resource: &Resource, subresource: &str, old: &Value, new:
                 take(&mut result, "metadata");
             }
         }
-        "finalize" => {
-            take(&mut result, "spec");
-            take(&mut result, "metadata");
-        }
         "ephemeralcontainers" => {
             let containers = at(new, &["spec", "ephemeralContainers"]).clone();
             let mut value = Value::Object(result);

@@ -102,9 +102,8 @@ pub(crate) async fn answer(call: &mut Call, verb: &str) -> ApiResult<Reply> {
     let patch = if verb == "patch" { Some(Patch::parse(call, &options)?) } else { None };
     let spec_path = Paths::of(call).spec;
     let manager = call.default_manager();
-    let mut warnings = Vec::new();
     let shared: &Call = call;
-    let result = scope!(shared, &options, &manager, &mut warnings)
+    let result = scope!(shared, &options, &manager)
         .modify(&name, Part::Subresource("scale"), &mut |current| {
             let before = scale(shared, current);
             let after = match (&wanted, &patch) {

@@ -14,7 +14,7 @@ use crate::auth::User;
 use crate::registry::Registry;
 use crate::respond::BodyError;
 use crate::tls::{Credentials, TlsError, write_private};
-use crate::{bootstrap, custom, http_server};
+use crate::{bootstrap, custom, http_server, janitor};
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +101,7 @@ impl Options {
             credentials,
             address: address.into(),
             definitions: tokio::sync::Mutex::new(()),
+            requests: crate::telemetry::Requests::default(),
             documents: crate::openapi::Cache::default(),
             quotas: tokio::sync::Mutex::new(()),
             node_socket: self.node_socket.clone(),
@@ -135,7 +136,8 @@ impl Service {
             shutdown.cancelled().await;
             app.shutdown.cancel();
         };
-        tokio::join!(stop, http_server::serve(self.app.clone(), self.listener, self.tls));
+        let served = http_server::serve(self.app.clone(), self.listener, self.tls);
+        tokio::join!(stop, served, janitor::run(self.app.clone()));
         self.app.store.close().await?;
         Ok(())
     }

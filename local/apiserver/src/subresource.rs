@@ -61,8 +61,7 @@ async fn bind(call: &mut Call) -> ApiResult<Reply> {
     let uid = meta(&binding, "uid").to_owned();
     let about = About { group: "", what: "pods/binding", name: &name };
     let manager = call.default_manager();
-    let mut warnings = Vec::new();
-    let scope = scope!(call, &options, &manager, &mut warnings);
+    let scope = scope!(call, &options, &manager);
     // Nobody owns the node of a pod.
     Scope { ownership: Ownership::Given, ..scope }
         .modify(&name, Part::Subresource("binding"), &mut |current| {
@@ -127,7 +126,6 @@ async fn evict(call: &mut Call) -> ApiResult<Reply> {
     };
     let pod = read::find(call)?.object();
     crate::eviction::take_from_budget(call, &pod, options.dry_run).await?;
-    let mut warnings = Vec::new();
-    scope!(call, &options, "", &mut warnings).delete(&name, &delete).await?;
+    scope!(call, &options, "").delete(&name, &delete).await?;
     Ok(respond::value(201, call.accepted.encoding, &status::success(Some(201), None)))
 }

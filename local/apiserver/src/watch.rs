@@ -21,7 +21,7 @@ use crate::status::{ApiError, ApiResult};
 use crate::{objects, read, table};
 
 /// How often a quiet watch tells the revision it has reached.
-const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+const BOOKMARK_INTERVAL: Duration = Duration::from_mins(1);
 /// Shortest and longest life of a watch whose client sets none.
 const DEFAULT_LIFE_SECONDS: std::ops::Range<u64> = 1800..3600;
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{
+    Api, DeleteParams, ListParams, PartialObjectMeta, Patch, PatchParams, PostParams, WatchEvent, WatchParams,
+};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::json;
 
@@ -122,8 +124,9 @@ async fn owners_are_told_by_metadata_alone() {
     let server = Server::start().await;
     let maps: Api<ConfigMap> = Api::namespaced(server.remote().await, "default");
     maps.create(&PostParams::default(), &config_map("a")).await.expect("created");
+    let metadata: Api<PartialObjectMeta<ConfigMap>> = Api::namespaced(server.remote().await, "default");
     let config = watcher::Config::default().fields("metadata.name=a");
-    let mut seen = kube::runtime::metadata_watcher(maps.clone(), config).applied_objects().boxed();
+    let mut seen = watcher(metadata, config).applied_objects().boxed();
     let first = tokio::time::timeout(DEADLINE, seen.try_next()).await.expect("in time").expect("event");
     let types = first.expect("object").types.expect("types");
     assert_eq!(types.kind, "PartialObjectMetadata");

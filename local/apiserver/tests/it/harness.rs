@@ -26,7 +26,7 @@ pub(crate) struct Server {
     pub(crate) handle: Handle,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
-    pub(crate) folder: Option<TempDir>,
+    _folder: Option<TempDir>,
 }
 
 impl Server {
@@ -35,7 +35,7 @@ impl Server {
         let folder = tempfile::tempdir().expect("folder");
         let mut options = Options::new(folder.path());
         options.in_memory = true;
-        Self { folder: Some(folder), ..Self::run(options.build().await.expect("server")) }
+        Self { _folder: Some(folder), ..Self::run(options.build().await.expect("server")) }
     }
 
     /// Starts a server with options of the test's own.
@@ -48,7 +48,7 @@ impl Server {
         let handle = service.handle();
         let token = shutdown.clone();
         let task = tokio::spawn(async move { service.run(token).await.expect("served") });
-        Self { handle, shutdown, task, folder: None }
+        Self { handle, shutdown, task, _folder: None }
     }
 
     /// A client over TLS with the kubeconfig's token.

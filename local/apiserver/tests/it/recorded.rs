@@ -94,7 +94,7 @@ fn normalise(value: &mut Value) {
             for (key, value) in fields.iter_mut() {
                 match key.as_str() {
                     "resourceVersion" | "continue" | "token" | "ca.crt" if value.is_string() => {
-                        *value = json!("<any>")
+                        *value = json!("<any>");
                     }
                     _ => normalise(value),
                 }

@@ -17,8 +17,13 @@ async fn certificates_tokens_and_objects_survive() {
     let maps: Api<ConfigMap> = Api::namespaced(server.remote().await, "default");
     let map = serde_json::from_value(json!({ "metadata": { "name": "a" } })).expect("map");
     let made = maps.create(&PostParams::default(), &map).await.expect("created");
-    let before =
-        maps.list(&Default::default()).await.expect("list").metadata.resource_version.expect("version");
+    let before = maps
+        .list(&kube::api::ListParams::default())
+        .await
+        .expect("list")
+        .metadata
+        .resource_version
+        .expect("version");
     server.stop().await;
 
     let server = Server::with(Options::new(folder.path())).await;
