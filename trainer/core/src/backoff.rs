@@ -20,8 +20,8 @@ impl Default for RestartBackoff {
     fn default() -> Self {
         Self {
             base: Duration::from_secs(1),
-            cap: Duration::from_secs(300),
-            reset_after: Duration::from_secs(600),
+            cap: Duration::from_mins(5),
+            reset_after: Duration::from_mins(10),
         }
     }
 }

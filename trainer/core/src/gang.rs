@@ -4,19 +4,12 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use muster_scheduler_api::{SCHEDULER_NAME, annotations};
 use serde_json::{Map, Value, json};
 
 use crate::job::{Job, Replica};
 use crate::plan::ObjectAction;
 use crate::quantity;
-
-/// Annotations by which pods tell Muster's scheduler of their gang.
-mod muster {
-    pub(super) const SCHEDULER: &str = "muster";
-    pub(super) const GANG: &str = "muster.dev/gang";
-    pub(super) const MIN_AVAILABLE: &str = "muster.dev/gang-min-available";
-    pub(super) const RANK: &str = "muster.dev/rank";
-}
 
 /// The scheduler that places a job's pods as a gang.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,7 +30,7 @@ impl From<&str> for GangScheduler {
     fn from(name: &str) -> Self {
         match name {
             "" | "none" => Self::None,
-            muster::SCHEDULER => Self::Muster,
+            SCHEDULER_NAME => Self::Muster,
             "volcano" => Self::Volcano,
             other => Self::SchedulerPlugins(other.to_owned()),
         }
@@ -69,7 +62,7 @@ impl GangScheduler {
     pub fn scheduler_name(&self) -> Option<&str> {
         match self {
             Self::None => None,
-            Self::Muster => Some(muster::SCHEDULER),
+            Self::Muster => Some(SCHEDULER_NAME),
             Self::Volcano => Some("volcano"),
             Self::SchedulerPlugins(name) => Some(name),
         }
@@ -84,17 +77,19 @@ pub(crate) fn join(job: &Job, replica: &Replica, index: i32, scheduler: &GangSch
     {
         spec.scheduler_name = Some(scheduler_name.to_owned());
     }
-    let annotations = pod.metadata.annotations.get_or_insert_default();
+    let pod_annotations = pod.metadata.annotations.get_or_insert_default();
     match scheduler {
         GangScheduler::None => {}
         GangScheduler::Muster => {
-            annotations.insert(muster::GANG.to_owned(), job.name().to_owned());
-            annotations.insert(muster::MIN_AVAILABLE.to_owned(), job.min_available().to_string());
-            annotations.insert(muster::RANK.to_owned(), job.framework.rank(job, replica, index).to_string());
+            pod_annotations.insert(annotations::GANG.to_owned(), job.name().to_owned());
+            pod_annotations
+                .insert(annotations::GANG_MIN_AVAILABLE.to_owned(), job.min_available().to_string());
+            pod_annotations
+                .insert(annotations::RANK.to_owned(), job.framework.rank(job, replica, index).to_string());
         }
         GangScheduler::Volcano => {
-            annotations.insert("scheduling.k8s.io/group-name".to_owned(), job.name().to_owned());
-            annotations.insert("volcano.sh/task-spec".to_owned(), replica.label());
+            pod_annotations.insert("scheduling.k8s.io/group-name".to_owned(), job.name().to_owned());
+            pod_annotations.insert("volcano.sh/task-spec".to_owned(), replica.label());
         }
         GangScheduler::SchedulerPlugins(_) => {
             let labels = pod.metadata.labels.get_or_insert_default();

@@ -146,6 +146,7 @@ pub struct Plan {
 }
 
 /// One step of a plan.
+#[expect(clippy::large_enum_variant, reason = "a plan has a handful of steps, and pods are the common ones")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Set these annotations of the job, provided that it has not changed.

@@ -91,7 +91,7 @@ impl PyTorch {
         }
     }
 
-    fn rendezvous(&self, elastic: &ElasticPolicy, job: &Job) -> Vec<EnvVar> {
+    fn rendezvous(elastic: &ElasticPolicy, job: &Job) -> Vec<EnvVar> {
         let port = job.replica(WORKER).map_or(KIND.port, |worker| worker.port(&KIND));
         let default_host = object_name(job.name(), WORKER, 0);
         let host = elastic.rdzv_host.as_deref().unwrap_or(&default_host);
@@ -190,7 +190,7 @@ impl Framework for PyTorch {
         }
         variables.push(variable("PET_NPROC_PER_NODE", nproc_per_node));
         if let Some(elastic) = &self.elastic {
-            variables.extend(self.rendezvous(elastic, job));
+            variables.extend(Self::rendezvous(elastic, job));
         }
         variables.push(variable("PET_NNODES", self.node_count(job)));
         variables

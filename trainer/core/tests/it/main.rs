@@ -1,4 +1,10 @@
 //! The rules of training jobs, against a model of a cluster.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "what a test cannot go on without"
+)]
 
 mod laws;
 mod objects;
