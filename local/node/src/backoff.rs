@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_secs(10);
-const LONGEST: Duration = Duration::from_secs(300);
+const LONGEST: Duration = Duration::from_mins(5);
 /// A container that ran so long starts afresh.
-const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
+const FORGIVEN_AFTER: Duration = Duration::from_mins(10);
 
 /// The restarts of one container: at once, then after 10 s, 20 s, … 300 s.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

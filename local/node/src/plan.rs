@@ -189,8 +189,7 @@ pub(crate) enum Step {
 /// Whether a container that ended so starts again.
 fn restarts(policy: RestartPolicy, role: Role, code: i32) -> bool {
     match (role, policy) {
-        (Role::Sidecar, _) => true,
-        (Role::Main, RestartPolicy::Always) => true,
+        (Role::Sidecar, _) | (Role::Main, RestartPolicy::Always) => true,
         // An init container that succeeded is done under every policy.
         (Role::Init, RestartPolicy::Always) | (_, RestartPolicy::OnFailure) => code != 0,
         (_, RestartPolicy::Never) => false,
@@ -210,7 +209,7 @@ pub(crate) fn next_step(runs: &[Run], policy: RestartPolicy, now: Timestamp) -> 
         match &run.phase {
             Phase::Waiting { .. } if initialized => try_start(index, run),
             Phase::Ended(termination) if restarts(policy, run.role, termination.code) => {
-                try_start(index, run)
+                try_start(index, run);
             }
             Phase::Ended(termination) if termination.code != 0 => return Step::Finish { success: false },
             _ => {}

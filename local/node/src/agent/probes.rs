@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::worker::Word;
 
 /// A hook without a deadline of its own may take so long.
-const HOOK_PATIENCE: Duration = Duration::from_secs(600);
+const HOOK_PATIENCE: Duration = Duration::from_mins(10);
 
 /// What a probe is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -55,7 +55,7 @@ async fn answer(context: Arc<Context>, request: Request<Incoming>) -> Result<Res
             text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served")
         }
         ["containerLogs", namespace, pod, container] => {
-            logs::answer(&context, namespace, pod, container, &query).await
+            logs::answer(&context, namespace, pod, container, &query)
         }
         ["stats", "summary"] => {
             let summary = stats::summary(&context).to_string();

@@ -17,7 +17,11 @@ use crate::sources::Reference;
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-type Slices = BTreeMap<(String, String), (String, Vec<Endpoint>)>;
+/// Namespace and name of a slice.
+type SliceKey = (String, String);
+/// The service of a slice and its ready endpoints.
+type Slice = (String, Vec<Endpoint>);
+type Slices = BTreeMap<SliceKey, Slice>;
 
 /// Keeps the hosts files current.
 pub(super) async fn follow_services(context: Arc<Context>) {
@@ -69,7 +73,7 @@ fn publish<'a>(context: &Context, slices: &Slices, touched: impl Iterator<Item =
     });
 }
 
-fn read(slice: &EndpointSlice) -> Option<((String, String), (String, Vec<Endpoint>))> {
+fn read(slice: &EndpointSlice) -> Option<(SliceKey, Slice)> {
     let service = slice.labels().get(SERVICE_NAME)?.clone();
     let mut endpoints = Vec::new();
     for endpoint in slice.endpoints.iter().flatten() {

@@ -244,7 +244,7 @@ impl<'a> Init<'a> {
 
     fn read_requests(&mut self) {
         let Some(agent) = &mut self.agent else { return };
-        let mut chunk = [0; 32 << 10];
+        let mut chunk = [0; 8 << 10];
         match io::Read::read(&mut agent.stream, &mut chunk) {
             Ok(0) => self.agent = None,
             Ok(count) => agent.buffer.extend_from_slice(&chunk[..count]),

@@ -1,6 +1,7 @@
 //! A network namespace for every pod: its own address on a bridge of the machine.
 //!
-//! Making a namespace and its interface pair takes the kernel a moment, so a thread keeps a few ready.
+//! Making a namespace and its interface pair takes the kernel a moment and taking one down takes it longer, so a
+//! thread keeps a few ready and uses those again that a pod left as it found them.
 
 pub(crate) mod addresses;
 mod netlink;
@@ -11,9 +12,10 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::TrySendError;
 
 use nix::net::if_::if_nametoindex;
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
@@ -22,6 +24,8 @@ use netlink::Netlink;
 
 /// So many namespaces wait for a pod.
 const READY_NAMESPACES: usize = 8;
+/// So many used namespaces wait to be used again; the kernel takes down the rest.
+const USED_NAMESPACES: usize = 64;
 /// So often a namespace is tried before a pod hears of the failure.
 const ATTEMPTS: usize = 5;
 
@@ -68,6 +72,7 @@ pub(crate) struct Network {
     gateway: Ipv4Addr,
     addresses: Arc<Mutex<Addresses>>,
     ready: tokio::sync::Mutex<mpsc::Receiver<Result<PodNetwork, Error>>>,
+    used: std::sync::mpsc::SyncSender<PodNetwork>,
 }
 
 impl Network {
@@ -76,16 +81,19 @@ impl Network {
         let host = Netlink::open().map_err(failed("open a routing socket"))?;
         let (block, index) = set_up_bridge(&host, name)?;
         let mut addresses = Addresses::new(block);
-        taken.iter().for_each(|address| addresses.reserve(*address));
+        for address in taken {
+            addresses.reserve(*address);
+        }
         let gateway = addresses.gateway();
         let addresses = Arc::new(Mutex::new(addresses));
         let (sender, ready) = mpsc::channel(READY_NAMESPACES);
-        let maker = Maker { host, bridge: index, gateway, addresses: Arc::clone(&addresses) };
+        let (used, returned) = std::sync::mpsc::sync_channel(USED_NAMESPACES);
+        let maker = Maker { host, bridge: index, gateway, addresses: Arc::clone(&addresses), returned };
         std::thread::Builder::new()
             .name("pod-network".to_owned())
             .spawn(move || maker.supply(&sender))
             .map_err(failed("start the network thread"))?;
-        Ok(Self { gateway, addresses, ready: tokio::sync::Mutex::new(ready) })
+        Ok(Self { gateway, addresses, ready: tokio::sync::Mutex::new(ready), used })
     }
 
     /// The machine's address as pods see it.
@@ -96,6 +104,14 @@ impl Network {
     /// A namespace for a pod.
     pub(crate) async fn take(&self) -> Result<PodNetwork, Error> {
         self.ready.lock().await.recv().await.unwrap_or(Err(Error::Ended))
+    }
+
+    /// Gives back the namespace of a pod whose processes are gone.
+    pub(crate) fn give_back(&self, network: PodNetwork) {
+        if let Err(refused) = self.used.try_send(network) {
+            let (TrySendError::Full(network) | TrySendError::Disconnected(network)) = refused;
+            self.release(network.address);
+        }
     }
 
     /// Gives back the address of a pod that is gone.
@@ -155,13 +171,14 @@ struct Maker {
     bridge: u32,
     gateway: Ipv4Addr,
     addresses: Arc<Mutex<Addresses>>,
+    returned: std::sync::mpsc::Receiver<PodNetwork>,
 }
 
 impl Maker {
     fn supply(self, ready: &mpsc::Sender<Result<PodNetwork, Error>>) {
         while !ready.is_closed() {
-            // A name may still be held by a namespace that the kernel has not yet taken down; the next one is free.
-            let made = (1..ATTEMPTS).find_map(|_| self.make().ok()).map_or_else(|| self.make(), Ok);
+            let made = self.reuse().map(Ok);
+            let made = made.unwrap_or_else(|| self.make_patiently());
             if let Err(error) = &made {
                 tracing::warn!(%error, "cannot make a pod network");
             }
@@ -169,6 +186,22 @@ impl Maker {
                 return;
             }
         }
+    }
+
+    /// A namespace of an earlier pod, if it is as that pod found it.
+    fn reuse(&self) -> Option<PodNetwork> {
+        while let Ok(network) = self.returned.try_recv() {
+            if is_untouched(&network) {
+                return Some(network);
+            }
+            self.addresses.lock().release(network.address);
+        }
+        None
+    }
+
+    fn make_patiently(&self) -> Result<PodNetwork, Error> {
+        // A name may still be held by a namespace that the kernel has not yet taken down; the next one is free.
+        (1..ATTEMPTS).find_map(|_| self.make().ok()).map_or_else(|| self.make(), Ok)
     }
 
     fn make(&self) -> Result<PodNetwork, Error> {
@@ -197,4 +230,23 @@ impl Maker {
         inside.add_default_route(self.gateway).map_err(failed("set the default route"))?;
         Ok(PodNetwork { namespace, address })
     }
+}
+
+/// Whether the namespace has its two interfaces, its one address, its two routes, and no open or dying socket. The
+/// calling thread ends up inside.
+fn is_untouched(network: &PodNetwork) -> bool {
+    if setns(&network.namespace, CloneFlags::CLONE_NEWNET).is_err() {
+        return false;
+    }
+    let lines = |name: &str| {
+        fs_err::read_to_string(format!("/proc/thread-self/net/{name}"))
+            .map_or(usize::MAX, |text| text.lines().count())
+    };
+    let expected = [("dev", 4), ("route", 3), ("tcp", 1), ("tcp6", 1), ("udp", 1), ("udp6", 1), ("unix", 1)];
+    let addresses = || {
+        let list = nix::ifaddrs::getifaddrs().ok()?;
+        let own = list.filter(|interface| interface.interface_name == "eth0");
+        Some(own.filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip())).collect::<Vec<_>>())
+    };
+    expected.iter().all(|(name, count)| lines(name) == *count) && addresses() == Some(vec![network.address])
 }

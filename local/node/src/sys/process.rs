@@ -25,6 +25,7 @@ impl SingleThreaded {
     }
 
     /// Forks with the namespaces in `flags`.
+    #[expect(clippy::unused_self, reason = "the value is the proof that no other thread exists")]
     pub(crate) fn fork(&self, flags: CloneFlags) -> io::Result<Forked> {
         let mut pidfd: libc::c_int = -1;
         let flags = flags.bits() as libc::c_ulong | (libc::CLONE_PIDFD | libc::SIGCHLD) as libc::c_ulong;

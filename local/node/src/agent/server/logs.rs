@@ -65,7 +65,7 @@ impl Query {
     }
 }
 
-pub(super) async fn answer(
+pub(super) fn answer(
     context: &Arc<Context>,
     namespace: &str,
     pod: &str,

@@ -30,8 +30,8 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    pub(super) fn wake_time(&self) -> Option<Timestamp> {
-        Some(self.deadline)
+    pub(super) fn wake_time(&self) -> Timestamp {
+        self.deadline
     }
 }
 
@@ -211,11 +211,15 @@ impl Worker {
         }
     }
 
+    /// To be called when the pod's processes are gone.
     pub(super) fn give_back_network(&mut self) {
-        if let (Some(network), Some(std::net::IpAddr::V4(address))) =
-            (&self.context.network, self.record.address.take())
-        {
-            network.release(address);
+        let address = self.record.address.take();
+        let Some(networks) = &self.context.network else { return };
+        match (self.network.take(), address) {
+            (Some(network), _) => networks.give_back(network),
+            // The pod of an agent before this one: its namespace is held by nobody any more.
+            (None, Some(std::net::IpAddr::V4(address))) => networks.release(address),
+            (None, _) => {}
         }
     }
 

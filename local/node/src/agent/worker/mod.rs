@@ -26,6 +26,7 @@ use super::pod_volumes::Prepared;
 use super::probes::{Outcome, ProbeKind};
 use super::record::Record;
 use crate::environment::Facts;
+use crate::network::PodNetwork;
 use crate::plan::{self, Phase, RestartPolicy, Run, Step, Termination};
 use crate::protocol::{ContainerExit, ContainerState, ExecStart, InitEvent, InitRequest};
 use crate::runtime::PodProcess;
@@ -37,16 +38,14 @@ const RETRY: Duration = Duration::from_secs(2);
 /// How many requests of probes wait.
 const PROBE_QUEUE: usize = 16;
 
+/// Takes exit code and output of a command beside a container, or why it could not run.
+pub(crate) type ExecAnswer = oneshot::Sender<Result<(i32, String), String>>;
+
 /// Word from a task of the pod: a probe or a hook.
 #[derive(Debug)]
 pub(crate) enum Word {
     /// A command is to run beside a container.
-    Exec {
-        container: String,
-        argv: Vec<String>,
-        timeout: Duration,
-        answer: oneshot::Sender<Result<(i32, String), String>>,
-    },
+    Exec { container: String, argv: Vec<String>, timeout: Duration, answer: ExecAnswer },
     /// A probe changed its mind.
     Probe { container: String, attempt: u32, kind: ProbeKind, outcome: Outcome },
     /// postStart is over.
@@ -72,13 +71,14 @@ pub(crate) struct Worker {
     facts: Facts,
     volumes: BTreeMap<String, Prepared>,
     process: Option<PodProcess>,
+    network: Option<PodNetwork>,
     ending: Option<Ending>,
     retry_at: Option<Timestamp>,
     /// Reasons to restart a container that are known before it ends (a failed probe).
     last_words: BTreeMap<String, String>,
     words: (mpsc::Sender<Word>, mpsc::Receiver<Word>),
     tasks: BTreeMap<String, JoinSet<()>>,
-    execs: BTreeMap<u64, oneshot::Sender<Result<(i32, String), String>>>,
+    execs: BTreeMap<u64, ExecAnswer>,
     exec_count: u64,
     reporter: Reporter,
     deleted_version: Option<String>,
@@ -139,6 +139,7 @@ impl Worker {
             facts,
             volumes: BTreeMap::new(),
             process: None,
+            network: None,
             ending: None,
             retry_at: None,
             last_words: BTreeMap::new(),
@@ -200,7 +201,7 @@ impl Worker {
         let now = Timestamp::now();
         let times = [
             self.retry_at,
-            self.ending.as_ref().and_then(Ending::wake_time),
+            self.ending.as_ref().map(Ending::wake_time),
             self.active_deadline().filter(|_| self.ending.is_none() && self.overall.finished.is_none()),
             match plan::next_step(&self.runs, self.policy, now) {
                 Step::Wait(at) if self.ending.is_none() && self.overall.finished.is_none() => at,
@@ -356,26 +357,14 @@ impl Worker {
         self.tasks.remove(&container);
         let word = self.last_words.remove(&container);
         let message = self.termination_message(&container, attempt, code).or(word);
-        let termination = match start_failure {
-            Some(failure) => {
-                self.event(
-                    Some(&container),
-                    true,
-                    "Failed",
-                    format!("Error: failed to start container: {failure}"),
-                );
-                Termination {
-                    code: 128,
-                    reason: "StartError".to_owned(),
-                    message: Some(failure),
-                    started: None,
-                    finished,
-                }
-            }
-            None => {
-                let reason = if code == 0 { "Completed" } else { "Error" };
-                Termination { code, reason: reason.to_owned(), message, started, finished }
-            }
+        let termination = if let Some(failure) = start_failure {
+            let text = format!("Error: failed to start container: {failure}");
+            self.event(Some(&container), true, "Failed", text);
+            let (reason, message) = ("StartError".to_owned(), Some(failure));
+            Termination { code: 128, reason, message, started: None, finished }
+        } else {
+            let reason = if code == 0 { "Completed" } else { "Error" };
+            Termination { code, reason: reason.to_owned(), message, started, finished }
         };
         let ended = self.pod.metadata.name.clone().unwrap_or_default();
         let Some(run) = self.run_of(&container).filter(|run| run.restarts == attempt) else { return };
@@ -415,7 +404,7 @@ impl Worker {
                     .await;
             }
             Word::Probe { container, attempt, kind, outcome } => {
-                self.on_probe(&container, attempt, kind, outcome).await
+                self.on_probe(&container, attempt, kind, outcome).await;
             }
             Word::PostStart { container, attempt, result } => {
                 let Some(run) = self.run_of(&container).filter(|run| run.restarts == attempt) else { return };

@@ -250,7 +250,14 @@ impl Worker {
             share_processes: self.spec.share_process_namespace == Some(true),
             memory_volumes: volumes.memory,
         };
-        let namespace = network.map(|network| network.namespace);
+        let namespace = match network {
+            Some(network) => {
+                let namespace = network.namespace.try_clone().map_err(io)?;
+                self.network = Some(network);
+                Some(namespace)
+            }
+            None => None,
+        };
         let process =
             context.spawner.spawn(request, namespace).await.map_err(|error| sandbox(error.to_string()))?;
         self.process = Some(process);
@@ -263,17 +270,15 @@ impl Worker {
         let folder = self.directory.join("etc");
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("hostname"), format!("{}\n", self.hostname()))?;
-        let machine = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        let namespace = &self.record.namespace;
-        let search = format!(
-            "search {namespace}.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n"
-        );
-        let servers: String = machine
-            .lines()
-            .filter(|line| line.starts_with("nameserver"))
-            .flat_map(|line| [line, "\n"])
-            .collect();
-        fs::write(folder.join("resolv.conf"), servers + &search)?;
+        if self.spec.host_network != Some(true) {
+            // Names come from the hosts file. No name server can be reached from the pod, so a name that is not there
+            // yet must fail at once: on the pod's own loopback address nobody listens.
+            let search =
+                format!("{0}.svc.cluster.local svc.cluster.local cluster.local", self.record.namespace);
+            let text =
+                format!("nameserver 127.0.0.1\nsearch {search}\noptions ndots:5 timeout:1 attempts:1\n");
+            fs::write(folder.join("resolv.conf"), text)?;
+        }
         self.keep_names(address)
     }
 
