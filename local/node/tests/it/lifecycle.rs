@@ -148,3 +148,22 @@ fn process_exists(argument: &str) -> bool {
         line.split(|byte| *byte == 0).any(|word| word == argument.as_bytes())
     })
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn light_isolation_runs_pods_and_ends_their_processes() {
+    let cluster = Cluster::start(Isolation::Light).await;
+    let marker = format!("{}8888", std::process::id());
+    let spec = json!({
+        "containers": [{"volumeMounts": [{"name": "v", "mountPath": "/made/for/light"}]}],
+        "volumes": [{"name": "v", "emptyDir": {}}],
+    });
+    let script = format!("echo data > /made/for/light/x; cat /made/for/light/x; setsid sleep {marker} & sleep 1000");
+    cluster.create("light", &script, spec).await;
+    cluster.wait_phase("light", "Running").await;
+    cluster.pods().delete("light", &DeleteParams::default()).await.unwrap();
+    cluster.wait_gone("light").await;
+    assert!(!process_exists(&marker), "the grandchild outlived its pod");
+    cluster.create("fails", "echo $$ > /dev/null; exit 4", json!({})).await;
+    assert_eq!(terminated(&cluster.wait_phase("fails", "Failed").await).exit_code, 4);
+    cluster.stop().await;
+}
