@@ -55,22 +55,23 @@ impl Executor<'_> {
         Ok(())
     }
 
-    async fn take_stage(&mut self, mut stage: Vec<Effect>) -> Result<(), Error> {
-        match stage.as_slice() {
-            [Effect::Annotate(_) | Effect::WriteStatus(_) | Effect::DeleteJob] => {
-                let Some(effect) = stage.pop() else { return Ok(()) };
-                self.write_job(effect).await
-            }
-            _ => {
-                let results = join_all(stage.into_iter().map(|effect| self.act(effect))).await;
-                let mut outcome = Ok(());
-                for (events, result) in results {
-                    self.events.extend(events);
-                    outcome = outcome.and(result);
+    async fn take_stage(&mut self, stage: Vec<Effect>) -> Result<(), Error> {
+        let mut others = Vec::new();
+        for effect in stage {
+            match effect {
+                Effect::Annotate(_) | Effect::WriteStatus(_) | Effect::DeleteJob => {
+                    self.write_job(effect).await?
                 }
-                outcome
+                other => others.push(other),
             }
         }
+        let results = join_all(others.into_iter().map(|effect| self.act(effect))).await;
+        let mut outcome = Ok(());
+        for (events, result) in results {
+            self.events.extend(events);
+            outcome = outcome.and(result);
+        }
+        outcome
     }
 
     async fn write_job(&mut self, effect: Effect) -> Result<(), Error> {
@@ -125,7 +126,7 @@ impl Executor<'_> {
                     Err(error) => (None, Err(error.into())),
                 }
             }
-            // Steps that write the job make a stage of their own.
+            // These write the job, which takes this executor for itself: `write_job`.
             Effect::Annotate(_) | Effect::WriteStatus(_) | Effect::DeleteJob => (None, Ok(())),
         }
     }

@@ -122,7 +122,7 @@ pub(crate) fn retry(job: Arc<DynamicObject>, error: &Error, context: Arc<Context
     }
     let failures = context.expectations.failed(&job.uid().unwrap_or_default());
     let wait = Duration::from_millis(100).saturating_mul(2_u32.saturating_pow(failures - 1));
-    let wait = wait.min(Duration::from_secs(60));
+    let wait = wait.min(Duration::from_mins(1));
     tracing::debug!(job = job.name_any(), namespace = job.namespace(), %error, ?wait, "reconciliation failed");
     Action::requeue(wait)
 }

@@ -131,7 +131,7 @@ async fn run_kind(training: TrainingKind, options: &Options, client: &Client) {
     let config = Config::default().concurrency(options.threads);
     let outcomes = applier(
         |job, context| Box::pin(reconcile(job, context)),
-        |job, error, context| retry(job, error, context),
+        retry,
         context.clone(),
         jobs,
         triggers,

@@ -30,11 +30,12 @@ impl Failure<'_> {
         matches!(self.cause, Cause::Code { .. })
     }
 
-    /// Whether the replica's restart policy makes this the end of the job.
-    fn is_final(&self) -> bool {
+    /// Whether the replica's restart policy makes this the end of the job; an exit code says nothing when the
+    /// pod only failed for want of a peer.
+    fn is_final(&self, lost_a_peer: bool) -> bool {
         match (&self.member.replica.restart_policy, &self.cause) {
             (RestartPolicy::Never, _) => self.member.phase != Phase::Pending,
-            (RestartPolicy::ExitCode, Cause::Code { exit_code }) => *exit_code < 128,
+            (RestartPolicy::ExitCode, Cause::Code { exit_code }) => *exit_code < 128 && !lost_a_peer,
             _ => false,
         }
     }
@@ -50,16 +51,28 @@ pub(crate) fn handle(planner: &mut Planner<'_>, counts: &BTreeMap<&'static str, 
         .filter_map(|member| Some(Failure { member: member.clone(), cause: member.failure(container)? }))
         .collect();
     tell_exit_codes(planner, &failures);
-    if let Some(last_straw) = failures.iter().find(|failure| failure.is_final()) {
+    let scope = planner.job.restart_scope();
+    let lost = match scope {
+        RestartScope::Gang => lost_peer(planner, &failures),
+        RestartScope::Pod => None,
+    };
+    if let Some(last_straw) = failures.iter().find(|failure| failure.is_final(lost.is_some())) {
         let policy = last_straw.member.replica.restart_policy.as_str();
         let why = format!("{} and its restart policy is {policy}", last_straw.describe());
         finish::fail(planner, counts, why);
         return true;
     }
-    match planner.job.restart_scope() {
-        RestartScope::Gang => handle_gang(planner, &failures, counts),
+    match scope {
+        RestartScope::Gang => handle_gang(planner, &failures, lost, counts),
         RestartScope::Pod => handle_pods(planner, &failures, counts),
     }
+}
+
+/// The loss of a pod that is nobody's fault, if there is one. The ends of its peers are then its consequence: a
+/// rank that loses a peer mostly ends with an error.
+fn lost_peer(planner: &Planner<'_>, failures: &[Failure<'_>]) -> Option<String> {
+    let lost = failures.iter().find(|failure| !failure.is_code());
+    lost.map(Failure::describe).or_else(|| vanished(planner))
 }
 
 fn tell_exit_codes(planner: &mut Planner<'_>, failures: &[Failure<'_>]) {
@@ -91,13 +104,14 @@ fn out_of_budget(planner: &Planner<'_>, what: &str) -> String {
 fn handle_gang(
     planner: &mut Planner<'_>,
     failures: &[Failure<'_>],
+    lost: Option<String>,
     counts: &BTreeMap<&'static str, ReplicaCounts>,
 ) -> bool {
-    // The job's own failure first: when a rank crashes, the others' ends are its consequence.
-    let blamed = failures.iter().find(|failure| failure.is_code()).or(failures.first());
-    let (why, counted) = if let Some(blamed) = blamed {
-        (blamed.describe(), blamed.is_code())
-    } else if let Some(why) = vanished(planner).or_else(|| resized(planner)) {
+    let (why, counted) = if let Some(why) = lost {
+        (why, false)
+    } else if let Some(blamed) = failures.first() {
+        (blamed.describe(), true)
+    } else if let Some(why) = resized(planner) {
         (why, false)
     } else {
         return false;

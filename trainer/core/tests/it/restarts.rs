@@ -142,6 +142,21 @@ fn failures_of_the_infrastructure_are_free() {
 }
 
 #[test]
+fn peers_that_fail_for_want_of_a_lost_pod_are_not_blamed() {
+    for policy in ["OnFailure", "ExitCode"] {
+        let mut world = running(|job| {
+            job["spec"]["runPolicy"] = json!({"backoffLimit": 0});
+            job["spec"]["pytorchReplicaSpecs"]["Worker"]["restartPolicy"] = json!(policy);
+        });
+        world.exit("digits-worker-0", 1);
+        world.set_pod_status("digits-worker-1", json!({"phase": "Failed", "reason": "Evicted"}));
+        world.settle();
+        assert_eq!(world.annotation(annotation::RESTART_COUNT), None, "{policy}");
+        assert_eq!(world.annotation(annotation::INFRASTRUCTURE_RESTART_COUNT), Some("1"));
+    }
+}
+
+#[test]
 fn a_pod_that_vanishes_restarts_the_gang_for_free() {
     let mut world = running(|job| job["spec"]["runPolicy"] = json!({"backoffLimit": 0}));
     world.pods.remove("digits-worker-1");

@@ -1,6 +1,6 @@
 //! A job's whole life under a controller that sees late, and dies between any two effects.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
 use muster_trainer_api::{JobStatus, label};
@@ -41,8 +41,8 @@ struct Simulation {
     controller: Controller,
     /// Failures still to come.
     failures_left: usize,
-    /// Generations in which something was made to fail.
-    hurt: BTreeSet<u64>,
+    /// Generations in which something was made to fail, and whether only the job's own code did.
+    hurt: BTreeMap<u64, bool>,
     backoff_limit: u32,
     log: Vec<String>,
 }
@@ -67,7 +67,7 @@ impl Simulation {
             history,
             controller: Controller { job_seen: 0, objects_seen: 0, job_written: 0 },
             failures_left,
-            hurt: BTreeSet::new(),
+            hurt: BTreeMap::new(),
             backoff_limit,
             log: Vec::new(),
         }
@@ -178,23 +178,27 @@ impl Simulation {
             "Running"
                 if !calm && self.failures_left > 0 && is_current && !is_deleting && self.dice.one_in(3) =>
             {
-                if !self.hurt.contains(&self.generation()) {
+                if !self.hurt.contains_key(&self.generation()) {
                     self.failures_left -= 1;
                 }
-                self.hurt.insert(self.generation());
+                let generation = self.generation();
+                let by_code = self.dice.one_in(2);
+                *self.hurt.entry(generation).or_insert(true) &= by_code;
                 self.log.push(format!("{name} is hurt"));
-                match self.dice.roll(4) {
-                    0 => drop(self.world.pods.remove(name)),
-                    1 => self.world.set_pod_status(name, json!({"phase": "Failed", "reason": "Evicted"})),
-                    _ => self.world.exit(name, 1),
+                match (by_code, self.dice.one_in(2)) {
+                    (true, _) => self.world.exit(name, 1),
+                    (false, true) => drop(self.world.pods.remove(name)),
+                    (false, false) => {
+                        self.world.set_pod_status(name, json!({"phase": "Failed", "reason": "Evicted"}));
+                    }
                 }
             }
             // The others fail for want of their peer.
-            "Running" if self.hurt.contains(&generation(pod)) && self.dice.one_in(2) => {
+            "Running" if self.hurt.contains_key(&generation(pod)) && self.dice.one_in(2) => {
                 self.world.exit(name, 1);
             }
             "Running"
-                if !self.hurt.contains(&generation(pod)) && self.failures_left == 0 && self.all_run() =>
+                if !self.hurt.contains_key(&generation(pod)) && self.failures_left == 0 && self.all_run() =>
             {
                 self.world.set_pod_status(name, exited(0));
             }
@@ -235,10 +239,15 @@ impl Simulation {
         assert_eq!(restarts, self.generation(), "one generation for each restart\n{log}");
         for generation in 0..self.generation() {
             assert!(
-                self.hurt.contains(&generation),
+                self.hurt.contains_key(&generation),
                 "generation {generation} was restarted for nothing\n{log}"
             );
         }
+        let by_code = (0..self.generation()).filter(|generation| self.hurt[generation]).count() as u64;
+        assert!(
+            self.count("muster.dev/restart-count") >= by_code,
+            "a failure of the code was not counted\n{log}"
+        );
         self.clean_up();
     }
 

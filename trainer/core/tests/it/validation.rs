@@ -36,7 +36,7 @@ fn each_check_names_its_field() {
         job["spec"][specs]["Worker"]["template"]["spec"]["containers"][0] = json!({"name": "tensorflow"});
     }));
     all.extend(changed(|job| {
-        job["spec"]["runPolicy"] = json!({"managedBy": "me", "cleanPodPolicy": "Some"})
+        job["spec"]["runPolicy"] = json!({"managedBy": "me", "cleanPodPolicy": "Some"});
     }));
     all.extend(changed(|job| job["spec"]["runPolicy"] = json!({"backoffLimit": -1})));
     all.extend(changed(|job| {
