@@ -48,6 +48,8 @@ async fn deletion_ends_every_process_of_the_pod() {
         format!("trap 'echo bye; exit 0' TERM; setsid sleep {marker} & echo up; while :; do sleep 0.1; done");
     cluster.create("stubborn", &script, json!({})).await;
     cluster.wait_phase("stubborn", "Running").await;
+    // A first follower ends with the first line: the trap is set by then.
+    assert_eq!(cluster.log("stubborn", "follow=true&limitBytes=3").await, "up\n");
     let follower = cluster.log("stubborn", "follow=true");
     let deletion = async {
         cluster.pods().delete("stubborn", &DeleteParams::default()).await.unwrap();
@@ -157,7 +159,8 @@ async fn light_isolation_runs_pods_and_ends_their_processes() {
         "containers": [{"volumeMounts": [{"name": "v", "mountPath": "/made/for/light"}]}],
         "volumes": [{"name": "v", "emptyDir": {}}],
     });
-    let script = format!("echo data > /made/for/light/x; cat /made/for/light/x; setsid sleep {marker} & sleep 1000");
+    let script =
+        format!("echo data > /made/for/light/x; cat /made/for/light/x; setsid sleep {marker} & sleep 1000");
     cluster.create("light", &script, spec).await;
     cluster.wait_phase("light", "Running").await;
     cluster.pods().delete("light", &DeleteParams::default()).await.unwrap();
