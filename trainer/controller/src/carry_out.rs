@@ -60,7 +60,7 @@ impl Executor<'_> {
         for effect in stage {
             match effect {
                 Effect::Annotate(_) | Effect::WriteStatus(_) | Effect::DeleteJob => {
-                    self.write_job(effect).await?
+                    self.write_job(effect).await?;
                 }
                 other => others.push(other),
             }
