@@ -143,7 +143,7 @@ const VALUES: [&str; 6] = [
 /// Reads both sources and writes the gzipped catalogue, one JSON object per line, sorted by name.
 ///
 /// `definitions` is the file `_definitions.json`, `protobuf` the `src` folder of `k8s-pb`.
-pub fn run(definitions: &Path, protobuf: &Path, output: &Path) -> Result<()> {
+pub(crate) fn run(definitions: &Path, protobuf: &Path, output: &Path) -> Result<()> {
     let document: Value =
         serde_json::from_slice(&fs::read(definitions)?).context("reading the OpenAPI definitions")?;
     let definitions = document["$defs"].as_object().context("the definitions file has no `$defs`")?;

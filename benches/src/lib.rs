@@ -1,1 +1,0 @@
-//! Every figure the project promises, one program an area.
