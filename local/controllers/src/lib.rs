@@ -1,25 +1,29 @@
 //! The controllers a laptop needs because no kube-controller-manager runs there: garbage collection, namespaces,
-//! endpoint slices, volumes.
+//! jobs, deployments and their replica sets, endpoint slices, volumes.
 //!
 //! `Options` → [`Service`]. Ordinary controllers that take only a [`kube::Client`]; on a real cluster its own do this
-//! work, and these are never installed. What a controller decides is a pure function in its `plan`, `graph` or
-//! `conditions` module; the rest watches, asks that function and writes. One watch per kind serves all of them.
+//! work, and these are never installed. What a controller decides is a pure function in a module of its own
+//! (`plan`, `graph`, `rollout`, `conditions`, `status`); the rest watches, asks that function and writes. One watch per kind serves all of them.
 //!
 //! Every controller may be stopped at any point: it acts only on a cache that shows its own last writes, and what it
 //! creates is either named after its cause or found again through its owner reference.
 
 mod catalogue;
+mod claims;
+mod deployment;
 mod endpoint_slice;
 mod error;
 mod events;
 mod garbage;
 mod informer;
 mod informers;
+mod job;
 mod monitor;
 mod namespace;
 mod owners;
 mod pods;
 mod queue;
+mod replica_set;
 mod service;
 mod volume;
 mod worker;

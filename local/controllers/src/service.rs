@@ -8,12 +8,15 @@ use muster_machinery::CancellationToken;
 use tokio::task::JoinSet;
 
 use crate::catalogue::Catalogue;
+use crate::deployment::Deployments;
 use crate::endpoint_slice::EndpointSlices;
 use crate::events;
 use crate::garbage::Garbage;
 use crate::informers::Informers;
+use crate::job::Jobs;
 use crate::monitor::Monitor;
 use crate::namespace::Namespaces;
+use crate::replica_set::ReplicaSets;
 use crate::volume::Volumes;
 use crate::worker::{Reconcile, work};
 
@@ -66,6 +69,9 @@ impl Service {
         let garbage = Garbage::new(client.clone(), catalogue.clone(), &monitor);
         let namespaces = Namespaces::new(client.clone(), catalogue, &informers, &monitor, root_ca);
         let slices = EndpointSlices::new(client.clone(), &informers);
+        let jobs = Jobs::new(client.clone(), &informers, recorder.clone());
+        let sets = ReplicaSets::new(client.clone(), &informers, recorder.clone());
+        let deployments = Deployments::new(client.clone(), &informers, recorder);
         let volumes = Volumes::new(client.clone(), &informers, volumes_dir);
 
         let mut tasks = JoinSet::new();
@@ -80,8 +86,10 @@ impl Service {
             start(namespaces, 2, &mut tasks, &shutdown);
             start(slices, 4, &mut tasks, &shutdown);
             start(volumes, 2, &mut tasks, &shutdown);
+            start(jobs, 4, &mut tasks, &shutdown);
+            start(sets, 4, &mut tasks, &shutdown);
+            start(deployments, 4, &mut tasks, &shutdown);
         }
-        drop(recorder);
         while let Some(ended) = tasks.join_next().await {
             ended?;
         }

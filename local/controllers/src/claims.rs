@@ -1,0 +1,77 @@
+//! Keeps the objects of an owner in line with its selector.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
+use kube::api::{Api, Patch, PatchParams};
+use kube::core::{Selector, SelectorExt as _};
+use kube::{Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::error::Result;
+use crate::informer::{Informer, Object};
+use crate::owners::{Claim, claim, controller_reference};
+
+/// The objects that the owner controls, after it took those that nobody controls and left those that its selector no
+/// longer finds.
+pub(crate) async fn claimed<K, O>(
+    client: &Client,
+    informer: &Informer<K>,
+    owner: &O,
+    selector: &LabelSelector,
+) -> Result<Vec<Arc<K>>>
+where
+    K: Object + Resource<Scope = NamespaceResourceScope>,
+    O: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    let selector = Selector::try_from(selector.clone())?;
+    let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
+    let mut own = Vec::new();
+    for object in informer.in_namespace(namespace) {
+        let matches = selector.matches(object.labels());
+        let mut owners = object.owner_references().to_vec();
+        match claim(owner.meta(), object.meta(), matches) {
+            Claim::Ignore => {}
+            Claim::Owned => own.push(object),
+            Claim::Release => {
+                owners.retain(|reference| Some(&reference.uid) != owner.meta().uid.as_ref());
+                set_owners(client, informer, &*object, &owners).await?;
+            }
+            Claim::Adopt => {
+                let owners_api: Api<O> = Api::namespaced(client.clone(), namespace);
+                let live = owners_api.get_metadata_opt(&owner.name_any()).await?;
+                let same = |meta: &kube::api::ObjectMeta| {
+                    meta.uid == owner.meta().uid && meta.deletion_timestamp.is_none()
+                };
+                if live.is_some_and(|live| same(&live.metadata)) {
+                    owners.push(controller_reference(owner));
+                    own.push(Arc::new(set_owners(client, informer, &*object, &owners).await?));
+                }
+            }
+        }
+    }
+    Ok(own)
+}
+
+async fn set_owners<K>(
+    client: &Client,
+    informer: &Informer<K>,
+    object: &K,
+    owners: &[OwnerReference],
+) -> Result<K>
+where
+    K: Object + Resource<Scope = NamespaceResourceScope>,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), object.meta().namespace.as_deref().unwrap_or_default());
+    let owners = if owners.is_empty() { Value::Null } else { json!(owners) };
+    let patch = json!({ "metadata": {
+        "uid": object.uid(), "resourceVersion": object.resource_version(), "ownerReferences": owners,
+    }});
+    let parameters = PatchParams { field_manager: Some(crate::MANAGER.into()), ..PatchParams::default() };
+    let written = api.patch(&object.name_any(), &parameters, &Patch::Merge(patch)).await?;
+    informer.shows(&written).await?;
+    Ok(written)
+}

@@ -1,0 +1,139 @@
+//! Keeps as many pods of one template as a replica set asks for.
+
+mod plan;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams, Preconditions};
+use kube::{Client, Resource, ResourceExt as _};
+
+use crate::claims::claimed;
+use crate::error::{Result, gone_is_fine};
+use crate::events::{Recorder, Severity, post_params};
+use crate::informer::{Informer, Key};
+use crate::informers::Informers;
+use crate::owners::controller_of;
+use crate::queue::Queue;
+use crate::worker::Reconcile;
+
+const COMPONENT: &str = "replicaset-controller";
+/// Pods created or deleted at the same time.
+const AT_ONCE: usize = 8;
+
+/// The replica set controller.
+pub(crate) struct ReplicaSets {
+    client: Client,
+    recorder: Recorder,
+    sets: Arc<Informer<ReplicaSet>>,
+    pods: Arc<Informer<Pod>>,
+    queue: Queue<Key>,
+}
+
+impl ReplicaSets {
+    pub(crate) fn new(client: Client, informers: &Informers, recorder: Recorder) -> Arc<Self> {
+        let controller = Arc::new(Self {
+            client,
+            recorder,
+            sets: informers.replica_sets.clone(),
+            pods: informers.pods.clone(),
+            queue: Queue::new(),
+        });
+        let own = controller.clone();
+        informers.replica_sets.on_change(move |change| {
+            if let Some(set) = change.latest() {
+                own.queue.add(Key::of(&**set));
+            }
+        });
+        let own = controller.clone();
+        informers.pods.on_change(move |change| {
+            for pod in [change.old, change.new].into_iter().flatten() {
+                own.pod_changed(pod);
+            }
+        });
+        controller
+    }
+
+    fn pod_changed(&self, pod: &Pod) {
+        let namespace = pod.namespace().unwrap_or_default();
+        match controller_of(&pod.metadata) {
+            Some(owner) if owner.kind == ReplicaSet::kind(&()) => {
+                self.queue.add(Key::new(namespace, owner.name.clone()));
+            }
+            Some(_) => {}
+            // Any set may want a pod that nobody controls.
+            None if !pod.labels().is_empty() => {
+                for set in self.sets.in_namespace(&namespace) {
+                    self.queue.add(Key::of(&*set));
+                }
+            }
+            None => {}
+        }
+    }
+
+    async fn create(&self, set: &ReplicaSet, count: usize) -> Result<()> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &set.namespace().unwrap_or_default());
+        let pod = plan::build(set);
+        let create = |_| async {
+            let written = pods.create(&post_params(), &pod).await?;
+            let message = format!("Created pod: {}", written.name_any());
+            self.recorder.tell(COMPONENT, set, Severity::Normal, "SuccessfulCreate", message);
+            self.pods.shows(&written).await
+        };
+        stream::iter(0..count).map(create).buffer_unordered(AT_ONCE).try_collect().await
+    }
+
+    async fn delete(&self, set: &ReplicaSet, doomed: &[Arc<Pod>]) -> Result<()> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &set.namespace().unwrap_or_default());
+        let pods = &pods;
+        let delete = |pod: Arc<Pod>| async move {
+            let parameters = DeleteParams {
+                preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
+                ..DeleteParams::default()
+            };
+            if gone_is_fine(pods.delete(&pod.name_any(), &parameters).await)?.is_some() {
+                let message = format!("Deleted pod: {}", pod.name_any());
+                self.recorder.tell(COMPONENT, set, Severity::Normal, "SuccessfulDelete", message);
+            }
+            self.pods.shows_deletion(&Key::of(&*pod), pod.metadata.uid.as_deref()).await
+        };
+        stream::iter(doomed.to_vec()).map(delete).buffer_unordered(AT_ONCE).try_collect().await
+    }
+}
+
+impl Reconcile for ReplicaSets {
+    type Key = Key;
+
+    const NAME: &'static str = COMPONENT;
+
+    fn queue(&self) -> &Queue<Key> {
+        &self.queue
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Option<Duration>> {
+        let Some(set) = self.sets.get(key) else { return Ok(None) };
+        let Some(spec) = &set.spec else { return Ok(None) };
+        let pods = claimed(&self.client, &self.pods, &*set, &spec.selector).await?;
+        let plan = plan::plan(&set, &pods, Timestamp::now());
+        if plan.create > 0 || !plan.delete.is_empty() {
+            self.create(&set, plan.create).await?;
+            self.delete(&set, &plan.delete).await?;
+        }
+        let pods = self.pods.controlled_by(&*set);
+        let plan = plan::plan(&set, &pods, Timestamp::now());
+        if set.status.as_ref() != Some(&plan.status) {
+            let changed = ReplicaSet { status: Some(plan.status), ..(*set).clone() };
+            let sets: Api<ReplicaSet> = Api::namespaced(self.client.clone(), &key.namespace);
+            if let Some(written) =
+                gone_is_fine(sets.replace_status(&key.name, &post_params(), &changed).await)?
+            {
+                self.sets.shows(&written).await?;
+            }
+        }
+        Ok(plan.again)
+    }
+}

@@ -1,0 +1,9 @@
+//! The controllers against an API server in the same process, with a stand-in for the kubelet.
+
+mod deployments;
+mod garbage;
+mod harness;
+mod jobs;
+mod namespaces;
+mod services;
+mod volumes;
