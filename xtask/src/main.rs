@@ -36,6 +36,9 @@ enum Chore {
         /// Change nothing; fail when a file is not current
         #[arg(long)]
         check: bool,
+        /// The `muster` to ask [default: the tree's own, built first]
+        #[arg(long, value_name = "FILE")]
+        muster: Option<PathBuf>,
     },
     /// Measures the project's figures and compares them with their bars
     Bars(bars::Arguments),
@@ -67,8 +70,8 @@ fn run(chore: Chore) -> anyhow::Result<bool> {
     match chore {
         Chore::Test(arguments) => test::run(&workspace, &arguments),
         Chore::Tidy => tidy::run(&workspace),
-        Chore::Crds { check } => {
-            let program = workspace.build_program()?;
+        Chore::Crds { check, muster } => {
+            let program = muster.map_or_else(|| workspace.build_program(), Ok)?;
             if check {
                 crds::check(&workspace, &program)
             } else {

@@ -31,7 +31,7 @@ pub(super) async fn measure(settings: &Settings) -> Result<Vec<f64>> {
         clients.push(cluster::client(&up.kubeconfig()).await?);
     }
     // Connections are made before the clock runs.
-    try_join_all(clients.iter().map(|client| client.apiserver_version())).await?;
+    try_join_all(clients.iter().map(Client::apiserver_version)).await?;
     let began = Instant::now();
     let creators =
         clients.iter().enumerate().map(|(number, client)| tokio::spawn(create(client.clone(), number)));
