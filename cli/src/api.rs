@@ -15,7 +15,12 @@ const FIELD_MANAGER: &str = "muster";
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
 /// A request with this method, path, headers and body.
-fn request(method: Method, path: &str, headers: &[(http::HeaderName, &str)], body: Vec<u8>) -> Result<Request<Vec<u8>>, Error> {
+fn request(
+    method: Method,
+    path: &str,
+    headers: &[(http::HeaderName, &str)],
+    body: Vec<u8>,
+) -> Result<Request<Vec<u8>>, Error> {
     let mut builder = Request::builder().method(method).uri(path);
     for (name, value) in headers {
         builder = builder.header(name, *value);

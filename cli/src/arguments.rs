@@ -1,14 +1,11 @@
 //! The command line as people type it, and which command runs with what.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands;
-use crate::connect::ClusterArguments;
 use crate::error::Error;
-use crate::home::Home;
 
 /// Kubeflow's APIs in one binary: training jobs on a laptop or a cluster, scheduled as gangs.
 #[derive(Debug, Parser)]
@@ -27,16 +24,16 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     Up(commands::up::Arguments),
     Down(commands::down::Arguments),
-    Run(#[command(flatten)] WithCluster<commands::run::Arguments>),
-    Submit(#[command(flatten)] WithCluster<commands::submit::Arguments>),
-    Get(#[command(flatten)] WithCluster<commands::get::Arguments>),
-    Describe(#[command(flatten)] WithCluster<commands::describe::Arguments>),
-    Logs(#[command(flatten)] WithCluster<commands::logs::Arguments>),
-    Explain(#[command(flatten)] WithCluster<commands::explain::Arguments>),
-    Delete(#[command(flatten)] WithCluster<commands::delete::Arguments>),
-    Events(#[command(flatten)] WithCluster<commands::events::Arguments>),
-    Top(#[command(flatten)] WithCluster<commands::top::Arguments>),
-    Version(#[command(flatten)] WithCluster<commands::version::Arguments>),
+    Run(commands::run::Arguments),
+    Submit(commands::submit::Arguments),
+    Get(commands::get::Arguments),
+    Describe(commands::describe::Arguments),
+    Logs(commands::logs::Arguments),
+    Explain(commands::explain::Arguments),
+    Delete(commands::delete::Arguments),
+    Events(commands::events::Arguments),
+    Top(commands::top::Arguments),
+    Version(commands::version::Arguments),
     Crds(commands::crds::Arguments),
     Controller(commands::controller::Arguments),
     /// Trains a model: the program inside the pods of the examples, also called `muster-train`
@@ -49,40 +46,21 @@ pub(crate) enum Command {
     },
 }
 
-/// A command's own arguments and those that choose the cluster.
-#[derive(Debug, clap::Args)]
-pub(crate) struct WithCluster<T: clap::Args> {
-    #[command(flatten)]
-    own: T,
-    #[command(flatten)]
-    cluster: ClusterArguments,
-    /// State of the embedded cluster [default: ~/.local/share/muster]
-    #[arg(long, env = "MUSTER_HOME", value_name = "FOLDER")]
-    home: Option<PathBuf>,
-}
-
 impl Command {
     pub(crate) async fn run(self) -> Result<ExitCode, Error> {
         match self {
             Self::Up(arguments) => commands::up::run(arguments).await?,
             Self::Down(arguments) => commands::down::run(arguments).await?,
-            Self::Run(all) => return commands::run::run(all.own, all.cluster, Home::find(all.home)?).await,
-            Self::Submit(all) => commands::submit::run(all.own, &all.cluster.connect(&Home::find(all.home)?).await?).await?,
-            Self::Get(all) => commands::get::run(all.own, &all.cluster.connect(&Home::find(all.home)?).await?).await?,
-            Self::Describe(all) => commands::describe::run(all.own, &all.cluster.connect(&Home::find(all.home)?).await?).await?,
-            Self::Logs(all) => commands::logs::run(all.own, &all.cluster.connect(&Home::find(all.home)?).await?).await?,
-            Self::Explain(all) => commands::explain::run(all.own, &all.cluster.connect(&Home::find(all.home)?).await?).await?,
-            Self::Delete(all) => commands::delete::run(all.own, &all.cluster.connect(&Home::find(all.home)?).await?).await?,
-            Self::Events(all) => commands::events::run(all.own, &all.cluster.connect(&Home::find(all.home)?).await?).await?,
-            Self::Top(all) => commands::top::run(all.own, &all.cluster.connect(&Home::find(all.home)?).await?).await?,
-            Self::Version(all) => {
-                // A version is worth printing without a cluster too.
-                let connection = match all.own.client {
-                    true => None,
-                    false => all.cluster.connect(&Home::find(all.home)?).await.ok(),
-                };
-                commands::version::run(all.own, connection.as_ref()).await?;
-            }
+            Self::Run(arguments) => return commands::run::run(arguments).await,
+            Self::Submit(arguments) => commands::submit::run(arguments).await?,
+            Self::Get(arguments) => commands::get::run(arguments).await?,
+            Self::Describe(arguments) => commands::describe::run(arguments).await?,
+            Self::Logs(arguments) => commands::logs::run(arguments).await?,
+            Self::Explain(arguments) => commands::explain::run(arguments).await?,
+            Self::Delete(arguments) => commands::delete::run(arguments).await?,
+            Self::Events(arguments) => commands::events::run(arguments).await?,
+            Self::Top(arguments) => commands::top::run(arguments).await?,
+            Self::Version(arguments) => commands::version::run(arguments).await?,
             Self::Crds(arguments) => commands::crds::run(arguments)?,
             Self::Controller(arguments) => commands::controller::run(arguments).await?,
             Self::Train(_) => return Err(Error::new("training runs without the asynchronous runtime")),

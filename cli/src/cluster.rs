@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
-use kube::api::{Api, Patch, PatchParams};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, Patch, PatchParams};
 use muster_machinery::CancellationToken;
 use muster_node::{ImageRule, Isolation, NodeDescription};
 use rustix::fs::FlockOperation;
@@ -80,7 +80,10 @@ impl Cluster {
             node_socket: Some(options.home.node_socket()),
             ..muster_apiserver::Options::new(options.home.path())
         };
-        let server = server.build().await.map_err(|error| Error::from_source("the API server does not start", &error))?;
+        let server = server
+            .build()
+            .await
+            .map_err(|error| Error::from_source("the API server does not start", &error))?;
         let handle = server.handle();
         let stop_server = CancellationToken::new();
         let stopped = stop_server.clone();
@@ -128,13 +131,17 @@ impl Cluster {
 
     /// Stops the parts in order: those that decide, then the pods, then the API.
     pub(crate) async fn stop(mut self) -> Result<(), Error> {
-        let deadline = |part: &'static str| move |_| Error::new(format!("{part} did not end in {} s", STOP_DEADLINE.as_secs()));
+        let deadline = |part: &'static str| {
+            move |_| Error::new(format!("{part} did not end in {} s", STOP_DEADLINE.as_secs()))
+        };
         self.stop_roles.cancel();
         let roles = async { while self.roles.join_next().await.is_some() {} };
         timeout(STOP_DEADLINE, roles).await.map_err(deadline("a controller"))?;
         self.stop_node.cancel();
         let node = timeout(STOP_DEADLINE, &mut self.node).await.map_err(deadline("the node"))?;
-        muster_node::tear_down(&self.home.path().join("node")).await.map_err(|error| Error::from_source("cannot clean up the pods", &error))?;
+        muster_node::tear_down(&self.home.path().join("node"))
+            .await
+            .map_err(|error| Error::from_source("cannot clean up the pods", &error))?;
         self.stop_server.cancel();
         let server = timeout(STOP_DEADLINE, &mut self.server).await.map_err(deadline("the API server"))?;
         remove_if_there(&self.home.running_file())?;
@@ -153,7 +160,11 @@ fn lock(home: &Home) -> Result<fs::File, Error> {
         .mode(0o700)
         .create(home.path())
         .map_err(|error| Error::from_source(&format!("cannot use {}", home.path().display()), &error))?;
-    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(home.path().join("cluster.lock"))?;
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(home.path().join("cluster.lock"))?;
     match rustix::fs::flock(file.file(), FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -167,8 +178,11 @@ fn lock(home: &Home) -> Result<fs::File, Error> {
 
 /// Whether the lock is held, that is, whether a cluster runs here.
 pub(crate) fn is_running(home: &Home) -> bool {
-    let Ok(file) = fs::OpenOptions::new().write(true).open(home.path().join("cluster.lock")) else { return false };
-    rustix::fs::flock(file.file(), FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+    let Ok(file) = fs::OpenOptions::new().write(true).open(home.path().join("cluster.lock")) else {
+        return false;
+    };
+    rustix::fs::flock(file.file(), FlockOperation::NonBlockingLockShared)
+        == Err(rustix::io::Errno::WOULDBLOCK)
 }
 
 /// Who runs the cluster of this folder, when someone does and is ready.
@@ -198,8 +212,10 @@ async fn start_node(
     node.socket = options.home.node_socket();
     node.isolation = options.isolation;
     node.images = options.images.iter().cloned().chain(ImageRule::defaults()).collect();
-    node.tools = ["muster", "muster-train", "nslookup"].map(|name| (name.to_owned(), program.clone())).to_vec();
-    let service = node.build().await.map_err(|error| Error::from_source("the node does not start", &error))?;
+    node.tools =
+        ["muster", "muster-train", "nslookup"].map(|name| (name.to_owned(), program.clone())).to_vec();
+    let service =
+        node.build().await.map_err(|error| Error::from_source("the node does not start", &error))?;
     let handle = service.handle();
     let isolation = match handle.light_because() {
         Some(reason) => format!("{} ({reason})", handle.isolation()),
@@ -208,16 +224,26 @@ async fn start_node(
     let task = tokio::spawn(async move {
         service.run(stop).await.map_err(|error| Error::from_source("the node failed", &error))
     });
-    timeout(START_DEADLINE, handle.ready()).await.map_err(|_| Error::new("the node was not ready in time"))?;
+    timeout(START_DEADLINE, handle.ready())
+        .await
+        .map_err(|_| Error::new("the node was not ready in time"))?;
     Ok((task, isolation))
 }
 
-fn start_roles(roles: &mut JoinSet<Result<(), Error>>, options: &Options, client: &kube::Client, stop: &CancellationToken) {
+fn start_roles(
+    roles: &mut JoinSet<Result<(), Error>>,
+    options: &Options,
+    client: &kube::Client,
+    stop: &CancellationToken,
+) {
     let volumes: PathBuf = options.home.path().join("volumes");
     let controllers = muster_local_controllers::Options::new(client.clone(), volumes).build();
     let token = stop.clone();
     roles.spawn(async move {
-        controllers.run(token).await.map_err(|error| Error::from_source("the built-in controllers failed", &error))
+        controllers
+            .run(token)
+            .await
+            .map_err(|error| Error::from_source("the built-in controllers failed", &error))
     });
     let scheduler = muster_scheduler_controller::Options::only_scheduler(client.clone()).build();
     let token = stop.clone();

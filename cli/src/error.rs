@@ -59,7 +59,12 @@ impl Error {
             .collect();
         if places.is_empty() {
             let field = quoted_field(&status.message).unwrap_or("metadata");
-            places.push(format!("{}:{}: {}", document.path.display(), document.line_of(field), status.message));
+            places.push(format!(
+                "{}:{}: {}",
+                document.path.display(),
+                document.line_of(field),
+                status.message
+            ));
         }
         let error = Self::new(places.join("\n"));
         match status.code {

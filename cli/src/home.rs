@@ -11,13 +11,16 @@ pub(crate) struct Home(PathBuf);
 impl Home {
     /// The folder that `--home` or the environment names.
     pub(crate) fn find(named: Option<PathBuf>) -> Result<Self, Error> {
-        let data_home = || std::env::var_os("XDG_DATA_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
+        let data_home =
+            || std::env::var_os("XDG_DATA_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
         let user_home = || std::env::home_dir().map(|home| home.join(".local/share"));
         let folder = named.or_else(|| data_home().or_else(user_home).map(|base| base.join("muster")));
         let folder = folder.ok_or_else(|| {
             Error::new("no home folder for the cluster's state").with_hint("set MUSTER_HOME to a folder")
         })?;
-        std::path::absolute(&folder).map(Self).map_err(|error| Error::from_source("cannot use the home folder", &error))
+        std::path::absolute(&folder)
+            .map(Self)
+            .map_err(|error| Error::from_source("cannot use the home folder", &error))
     }
 
     /// The folder itself.

@@ -72,7 +72,9 @@ impl Kinds {
         let (short, group) = wanted.split_once('.').unwrap_or((&wanted, ""));
         let matches = |kind: &&Kind| {
             kind.names.iter().any(|known| known == short)
-                && (group.is_empty() || kind.resource.group == group || kind.resource.group.starts_with(&format!("{group}.")))
+                && (group.is_empty()
+                    || kind.resource.group == group
+                    || kind.resource.group.starts_with(&format!("{group}.")))
         };
         if let Some(kind) = self.0.iter().find(matches) {
             return Ok(vec![kind]);
@@ -174,7 +176,8 @@ impl Group {
     fn kind(&self, version: &Version, resource: &Resource) -> Option<Kind> {
         let kind = &resource.response_kind.as_ref()?.kind;
         let gvk = GroupVersionKind::gvk(&self.metadata.name, &version.version, kind);
-        let mut names = vec![resource.resource.clone(), kind.to_lowercase(), resource.singular_resource.clone()];
+        let mut names =
+            vec![resource.resource.clone(), kind.to_lowercase(), resource.singular_resource.clone()];
         names.extend(resource.short_names.iter().cloned());
         names.retain(|name| !name.is_empty());
         Some(Kind {

@@ -5,7 +5,8 @@
 
 /// The line of `field` (such as `spec.containers[0].image`) in `text`, counted from 0.
 pub(crate) fn line_of(text: &str, field: &str) -> usize {
-    let lines: Vec<Line<'_>> = text.lines().enumerate().filter_map(|(number, text)| Line::parse(number, text)).collect();
+    let lines: Vec<Line<'_>> =
+        text.lines().enumerate().filter_map(|(number, text)| Line::parse(number, text)).collect();
     let mut scope: &[Line<'_>] = &lines;
     let mut found = lines.first().map_or(0, |line| line.number);
     for step in steps(field) {
@@ -51,8 +52,11 @@ struct Line<'a> {
 impl<'a> Line<'a> {
     fn parse(number: usize, text: &'a str) -> Option<Self> {
         let content = text.trim_start();
-        (!content.is_empty() && !content.starts_with('#'))
-            .then_some(Self { number, indent: text.len() - content.len(), text: content })
+        (!content.is_empty() && !content.starts_with('#')).then_some(Self {
+            number,
+            indent: text.len() - content.len(),
+            text: content,
+        })
     }
 
     fn is_item(&self) -> bool {
@@ -82,7 +86,8 @@ fn descend<'a, 'b>(scope: &'b [Line<'a>], step: &Step) -> Option<(usize, &'b [Li
             let rest = &scope[position + 1..];
             // A list may stand at its key's own indentation.
             let belongs = |next: &Line<'_>| {
-                next.indent > indent || (matches!(step, Step::Key(_)) && next.indent == indent && next.is_item())
+                next.indent > indent
+                    || (matches!(step, Step::Key(_)) && next.indent == indent && next.is_item())
             };
             let length = rest.iter().take_while(|next| belongs(next)).count();
             return Some((line.number, &rest[..length]));

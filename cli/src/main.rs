@@ -61,7 +61,8 @@ fn with_runtime(command: Command) -> ExitCode {
 fn fail(error: &error::Error) -> ExitCode {
     let colours = output::colours_on_stderr();
     let text = error.to_string();
-    let (message, hint) = text.split_once("\nhint: ").map_or((text.as_str(), None), |(message, hint)| (message, Some(hint)));
+    let (message, hint) =
+        text.split_once("\nhint: ").map_or((text.as_str(), None), |(message, hint)| (message, Some(hint)));
     output::note(&format!("{} {message}", output::paint("error:", Colour::Red, colours)));
     if let Some(hint) = hint {
         output::note(&format!("{} {hint}", output::paint("hint:", Colour::Green, colours)));

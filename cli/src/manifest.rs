@@ -39,7 +39,9 @@ impl Hint for Error {
             Self::NotAnObject { .. } => {
                 Some("every object needs `apiVersion`, `kind` and `metadata.name`".to_owned())
             }
-            Self::Syntax { .. } => Some("YAML is indented with spaces; look at the line above too".to_owned()),
+            Self::Syntax { .. } => {
+                Some("YAML is indented with spaces; look at the line above too".to_owned())
+            }
             Self::TooLarge { .. } | Self::Empty { .. } => None,
         }
     }
@@ -106,7 +108,11 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Document>, Error> {
         let syntax = |error: serde_saphyr::Error| {
             let line = error.location().map_or(0, |location| location.line().saturating_sub(1));
             let message = error.without_snippet().to_string();
-            Error::Syntax { path: path.to_owned(), line: first_line + usize::try_from(line).unwrap_or(0), message }
+            Error::Syntax {
+                path: path.to_owned(),
+                line: first_line + usize::try_from(line).unwrap_or(0),
+                message,
+            }
         };
         let object: Value = serde_saphyr::from_str(part).map_err(syntax)?;
         let objects = match object {
@@ -120,8 +126,7 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Document>, Error> {
             one => vec![one],
         };
         for object in objects {
-            let document =
-                Document { path: path.to_owned(), text: part.to_owned(), first_line, object };
+            let document = Document { path: path.to_owned(), text: part.to_owned(), first_line, object };
             if let Some(problem) = problem_of(&document) {
                 return Err(Error::NotAnObject { path: path.to_owned(), line: first_line, problem });
             }
@@ -159,7 +164,9 @@ fn split(text: &str) -> Vec<(usize, &str)> {
         offset += line.len();
     }
     parts.push((first_line, &text[start..]));
-    parts.retain(|(_, part)| part.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#')));
+    parts.retain(|(_, part)| {
+        part.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+    });
     parts
 }
 

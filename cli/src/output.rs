@@ -41,7 +41,8 @@ pub(crate) fn note(text: &str) {
 /// A value as pretty JSON or YAML.
 pub(crate) fn document(value: &Value, format: Format) -> Result<String, Error> {
     if format == Format::Yaml {
-        return serde_saphyr::to_string(value).map_err(|error| Error::from_source("cannot print as YAML", &error));
+        return serde_saphyr::to_string(value)
+            .map_err(|error| Error::from_source("cannot print as YAML", &error));
     }
     let mut text = serde_json::to_string_pretty(value)?;
     text.push('\n');

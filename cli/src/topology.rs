@@ -48,16 +48,26 @@ impl TopologyArguments {
     /// The nodes that they describe.
     pub(crate) fn nodes(&self) -> Result<Vec<NodeDescription>, Error> {
         if let Some(path) = &self.topology {
-            let text = fs::read_to_string(path).map_err(|error| Error::from_source("cannot read the topology", &error))?;
+            let text = fs::read_to_string(path)
+                .map_err(|error| Error::from_source("cannot read the topology", &error))?;
             return parse(path, &text);
         }
-        Ok((0..self.nodes).map(|index| with_place(NodeDescription { gpus: self.gpus_per_node, ..NodeDescription::new(format!("node-{index}")) })).collect())
+        Ok((0..self.nodes)
+            .map(|index| {
+                with_place(NodeDescription {
+                    gpus: self.gpus_per_node,
+                    ..NodeDescription::new(format!("node-{index}"))
+                })
+            })
+            .collect())
     }
 }
 
 /// Everything on one machine is in one rack and zone unless the file says otherwise.
 fn with_place(mut node: NodeDescription) -> NodeDescription {
-    for (label, value) in [(muster_scheduler_api::labels::RACK, "rack-0"), (muster_scheduler_api::labels::ZONE, "local")] {
+    for (label, value) in
+        [(muster_scheduler_api::labels::RACK, "rack-0"), (muster_scheduler_api::labels::ZONE, "local")]
+    {
         node.labels.entry(label.to_owned()).or_insert_with(|| value.to_owned());
     }
     node
@@ -76,7 +86,13 @@ fn parse(path: &Path, text: &str) -> Result<Vec<NodeDescription>, Error> {
     if file.nodes.is_empty() {
         return Err(Error::new(format!("{}: no nodes", path.display())));
     }
-    let described = |node: FileNode| NodeDescription { name: node.name, labels: node.labels, gpus: node.gpus, cpus: node.cpus, memory: node.memory };
+    let described = |node: FileNode| NodeDescription {
+        name: node.name,
+        labels: node.labels,
+        gpus: node.gpus,
+        cpus: node.cpus,
+        memory: node.memory,
+    };
     Ok(file.nodes.into_iter().map(described).map(with_place).collect())
 }
 
@@ -89,7 +105,10 @@ mod tests {
         let text = "nodes:\n- {name: a, gpus: 8, labels: {muster.dev/rack: r1}}\n- {name: b, cpus: '4'}\n";
         let nodes = parse(Path::new("t.yaml"), text).unwrap();
         assert_eq!((nodes[0].gpus, nodes[0].labels["muster.dev/rack"].as_str()), (8, "r1"));
-        assert_eq!((nodes[1].cpus.as_deref(), nodes[1].labels["muster.dev/rack"].as_str()), (Some("4"), "rack-0"));
+        assert_eq!(
+            (nodes[1].cpus.as_deref(), nodes[1].labels["muster.dev/rack"].as_str()),
+            (Some("4"), "rack-0")
+        );
     }
 
     #[test]

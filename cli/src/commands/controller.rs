@@ -15,7 +15,9 @@ use crate::output;
 
 /// Runs Muster's controllers against a Kubernetes cluster
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  muster controller --kubeconfig ~/.kube/config\n  muster controller --only trainer --gang-scheduler-name volcano")]
+#[command(
+    after_help = "Examples:\n  muster controller --kubeconfig ~/.kube/config\n  muster controller --only trainer --gang-scheduler-name volcano"
+)]
 pub(crate) struct Arguments {
     /// Kubeconfig [default: $KUBECONFIG, ~/.kube/config, or the pod's service account]
     #[arg(long, value_name = "FILE")]
@@ -92,7 +94,8 @@ async fn serve(arguments: &Arguments, client: &Client, stop: &CancellationToken)
         });
     }
     if arguments.only.contains(&Role::Scheduler) {
-        let scheduler = muster_scheduler_controller::Options::beside_another_scheduler(client.clone()).build();
+        let scheduler =
+            muster_scheduler_controller::Options::beside_another_scheduler(client.clone()).build();
         let token = stop.clone();
         roles.spawn(async move {
             scheduler.run(token).await;
@@ -109,8 +112,11 @@ async fn connect(arguments: &Arguments) -> Result<Client, Error> {
     let config = match &arguments.kubeconfig {
         Some(path) => {
             let kubeconfig = Kubeconfig::read_from(path).map_err(|error| unusable(path, &error))?;
-            let options = KubeConfigOptions { context: arguments.context.clone(), ..KubeConfigOptions::default() };
-            Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| unusable(path, &error))?
+            let options =
+                KubeConfigOptions { context: arguments.context.clone(), ..KubeConfigOptions::default() };
+            Config::from_custom_kubeconfig(kubeconfig, &options)
+                .await
+                .map_err(|error| unusable(path, &error))?
         }
         None => Config::infer().await.map_err(|error| {
             Error::from_source("no cluster", &error).with_hint("name one with --kubeconfig")

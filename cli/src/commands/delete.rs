@@ -7,14 +7,16 @@ use clap::Args;
 use tokio::time::{Instant, sleep};
 
 use crate::api;
-use crate::connect::Connection;
+use crate::connect::{ClusterArguments, Connection};
 use crate::error::Error;
 use crate::kinds::{Kind, Kinds};
 use crate::{manifest, output};
 
 /// Deletes objects and waits until they are gone
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  muster delete pytorchjob/digits\n  muster delete -f examples/digits/pytorchjob.yaml\n  muster delete pod digits-worker-0 --grace-period 0")]
+#[command(
+    after_help = "Examples:\n  muster delete pytorchjob/digits\n  muster delete -f examples/digits/pytorchjob.yaml\n  muster delete pod digits-worker-0 --grace-period 0"
+)]
 pub(crate) struct Arguments {
     /// KIND/NAME, or KIND NAME...
     #[arg(required_unless_present = "filename")]
@@ -31,10 +33,13 @@ pub(crate) struct Arguments {
     /// Longest wait in seconds
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     timeout: u64,
+    #[command(flatten)]
+    cluster: ClusterArguments,
 }
 
 /// Runs the command.
-pub(crate) async fn run(arguments: Arguments, connection: &Connection) -> Result<(), Error> {
+pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
+    let connection = &arguments.cluster.connect().await?;
     let kinds = Kinds::discover(&connection.client).await?;
     let targets = targets(&arguments, &kinds, connection)?;
     let mut missing = Vec::new();
@@ -57,7 +62,11 @@ pub(crate) async fn run(arguments: Arguments, connection: &Connection) -> Result
 
 type Target<'a> = (&'a Kind, String, String);
 
-fn targets<'a>(arguments: &Arguments, kinds: &'a Kinds, connection: &Connection) -> Result<Vec<Target<'a>>, Error> {
+fn targets<'a>(
+    arguments: &Arguments,
+    kinds: &'a Kinds,
+    connection: &Connection,
+) -> Result<Vec<Target<'a>>, Error> {
     let mut targets = Vec::new();
     if let Some(path) = &arguments.filename {
         for document in manifest::read(path)? {
@@ -79,14 +88,20 @@ fn targets<'a>(arguments: &Arguments, kinds: &'a Kinds, connection: &Connection)
             targets.push((kind, connection.namespace.clone(), name.clone()));
         }
         if targets.len() == before {
-            return Err(Error::new(format!("which {word}?")).with_hint(format!("say `muster delete {word} NAME`")));
+            return Err(
+                Error::new(format!("which {word}?")).with_hint(format!("say `muster delete {word} NAME`"))
+            );
         }
     }
     Ok(targets)
 }
 
 fn single<'a>(kinds: &'a Kinds, name: &str) -> Result<&'a Kind, Error> {
-    kinds.named(name)?.into_iter().next().ok_or_else(|| Error::new(format!("the cluster has no kind `{name}`")))
+    kinds
+        .named(name)?
+        .into_iter()
+        .next()
+        .ok_or_else(|| Error::new(format!("the cluster has no kind `{name}`")))
 }
 
 /// Waits until the object is gone, or its deadline.

@@ -17,7 +17,9 @@ const DEADLINE: Duration = Duration::from_secs(90);
 
 /// Stops the embedded cluster and everything it runs
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  muster down\n  muster down --purge   # and forget all objects and volumes")]
+#[command(
+    after_help = "Examples:\n  muster down\n  muster down --purge   # and forget all objects and volumes"
+)]
 pub(crate) struct Arguments {
     /// Delete its state too: objects, logs, volumes
     #[arg(long)]
@@ -37,7 +39,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         })?;
         let pid = i32::try_from(running.pid).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| Error::new(format!("{} is not a process id", running.pid)))?;
-        kill_process(pid, Signal::TERM).map_err(|error| Error::from_source("cannot stop the cluster", &error))?;
+        kill_process(pid, Signal::TERM)
+            .map_err(|error| Error::from_source("cannot stop the cluster", &error))?;
         let deadline = Instant::now() + DEADLINE;
         while cluster::is_running(&home) {
             if Instant::now() >= deadline {
@@ -48,7 +51,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         }
     }
     // Pods outlive a killed cluster; nothing may stay behind.
-    muster_node::tear_down(&home.path().join("node")).await.map_err(|error| Error::from_source("cannot clean up the pods", &error))?;
+    muster_node::tear_down(&home.path().join("node"))
+        .await
+        .map_err(|error| Error::from_source("cannot clean up the pods", &error))?;
     cluster::remove_if_there(&home.running_file())?;
     if arguments.purge && home.path().exists() {
         fs::remove_dir_all(home.path())?;

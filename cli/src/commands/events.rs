@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::api;
-use crate::connect::Connection;
+use crate::connect::{ClusterArguments, Connection};
 use crate::error::Error;
 use crate::kinds::Kinds;
 use crate::output::{self, Format, Table};
@@ -22,10 +22,13 @@ pub(crate) struct Arguments {
     /// How to print
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
+    #[command(flatten)]
+    cluster: ClusterArguments,
 }
 
 /// Runs the command.
-pub(crate) async fn run(arguments: Arguments, connection: &Connection) -> Result<(), Error> {
+pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
+    let connection = &arguments.cluster.connect().await?;
     let path = if arguments.all_namespaces {
         "/api/v1/events".to_owned()
     } else {
@@ -33,9 +36,9 @@ pub(crate) async fn run(arguments: Arguments, connection: &Connection) -> Result
     };
     let mut list = api::get(&connection.client, &path).await?;
     if let Some(about) = &arguments.about {
-        let (kind, name) = about
-            .split_once('/')
-            .ok_or_else(|| Error::new(format!("`{about}` is not KIND/NAME")).with_code(crate::error::USAGE))?;
+        let (kind, name) = about.split_once('/').ok_or_else(|| {
+            Error::new(format!("`{about}` is not KIND/NAME")).with_code(crate::error::USAGE)
+        })?;
         let kinds = Kinds::discover(&connection.client).await?;
         let kinds = kinds.named(kind)?;
         let kind = &kinds[0].resource.kind;

@@ -5,7 +5,7 @@ use muster_scheduler_api::annotations;
 use serde_json::Value;
 
 use crate::api;
-use crate::connect::Connection;
+use crate::connect::{ClusterArguments, Connection};
 use crate::error::Error;
 use crate::kinds::Kinds;
 use crate::output;
@@ -16,10 +16,13 @@ use crate::output;
 pub(crate) struct Arguments {
     /// job/NAME, pod/NAME or KIND/NAME
     target: String,
+    #[command(flatten)]
+    cluster: ClusterArguments,
 }
 
 /// Runs the command.
-pub(crate) async fn run(arguments: Arguments, connection: &Connection) -> Result<(), Error> {
+pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
+    let connection = &arguments.cluster.connect().await?;
     let (kind, name) = arguments.target.split_once('/').unwrap_or(("job", &arguments.target));
     let path = format!("/api/v1/namespaces/{}/pods", connection.namespace);
     let list = api::get(&connection.client, &path).await?;
@@ -37,7 +40,9 @@ fn belongs(pod: &Value, kind: &str, name: &str) -> bool {
     if matches!(kind, "pod" | "pods" | "po") {
         return metadata["name"] == name;
     }
-    let owned = metadata["ownerReferences"].as_array().is_some_and(|owners| owners.iter().any(|owner| owner["name"] == name));
+    let owned = metadata["ownerReferences"]
+        .as_array()
+        .is_some_and(|owners| owners.iter().any(|owner| owner["name"] == name));
     owned
         || metadata["annotations"][annotations::GANG] == name
         || metadata["labels"][muster_trainer_api::label::JOB_NAME] == name
@@ -46,21 +51,34 @@ fn belongs(pod: &Value, kind: &str, name: &str) -> bool {
 /// A job without pods: its last condition says why.
 async fn without_pods(connection: &Connection, kind: &str, name: &str) -> Result<String, Error> {
     let kinds = Kinds::discover(&connection.client).await?;
-    let candidates = if kind == "job" { kinds.named("all-training").or_else(|_| kinds.named("pytorchjobs"))? } else { kinds.named(kind)? };
+    let candidates = if kind == "job" {
+        kinds.named("all-training").or_else(|_| kinds.named("pytorchjobs"))?
+    } else {
+        kinds.named(kind)?
+    };
     for kind in candidates {
         let path = kind.path(Some(&connection.namespace), Some(name));
         let Some(object) = api::find(&connection.client, &path).await? else { continue };
-        let last = object["status"]["conditions"].as_array().and_then(|list| list.last()).cloned().unwrap_or_default();
+        let last = object["status"]["conditions"]
+            .as_array()
+            .and_then(|list| list.last())
+            .cloned()
+            .unwrap_or_default();
         return Ok(match last["type"].as_str() {
-            Some(state) => format!("{name} has no pods: {state}: {}", last["message"].as_str().unwrap_or_default()),
-            None => format!("{name} has no pods yet and no controller has looked at it; is the trainer controller running?"),
+            Some(state) => {
+                format!("{name} has no pods: {state}: {}", last["message"].as_str().unwrap_or_default())
+            }
+            None => format!(
+                "{name} has no pods yet and no controller has looked at it; is the trainer controller running?"
+            ),
         });
     }
     Err(Error::new(format!("there is no job {name} in namespace {}", connection.namespace)))
 }
 
 fn sentence(name: &str, pods: &[&Value]) -> String {
-    let waiting: Vec<&&Value> = pods.iter().filter(|pod| pod["spec"]["nodeName"].as_str().is_none_or(str::is_empty)).collect();
+    let waiting: Vec<&&Value> =
+        pods.iter().filter(|pod| pod["spec"]["nodeName"].as_str().is_none_or(str::is_empty)).collect();
     if let Some(pod) = waiting.first() {
         let condition = pod["status"]["conditions"]
             .as_array()
@@ -68,11 +86,16 @@ fn sentence(name: &str, pods: &[&Value]) -> String {
         let message = condition.and_then(|condition| condition["message"].as_str());
         return match message {
             Some(message) => format!("{name} waits: {message}"),
-            None => format!("{name} waits: no scheduler has looked at its {} unplaced pods yet", waiting.len()),
+            None => {
+                format!("{name} waits: no scheduler has looked at its {} unplaced pods yet", waiting.len())
+            }
         };
     }
     if let Some((pod, reason)) = pods.iter().find_map(|pod| held_up(pod).map(|reason| (pod, reason))) {
-        return format!("{name} is placed, but pod {} does not start: {reason}", pod["metadata"]["name"].as_str().unwrap_or_default());
+        return format!(
+            "{name} is placed, but pod {} does not start: {reason}",
+            pod["metadata"]["name"].as_str().unwrap_or_default()
+        );
     }
     let mut nodes: Vec<&str> = pods.iter().filter_map(|pod| pod["spec"]["nodeName"].as_str()).collect();
     nodes.sort_unstable();
@@ -117,6 +140,9 @@ mod tests {
     fn a_placed_pod_that_cannot_start_is_named() {
         let pod = json!({"metadata": {"name": "a-0"}, "spec": {"nodeName": "n"}, "status": {"containerStatuses": [
             {"state": {"waiting": {"reason": "ErrImageNeverPull", "message": "map it"}}}]}});
-        assert_eq!(sentence("a", &[&pod]), "a is placed, but pod a-0 does not start: ErrImageNeverPull: map it");
+        assert_eq!(
+            sentence("a", &[&pod]),
+            "a is placed, but pod a-0 does not start: ErrImageNeverPull: map it"
+        );
     }
 }

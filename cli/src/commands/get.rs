@@ -4,14 +4,16 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::api;
-use crate::connect::Connection;
+use crate::connect::{ClusterArguments, Connection};
 use crate::error::Error;
 use crate::kinds::{Kind, Kinds};
 use crate::output::{self, Format, Table};
 
 /// Shows objects of a kind, or one object
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  muster get pytorchjobs\n  muster get pods -o wide\n  muster get pytorchjob/digits -o yaml\n  muster get pods -A -l training.kubeflow.org/job-name=digits")]
+#[command(
+    after_help = "Examples:\n  muster get pytorchjobs\n  muster get pods -o wide\n  muster get pytorchjob/digits -o yaml\n  muster get pods -A -l training.kubeflow.org/job-name=digits"
+)]
 pub(crate) struct Arguments {
     /// The kind, or KIND/NAME
     kind: String,
@@ -29,10 +31,13 @@ pub(crate) struct Arguments {
     /// Leave out the headings
     #[arg(long)]
     no_headers: bool,
+    #[command(flatten)]
+    cluster: ClusterArguments,
 }
 
 /// Runs the command.
-pub(crate) async fn run(arguments: Arguments, connection: &Connection) -> Result<(), Error> {
+pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
+    let connection = &arguments.cluster.connect().await?;
     let kinds = Kinds::discover(&connection.client).await?;
     let (kind_name, mut names) = match arguments.kind.split_once('/') {
         Some((kind, name)) => (kind.to_owned(), vec![name.to_owned()]),
@@ -94,10 +99,14 @@ fn print(
             Ok(true)
         }
         Format::Name => {
-            let one = |object: &Value| format!("{}/{}\n", kind.label(), object["metadata"]["name"].as_str().unwrap_or_default());
+            let one = |object: &Value| {
+                format!("{}/{}\n", kind.label(), object["metadata"]["name"].as_str().unwrap_or_default())
+            };
             let text: String = answers
                 .iter()
-                .flat_map(|answer| answer["items"].as_array().cloned().unwrap_or_else(|| vec![answer.clone()]))
+                .flat_map(|answer| {
+                    answer["items"].as_array().cloned().unwrap_or_else(|| vec![answer.clone()])
+                })
                 .map(|object| one(&object))
                 .collect();
             output::print(&text)?;
@@ -110,7 +119,10 @@ fn print(
             }
             let mut table = Table::from_server(&merged, arguments.output == Format::Wide);
             if arguments.all_namespaces && kind.namespaced {
-                let namespaces = rows(&merged).iter().map(|row| text_of(&row["object"]["metadata"]["namespace"])).collect::<Vec<_>>();
+                let namespaces = rows(&merged)
+                    .iter()
+                    .map(|row| text_of(&row["object"]["metadata"]["namespace"]))
+                    .collect::<Vec<_>>();
                 table.prefix("NAMESPACE", namespaces);
             }
             let gap = if after_others { "\n" } else { "" };

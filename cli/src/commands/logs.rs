@@ -10,7 +10,7 @@ use kube::Api;
 use kube::api::{ListParams, LogParams};
 use tokio::time::{Instant, sleep};
 
-use crate::connect::Connection;
+use crate::connect::{ClusterArguments, Connection};
 use crate::error::Error;
 use crate::output;
 
@@ -19,7 +19,9 @@ const START_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Prints what containers print
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  muster logs -f digits-master-0\n  muster logs job/digits --tail 20\n  muster logs digits-worker-1 --previous")]
+#[command(
+    after_help = "Examples:\n  muster logs -f digits-master-0\n  muster logs job/digits --tail 20\n  muster logs digits-worker-1 --previous"
+)]
 pub(crate) struct Arguments {
     /// A pod, or job/NAME for all pods of a training job
     target: String,
@@ -41,10 +43,13 @@ pub(crate) struct Arguments {
     /// Only lines of the last seconds
     #[arg(long, value_name = "SECONDS")]
     since: Option<i64>,
+    #[command(flatten)]
+    cluster: ClusterArguments,
 }
 
 /// Runs the command.
-pub(crate) async fn run(arguments: Arguments, connection: &Connection) -> Result<(), Error> {
+pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
+    let connection = &arguments.cluster.connect().await?;
     let pods: Api<Pod> = Api::namespaced(connection.client.clone(), &connection.namespace);
     let names = pod_names(&pods, &arguments.target).await?;
     let prefix = names.len() > 1;
@@ -71,7 +76,8 @@ async fn pod_names(pods: &Api<Pod>, target: &str) -> Result<Vec<String>, Error> 
             let mut names: Vec<String> = found.into_iter().filter_map(|pod| pod.metadata.name).collect();
             names.sort();
             if names.is_empty() {
-                return Err(Error::new(format!("{target} has no pods")).with_hint(format!("`muster describe {target}` says why")));
+                return Err(Error::new(format!("{target} has no pods"))
+                    .with_hint(format!("`muster describe {target}` says why")));
             }
             Ok(names)
         }
@@ -93,7 +99,9 @@ async fn print_log(pods: &Api<Pod>, name: &str, arguments: &Arguments, prefix: b
         match pods.log_stream(name, &parameters).await {
             Ok(stream) => break stream,
             // The container has not started yet; kubelet and API server answer 400 until then.
-            Err(kube::Error::Api(status)) if status.code == 400 && arguments.follow && Instant::now() < deadline => {
+            Err(kube::Error::Api(status))
+                if status.code == 400 && arguments.follow && Instant::now() < deadline =>
+            {
                 sleep(Duration::from_millis(100)).await;
             }
             Err(error) => return Err(error.into()),

@@ -20,7 +20,6 @@ use crate::error::Error;
 use crate::follow::progress::View;
 use crate::follow::state::{End, JobState};
 use crate::follow::{summary, watch};
-use crate::home::Home;
 use crate::kinds::{Kind, Kinds};
 use crate::manifest::{self, Document};
 use crate::output;
@@ -31,7 +30,9 @@ const CLEAN_UP: Duration = Duration::from_secs(90);
 
 /// Runs the job of a manifest to its end, on the embedded cluster unless another is named
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  muster run examples/digits/pytorchjob.yaml\n  muster run --kubeconfig ~/.kube/config job.yaml\n\nExit codes: 0 the job succeeded, 1 it failed, 130 Ctrl-C, 143 SIGTERM.")]
+#[command(
+    after_help = "Examples:\n  muster run examples/digits/pytorchjob.yaml\n  muster run --kubeconfig ~/.kube/config job.yaml\n\nExit codes: 0 the job succeeded, 1 it failed, 130 Ctrl-C, 143 SIGTERM."
+)]
 pub(crate) struct Arguments {
     /// The manifest
     file: PathBuf,
@@ -43,10 +44,12 @@ pub(crate) struct Arguments {
     /// How far pods are kept apart
     #[arg(long, value_enum, default_value_t)]
     isolation: IsolationChoice,
+    #[command(flatten)]
+    cluster: ClusterArguments,
 }
 
 /// Runs the command.
-pub(crate) async fn run(arguments: Arguments, reach: ClusterArguments, home: Home) -> Result<ExitCode, Error> {
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     let documents = supports_first(manifest::read(&arguments.file)?);
     if !documents.iter().any(is_job) {
         return Err(Error::new(format!("{} has no training job to follow", arguments.file.display()))
@@ -56,10 +59,11 @@ pub(crate) async fn run(arguments: Arguments, reach: ClusterArguments, home: Hom
     let signal = stop_signal();
     tokio::pin!(signal);
     let (connection, own) = tokio::select! {
-        found = cluster_for(&arguments, &reach, &home) => found?,
+        found = cluster_for(&arguments) => found?,
         stop = &mut signal => return Ok(ExitCode::from(stop?.exit_code())),
     };
-    let mut run = Run { connection, documents, applied: None, state: JobState::default(), view: View::choose() };
+    let mut run =
+        Run { connection, documents, applied: None, state: JobState::default(), view: View::choose() };
     let outcome = tokio::select! {
         outcome = run.to_the_end() => outcome.map(|()| None),
         stop = &mut signal => stop.map(Some).map_err(Error::from),
@@ -83,12 +87,14 @@ fn is_job(document: &Document) -> bool {
 }
 
 /// The cluster that was named, the embedded one that runs, or one of our own until the job has ended.
-async fn cluster_for(arguments: &Arguments, reach: &ClusterArguments, home: &Home) -> Result<(Connection, Option<Cluster>), Error> {
-    if reach.named_kubeconfig().is_some() || cluster::is_running(home) {
-        return Ok((reach.connect(home).await?, None));
+async fn cluster_for(arguments: &Arguments) -> Result<(Connection, Option<Cluster>), Error> {
+    let reach = &arguments.cluster;
+    let home = reach.home()?;
+    if reach.named_kubeconfig().is_some() || cluster::is_running(&home) {
+        return Ok((reach.connect().await?, None));
     }
     let options = Options {
-        home: home.clone(),
+        home,
         nodes: arguments.topology.nodes()?,
         listen: ([127, 0, 0, 1], 0).into(),
         durable: false,
@@ -133,12 +139,21 @@ impl Run {
             let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
             self.view.say(&format!("{label}/{name} {}", applied.word()));
             if let (true, None, Some(kind)) = (is_job(document), &self.applied, kind) {
-                let namespace = object["metadata"]["namespace"].as_str().unwrap_or(&self.connection.namespace).to_owned();
+                let namespace =
+                    object["metadata"]["namespace"].as_str().unwrap_or(&self.connection.namespace).to_owned();
                 self.applied = Some(Applied { kind: kind.clone(), namespace, name });
             }
         }
         let Some(job) = &self.applied else { return Err(Error::new("no job was applied")) };
-        let end = watch::follow(&self.connection, &job.kind, &job.namespace, &job.name, &mut self.state, &mut self.view).await;
+        let end = watch::follow(
+            &self.connection,
+            &job.kind,
+            &job.namespace,
+            &job.name,
+            &mut self.state,
+            &mut self.view,
+        )
+        .await;
         self.view.finish();
         match end {
             End::Succeeded => {
@@ -146,7 +161,10 @@ impl Run {
                 output::print(&summary::success(&self.state, &job.name, began.elapsed(), model.as_deref()))
             }
             End::Failed(message) => Err(Error::new(summary::failure(&self.state, &job.name, &message))
-                .with_hint(format!("`muster describe {}/{}` and `muster logs job/{}` tell more", job.kind.resource.plural, job.name, job.name))),
+                .with_hint(format!(
+                    "`muster describe {}/{}` and `muster logs job/{}` tell more",
+                    job.kind.resource.plural, job.name, job.name
+                ))),
             End::Deleted => Err(Error::new(format!("{} was deleted before it ended", job.name))),
         }
     }
@@ -159,8 +177,16 @@ impl Run {
             let path = kind.path(Some(namespace), Some(document.name()));
             let Some(job) = crate::api::find(&self.connection.client, &path).await? else { continue };
             if !finished(&job) {
-                return Err(Error::new(format!("{}/{} is already there and has not ended", kind.label(), document.name()))
-                    .with_hint(format!("`muster logs -f job/{0}` follows it; `muster delete {1}/{0}` ends it", document.name(), kind.resource.plural)));
+                return Err(Error::new(format!(
+                    "{}/{} is already there and has not ended",
+                    kind.label(),
+                    document.name()
+                ))
+                .with_hint(format!(
+                    "`muster logs -f job/{0}` follows it; `muster delete {1}/{0}` ends it",
+                    document.name(),
+                    kind.resource.plural
+                )));
             }
             self.view.say(&format!("{}/{} of an earlier run gives way", kind.label(), document.name()));
             self.remove(kind, namespace, document.name()).await?;
@@ -179,7 +205,15 @@ impl Run {
         let Some(job) = &self.applied else { return Ok(()) };
         output::note(&format!("stopping {}", job.name));
         if cluster_stops {
-            crate::api::delete(&self.connection.client, &job.kind, &job.namespace, &job.name, "Background", Some(0)).await?;
+            crate::api::delete(
+                &self.connection.client,
+                &job.kind,
+                &job.namespace,
+                &job.name,
+                "Background",
+                Some(0),
+            )
+            .await?;
             return Ok(());
         }
         self.remove(&job.kind, &job.namespace, &job.name).await

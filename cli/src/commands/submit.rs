@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::connect::Connection;
+use crate::connect::ClusterArguments;
 use crate::error::Error;
 use crate::kinds::Kinds;
 use crate::manifest::Document;
@@ -16,15 +16,21 @@ use crate::{api, manifest, output};
 pub(crate) struct Arguments {
     /// The manifest; `-` reads standard input
     file: PathBuf,
+    #[command(flatten)]
+    cluster: ClusterArguments,
 }
 
 /// Runs the command.
-pub(crate) async fn run(arguments: Arguments, connection: &Connection) -> Result<(), Error> {
+pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
+    let connection = &arguments.cluster.connect().await?;
     let documents = manifest::read(&arguments.file)?;
     let kinds = Kinds::discover(&connection.client).await?;
     for document in supports_first(documents) {
         let (applied, object) = api::apply(connection, &kinds, &document).await?;
-        let label = kinds.of(document.api_version(), document.kind()).map(crate::kinds::Kind::label).unwrap_or_default();
+        let label = kinds
+            .of(document.api_version(), document.kind())
+            .map(crate::kinds::Kind::label)
+            .unwrap_or_default();
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         output::print(&format!("{label}/{name} {}\n", applied.word()))?;
     }

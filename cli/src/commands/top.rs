@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use crate::api;
-use crate::connect::Connection;
+use crate::connect::{ClusterArguments, Connection};
 use crate::error::Error;
 use crate::output::{self, Table};
 
@@ -16,6 +16,8 @@ pub(crate) struct Arguments {
     /// Nodes or pods
     #[arg(value_enum, default_value_t = What::Nodes)]
     what: What,
+    #[command(flatten)]
+    cluster: ClusterArguments,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -25,7 +27,8 @@ enum What {
 }
 
 /// Runs the command.
-pub(crate) async fn run(arguments: Arguments, connection: &Connection) -> Result<(), Error> {
+pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
+    let connection = &arguments.cluster.connect().await?;
     let table = match arguments.what {
         What::Nodes => nodes(connection).await?,
         What::Pods => pods(connection).await?,
@@ -55,7 +58,8 @@ async fn nodes(connection: &Connection) -> Result<Table, Error> {
 async fn pods(connection: &Connection) -> Result<Table, Error> {
     let base = format!("namespaces/{}/pods", connection.namespace);
     let pods = api::get(&connection.client, &format!("/api/v1/{base}")).await?;
-    let usage = usage(api::find(&connection.client, &format!("/apis/metrics.k8s.io/v1beta1/{base}")).await?.as_ref());
+    let usage =
+        usage(api::find(&connection.client, &format!("/apis/metrics.k8s.io/v1beta1/{base}")).await?.as_ref());
     let mut table = Table::new(["POD", "NODE", "CPU", "MEMORY", "GPUS"]);
     for pod in items(&pods).iter().filter(|pod| !finished(pod)) {
         let name = text(&pod["metadata"]["name"]);
@@ -79,7 +83,8 @@ fn finished(pod: &Value) -> bool {
 
 fn gpus_of(pod: &Value) -> i64 {
     let containers = pod["spec"]["containers"].as_array().map_or(&[][..], Vec::as_slice);
-    let limit = |container: &Value| container["resources"]["limits"]["nvidia.com/gpu"].as_str()?.parse::<i64>().ok();
+    let limit =
+        |container: &Value| container["resources"]["limits"]["nvidia.com/gpu"].as_str()?.parse::<i64>().ok();
     containers.iter().filter_map(limit).sum()
 }
 
@@ -90,7 +95,12 @@ fn usage(list: Option<&Value>) -> BTreeMap<String, (String, String)> {
         let own = std::slice::from_ref(item);
         let parts = item["containers"].as_array().map_or(own, Vec::as_slice);
         let joined = |field: &str| {
-            parts.iter().map(|part| text(&part["usage"][field])).filter(|amount| !amount.is_empty()).collect::<Vec<_>>().join("+")
+            parts
+                .iter()
+                .map(|part| text(&part["usage"][field]))
+                .filter(|amount| !amount.is_empty())
+                .collect::<Vec<_>>()
+                .join("+")
         };
         usage.insert(text(&item["metadata"]["name"]), (joined("cpu"), joined("memory")));
     }

@@ -25,7 +25,9 @@ const READY: &str = "ready";
 
 /// Starts the embedded cluster and stays until Ctrl-C
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  muster up\n  muster up --detach --nodes 2 --gpus-per-node 4\n  muster up --topology racks.yaml --image 'pytorch/*=host'")]
+#[command(
+    after_help = "Examples:\n  muster up\n  muster up --detach --nodes 2 --gpus-per-node 4\n  muster up --topology racks.yaml --image 'pytorch/*=host'"
+)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     topology: TopologyArguments,
@@ -127,7 +129,8 @@ async fn detach(home: &Home) -> Result<(), Error> {
     command.args(kept).arg("--announce").env("MUSTER_HOME", home.path());
     // Ctrl-C in this terminal is not meant for it.
     command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::from(log.into_file()));
-    let mut child = command.spawn().map_err(|error| Error::from_source("cannot start the cluster", &error))?;
+    let mut child =
+        command.spawn().map_err(|error| Error::from_source("cannot start the cluster", &error))?;
     let stdout = child.stdout.take().ok_or_else(|| Error::new("the cluster has no output"))?;
     let mut lines = BufReader::new(stdout).lines();
     let line = timeout(DETACH_DEADLINE, lines.next_line()).await;

@@ -3,9 +3,10 @@
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::api;
+use crate::connect::ClusterArguments;
 use crate::error::Error;
 use crate::output::{self, Format};
-use crate::{api, connect::Connection};
 
 /// Prints the version of Muster, and of the cluster when one answers
 #[derive(Debug, Args)]
@@ -15,11 +16,15 @@ pub(crate) struct Arguments {
     output: Format,
     /// Do not ask a cluster
     #[arg(long)]
-    pub(crate) client: bool,
+    client: bool,
+    #[command(flatten)]
+    cluster: ClusterArguments,
 }
 
-/// Runs the command; `connection` is `None` when no cluster is known.
-pub(crate) async fn run(arguments: Arguments, connection: Option<&Connection>) -> Result<(), Error> {
+/// Runs the command.
+pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
+    // A version is worth printing without a cluster too.
+    let connection = if arguments.client { None } else { arguments.cluster.connect().await.ok() };
     let server = match connection {
         Some(connection) => api::get(&connection.client, "/version").await.ok(),
         None => None,

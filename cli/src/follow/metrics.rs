@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 /// The pairs of a line; empty when it is not a metric line.
 pub(crate) fn parse(line: &str) -> BTreeMap<&str, &str> {
     let words = line.split_whitespace().filter_map(|word| word.split_once('='));
-    words.filter(|(name, value)| !value.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')).collect()
+    words
+        .filter(|(name, value)| {
+            !value.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        })
+        .collect()
 }
 
 /// Whether a line is the result that the first rank prints at the end.

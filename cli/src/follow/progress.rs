@@ -35,7 +35,12 @@ impl View {
         let steps = block.add(ProgressBar::no_length());
         steps.set_style(style("{bar:40} {pos}/{len} steps  {msg}  {elapsed}"));
         steps.enable_steady_tick(Duration::from_millis(200));
-        Self::Live(Box::new(Live { block, pods: BTreeMap::new(), steps, colours: output::colours_on_stderr() }))
+        Self::Live(Box::new(Live {
+            block,
+            pods: BTreeMap::new(),
+            steps,
+            colours: output::colours_on_stderr(),
+        }))
     }
 
     /// Something happened that deserves a line of its own.

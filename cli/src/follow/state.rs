@@ -72,17 +72,23 @@ impl JobState {
 
     /// The job changed.
     pub(crate) fn job_seen(&mut self, job: &Value) -> News {
-        let Some(last) = job["status"]["conditions"].as_array().and_then(|list| list.last()) else { return News::new() };
+        let Some(last) = job["status"]["conditions"].as_array().and_then(|list| list.last()) else {
+            return News::new();
+        };
         let text = |field: &str| last[field].as_str().unwrap_or_default().to_owned();
         let seen = (text("type"), text("message"));
         let holds = |wanted: &str| {
             let conditions = job["status"]["conditions"].as_array().into_iter().flatten();
-            conditions.into_iter().find(|condition| condition["type"] == wanted && condition["status"] == "True").cloned()
+            conditions
+                .into_iter()
+                .find(|condition| condition["type"] == wanted && condition["status"] == "True")
+                .cloned()
         };
         if holds("Succeeded").is_some() {
             self.end = Some(End::Succeeded);
         } else if let Some(failed) = holds("Failed") {
-            self.end = Some(End::Failed(failed["message"].as_str().unwrap_or("no reason was given").to_owned()));
+            self.end =
+                Some(End::Failed(failed["message"].as_str().unwrap_or("no reason was given").to_owned()));
         }
         if self.condition.as_ref().is_some_and(|known| known.0 == seen.0) {
             self.condition = Some(seen);
@@ -111,7 +117,12 @@ impl JobState {
             (Some(node), None) => format!(" on {node}"),
             _ => String::new(),
         };
-        let why = view.message.as_deref().or(view.failure.as_deref()).map(|why| format!(": {why}")).unwrap_or_default();
+        let why = view
+            .message
+            .as_deref()
+            .or(view.failure.as_deref())
+            .map(|why| format!(": {why}"))
+            .unwrap_or_default();
         vec![format!("{name} {}{place}{why}", view.state)]
     }
 
@@ -132,7 +143,8 @@ impl JobState {
         }
         let pairs = metrics::parse(line);
         if metrics::is_result(line) {
-            self.result = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            self.result =
+                pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             return News::new();
         }
         let number = |name: &str| pairs.get(name).and_then(|value| value.parse::<u64>().ok());
@@ -157,20 +169,32 @@ fn view(pod: &Pod) -> PodView {
         !matches!(waiting.reason.as_deref(), None | Some("ContainerCreating" | "PodInitializing"))
     });
     let phase = status.phase.unwrap_or_else(|| "Pending".to_owned());
-    let unscheduled = status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
-    let state = match (held.and_then(|waiting| waiting.reason.clone()), pod.metadata.deletion_timestamp.is_some()) {
-        (_, true) => "Terminating".to_owned(),
-        (Some(reason), _) => reason,
-        (None, _) => phase,
-    };
+    let unscheduled = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    let state =
+        match (held.and_then(|waiting| waiting.reason.clone()), pod.metadata.deletion_timestamp.is_some()) {
+            (_, true) => "Terminating".to_owned(),
+            (Some(reason), _) => reason,
+            (None, _) => phase,
+        };
     let note = |name: &str| pod.metadata.annotations.as_ref().and_then(|notes| notes.get(name)).cloned();
     PodView {
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         gpus: note(annotations::GPU_INDICES),
-        incarnation: (pod.metadata.uid.clone().unwrap_or_default(), first.map_or(0, |container| container.restart_count)),
-        has_log: first.and_then(|container| container.state.as_ref()).is_some_and(|state| state.running.is_some() || state.terminated.is_some()),
+        incarnation: (
+            pod.metadata.uid.clone().unwrap_or_default(),
+            first.map_or(0, |container| container.restart_count),
+        ),
+        has_log: first
+            .and_then(|container| container.state.as_ref())
+            .is_some_and(|state| state.running.is_some() || state.terminated.is_some()),
         failure: first.and_then(|container| container.state.as_ref()).and_then(failure),
-        message: held.and_then(|waiting| waiting.message.clone()).or_else(|| unscheduled.and_then(|condition| condition.message.clone())),
+        message: held
+            .and_then(|waiting| waiting.message.clone())
+            .or_else(|| unscheduled.and_then(|condition| condition.message.clone())),
         state,
     }
 }
@@ -179,7 +203,9 @@ fn failure(state: &ContainerState) -> Option<String> {
     let ended = state.terminated.as_ref().filter(|ended| ended.exit_code != 0)?;
     let reason = ended.reason.as_deref().unwrap_or("Error");
     Some(match &ended.message {
-        Some(message) if !message.is_empty() => format!("exit code {} ({reason}): {}", ended.exit_code, message.trim()),
+        Some(message) if !message.is_empty() => {
+            format!("exit code {} ({reason}): {}", ended.exit_code, message.trim())
+        }
         _ => format!("exit code {} ({reason})", ended.exit_code),
     })
 }
@@ -212,7 +238,10 @@ mod tests {
             state.pod_seen(&pod(name, json!({"phase": "Running"})));
         }
         assert!(state.line_seen("d-worker-0", "step=9 loss=1").is_empty());
-        assert_eq!(state.line_seen("d-master-0", "step=10 epoch=1 loss=0.5 steps_total=40"), ["step 10/40 loss 0.5"]);
+        assert_eq!(
+            state.line_seen("d-master-0", "step=10 epoch=1 loss=0.5 steps_total=40"),
+            ["step 10/40 loss 0.5"]
+        );
         state.line_seen("d-master-0", "result steps=40 test_accuracy=0.98");
         assert_eq!(state.result["test_accuracy"], "0.98");
     }
@@ -230,6 +259,9 @@ mod tests {
         let mut state = JobState::default();
         let status = json!({"phase": "Pending", "containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
             "state": {"waiting": {"reason": "ErrImageNeverPull", "message": "map it"}}}]});
-        assert_eq!(state.pod_seen(&pod("d-master-0", status)), ["d-master-0 ErrImageNeverPull on n0 (GPU 2): map it"]);
+        assert_eq!(
+            state.pod_seen(&pod("d-master-0", status)),
+            ["d-master-0 ErrImageNeverPull on n0 (GPU 2): map it"]
+        );
     }
 }

@@ -53,7 +53,8 @@ fn placement(state: &JobState) -> String {
 /// Why a job failed: its condition, the pods that failed, and the last lines of the first of them.
 pub(crate) fn failure(state: &JobState, job: &str, message: &str) -> String {
     let mut text = format!("{job} failed: {message}");
-    let failed: Vec<_> = state.pods.iter().filter_map(|(name, pod)| Some((name, pod.failure.as_ref()?))).collect();
+    let failed: Vec<_> =
+        state.pods.iter().filter_map(|(name, pod)| Some((name, pod.failure.as_ref()?))).collect();
     for (name, failure) in &failed {
         let _infallible = write!(text, "\n{name}: {failure}");
     }
@@ -64,7 +65,12 @@ pub(crate) fn failure(state: &JobState, job: &str, message: &str) -> String {
 }
 
 /// Where a file of the reporter's container lies outside the pod, when a volume holds it.
-pub(crate) async fn locate(connection: &Connection, namespace: &str, pod: &str, file: &str) -> Result<Option<String>, Error> {
+pub(crate) async fn locate(
+    connection: &Connection,
+    namespace: &str,
+    pod: &str,
+    file: &str,
+) -> Result<Option<String>, Error> {
     let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}");
     let Some(pod) = api::find(&connection.client, &path).await? else { return Ok(None) };
     let Some((volume, rest)) = volume_of(&pod, file) else { return Ok(None) };
@@ -72,10 +78,15 @@ pub(crate) async fn locate(connection: &Connection, namespace: &str, pod: &str, 
         return Ok(Some(format!("{folder}{rest}")));
     }
     let Some(claim) = volume["persistentVolumeClaim"]["claimName"].as_str() else { return Ok(None) };
-    let claim = api::get(&connection.client, &format!("/api/v1/namespaces/{namespace}/persistentvolumeclaims/{claim}")).await?;
+    let claim = api::get(
+        &connection.client,
+        &format!("/api/v1/namespaces/{namespace}/persistentvolumeclaims/{claim}"),
+    )
+    .await?;
     let Some(volume) = claim["spec"]["volumeName"].as_str() else { return Ok(None) };
     let volume = api::get(&connection.client, &format!("/api/v1/persistentvolumes/{volume}")).await?;
-    let folder = volume["spec"]["hostPath"]["path"].as_str().or_else(|| volume["spec"]["local"]["path"].as_str());
+    let folder =
+        volume["spec"]["hostPath"]["path"].as_str().or_else(|| volume["spec"]["local"]["path"].as_str());
     Ok(folder.map(|folder| format!("{folder}{rest}")))
 }
 
@@ -89,7 +100,10 @@ fn volume_of<'a>(pod: &'a Value, file: &str) -> Option<(&'a Value, String)> {
     let (mount, rest) = covering.min_by_key(|(_, rest)| rest.len())?;
     let volumes = pod["spec"]["volumes"].as_array()?;
     let below = mount["subPath"].as_str().map(|sub| format!("/{sub}")).unwrap_or_default();
-    volumes.iter().find(|volume| volume["name"] == mount["name"]).map(|volume| (volume, format!("{below}{rest}")))
+    volumes
+        .iter()
+        .find(|volume| volume["name"] == mount["name"])
+        .map(|volume| (volume, format!("{below}{rest}")))
 }
 
 #[cfg(test)]
@@ -110,7 +124,12 @@ mod tests {
     fn the_summary_names_what_people_ask() {
         let mut state = JobState::default();
         state.line_seen("none", "");
-        for (name, value) in [("steps", "90"), ("test_accuracy", "0.97"), ("communication_seconds", "0.5"), ("elapsed_seconds", "2")] {
+        for (name, value) in [
+            ("steps", "90"),
+            ("test_accuracy", "0.97"),
+            ("communication_seconds", "0.5"),
+            ("elapsed_seconds", "2"),
+        ] {
             state.result.insert(name.into(), value.into());
         }
         let text = success(&state, "digits", Duration::from_millis(4200), Some("/m.safetensors"));

@@ -21,11 +21,19 @@ use crate::kinds::Kind;
 const LAST_LINES: Duration = Duration::from_secs(5);
 
 /// Follows the job until it ends; whatever is known is in `state`, even when this future is dropped.
-pub(crate) async fn follow(connection: &Connection, kind: &Kind, namespace: &str, name: &str, state: &mut JobState, view: &mut View) -> End {
+pub(crate) async fn follow(
+    connection: &Connection,
+    kind: &Kind,
+    namespace: &str,
+    name: &str,
+    state: &mut JobState,
+    view: &mut View,
+) -> End {
     let client = &connection.client;
     let jobs: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind.resource);
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let job_events = watcher(jobs, watcher::Config::default().fields(&format!("metadata.name={name}"))).default_backoff();
+    let job_events =
+        watcher(jobs, watcher::Config::default().fields(&format!("metadata.name={name}"))).default_backoff();
     let selector = format!("{}={name}", muster_trainer_api::label::JOB_NAME);
     let pod_events = watcher(pods.clone(), watcher::Config::default().labels(&selector)).default_backoff();
     pin_mut!(job_events, pod_events);

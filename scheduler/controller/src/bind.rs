@@ -6,8 +6,8 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Binding as PodBinding, Event, EventSource, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::Client;
+use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use muster_scheduler_api::{GangReservation, ReservedMember, annotations};
 use muster_scheduler_core::{Assignment, PodKey};
 use serde_json::json;
@@ -85,7 +85,8 @@ fn reserved((pod, assignment): &(PodKey, Assignment)) -> ReservedMember {
 
 async fn bind(client: &Client, pod: &PodKey, assignment: &Assignment) -> Result<(), kube::Error> {
     let slots: Vec<String> = assignment.gpu_indices.iter().map(u32::to_string).collect();
-    let chosen = (!slots.is_empty()).then(|| BTreeMap::from([(annotations::GPU_INDICES.to_owned(), slots.join(","))]));
+    let chosen =
+        (!slots.is_empty()).then(|| BTreeMap::from([(annotations::GPU_INDICES.to_owned(), slots.join(","))]));
     let binding = PodBinding {
         metadata: ObjectMeta {
             name: Some(pod.name.clone()),
@@ -95,10 +96,15 @@ async fn bind(client: &Client, pod: &PodKey, assignment: &Assignment) -> Result<
             annotations: chosen,
             ..ObjectMeta::default()
         },
-        target: ObjectReference { kind: Some("Node".into()), name: Some(assignment.node.clone()), ..ObjectReference::default() },
+        target: ObjectReference {
+            kind: Some("Node".into()),
+            name: Some(assignment.node.clone()),
+            ..ObjectReference::default()
+        },
     };
     let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
-    let answer: Result<serde_json::Value, _> = api.create_subresource("binding", &pod.name, &PostParams::default(), &binding).await;
+    let answer: Result<serde_json::Value, _> =
+        api.create_subresource("binding", &pod.name, &PostParams::default(), &binding).await;
     answer.map(|_| ())
 }
 
@@ -117,7 +123,15 @@ pub(crate) async fn explain(client: &Client, component: &str, pod: &PodKey, mess
 }
 
 /// An event about a pod; losing one harms nothing.
-async fn publish(client: &Client, component: &str, pod: &PodKey, uid: Option<&str>, kind: &str, reason: &str, message: &str) {
+async fn publish(
+    client: &Client,
+    component: &str,
+    pod: &PodKey,
+    uid: Option<&str>,
+    kind: &str,
+    reason: &str,
+    message: &str,
+) {
     let now = Timestamp::now();
     let event = Event {
         metadata: ObjectMeta {

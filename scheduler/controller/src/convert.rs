@@ -12,14 +12,22 @@ use muster_scheduler_core::{Assignment, Member, Node, Resources, Taint, Tolerati
 pub(crate) fn node(object: &core::Node) -> Node {
     let spec = object.spec.clone().unwrap_or_default();
     let status = object.status.clone().unwrap_or_default();
-    let ready = status.conditions.iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let ready = status
+        .conditions
+        .iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
     let allocatable = resources(status.allocatable.as_ref());
     let taints = spec.taints.unwrap_or_default().into_iter();
     Node {
         name: object.metadata.name.clone().unwrap_or_default(),
         labels: object.metadata.labels.clone().unwrap_or_default(),
         taints: taints
-            .map(|taint| Taint { key: taint.key, value: taint.value.unwrap_or_default(), effect: taint.effect })
+            .map(|taint| Taint {
+                key: taint.key,
+                value: taint.value.unwrap_or_default(),
+                effect: taint.effect,
+            })
             .collect(),
         schedulable: ready && !spec.unschedulable.unwrap_or(false),
         gpu_slots: whole(&allocatable, GPU_RESOURCE),
@@ -127,7 +135,11 @@ fn required(affinity: &core::Affinity) -> Vec<Vec<Requirement>> {
 }
 
 fn term(term: &core::NodeSelectorTerm) -> Vec<Requirement> {
-    let fields = term.match_fields.iter().flatten().map(|field| Requirement::NameIn(field.values.clone().unwrap_or_default()));
+    let fields = term
+        .match_fields
+        .iter()
+        .flatten()
+        .map(|field| Requirement::NameIn(field.values.clone().unwrap_or_default()));
     let expressions = term.match_expressions.iter().flatten().map(|expression| {
         let key = expression.key.clone();
         let values = expression.values.clone().unwrap_or_default();
@@ -169,7 +181,10 @@ mod tests {
 
     #[test]
     fn tolerations_without_key_or_value_match_everything() {
-        let pod: core::Pod = serde_json::from_value(json!({"spec": {"containers": [], "tolerations": [{"operator": "Exists"}]}})).unwrap();
+        let pod: core::Pod = serde_json::from_value(
+            json!({"spec": {"containers": [], "tolerations": [{"operator": "Exists"}]}}),
+        )
+        .unwrap();
         assert_eq!(member(&pod).tolerations, [Toleration::default()]);
     }
 }

@@ -2,11 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1 as core;
 use muster_scheduler_api::{GangReservation, ReservationPhase, annotations};
-use muster_scheduler_core::{Assignment, Gang, Ledger, Member, Placement, PodKey};
+use muster_scheduler_core::{Assignment, Gang, Ledger, Member, Placement, PodKey, Waiting as Reason};
 
 use crate::convert;
+
+/// How long a gang may be incomplete before its pods are told so: its controller is creating them one by one.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(2);
+
+/// What to do now, and when to ask again although nothing was seen.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Decisions {
+    /// To carry out.
+    pub now: Vec<Decision>,
+    /// Ask again after this long.
+    pub again_in: Option<SignedDuration>,
+}
 
 /// Something to carry out.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,12 +100,16 @@ impl Planner {
         }
         let spec = pod.spec.clone().unwrap_or_default();
         let bound = spec.node_name.as_deref().is_some_and(|name| !name.is_empty());
-        let ended = pod.status.as_ref().is_some_and(|status| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")));
+        let ended = pod
+            .status
+            .as_ref()
+            .is_some_and(|status| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")));
         if bound || ended || pod.metadata.deletion_timestamp.is_some() {
             self.forget(&key);
             return;
         }
-        let scheduler = spec.scheduler_name.as_deref().unwrap_or(muster_scheduler_api::DEFAULT_SCHEDULER_NAME);
+        let scheduler =
+            spec.scheduler_name.as_deref().unwrap_or(muster_scheduler_api::DEFAULT_SCHEDULER_NAME);
         let gated = spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty());
         if gated || !self.scheduler_names.contains(scheduler) {
             return;
@@ -105,8 +122,10 @@ impl Planner {
         let key = key_of(pod);
         // A later pod of the same name may already be here.
         let uid = pod.metadata.uid.as_deref();
-        let same_waiting = self.waiting.get(&key).is_some_and(|waiting| Some(waiting.member.uid.as_str()) == uid);
-        let same_placed = self.ledger.assignment(&key).is_some_and(|assignment| Some(assignment.uid.as_str()) == uid);
+        let same_waiting =
+            self.waiting.get(&key).is_some_and(|waiting| Some(waiting.member.uid.as_str()) == uid);
+        let same_placed =
+            self.ledger.assignment(&key).is_some_and(|assignment| Some(assignment.uid.as_str()) == uid);
         if same_waiting || same_placed {
             self.forget(&key);
         }
@@ -121,7 +140,10 @@ impl Planner {
         let mut places = Vec::new();
         for reserved in &reservation.spec.members {
             let key = PodKey::new(&namespace, &reserved.pod);
-            let Some(waiting) = self.waiting.get(&key).filter(|waiting| waiting.member.uid == reserved.uid) else { continue };
+            let Some(waiting) = self.waiting.get(&key).filter(|waiting| waiting.member.uid == reserved.uid)
+            else {
+                continue;
+            };
             places.push((
                 key,
                 Assignment {
@@ -145,8 +167,9 @@ impl Planner {
     }
 
     /// What to do now. Places are taken on the ledger at once, so that nothing is planned twice.
-    pub fn decide(&mut self) -> Vec<Decision> {
+    pub fn decide(&mut self, now: Timestamp) -> Decisions {
         let mut decisions = Vec::new();
+        let mut again_in: Option<SignedDuration> = None;
         for gang in self.gangs() {
             match self.ledger.place(&gang) {
                 Ok(placement) => {
@@ -164,10 +187,29 @@ impl Planner {
                         placement,
                     }));
                 }
-                Err(waiting) => decisions.extend(self.explain(&gang, &waiting.to_string())),
+                Err(reason) => {
+                    let early = match reason {
+                        Reason::ForMembers { .. } => self.patience_left(&gang, now),
+                        Reason::Impossible { .. } | Reason::ForRoom { .. } => None,
+                    };
+                    match early {
+                        Some(left) => again_in = Some(again_in.map_or(left, |other| other.min(left))),
+                        None => decisions.extend(self.explain(&gang, &reason.to_string())),
+                    }
+                }
             }
         }
-        decisions
+        Decisions { now: decisions, again_in }
+    }
+
+    /// How long the gang's pods are still spared the news that others are missing.
+    fn patience_left(&self, gang: &Gang, now: Timestamp) -> Option<SignedDuration> {
+        let keys = gang.waiting.iter().map(|member| PodKey::new(&gang.namespace, &member.name));
+        let newest = keys.filter_map(|key| Some(self.waiting.get(&key)?.created)).max()?;
+        // Creation times are whole seconds.
+        let left =
+            SignedDuration::from_secs(newest + 1) + PATIENCE - now.duration_since(Timestamp::UNIX_EPOCH);
+        (left > SignedDuration::ZERO).then_some(left)
     }
 
     /// A pod could not be bound: its place is free again, and it is planned anew.
@@ -185,17 +227,18 @@ impl Planner {
             self.forget(&key);
         }
         let gang = convert::annotation(pod, annotations::GANG).map(|name| {
-            let least = convert::annotation(pod, annotations::GANG_MIN_AVAILABLE).and_then(|text| text.parse().ok());
+            let least =
+                convert::annotation(pod, annotations::GANG_MIN_AVAILABLE).and_then(|text| text.parse().ok());
             (name.to_owned(), least.unwrap_or(1))
         });
         let known = self.waiting.remove(&key);
-        let owners = pod.metadata.owner_references.iter().flatten();
+        let mut owners = pod.metadata.owner_references.iter().flatten();
         let waiting = Waiting {
             member,
             gang,
             priority,
             created: pod.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
-            owner: owners.filter(|owner| owner.controller == Some(true)).next_back().cloned(),
+            owner: owners.rfind(|owner| owner.controller == Some(true)).cloned(),
             told: known.as_ref().and_then(|known| known.told.clone()),
             binding: known.is_some_and(|known| known.binding),
         };
@@ -210,7 +253,13 @@ impl Planner {
             let (name, least) = waiting.gang.clone().unwrap_or_else(|| (format!("pod {}", key.name), 1));
             let entry = gangs.entry((key.namespace.clone(), name.clone())).or_insert_with(|| {
                 let placed_on = self.members_placed(&key.namespace, &name);
-                let gang = Gang { namespace: key.namespace.clone(), name, min_available: least, waiting: Vec::new(), placed_on };
+                let gang = Gang {
+                    namespace: key.namespace.clone(),
+                    name,
+                    min_available: least,
+                    waiting: Vec::new(),
+                    placed_on,
+                };
                 (waiting.priority, waiting.created, gang)
             });
             entry.0 = entry.0.max(waiting.priority);
@@ -279,7 +328,10 @@ impl Planner {
 }
 
 fn key_of(pod: &core::Pod) -> PodKey {
-    PodKey::new(pod.metadata.namespace.clone().unwrap_or_default(), pod.metadata.name.clone().unwrap_or_default())
+    PodKey::new(
+        pod.metadata.namespace.clone().unwrap_or_default(),
+        pod.metadata.name.clone().unwrap_or_default(),
+    )
 }
 
 #[cfg(test)]
@@ -315,10 +367,17 @@ mod tests {
     }
 
     fn bound(decisions: &[Decision]) -> Vec<usize> {
-        decisions.iter().filter_map(|decision| match decision {
-            Decision::Bind(binding) => Some(binding.placement.0.len()),
-            Decision::Explain { .. } => None,
-        }).collect()
+        decisions
+            .iter()
+            .filter_map(|decision| match decision {
+                Decision::Bind(binding) => Some(binding.placement.0.len()),
+                Decision::Explain { .. } => None,
+            })
+            .collect()
+    }
+
+    fn decide(planner: &mut Planner) -> Vec<Decision> {
+        planner.decide(Timestamp::MAX).now
     }
 
     #[test]
@@ -326,11 +385,11 @@ mod tests {
         let mut planner = planner(4);
         for index in 0..3 {
             planner.pod_seen(&pod("g", index, 4, None));
-            assert_eq!(bound(&planner.decide()), [0usize; 0]);
+            assert_eq!(bound(&planner.decide(Timestamp::UNIX_EPOCH).now), [0usize; 0]);
         }
         planner.pod_seen(&pod("g", 3, 4, None));
-        assert_eq!(bound(&planner.decide()), [4]);
-        assert_eq!(planner.decide(), [], "nothing is decided twice");
+        assert_eq!(bound(&decide(&mut planner)), [4]);
+        assert_eq!(decide(&mut planner), [], "nothing is decided twice");
     }
 
     #[test]
@@ -341,19 +400,19 @@ mod tests {
         for index in 0..2 {
             planner.pod_seen(&pod("b", index, 2, None));
         }
-        assert_eq!(planner.decide().len(), 2);
-        assert_eq!(planner.decide(), []);
+        assert_eq!(decide(&mut planner).len(), 2);
+        assert_eq!(decide(&mut planner), []);
         planner.pod_gone(&first);
-        assert_eq!(bound(&planner.decide()), [2]);
+        assert_eq!(bound(&decide(&mut planner)), [2]);
     }
 
     #[test]
     fn a_failed_binding_gives_its_place_back() {
         let mut planner = planner(1);
         planner.pod_seen(&pod("a", 0, 1, None));
-        assert_eq!(bound(&planner.decide()), [1]);
+        assert_eq!(bound(&decide(&mut planner)), [1]);
         planner.binding_failed(&PodKey::new("a", "a-0"));
-        assert_eq!(bound(&planner.decide()), [1]);
+        assert_eq!(bound(&decide(&mut planner)), [1]);
     }
 
     #[test]
@@ -375,7 +434,7 @@ mod tests {
         let binding = planner.restore(&reservation).unwrap();
         assert_eq!(binding.placement.0.len(), 1, "only the pod that is not bound yet");
         assert_eq!(binding.placement.0[0].1.gpu_indices, [3]);
-        assert_eq!(planner.decide(), []);
+        assert_eq!(decide(&mut planner), []);
     }
 
     #[test]
@@ -388,6 +447,16 @@ mod tests {
         planner.pod_gone(&old);
         planner.pod_seen(&new);
         planner.pod_gone(&old);
-        assert_eq!(bound(&planner.decide()), [1]);
+        assert_eq!(bound(&decide(&mut planner)), [1]);
+    }
+
+    #[test]
+    fn an_incomplete_gang_is_told_so_only_after_a_while() {
+        let mut planner = planner(4);
+        planner.pod_seen(&pod("g", 0, 2, None));
+        let early = planner.decide(Timestamp::UNIX_EPOCH);
+        assert_eq!((early.now.len(), early.again_in), (0, Some(SignedDuration::from_secs(3))));
+        let late = planner.decide(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(3));
+        assert_eq!((late.now.len(), late.again_in), (1, None));
     }
 }

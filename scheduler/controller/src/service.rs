@@ -1,17 +1,20 @@
 //! `Options` → [`Service::run`]: watches, the planning loop, and the tasks that carry decisions out.
 
+use std::collections::{HashMap, HashSet};
 use std::pin::pin;
+use std::time::Duration;
 
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, ListParams};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
-use muster_machinery::CancellationToken;
+use muster_machinery::{CancellationToken, Clock, SystemClock};
 use muster_scheduler_api::{DEFAULT_SCHEDULER_NAME, GangReservation, SCHEDULER_NAME};
 use muster_scheduler_core::PodKey;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 use crate::bind;
 use crate::planner::{Decision, Planner};
@@ -38,16 +41,18 @@ impl Options {
 
     /// The service.
     pub fn build(self) -> Service {
-        Service { options: self }
+        Service { options: self, clock: SystemClock }
     }
 }
 
 /// The binder.
 pub struct Service {
     options: Options,
+    clock: SystemClock,
 }
 
-/// What the loop hears.
+/// What the loop hears; moved once, so the size of a pod does no harm.
+#[expect(clippy::large_enum_variant, reason = "a box a pod costs more than the move")]
 enum Heard {
     Nodes(Event<Node>),
     Pods(Event<Pod>),
@@ -73,7 +78,16 @@ impl Service {
         let mut listed = Listed::default();
         let mut restored = false;
         let mut binding = JoinSet::new();
-        while let Some(first) = heard.recv().await {
+        let mut again: Option<Instant> = None;
+        loop {
+            let first = match again {
+                None => heard.recv().await,
+                Some(at) => match timeout_at(at, heard.recv()).await {
+                    Ok(first) => first,
+                    Err(_) => Some(Heard::Failed(Vec::new())),
+                },
+            };
+            let Some(first) = first else { return };
             // Whatever has come in by now is seen before anything is decided.
             let mut next = Some(first);
             while let Some(one) = next {
@@ -89,7 +103,12 @@ impl Service {
                 restored = true;
                 decisions.extend(self.restore(&mut planner).await);
             }
-            decisions.extend(planner.decide());
+            let planned = planner.decide(self.clock.now());
+            again = planned
+                .again_in
+                .and_then(|wait| Duration::try_from(wait).ok())
+                .map(|wait| Instant::now() + wait);
+            decisions.extend(planned.now);
             for decision in decisions {
                 let (client, sender) = (self.options.client.clone(), sender.clone());
                 binding.spawn(async move {
@@ -114,7 +133,11 @@ impl Service {
     async fn restore(&self, planner: &mut Planner) -> Vec<Decision> {
         let api: Api<GangReservation> = Api::all(self.options.client.clone());
         match api.list(&ListParams::default()).await {
-            Ok(list) => list.iter().filter_map(|reservation| planner.restore(reservation)).map(Decision::Bind).collect(),
+            Ok(list) => list
+                .iter()
+                .filter_map(|reservation| planner.restore(reservation))
+                .map(Decision::Bind)
+                .collect(),
             Err(error) => {
                 tracing::warn!(error = %muster_machinery::hint::chain(&error), "cannot read the plans of the last run; gangs that were half bound are planned anew");
                 Vec::new()
@@ -163,13 +186,13 @@ enum Change<'a, K> {
 /// Turns a watcher's events, relists included, into plain changes.
 struct Relisting<K> {
     complete: bool,
-    known: std::collections::HashMap<(Option<String>, String), K>,
-    relisted: std::collections::HashSet<(Option<String>, String)>,
+    known: HashMap<(Option<String>, String), K>,
+    relisted: HashSet<(Option<String>, String)>,
 }
 
 impl<K> Default for Relisting<K> {
     fn default() -> Self {
-        Self { complete: false, known: Default::default(), relisted: Default::default() }
+        Self { complete: false, known: HashMap::new(), relisted: HashSet::new() }
     }
 }
 

@@ -135,7 +135,7 @@ fn parse_thousandths(text: &str) -> Result<i64, ParseQuantityError> {
             10f64.powi(digits.parse().map_err(|_| error())?)
         }
     };
-    if let (Ok(whole), true) = (number.parse::<i64>(), scale >= 1.0 && scale < 9e15) {
+    if let (Ok(whole), true) = (number.parse::<i64>(), (1.0..9e15).contains(&scale)) {
         // Whole numbers stay exact.
         return whole.checked_mul(scale as i64).and_then(|units| units.checked_mul(1000)).ok_or_else(error);
     }
