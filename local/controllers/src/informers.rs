@@ -5,18 +5,16 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount,
+    Namespace, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::runtime::watcher;
 use kube::{Api, Client};
 use muster_machinery::CancellationToken;
 use tokio::task::JoinSet;
 
 use crate::informer::{Informer, Object};
 use crate::monitor::Monitor;
-use crate::namespace::ROOT_CA;
 
 /// One informer per kind.
 pub(crate) struct Informers {
@@ -25,8 +23,6 @@ pub(crate) struct Informers {
     pub slices: Arc<Informer<EndpointSlice>>,
     pub namespaces: Arc<Informer<Namespace>>,
     pub accounts: Arc<Informer<ServiceAccount>>,
-    /// Only the config maps with the cluster's certificate authority.
-    pub authorities: Arc<Informer<ConfigMap>>,
     pub jobs: Arc<Informer<Job>>,
     pub deployments: Arc<Informer<Deployment>>,
     pub replica_sets: Arc<Informer<ReplicaSet>>,
@@ -47,7 +43,6 @@ impl Informers {
             slices: new(),
             namespaces: new(),
             accounts: new(),
-            authorities: new(),
             jobs: new(),
             deployments: new(),
             replica_sets: new(),
@@ -94,9 +89,6 @@ impl Informers {
         run(&self.claims, client, tasks, shutdown);
         run(&self.volumes, client, tasks, shutdown);
         run(&self.classes, client, tasks, shutdown);
-        let only = watcher::Config::default().fields(&format!("metadata.name={ROOT_CA}"));
-        let api = Api::all(client.clone());
-        tasks.spawn(self.authorities.clone().follow(api, only, shutdown.clone()));
     }
 
     /// Waits until every cache holds its first list.
@@ -107,7 +99,6 @@ impl Informers {
             self.slices.synced(),
             self.namespaces.synced(),
             self.accounts.synced(),
-            self.authorities.synced(),
             self.jobs.synced(),
             self.deployments.synced(),
             self.replica_sets.synced(),

@@ -49,9 +49,8 @@ pub(crate) fn claim(owner: &ObjectMeta, object: &ObjectMeta, matches: bool) -> C
                 Claim::Release
             }
         }
-        Some(_) => Claim::Ignore,
         None if matches && !leaving => Claim::Adopt,
-        None => Claim::Ignore,
+        _ => Claim::Ignore,
     }
 }
 

@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(queue.next().await, "a");
         queue.done(&"a");
         queue.done(&"b");
-        assert!(tokio::time::timeout(Duration::from_secs(60), queue.next()).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_mins(1), queue.next()).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(queue.next().await, "a");
         assert_eq!(start.elapsed(), Duration::from_secs(2));
         queue.done(&"a");
-        assert!(tokio::time::timeout(Duration::from_secs(60), queue.next()).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_mins(1), queue.next()).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

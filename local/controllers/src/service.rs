@@ -35,15 +35,12 @@ pub struct Options {
     pub client: Client,
     /// Folder under which claims get their folders, as `NAMESPACE/CLAIM`.
     pub volumes_dir: PathBuf,
-    /// Certificate authority of the API server (PEM), published as `kube-root-ca.crt` in every namespace; none
-    /// leaves that to others.
-    pub root_ca: Option<String>,
 }
 
 impl Options {
-    /// Controllers that make folders under `volumes_dir` and publish no certificate authority.
+    /// Controllers that make folders under `volumes_dir`.
     pub fn new(client: Client, volumes_dir: impl Into<PathBuf>) -> Self {
-        Self { client, volumes_dir: volumes_dir.into(), root_ca: None }
+        Self { client, volumes_dir: volumes_dir.into() }
     }
 
     /// Prepares the controllers; they start with [`Service::run`].
@@ -60,14 +57,14 @@ pub struct Service {
 impl Service {
     /// Runs every controller until the shutdown. They keep nothing but caches and may be stopped at any point.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
-        let Options { client, volumes_dir, root_ca } = self.options;
+        let Options { client, volumes_dir } = self.options;
         let informers = Informers::new();
         let catalogue = Arc::new(Catalogue::new(client.clone()));
         let monitor = Monitor::new(client.clone(), catalogue.clone());
         let (recorder, notebook) = events::recorder(client.clone());
         informers.feed(&monitor);
         let garbage = Garbage::new(client.clone(), catalogue.clone(), &monitor);
-        let namespaces = Namespaces::new(client.clone(), catalogue, &informers, &monitor, root_ca);
+        let namespaces = Namespaces::new(client.clone(), catalogue, &informers, &monitor);
         let slices = EndpointSlices::new(client.clone(), &informers);
         let jobs = Jobs::new(client.clone(), &informers, recorder.clone());
         let sets = ReplicaSets::new(client.clone(), &informers, recorder.clone());

@@ -34,7 +34,7 @@ const ALLOWED: &str = "deployment.kubernetes.io/max-replicas";
 pub(crate) struct Deployments {
     client: Client,
     recorder: Recorder,
-    deployments: Arc<Informer<Deployment>>,
+    cache: Arc<Informer<Deployment>>,
     sets: Arc<Informer<ReplicaSet>>,
     pods: Arc<Informer<Pod>>,
     queue: Queue<Key>,
@@ -94,7 +94,7 @@ impl Deployments {
         let controller = Arc::new(Self {
             client,
             recorder,
-            deployments: informers.deployments.clone(),
+            cache: informers.deployments.clone(),
             sets: informers.replica_sets.clone(),
             pods: informers.pods.clone(),
             queue: Queue::new(),
@@ -133,7 +133,7 @@ impl Deployments {
             }
             Some(_) => {}
             None => {
-                for deployment in self.deployments.in_namespace(&namespace) {
+                for deployment in self.cache.in_namespace(&namespace) {
                     self.queue.add(Key::of(&*deployment));
                 }
             }
@@ -252,7 +252,7 @@ impl Deployments {
                 Api::namespaced(self.client.clone(), &deployment.namespace().unwrap_or_default());
             let patch = Patch::Merge(json!({ "metadata": { "annotations": { REVISION: current } } }));
             let written = api.patch(&deployment.name_any(), &patch_params(), &patch).await?;
-            self.deployments.shows(&written).await?;
+            self.cache.shows(&written).await?;
         }
         Ok(())
     }
@@ -342,7 +342,7 @@ impl Reconcile for Deployments {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>> {
-        let Some(deployment) = self.deployments.get(key) else { return Ok(None) };
+        let Some(deployment) = self.cache.get(key) else { return Ok(None) };
         let mut created = false;
         if deployment.metadata.deletion_timestamp.is_none() {
             let sets = self.sets(&deployment).await?;
@@ -355,7 +355,7 @@ impl Reconcile for Deployments {
                 self.annotate(&deployment, &self.sets(&deployment).await?).await?;
             }
         }
-        let Some(deployment) = self.deployments.get(key) else { return Ok(None) };
+        let Some(deployment) = self.cache.get(key) else { return Ok(None) };
         let sets = Sets::sort(&deployment, self.sets.controlled_by(&*deployment));
         let (status, again) =
             status::status(&deployment, &sets.all, sets.new.as_deref(), created, Timestamp::now());
@@ -365,7 +365,7 @@ impl Reconcile for Deployments {
             if let Some(written) =
                 gone_is_fine(api.replace_status(&key.name, &post_params(), &changed).await)?
             {
-                self.deployments.shows(&written).await?;
+                self.cache.shows(&written).await?;
             }
         }
         Ok(again)

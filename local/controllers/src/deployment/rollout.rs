@@ -222,7 +222,9 @@ mod tests {
     fn a_scaled_rollout_keeps_its_proportions() {
         let pace = Pace { desired: 10, surge: 5, unavailable: 2 };
         let mut shares = [share("new", 8, 4), share("old", 4, 4)];
-        shares.iter_mut().for_each(|share| share.allowed = Some(12));
+        for share in &mut shares {
+            share.allowed = Some(12);
+        }
         let new = shares[0].clone();
         assert_eq!(
             rescale(Strategy::Rolling, pace, Some(&new), &shares),

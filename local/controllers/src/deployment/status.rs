@@ -181,7 +181,10 @@ mod tests {
     fn deployment(replicas: i32) -> Deployment {
         serde_json::from_value(json!({
             "metadata": { "name": "d", "generation": 2 },
-            "spec": { "replicas": replicas, "progressDeadlineSeconds": 60, "selector": {}, "template": {} },
+            "spec": {
+                "replicas": replicas, "progressDeadlineSeconds": 60, "selector": {}, "template": {},
+                "strategy": { "rollingUpdate": { "maxSurge": 1, "maxUnavailable": 0 } },
+            },
         }))
         .unwrap()
     }
@@ -208,7 +211,7 @@ mod tests {
         let half = set(2, 1);
         let (first, again) = status(&own, std::slice::from_ref(&half), Some(&half), false, at(0));
         assert_eq!(reasons(&first), ("MinimumReplicasUnavailable", "ReplicaSetUpdated"));
-        assert_eq!((first.unavailable_replicas, again), (Some(1), Some(Duration::from_secs(60))));
+        assert_eq!((first.unavailable_replicas, again), (Some(1), Some(Duration::from_mins(1))));
         own.status = Some(first);
         let (late, _) = status(&own, std::slice::from_ref(&half), Some(&half), false, at(61));
         assert_eq!(reasons(&late).1, "ProgressDeadlineExceeded");

@@ -36,7 +36,9 @@ impl Garbage {
                 Sighting::Seen(subject) => own.graph.lock().see(subject),
                 Sighting::Gone(subject) => own.graph.lock().forget(&subject.uid),
             };
-            affected.into_iter().for_each(|uid| own.queue.add(uid));
+            for uid in affected {
+                own.queue.add(uid);
+            }
         });
         garbage
     }

@@ -140,17 +140,7 @@ impl<K: Object> Informer<K> {
 
     /// Follows the API server until the shutdown.
     pub(crate) async fn run(self: Arc<Self>, api: Api<K>, shutdown: CancellationToken) {
-        self.follow(api, watcher::Config::default(), shutdown).await;
-    }
-
-    /// As [`Informer::run`], for a part of the kind.
-    pub(crate) async fn follow(
-        self: Arc<Self>,
-        api: Api<K>,
-        config: watcher::Config,
-        shutdown: CancellationToken,
-    ) {
-        let events = watcher::watcher(api, config).default_backoff();
+        let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
         let mut events = std::pin::pin!(events.take_until(shutdown.cancelled_owned()));
         let mut listed = BTreeSet::new();
         while let Some(event) = events.next().await {

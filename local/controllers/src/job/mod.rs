@@ -49,7 +49,7 @@ impl fmt::Display for Task {
 pub(crate) struct Jobs {
     client: Client,
     recorder: Recorder,
-    jobs: Arc<Informer<Job>>,
+    cache: Arc<Informer<Job>>,
     pods: Arc<Informer<Pod>>,
     queue: Queue<Task>,
 }
@@ -65,7 +65,7 @@ impl Jobs {
         let controller = Arc::new(Self {
             client,
             recorder,
-            jobs: informers.jobs.clone(),
+            cache: informers.jobs.clone(),
             pods: informers.pods.clone(),
             queue: Queue::new(),
         });
@@ -94,7 +94,7 @@ impl Jobs {
 
     fn owner(&self, pod: &Pod) -> Option<Arc<Job>> {
         let uid = crate::owners::controller_uid(&pod.metadata);
-        self.jobs.get(&job_of(pod)?).filter(|job| job.metadata.uid.as_deref() == uid)
+        self.cache.get(&job_of(pod)?).filter(|job| job.metadata.uid.as_deref() == uid)
     }
 
     fn pods_api(&self, namespace: &str) -> Api<Pod> {
@@ -140,7 +140,7 @@ impl Jobs {
                 let (severity, reason, message) = happening.event();
                 self.recorder.tell(COMPONENT, job, severity, reason, message);
             }
-            self.jobs.shows(&written).await?;
+            self.cache.shows(&written).await?;
         }
         for pod in &plan.counted {
             self.untrack(pod).await?;
@@ -201,7 +201,7 @@ impl Reconcile for Jobs {
                 return Ok(None);
             }
         };
-        let Some(job) = self.jobs.get(key) else { return Ok(None) };
+        let Some(job) = self.cache.get(key) else { return Ok(None) };
         let manager = job.spec.as_ref().and_then(|spec| spec.managed_by.as_deref());
         if manager.is_some_and(|manager| manager != "kubernetes.io/job-controller") {
             return Ok(None);

@@ -148,7 +148,7 @@ impl Monitor {
                     listed.clear();
                 }
                 Ok(Event::Apply(object)) => {
-                    self.see(&mut known, Arc::new(Subject::new(&kind, &object.metadata)))
+                    self.see(&mut known, Arc::new(Subject::new(&kind, &object.metadata)));
                 }
                 Ok(Event::Delete(object)) => {
                     let subject = Arc::new(Subject::new(&kind, &object.metadata));
@@ -156,7 +156,7 @@ impl Monitor {
                     self.tell(&Sighting::Gone(&subject));
                 }
                 Err(error) => {
-                    tracing::debug!(kind = kind.resource.kind, %error, "watch broke, starting again")
+                    tracing::debug!(kind = kind.resource.kind, %error, "watch broke, starting again");
                 }
             }
         }

@@ -37,23 +37,21 @@ pub(crate) fn conditions(
     remains: &Remains,
     now: Timestamp,
 ) -> Vec<NamespaceCondition> {
-    let remaining = match remains.objects.is_empty() {
-        true => ("False", "ContentRemoved", "All content successfully removed".into()),
-        false => {
-            let list = listing(&remains.objects, " has ");
-            ("True", "SomeResourcesRemain", format!("Some resources are remaining: {list}"))
-        }
+    let remaining = if remains.objects.is_empty() {
+        ("False", "ContentRemoved", "All content successfully removed".into())
+    } else {
+        let list = listing(&remains.objects, " has ");
+        ("True", "SomeResourcesRemain", format!("Some resources are remaining: {list}"))
     };
-    let finalizers = match remains.finalizers.is_empty() {
-        true => ("False", "ContentHasNoFinalizers", "All content-preserving finalizers finished".into()),
-        false => {
-            let list = listing(&remains.finalizers, " in ");
-            (
-                "True",
-                "SomeFinalizersRemain",
-                format!("Some content in the namespace has finalizers remaining: {list}"),
-            )
-        }
+    let finalizers = if remains.finalizers.is_empty() {
+        ("False", "ContentHasNoFinalizers", "All content-preserving finalizers finished".into())
+    } else {
+        let list = listing(&remains.finalizers, " in ");
+        (
+            "True",
+            "SomeFinalizersRemain",
+            format!("Some content in the namespace has finalizers remaining: {list}"),
+        )
     };
     let rows: [(&str, (&str, &str, String)); 5] = [
         (

@@ -1,15 +1,14 @@
-//! The life of namespaces: a new one gets its default service account and the cluster's certificate authority, an
-//! ending one loses its content and then itself.
+//! The life of namespaces: one that lives keeps its default service account, an ending one loses its
+//! content and then itself.
 
 mod conditions;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use conditions::{Remains, conditions};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, NamespaceStatus, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, NamespaceStatus, ServiceAccount};
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta};
 use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::{Client, ResourceExt as _};
@@ -23,8 +22,6 @@ use crate::monitor::{Monitor, Sighting};
 use crate::queue::Queue;
 use crate::worker::Reconcile;
 
-/// The config map with the cluster's certificate authority, in every namespace.
-pub(crate) const ROOT_CA: &str = "kube-root-ca.crt";
 const DEFAULT_ACCOUNT: &str = "default";
 /// Pause before an ending namespace is looked at again although nothing in it was seen to go.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,10 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Namespaces {
     client: Client,
     catalogue: Arc<Catalogue>,
-    namespaces: Arc<Informer<Namespace>>,
+    cache: Arc<Informer<Namespace>>,
     accounts: Arc<Informer<ServiceAccount>>,
-    authorities: Arc<Informer<ConfigMap>>,
-    root_ca: Option<String>,
     queue: Queue<Key>,
 }
 
@@ -46,15 +41,12 @@ impl Namespaces {
         catalogue: Arc<Catalogue>,
         informers: &Informers,
         monitor: &Monitor,
-        root_ca: Option<String>,
     ) -> Arc<Self> {
         let controller = Arc::new(Self {
             client,
             catalogue,
-            namespaces: informers.namespaces.clone(),
+            cache: informers.namespaces.clone(),
             accounts: informers.accounts.clone(),
-            authorities: informers.authorities.clone(),
-            root_ca,
             queue: Queue::new(),
         });
         let own = controller.clone();
@@ -70,17 +62,11 @@ impl Namespaces {
             }
         });
         let own = controller.clone();
-        informers.authorities.on_change(move |change| {
-            if let Some(map) = change.latest() {
-                own.queue.add(Key::new("", map.namespace().unwrap_or_default()));
-            }
-        });
-        let own = controller.clone();
         monitor.on_sighting(move |sighting| {
             let Sighting::Gone(subject) = sighting else { return };
             let key = Key::new("", subject.key.namespace.clone());
             let ends = |namespace: Arc<Namespace>| namespace.metadata.deletion_timestamp.is_some();
-            if !key.name.is_empty() && own.namespaces.get(&key).is_some_and(ends) {
+            if !key.name.is_empty() && own.cache.get(&key).is_some_and(ends) {
                 own.queue.add(key);
             }
         });
@@ -95,29 +81,6 @@ impl Namespaces {
             };
             let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
             existing_is_fine(api.create(&post_params(), &account).await)?;
-        }
-        let Some(root_ca) = &self.root_ca else { return Ok(()) };
-        let data = BTreeMap::from([("ca.crt".to_owned(), root_ca.clone())]);
-        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-        match self.authorities.get(&Key::new(namespace, ROOT_CA)) {
-            Some(map) if map.data.as_ref() == Some(&data) => {}
-            Some(map) => {
-                let map = ConfigMap { data: Some(data), ..(*map).clone() };
-                gone_is_fine(api.replace(ROOT_CA, &post_params(), &map).await)?;
-            }
-            None => {
-                let why = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal \
-                           endpoints such as the internal service IP or kubernetes.default.svc. No other usage is \
-                           guaranteed across distributions of Kubernetes clusters.";
-                let annotations = BTreeMap::from([("kubernetes.io/description".to_owned(), why.to_owned())]);
-                let metadata = ObjectMeta {
-                    name: Some(ROOT_CA.into()),
-                    annotations: Some(annotations),
-                    ..ObjectMeta::default()
-                };
-                let map = ConfigMap { metadata, data: Some(data), ..ConfigMap::default() };
-                existing_is_fine(api.create(&post_params(), &map).await)?;
-            }
         }
         Ok(())
     }
@@ -189,7 +152,7 @@ impl Reconcile for Namespaces {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>> {
-        let Some(namespace) = self.namespaces.get(key) else { return Ok(None) };
+        let Some(namespace) = self.cache.get(key) else { return Ok(None) };
         if namespace.metadata.deletion_timestamp.is_some() {
             return self.end(&namespace).await;
         }

@@ -64,14 +64,13 @@ impl ReplicaSets {
             Some(owner) if owner.kind == ReplicaSet::kind(&()) => {
                 self.queue.add(Key::new(namespace, owner.name.clone()));
             }
-            Some(_) => {}
             // Any set may want a pod that nobody controls.
             None if !pod.labels().is_empty() => {
                 for set in self.sets.in_namespace(&namespace) {
                     self.queue.add(Key::of(&*set));
                 }
             }
-            None => {}
+            _ => {}
         }
     }
 

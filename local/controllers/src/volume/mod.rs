@@ -27,21 +27,21 @@ const HELD: Duration = Duration::from_secs(1);
 /// The volume controller. Claims are queued by namespace and name, volumes with an empty namespace.
 pub(crate) struct Volumes {
     client: Client,
-    volumes_dir: PathBuf,
+    root: PathBuf,
     claims: Arc<Informer<PersistentVolumeClaim>>,
-    volumes: Arc<Informer<PersistentVolume>>,
+    cache: Arc<Informer<PersistentVolume>>,
     classes: Arc<Informer<StorageClass>>,
     pods: Arc<Informer<Pod>>,
     queue: Queue<Key>,
 }
 
 impl Volumes {
-    pub(crate) fn new(client: Client, informers: &Informers, volumes_dir: PathBuf) -> Arc<Self> {
+    pub(crate) fn new(client: Client, informers: &Informers, root: PathBuf) -> Arc<Self> {
         let controller = Arc::new(Self {
             client,
-            volumes_dir,
+            root,
             claims: informers.claims.clone(),
-            volumes: informers.volumes.clone(),
+            cache: informers.volumes.clone(),
             classes: informers.classes.clone(),
             pods: informers.pods.clone(),
             queue: Queue::new(),
@@ -123,7 +123,7 @@ impl Volumes {
             self.set_finalizers(claim, json!(finalizers)).await?;
             return Ok(None);
         }
-        match plan::choose(claim, &self.volumes.all(), &self.classes.all()) {
+        match plan::choose(claim, &self.cache.all(), &self.classes.all()) {
             Binding::Existing(name) => self.bind(claim, &name).await,
             Binding::Provision(class) => self.provision(claim, &class).await,
             Binding::Wait => Ok(None),
@@ -136,7 +136,7 @@ impl Volumes {
         class: &StorageClass,
     ) -> Result<Option<Duration>> {
         let namespace = claim.namespace().unwrap_or_default();
-        let Some(folder) = plan::folder(&self.volumes_dir, &namespace, &claim.name_any()) else {
+        let Some(folder) = plan::folder(&self.root, &namespace, &claim.name_any()) else {
             return Ok(None);
         };
         let wanted = plan::provision(claim, class, &folder);
@@ -144,19 +144,19 @@ impl Volumes {
         let holds = |other: &Arc<PersistentVolume>| {
             path(other) == path(&wanted) && other.metadata.name != wanted.metadata.name
         };
-        if self.volumes.all().iter().any(holds) {
+        if self.cache.all().iter().any(holds) {
             return Ok(Some(HELD));
         }
         fs::create_dir_all(&folder).map_err(|source| Error::Folder { folder: folder.clone(), source })?;
         let api: Api<PersistentVolume> = Api::all(self.client.clone());
         if let Some(written) = existing_is_fine(api.create(&post_params(), &wanted).await)? {
-            self.volumes.shows(&written).await?;
+            self.cache.shows(&written).await?;
         }
         self.bind(claim, &wanted.name_any()).await
     }
 
     async fn bind(&self, claim: &PersistentVolumeClaim, name: &str) -> Result<Option<Duration>> {
-        let Some(volume) = self.volumes.get(&Key::new("", name)) else { return Ok(None) };
+        let Some(volume) = self.cache.get(&Key::new("", name)) else { return Ok(None) };
         let Some(spec) = &volume.spec else { return Ok(None) };
         if spec.claim_ref.as_ref().is_some_and(|reference| !plan::refers_to(reference, claim)) {
             return Ok(None);
@@ -231,7 +231,7 @@ impl Volumes {
             return Ok(());
         }
         if spec.persistent_volume_reclaim_policy.as_deref() == Some("Delete")
-            && let Some(folder) = plan::folder_to_remove(volume, &self.volumes_dir)
+            && let Some(folder) = plan::folder_to_remove(volume, &self.root)
         {
             remove(folder).await?;
             let parameters = DeleteParams {
@@ -284,7 +284,7 @@ impl Reconcile for Volumes {
             let Some(claim) = self.claims.get(key) else { return Ok(None) };
             return self.claim(&claim).await;
         }
-        if let Some(volume) = self.volumes.get(key) {
+        if let Some(volume) = self.cache.get(key) {
             self.volume(&volume).await?;
         }
         Ok(None)

@@ -27,7 +27,7 @@ pub(crate) enum Binding {
     /// An existing volume, by name.
     Existing(String),
     /// A new folder of this class.
-    Provision(StorageClass),
+    Provision(Box<StorageClass>),
     /// Nothing yet.
     Wait,
 }
@@ -36,7 +36,7 @@ fn bytes(quantity: Option<&Quantity>) -> i64 {
     let value = quantity.map(|quantity| serde_json::Value::from(quantity.0.clone()));
     value
         .and_then(|value| muster_admission::quantity::Quantity::from_json(&value))
-        .map_or(0, |found| found.value())
+        .map_or(0, muster_admission::quantity::Quantity::value)
 }
 
 fn requested(claim: &PersistentVolumeClaim) -> Option<&Quantity> {
@@ -44,7 +44,7 @@ fn requested(claim: &PersistentVolumeClaim) -> Option<&Quantity> {
     spec.resources.as_ref()?.requests.as_ref()?.get("storage")
 }
 
-fn default_class<'a>(classes: &'a [impl AsRef<StorageClass>]) -> Option<&'a StorageClass> {
+fn default_class(classes: &[impl AsRef<StorageClass>]) -> Option<&StorageClass> {
     let marked =
         |class: &&StorageClass| class.annotations().get(IS_DEFAULT).is_some_and(|value| value == "true");
     classes
@@ -89,7 +89,7 @@ pub(crate) fn choose(
     }
     let class = classes.iter().map(AsRef::as_ref).find(|class| class.metadata.name.as_deref() == class_name);
     match class.filter(|class| class_name.is_some() && class.provisioner == PROVISIONER) {
-        Some(class) => Binding::Provision(class.clone()),
+        Some(class) => Binding::Provision(Box::new(class.clone())),
         None => Binding::Wait,
     }
 }
@@ -232,7 +232,10 @@ mod tests {
     #[test]
     fn a_claim_without_a_class_gets_a_folder_of_the_default_class() {
         let classes = [class("slow", "other"), class(STANDARD, PROVISIONER)];
-        assert_eq!(choose(&claim(json!({})), &volumes(), &classes), Binding::Provision(classes[1].0.clone()));
+        assert_eq!(
+            choose(&claim(json!({})), &volumes(), &classes),
+            Binding::Provision(Box::new(classes[1].0.clone()))
+        );
         assert_eq!(
             choose(&claim(json!({ "storageClassName": "slow" })), &volumes(), &classes),
             Binding::Wait

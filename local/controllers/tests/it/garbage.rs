@@ -5,7 +5,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PropagationPolicy};
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
 
-use crate::harness::Cluster;
+use crate::harness::{Cluster, DEADLINE};
 
 async fn map(cluster: &Cluster, name: &str, owner: Option<&ConfigMap>) -> ConfigMap {
     let owners: Vec<Value> = owner
@@ -119,10 +119,11 @@ async fn custom_objects_are_collected_as_soon_as_their_kind_is_served() {
     let things: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), "default", &resource);
     let mut thing = DynamicObject::new("thing", &resource);
     thing.metadata.owner_references = Some(vec![owner.owner_ref(&()).expect("reference")]);
-    things.create(&kube::api::PostParams::default(), &thing).await.expect("created");
+    let thing = things.create(&kube::api::PostParams::default(), &thing).await.expect("created");
     cluster.api::<ConfigMap>().delete("owner", &DeleteParams::background()).await.expect("deleted");
-    let gone =
-        kube::runtime::wait::await_condition(things, "thing", kube::runtime::conditions::is_deleted(""));
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), gone).await;
+    let uid = thing.uid().expect("uid");
+    let deleted = kube::runtime::conditions::is_deleted(&uid);
+    let gone = kube::runtime::wait::await_condition(things, "thing", deleted);
+    tokio::time::timeout(DEADLINE, gone).await.expect("collected in time").expect("watched");
     cluster.stop().await;
 }

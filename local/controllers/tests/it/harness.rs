@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher;
-use kube::{Client, Resource, ResourceExt as _};
+use kube::{Client, Resource, ResourceExt};
 use muster_apiserver::Options as ServerOptions;
 use muster_local_controllers::Options;
 use muster_machinery::CancellationToken;
@@ -40,8 +40,7 @@ impl Cluster {
         let (shutdown, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let token = shutdown.clone();
         tasks.spawn(async move { server.run(token).await.expect("served") });
-        let mut options = Options::new(client.clone(), folder.path().join("volumes"));
-        options.root_ca = Some("authority".into());
+        let options = Options::new(client.clone(), folder.path().join("volumes"));
         let token = shutdown.clone();
         tasks.spawn(async move { options.build().run(token).await.expect("controlled") });
         Self { client, shutdown, tasks, folder }
@@ -98,10 +97,8 @@ impl Cluster {
             }
             panic!("the watch ended");
         };
-        match tokio::time::timeout(DEADLINE, watch).await {
-            Ok(state) => state,
-            Err(_) => panic!("not in time: {what}; there is {:#?}", reader.state()),
-        }
+        let reached = tokio::time::timeout(DEADLINE, watch).await;
+        reached.unwrap_or_else(|_| panic!("not in time: {what}; there is {:#?}", reader.state()))
     }
 
     /// Ends everything and waits for it.

@@ -1,5 +1,7 @@
 //! The controllers against an API server in the same process, with a stand-in for the kubelet.
 
+#![expect(clippy::expect_used, reason = "helpers of tests")]
+
 mod deployments;
 mod garbage;
 mod harness;

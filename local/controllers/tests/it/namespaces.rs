@@ -6,18 +6,14 @@ use serde_json::json;
 use crate::harness::Cluster;
 
 #[tokio::test]
-async fn a_new_namespace_is_furnished() {
+async fn a_namespace_keeps_its_default_account() {
     let cluster = Cluster::start().await;
-    let accounts: Api<ServiceAccount> = Api::all(cluster.client.clone());
-    let everywhere = |all: &[ServiceAccount]| {
-        let owns = |namespace: &str| all.iter().any(|one| one.namespace().as_deref() == Some(namespace));
-        owns("default") && owns("kube-system")
-    };
-    cluster.until(accounts, "default accounts", everywhere).await;
-    let maps = cluster.api::<ConfigMap>();
-    let authority = |all: &[ConfigMap]| all.iter().any(|map| map.name_any() == "kube-root-ca.crt");
-    let found = cluster.until(maps, "authority", authority).await;
-    assert_eq!(found[0].data.as_ref().expect("data")["ca.crt"], "authority");
+    let accounts = cluster.api::<ServiceAccount>();
+    let has_default = |all: &[ServiceAccount]| all.iter().any(|one| one.name_any() == "default");
+    let first = cluster.until(accounts.clone(), "the account", has_default).await.remove(0);
+    accounts.delete("default", &DeleteParams::default()).await.expect("deleted");
+    let again = |all: &[ServiceAccount]| has_default(all) && all[0].uid() != first.uid();
+    cluster.until(accounts, "the account again", again).await;
     cluster.stop().await;
 }
 
