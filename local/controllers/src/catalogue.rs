@@ -18,8 +18,6 @@ pub(crate) struct Kind {
     pub namespaced: bool,
     /// Whether its objects can be watched.
     pub watchable: bool,
-    /// Whether its objects can be deleted all at once.
-    pub collection: bool,
 }
 
 impl Kind {
@@ -68,7 +66,6 @@ impl Catalogue {
                     kinds.push(Arc::new(Kind {
                         namespaced: capabilities.scope == Scope::Namespaced,
                         watchable: can(verbs::WATCH),
-                        collection: can(verbs::DELETE_COLLECTION),
                         resource,
                     }));
                 }

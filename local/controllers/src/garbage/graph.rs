@@ -189,7 +189,7 @@ mod tests {
 
     fn subject(uid: &str, owners: &[&str]) -> Subject {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "ConfigMap"));
-        let kind = Kind { resource, namespaced: true, watchable: true, collection: true };
+        let kind = Kind { resource, namespaced: true, watchable: true };
         let owner = |uid: &&str| OwnerReference {
             uid: (*uid).into(),
             name: (*uid).into(),

@@ -1,5 +1,6 @@
 //! Follows the metadata of every object of every kind, custom ones included.
 
+mod definitions;
 mod subject;
 
 use std::collections::HashMap;
@@ -12,10 +13,11 @@ use kube::api::{Api, DynamicObject, PartialObjectMeta};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use muster_machinery::CancellationToken;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use definitions::Definitions;
 pub(crate) use subject::{FOREGROUND, ORPHAN, Subject};
 
 use crate::catalogue::{Catalogue, Kind};
@@ -23,6 +25,10 @@ use crate::informer::{Informer, Key, Object};
 
 /// Pause after discovery failed.
 const RETRY: Duration = Duration::from_millis(500);
+/// First pause before discovery is asked again for a definition that it does not show yet; it doubles.
+const FIRST_RETRY: Duration = Duration::from_millis(4);
+/// How often it is asked again; a definition whose names are taken is never served.
+const ATTEMPTS: u32 = 10;
 
 /// What happened to an object.
 #[derive(Debug)]
@@ -42,6 +48,7 @@ pub(crate) struct Monitor {
     handlers: RwLock<Vec<Handler>>,
     /// Kinds that informers follow already.
     covered: RwLock<Vec<(String, String)>>,
+    definitions: Mutex<Definitions>,
     definitions_changed: Notify,
 }
 
@@ -52,6 +59,7 @@ impl Monitor {
             catalogue,
             handlers: RwLock::default(),
             covered: RwLock::default(),
+            definitions: Mutex::default(),
             definitions_changed: Notify::new(),
         })
     }
@@ -65,7 +73,7 @@ impl Monitor {
     pub(crate) fn cover<K: Object>(self: &Arc<Self>, informer: &Informer<K>, namespaced: bool) {
         let resource = kube::core::ApiResource::erase::<K>(&());
         self.covered.write().push((resource.group.clone(), resource.plural.clone()));
-        let kind = Arc::new(Kind { resource, namespaced, watchable: true, collection: true });
+        let kind = Arc::new(Kind { resource, namespaced, watchable: true });
         let monitor = self.clone();
         informer.on_change(move |change| match (change.old, change.new) {
             (_, Some(new)) => monitor.tell(&Sighting::Seen(&Arc::new(Subject::new(&kind, new.meta())))),
@@ -77,6 +85,7 @@ impl Monitor {
     fn tell(&self, sighting: &Sighting<'_>) {
         let (Sighting::Seen(subject) | Sighting::Gone(subject)) = sighting;
         if subject.kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
+            self.definitions.lock().note(&subject.key.name, matches!(sighting, Sighting::Seen(_)));
             self.definitions_changed.notify_one();
         }
         for handler in self.handlers.read().iter() {
@@ -94,38 +103,49 @@ impl Monitor {
     pub(crate) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let mut running: HashMap<Arc<Kind>, CancellationToken> = HashMap::new();
         let mut watches = JoinSet::new();
+        let mut attempts = 0_u32;
         loop {
-            match self.catalogue.refresh().await {
+            let pause = match self.catalogue.refresh().await {
                 Ok(kinds) => {
-                    running.retain(|kind, token| {
-                        let served = kinds.contains(kind);
-                        if !served {
-                            token.cancel();
-                        }
-                        served
-                    });
-                    for kind in kinds.iter().filter(|kind| self.wants(kind)) {
-                        if !running.contains_key(kind) {
-                            let token = shutdown.child_token();
-                            watches.spawn(self.clone().follow(kind.clone(), token.clone()));
-                            running.insert(kind.clone(), token);
-                        }
-                    }
+                    self.adjust(&kinds, &mut running, &mut watches, &shutdown);
+                    // The event of a definition may come before discovery follows it.
+                    let settled = self.definitions.lock().agree_with(&kinds);
+                    (!settled && attempts < ATTEMPTS).then(|| FIRST_RETRY * (1 << attempts))
                 }
                 Err(error) => {
                     tracing::debug!(%error, "discovery failed, asking again");
-                    if shutdown.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
-                        break;
-                    }
-                    continue;
+                    Some(RETRY)
                 }
-            }
+            };
+            attempts += 1;
             while watches.try_join_next().is_some() {}
-            if shutdown.run_until_cancelled(self.definitions_changed.notified()).await.is_none() {
-                break;
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = self.definitions_changed.notified() => attempts = 0,
+                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
             }
         }
         while watches.join_next().await.is_some() {}
+    }
+
+    /// Starts and ends watches so that there is one for every kind.
+    fn adjust(
+        self: &Arc<Self>,
+        kinds: &[Arc<Kind>],
+        running: &mut HashMap<Arc<Kind>, CancellationToken>,
+        watches: &mut JoinSet<()>,
+        shutdown: &CancellationToken,
+    ) {
+        for (_, token) in running.extract_if(|kind, _| !kinds.contains(kind)) {
+            token.cancel();
+        }
+        for kind in kinds.iter().filter(|kind| self.wants(kind)) {
+            if !running.contains_key(kind) {
+                let token = shutdown.child_token();
+                watches.spawn(self.clone().follow(kind.clone(), token.clone()));
+                running.insert(kind.clone(), token);
+            }
+        }
     }
 
     async fn follow(self: Arc<Self>, kind: Arc<Kind>, token: CancellationToken) {

@@ -19,11 +19,11 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 /// Longest that anything in a test may take.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A running cluster.
-pub struct Cluster {
-    pub client: Client,
+pub(crate) struct Cluster {
+    pub(crate) client: Client,
     shutdown: CancellationToken,
     tasks: JoinSet<()>,
     folder: TempDir,
@@ -31,7 +31,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// Starts a server and the controllers.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().expect("folder");
         let mut options = ServerOptions::new(folder.path().join("server"));
         options.in_memory = true;
@@ -48,16 +48,16 @@ impl Cluster {
 
     /// Starts the stand-in for the kubelet: pods run at once; those with the annotation `test/exit` end with that
     /// code, and deleted ones go.
-    pub fn start_kubelet(&mut self) {
+    pub(crate) fn start_kubelet(&mut self) {
         self.tasks.spawn(kubelet(self.client.clone(), self.shutdown.clone()));
     }
 
-    pub fn volumes_dir(&self) -> PathBuf {
+    pub(crate) fn volumes_dir(&self) -> PathBuf {
         self.folder.path().join("volumes")
     }
 
     /// Creates an object from JSON.
-    pub async fn create<K>(&self, object: Value) -> K
+    pub(crate) async fn create<K>(&self, object: Value) -> K
     where
         K: Resource<DynamicType = (), Scope = k8s_openapi_scope::Namespaced>
             + Clone
@@ -70,7 +70,7 @@ impl Cluster {
     }
 
     /// The API of a kind in the namespace `default`.
-    pub fn api<K>(&self) -> Api<K>
+    pub(crate) fn api<K>(&self) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = k8s_openapi_scope::Namespaced>,
     {
@@ -78,7 +78,7 @@ impl Cluster {
     }
 
     /// Waits until the objects of a kind are as wanted, and returns them.
-    pub async fn until<K>(&self, api: Api<K>, what: &str, wanted: impl Fn(&[K]) -> bool) -> Vec<K>
+    pub(crate) async fn until<K>(&self, api: Api<K>, what: &str, wanted: impl Fn(&[K]) -> bool) -> Vec<K>
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
@@ -102,7 +102,7 @@ impl Cluster {
     }
 
     /// Ends everything and waits for it.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.shutdown.cancel();
         let ended = async {
             while let Some(task) = self.tasks.join_next().await {
@@ -114,8 +114,8 @@ impl Cluster {
 }
 
 /// Scopes of kinds, as k8s-openapi and kube name them.
-pub mod k8s_openapi_scope {
-    pub use k8s_openapi::NamespaceResourceScope as Namespaced;
+pub(crate) mod k8s_openapi_scope {
+    pub(crate) use k8s_openapi::NamespaceResourceScope as Namespaced;
 }
 
 async fn kubelet(client: Client, shutdown: CancellationToken) {
@@ -161,7 +161,7 @@ fn ended(code: i32) -> Value {
 }
 
 /// Changes the status of a pod.
-pub async fn set(pods: &Api<Pod>, name: &str, status: Value) {
+pub(crate) async fn set(pods: &Api<Pod>, name: &str, status: Value) {
     let patch = Patch::Merge(json!({ "status": status }));
     let _ = pods.patch_status(name, &PatchParams::default(), &patch).await;
 }
