@@ -21,7 +21,7 @@ use crate::home::Home;
 
 /// Longest wait for the parts to be ready, and to end.
 const START_DEADLINE: Duration = Duration::from_secs(30);
-const STOP_DEADLINE: Duration = Duration::from_secs(60);
+const STOP_DEADLINE: Duration = Duration::from_mins(1);
 
 /// How to run the cluster.
 #[derive(Debug, Clone)]
@@ -53,8 +53,6 @@ pub(crate) struct Running {
 pub(crate) struct Cluster {
     /// Reaches it.
     pub(crate) client: kube::Client,
-    /// Where the API listens.
-    pub(crate) address: SocketAddr,
     /// `full` or `light`, and why not full.
     pub(crate) isolation: String,
     /// How long the start took.
@@ -101,7 +99,6 @@ impl Cluster {
         write_atomically(&options.home.running_file(), &serde_json::to_vec(&running)?)?;
         Ok(Self {
             client,
-            address: handle.address(),
             isolation,
             started_in: began.elapsed(),
             home: options.home,

@@ -1,7 +1,7 @@
 //! What the command line says when something goes wrong, and the exit code that scripts see.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 
 use muster_machinery::{Hint, hint};
@@ -135,7 +135,7 @@ impl From<serde_json::Error> for Error {
 }
 
 /// A file that cannot be used, named.
-pub(crate) fn unusable(path: &PathBuf, error: &dyn std::error::Error) -> Error {
+pub(crate) fn unusable(path: &Path, error: &dyn std::error::Error) -> Error {
     Error::new(format!("{}: {}", path.display(), hint::chain(error)))
 }
 

@@ -97,8 +97,9 @@ impl Kinds {
 
     fn nearest(&self, name: &str) -> Option<&str> {
         let names = self.0.iter().flat_map(|kind| &kind.names);
-        let close = names.map(|known| (distance(known, name), known)).min()?;
-        (close.0 <= 2).then_some(close.1)
+        let near = |known: &String| (distance(known, name), known.len().abs_diff(name.len()));
+        let closest = names.min_by_key(|known| near(known))?;
+        (near(closest).0 <= 2).then_some(closest)
     }
 }
 
@@ -142,18 +143,19 @@ struct Named {
 struct Version {
     version: String,
     #[serde(default)]
-    resources: Vec<Resource>,
+    resources: Vec<Served>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Resource {
-    resource: String,
+struct Served {
+    #[serde(rename = "resource")]
+    plural: String,
     response_kind: Option<ResponseKind>,
     #[serde(default)]
     scope: String,
-    #[serde(default)]
-    singular_resource: String,
+    #[serde(default, rename = "singularResource")]
+    singular: String,
     #[serde(default)]
     short_names: Vec<String>,
     #[serde(default)]
@@ -173,15 +175,14 @@ impl Group {
         self.versions.iter().flat_map(of_version).collect()
     }
 
-    fn kind(&self, version: &Version, resource: &Resource) -> Option<Kind> {
+    fn kind(&self, version: &Version, resource: &Served) -> Option<Kind> {
         let kind = &resource.response_kind.as_ref()?.kind;
         let gvk = GroupVersionKind::gvk(&self.metadata.name, &version.version, kind);
-        let mut names =
-            vec![resource.resource.clone(), kind.to_lowercase(), resource.singular_resource.clone()];
+        let mut names = vec![resource.plural.clone(), kind.to_lowercase(), resource.singular.clone()];
         names.extend(resource.short_names.iter().cloned());
         names.retain(|name| !name.is_empty());
         Some(Kind {
-            resource: ApiResource::from_gvk_with_plural(&gvk, &resource.resource),
+            resource: ApiResource::from_gvk_with_plural(&gvk, &resource.plural),
             namespaced: resource.scope == "Namespaced",
             names,
             categories: resource.categories.clone(),

@@ -131,10 +131,6 @@ pub(crate) enum Colour {
     Yellow,
     /// Failed.
     Red,
-    /// Less important.
-    Dim,
-    /// A heading.
-    Bold,
 }
 
 /// `text` in `colour` when `enabled`.
@@ -146,8 +142,6 @@ pub(crate) fn paint(text: &str, colour: Colour, enabled: bool) -> String {
         Colour::Green => 32,
         Colour::Yellow => 33,
         Colour::Red => 31,
-        Colour::Dim => 2,
-        Colour::Bold => 1,
     };
     format!("\u{1b}[{code}m{text}\u{1b}[0m")
 }

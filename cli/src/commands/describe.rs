@@ -38,7 +38,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     let mut text = head(&object);
     for (title, part) in [("Spec", &object["spec"]), ("Status", &without(&object["status"], "conditions"))] {
         if part.as_object().is_some_and(|fields| !fields.is_empty()) {
-            text.push_str(&format!("{title}:\n{}", indented(&output::document(part, Format::Yaml)?)));
+            text.push_str(&section(title, &output::document(part, Format::Yaml)?));
         }
     }
     text.push_str(&conditions(&object["status"]["conditions"]));
@@ -51,7 +51,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     let happened = api::get(&connection.client, &path).await?;
     match happened["items"].as_array().map_or(&[][..], Vec::as_slice) {
         [] => text.push_str("Events: <none>\n"),
-        events => text.push_str(&format!("Events:\n{}", indented(&events::table(events).render(true)))),
+        events => text.push_str(&section("Events", &events::table(events).render(true))),
     }
     output::print(&text)
 }
@@ -88,8 +88,13 @@ fn without(value: &Value, key: &str) -> Value {
     copy
 }
 
+fn section(title: &str, text: &str) -> String {
+    format!("{title}:\n{}", indented(text))
+}
+
 fn indented(text: &str) -> String {
-    text.lines().map(|line| format!("  {line}\n")).collect()
+    let lines: Vec<&str> = text.lines().collect();
+    if lines.is_empty() { String::new() } else { format!("  {}\n", lines.join("\n  ")) }
 }
 
 fn conditions(value: &Value) -> String {

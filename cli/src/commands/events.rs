@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::api;
-use crate::connect::{ClusterArguments, Connection};
+use crate::connect::ClusterArguments;
 use crate::error::Error;
 use crate::kinds::Kinds;
 use crate::output::{self, Format, Table};

@@ -59,10 +59,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         printed |= print(kind, &arguments, answers, several, !names.is_empty(), printed)?;
     }
     if !printed && arguments.output != Format::Json && arguments.output != Format::Yaml {
-        output::note(&match arguments.all_namespaces {
-            true => "No resources found".to_owned(),
-            false => format!("No resources found in {} namespace.", connection.namespace),
-        });
+        let place = format!(" in {} namespace.", connection.namespace);
+        output::note(&format!("No resources found{}", if arguments.all_namespaces { "" } else { &place }));
     }
     Ok(())
 }
@@ -73,7 +71,7 @@ fn paths(kind: &Kind, arguments: &Arguments, connection: &Connection, names: &[S
         let mut path = kind.path(namespace, None);
         if let Some(selector) = &arguments.selector {
             let encoded = percent_encoding::utf8_percent_encode(selector, percent_encoding::NON_ALPHANUMERIC);
-            path.push_str(&format!("?labelSelector={encoded}"));
+            path = format!("{path}?labelSelector={encoded}");
         }
         return vec![path];
     }

@@ -10,12 +10,12 @@ use kube::Api;
 use kube::api::{ListParams, LogParams};
 use tokio::time::{Instant, sleep};
 
-use crate::connect::{ClusterArguments, Connection};
+use crate::connect::ClusterArguments;
 use crate::error::Error;
 use crate::output;
 
 /// How long `--follow` waits for a container to start.
-const START_DEADLINE: Duration = Duration::from_secs(120);
+const START_DEADLINE: Duration = Duration::from_mins(2);
 
 /// Prints what containers print
 #[derive(Debug, Args)]

@@ -12,17 +12,13 @@ pub(crate) fn run(mut words: impl Iterator<Item = OsString>) -> ExitCode {
         output::note("usage: nslookup NAME");
         return ExitCode::from(crate::error::USAGE);
     };
-    match (name.as_str(), 0).to_socket_addrs() {
-        Ok(addresses) => {
-            let lines: String = addresses.map(|address| format!("Address: {}\n", address.ip())).collect();
-            match output::print(&format!("Name: {name}\n{lines}")) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(_) => ExitCode::FAILURE,
-            }
-        }
-        Err(_) => {
-            output::note(&format!("nslookup: cannot resolve {name}"));
-            ExitCode::FAILURE
-        }
+    let Ok(addresses) = (name.as_str(), 0).to_socket_addrs() else {
+        output::note(&format!("nslookup: cannot resolve {name}"));
+        return ExitCode::FAILURE;
+    };
+    let lines: Vec<String> = addresses.map(|address| format!("Address: {}", address.ip())).collect();
+    match output::print(&format!("Name: {name}\n{}\n", lines.join("\n"))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }

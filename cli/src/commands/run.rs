@@ -65,7 +65,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     let mut run =
         Run { connection, documents, applied: None, state: JobState::default(), view: View::choose() };
     let outcome = tokio::select! {
-        outcome = run.to_the_end() => outcome.map(|()| None),
+        outcome = run.follow_to_its_end() => outcome.map(|()| None),
         stop = &mut signal => stop.map(Some).map_err(Error::from),
     };
     run.view.finish();
@@ -128,7 +128,7 @@ struct Run {
 }
 
 impl Run {
-    async fn to_the_end(&mut self) -> Result<(), Error> {
+    async fn follow_to_its_end(&mut self) -> Result<(), Error> {
         let began = Instant::now();
         let kinds = Kinds::discover(&self.connection.client).await?;
         self.make_way(&kinds).await?;

@@ -19,7 +19,7 @@ use crate::output;
 use crate::topology::TopologyArguments;
 
 /// Longest wait for a detached cluster.
-const DETACH_DEADLINE: Duration = Duration::from_secs(60);
+const DETACH_DEADLINE: Duration = Duration::from_mins(1);
 /// The line by which a detached cluster says that it is ready.
 const READY: &str = "ready";
 

@@ -29,14 +29,11 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         Some(connection) => api::get(&connection.client, "/version").await.ok(),
         None => None,
     };
-    let server = server.map(|version| version["gitVersion"].clone()).unwrap_or(Value::Null);
+    let server = server.map_or(Value::Null, |version| version["gitVersion"].clone());
     if matches!(arguments.output, Format::Json | Format::Yaml) {
         let versions = json!({"muster": env!("CARGO_PKG_VERSION"), "server": server});
         return output::print(&output::document(&versions, arguments.output)?);
     }
-    let mut text = format!("muster {}\n", env!("CARGO_PKG_VERSION"));
-    if let Some(server) = server.as_str() {
-        text.push_str(&format!("cluster {server}\n"));
-    }
-    output::print(&text)
+    let cluster = server.as_str().map(|version| format!("cluster {version}\n")).unwrap_or_default();
+    output::print(&format!("muster {}\n{cluster}", env!("CARGO_PKG_VERSION")))
 }
