@@ -70,7 +70,8 @@ async fn one_round(
 fn job(name: &str) -> Value {
     let replicas = |count: usize| {
         json!({"replicas": count, "restartPolicy": "Never", "template": {"spec": {
-            "terminationGracePeriodSeconds": 0,
+            // Without a grace period a pod is forgotten before its node has given up its GPU.
+            "terminationGracePeriodSeconds": 5,
             "containers": [{
                 "name": "pytorch",
                 "image": "busybox",
