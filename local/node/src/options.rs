@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::images::ImageRule;
@@ -57,6 +58,9 @@ pub struct Options {
     pub tools: Vec<(String, PathBuf)>,
     /// How far pods are kept apart.
     pub isolation: Isolation,
+    /// Where the API server listens on this machine. With it pods find the API server as `kubernetes.default.svc` and
+    /// in the usual variables; without it they are on their own.
+    pub api_address: Option<SocketAddr>,
     /// Command of the spawner; it must call [`crate::spawner_main`] before any thread exists.
     pub spawner: Vec<OsString>,
 }
@@ -73,6 +77,7 @@ impl Options {
             images: ImageRule::defaults(),
             tools: Vec::new(),
             isolation: Isolation::Auto,
+            api_address: None,
             spawner,
         }
     }

@@ -122,6 +122,15 @@ impl Run {
         self.hook_done = !self.has_hook;
     }
 
+    /// Number of the next start: one more than the last if there was one.
+    pub(crate) fn next_attempt(&self) -> u32 {
+        let begun = match self.phase {
+            Phase::Waiting { .. } => self.last.is_some(),
+            _ => matches!(self.phase, Phase::Ended(_)),
+        };
+        self.restarts + u32::from(begun)
+    }
+
     /// Runs now.
     pub(crate) fn is_running(&self) -> bool {
         matches!(self.phase, Phase::Running { .. })

@@ -13,33 +13,39 @@ pub(crate) enum Reference {
     Secret(String),
 }
 
+/// Keys and contents of an object.
+pub(crate) type Entries = BTreeMap<String, Vec<u8>>;
+
 /// What was found of what a pod names.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sources {
-    config_maps: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
-    secrets: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+    found: BTreeMap<Reference, Entries>,
 }
 
 impl Sources {
+    /// Adds the entries of an object.
+    pub(crate) fn add(&mut self, reference: Reference, entries: Entries) -> &Entries {
+        let slot = self.found.entry(reference).or_default();
+        *slot = entries;
+        slot
+    }
+
     /// Adds a ConfigMap.
-    pub(crate) fn add_config_map(&mut self, name: &str, object: ConfigMap) {
+    pub(crate) fn add_config_map(&mut self, name: &str, object: ConfigMap) -> &Entries {
         let text = object.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes()));
         let binary = object.binary_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0));
-        self.config_maps.insert(name.to_owned(), text.chain(binary).collect());
+        self.add(Reference::ConfigMap(name.to_owned()), text.chain(binary).collect())
     }
 
     /// Adds a Secret.
     pub(crate) fn add_secret(&mut self, name: &str, object: Secret) {
         let data = object.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
-        self.secrets.insert(name.to_owned(), data);
+        self.add(Reference::Secret(name.to_owned()), data);
     }
 
     /// The entries of an object.
     pub(crate) fn entries(&self, reference: &Reference) -> Option<&BTreeMap<String, Vec<u8>>> {
-        match reference {
-            Reference::ConfigMap(name) => self.config_maps.get(name),
-            Reference::Secret(name) => self.secrets.get(name),
-        }
+        self.found.get(reference)
     }
 }
 

@@ -33,6 +33,11 @@ pub(crate) struct Overall {
 const OWN_CONDITIONS: [&str; 5] =
     ["PodScheduled", "PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"];
 
+/// Whether the node alone says how this condition stands.
+pub(crate) fn is_own_condition(kind: &str) -> bool {
+    OWN_CONDITIONS.contains(&kind)
+}
+
 /// Computes the status; `pod` carries the one before, for conditions of others and times of transitions.
 pub(crate) fn compute(pod: &Pod, runs: &[Run], overall: &Overall, now: Timestamp) -> PodStatus {
     let spec = pod.spec.as_ref();

@@ -56,6 +56,12 @@ pub(crate) fn token_requests(pod: &Pod) -> Vec<(String, Option<i64>)> {
         .collect()
 }
 
+/// After so many seconds the tokens of the pod's volumes should be fetched anew; `None` without tokens.
+pub(crate) fn token_rotation(pod: &Pod) -> Option<i64> {
+    let lifetimes = token_requests(pod).into_iter().map(|(_, seconds)| seconds.unwrap_or(3600));
+    lifetimes.min().map(|seconds| (seconds / 3).max(60))
+}
+
 /// The files of a volume, or `None` if the volume is not made of files.
 pub(crate) fn files(
     pod: &Pod,

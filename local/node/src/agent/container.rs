@@ -7,6 +7,7 @@ use fs_err as fs;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use super::context::Context;
+use super::forward;
 use super::pod_volumes::Prepared;
 use crate::environment::{self, Facts};
 use crate::images;
@@ -138,6 +139,17 @@ fn base_environment(frame: &Frame<'_>) -> Vec<(String, String)> {
         ("HOSTNAME".to_owned(), frame.hostname.to_owned()),
         ("HOME".to_owned(), std::env::var("HOME").unwrap_or_else(|_| "/".to_owned())),
     ];
+    if let Some(api) = frame.context.api_address {
+        // In a network of its own the pod finds the server by a name of its certificate, see its hosts file.
+        let own_network = frame.context.isolated && frame.spec.host_network != Some(true);
+        let host = if own_network { forward::NAMES[0].to_owned() } else { api.ip().to_string() };
+        let port = api.port().to_string();
+        base.extend([
+            ("KUBERNETES_SERVICE_HOST".to_owned(), host),
+            ("KUBERNETES_SERVICE_PORT".to_owned(), port.clone()),
+            ("KUBERNETES_SERVICE_PORT_HTTPS".to_owned(), port),
+        ]);
+    }
     if !frame.gpus.is_empty() {
         let list = frame.gpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
         base.push(("CUDA_VISIBLE_DEVICES".to_owned(), list.clone()));

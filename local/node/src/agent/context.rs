@@ -1,8 +1,9 @@
 //! What all pod workers of one agent share.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use fs_err as fs;
 use kube::api::Api;
@@ -10,15 +11,22 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, broadcast, mpsc};
 
 use super::events::Event;
+use super::memory::ShortMemory;
 use crate::gpu::GpuSlots;
 use crate::hosts::{self, Identity, Services};
 use crate::images::ImageRule;
 use crate::network::Network;
 use crate::runtime::Spawner;
-use crate::sources::{Reference, Sources};
+use crate::sources::{Entries, Reference, Sources};
 
 /// A ConfigMap or Secret changed: its namespace and name.
 pub(crate) type Change = (String, Reference);
+
+/// ConfigMap with the certificate authority of the API server, which is in every namespace.
+const ROOT_AUTHORITY: &str = "kube-root-ca.crt";
+
+/// Namespace, service account, audience and lifetime of a token.
+pub(super) type TokenKey = (String, String, String, Option<i64>);
 
 /// What all pod workers share.
 pub(crate) struct Context {
@@ -39,6 +47,10 @@ pub(crate) struct Context {
     pub(crate) changes: broadcast::Sender<Change>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) names: Names,
+    pub(crate) api_address: Option<SocketAddr>,
+    /// Certificate authority of the API server by namespace: every pod has it.
+    pub(super) root_authority: ShortMemory<String, Entries>,
+    pub(super) tokens: ShortMemory<TokenKey, String>,
     pub(crate) light_addresses: Mutex<u32>,
 }
 
@@ -62,9 +74,22 @@ impl Context {
         for reference in references {
             match &reference {
                 Reference::ConfigMap(name) => {
+                    let shared = name == ROOT_AUTHORITY;
+                    let remembered = if shared {
+                        self.root_authority.get(&namespace.to_owned(), Instant::now())
+                    } else {
+                        None
+                    };
+                    if let Some(entries) = remembered {
+                        sources.add(reference, entries);
+                        continue;
+                    }
                     let api = Api::namespaced(self.client.clone(), namespace);
                     if let Some(found) = api.get_opt(name).await? {
-                        sources.add_config_map(name, found);
+                        let entries = sources.add_config_map(name, found);
+                        if shared {
+                            self.root_authority.put(namespace.to_owned(), entries.clone(), Instant::now());
+                        }
                     }
                 }
                 Reference::Secret(name) => {

@@ -58,13 +58,57 @@ impl Event {
     }
 }
 
+/// So many events about the normal course of things are told at once.
+const BURST: f64 = 100.0;
+/// And so many per second after that, as a kubelet does; the rest is dropped.
+const PER_SECOND: f64 = 50.0;
+
+/// A bucket that fills with time. Pure.
+#[derive(Debug)]
+struct Allowance {
+    left: f64,
+    filled: Timestamp,
+}
+
+impl Allowance {
+    fn take(&mut self, now: Timestamp) -> bool {
+        let seconds = now.duration_since(self.filled).as_secs_f64().max(0.0);
+        self.filled = now;
+        self.left = (self.left + seconds * PER_SECOND).min(BURST);
+        let allowed = self.left >= 1.0;
+        if allowed {
+            self.left -= 1.0;
+        }
+        allowed
+    }
+}
+
 /// Tells queued events until the queue is closed.
 pub(crate) async fn tell(client: kube::Client, mut queue: mpsc::Receiver<Event>) {
+    let mut allowance = Allowance { left: BURST, filled: Timestamp::now() };
     while let Some(Event { object }) = queue.recv().await {
+        if object.type_.as_deref() == Some("Normal") && !allowance.take(Timestamp::now()) {
+            continue;
+        }
         let namespace = object.metadata.namespace.clone().unwrap_or_default();
         let api: Api<ApiEvent> = Api::namespaced(client.clone(), &namespace);
         if let Err(error) = api.create(&PostParams::default(), &object).await {
             tracing::debug!(%error, "an event was not accepted");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_told_and_then_the_rate() {
+        let begin = Timestamp::UNIX_EPOCH;
+        let mut allowance = Allowance { left: BURST, filled: begin };
+        let told = (0..500).filter(|_| allowance.take(begin)).count();
+        assert_eq!(told, 100);
+        let later = begin + jiff::SignedDuration::from_millis(100);
+        assert_eq!((0..500).filter(|_| allowance.take(later)).count(), 5);
     }
 }

@@ -3,9 +3,12 @@
 mod container;
 mod context;
 mod events;
+mod forward;
 mod log_files;
 mod machine;
+mod memory;
 mod nodes;
+mod peers;
 mod pod_volumes;
 mod probes;
 mod record;
@@ -15,6 +18,7 @@ mod watches;
 mod worker;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -68,6 +72,7 @@ pub struct Service {
     context: Arc<Context>,
     nodes: Vec<nodes::NodeSpec>,
     listener: tokio::net::UnixListener,
+    forward: Option<(tokio::net::TcpListener, SocketAddr)>,
     events: tokio::sync::mpsc::Receiver<events::Event>,
     handle: Handle,
     _lock: fs_err::File,
@@ -127,13 +132,19 @@ impl Service {
     /// Serves until the shutdown. Pods keep running and are taken over by the next agent of the same state folder;
     /// [`tear_down`] ends them.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Self { context, nodes, listener, events, handle, _lock } = self;
+        let Self { context, nodes, listener, forward, events, handle, _lock } = self;
         let mut tasks = JoinSet::new();
         tasks.spawn(events::tell(context.client.clone(), events));
         tasks.spawn(server::serve(context.clone(), listener));
         tasks.spawn(watches::follow_services(context.clone()));
         tasks.spawn(watches::follow_config_maps(context.clone()));
         tasks.spawn(watches::follow_secrets(context.clone()));
+        if let Some((listener, api)) = forward {
+            let pods = context.clone();
+            let is_pod =
+                move |address| pods.network.as_ref().is_some_and(|network| network.contains(address));
+            tasks.spawn(forward::serve(listener, api, is_pod));
+        }
         let first_nodes = nodes::register(&context, &nodes).await;
         let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
         tasks.spawn(nodes::keep_alive(context.clone(), nodes, first_nodes));
@@ -198,12 +209,13 @@ async fn follow_pods(context: Arc<Context>, nodes: Vec<String>, ready: Arc<watch
                     }
                 }
                 // Pods of the disk that the API does not know: their objects went while no agent was there.
-                for (_, record) in found.drain() {
-                    if !watched.contains_key(&record.uid) {
-                        tracing::info!(pod = %record.name, "cleaning up after a pod whose object is gone");
-                        setup::remove_pod(&context.state_dir, &record).await;
-                    }
-                }
+                let gone = found.drain().filter(|(uid, _)| !watched.contains_key(uid));
+                futures::future::join_all(gone.map(|(_, record)| {
+                    tracing::info!(pod = %record.name, "cleaning up after a pod whose object is gone");
+                    setup::forget_pod(&context, record)
+                }))
+                .await;
+                setup::remove_strangers(&context, |uid| watched.contains_key(uid));
                 ready.send_replace(true);
                 continue;
             }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use fs_err as fs;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
@@ -9,6 +10,7 @@ use k8s_openapi::api::core::v1::{
     HostPathVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, ServiceAccount, Volume,
 };
 use kube::api::{Api, PostParams};
+use serde::{Deserialize, Serialize};
 
 use super::context::Context;
 use crate::environment::Facts;
@@ -17,7 +19,7 @@ use crate::sources::Sources;
 use crate::volumes;
 
 /// A volume that is ready to be mounted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Prepared {
     /// On the machine.
     pub(crate) path: PathBuf,
@@ -123,6 +125,11 @@ async fn tokens(context: &Context, pod: &Pod, spec: &PodSpec) -> Result<BTreeMap
     let account = spec.service_account_name.as_deref().unwrap_or("default");
     let api: Api<ServiceAccount> = Api::namespaced(context.client.clone(), namespace);
     for (audience, expiration_seconds) in requests {
+        let key = (namespace.to_owned(), account.to_owned(), audience.clone(), expiration_seconds);
+        if let Some(token) = context.tokens.get(&key, Instant::now()) {
+            tokens.insert(audience, token);
+            continue;
+        }
         let audiences = if audience.is_empty() { Vec::new() } else { vec![audience.clone()] };
         let request = TokenRequest {
             spec: Some(TokenRequestSpec {
@@ -136,7 +143,9 @@ async fn tokens(context: &Context, pod: &Pod, spec: &PodSpec) -> Result<BTreeMap
             .create_token_request(account, &PostParams::default(), &request)
             .await
             .map_err(|error| format!("fetch a token of service account \"{account}\": {error}"))?;
-        tokens.insert(audience, answer.status.and_then(|status| status.token).unwrap_or_default());
+        let token = answer.status.and_then(|status| status.token).unwrap_or_default();
+        context.tokens.put(key, token.clone(), Instant::now());
+        tokens.insert(audience, token);
     }
     Ok(tokens)
 }

@@ -1,11 +1,14 @@
 //! What the agent writes down of a pod before it starts it, so that the next agent knows who holds what.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
+
+use super::pod_volumes::Prepared;
 
 /// A pod that this machine has, or had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +27,9 @@ pub(crate) struct Record {
     pub(crate) gpus: Vec<u32>,
     /// The folder it shares with the other pods of its owner.
     pub(crate) peers: Option<PathBuf>,
+    /// Its volumes by name, once they are made.
+    #[serde(default)]
+    pub(crate) volumes: BTreeMap<String, Prepared>,
     /// Its processes are gone for good; only logs are left.
     pub(crate) finished: bool,
 }

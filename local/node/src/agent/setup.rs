@@ -12,8 +12,9 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 
 use super::context::{Context, Names};
+use super::memory::ShortMemory;
 use super::record::Record;
-use super::{Error, Handle, Service, events, machine, nodes};
+use super::{Error, Handle, Service, events, forward, machine, nodes, peers};
 use crate::gpu::GpuSlots;
 use crate::network::{Network, remove_bridge};
 use crate::options::{Isolation, Options};
@@ -25,7 +26,8 @@ const PARALLEL_STARTS: usize = 8;
 const CHANGES: usize = 256;
 
 pub(super) async fn build(options: Options) -> Result<Service, Error> {
-    let Options { client, nodes, state_dir, socket, images, tools, isolation, spawner } = options;
+    let Options { client, nodes, state_dir, socket, images, tools, isolation, api_address, spawner } =
+        options;
     fs::create_dir_all(&state_dir)?;
     let state_dir = fs::canonicalize(&state_dir)?;
     let lock = fs::File::create(state_dir.join("agent.lock"))?;
@@ -66,6 +68,13 @@ pub(super) async fn build(options: Options) -> Result<Service, Error> {
             let _ = slots.allocate(&record.uid, record.gpus.len() as u32, &record.gpus);
         }
     }
+    let forward = match (&network, api_address) {
+        (Some(network), Some(api)) if api.ip().is_loopback() => forward::listen(network.gateway(), api)
+            .inspect_err(|error| tracing::warn!(%error, "pods cannot reach the API server"))
+            .ok()
+            .map(|listener| (listener, api)),
+        _ => None,
+    };
     let tools = link_tools(&state_dir, &tools)?;
     let (event_sender, event_queue) = mpsc::channel(events::QUEUE);
     let listener = listen(&socket)?;
@@ -87,6 +96,9 @@ pub(super) async fn build(options: Options) -> Result<Service, Error> {
         changes: broadcast::channel(CHANGES).0,
         events: event_sender,
         names: Names::default(),
+        api_address,
+        root_authority: ShortMemory::default(),
+        tokens: ShortMemory::default(),
         light_addresses: Mutex::new(0),
     });
     let (ready_sender, ready) = watch::channel(false);
@@ -98,7 +110,7 @@ pub(super) async fn build(options: Options) -> Result<Service, Error> {
         ready,
         ready_sender: Arc::new(ready_sender),
     };
-    Ok(Service { context, nodes: described, listener, events: event_queue, handle, _lock: lock })
+    Ok(Service { context, nodes: described, listener, forward, events: event_queue, handle, _lock: lock })
 }
 
 fn choose_isolation(
@@ -156,12 +168,45 @@ pub(super) async fn remove_pod(state_dir: &Path, record: &Record) {
     if let Ok(process) = PodProcess::adopt(&directory) {
         process.end().await;
     }
+    if let Some(peers) = &record.peers {
+        peers::leave(state_dir, peers, &record.uid);
+    }
     let logs = format!("{}_{}_{}", record.namespace, record.name, record.uid);
     for folder in [directory, state_dir.join("logs").join(logs)] {
         if let Err(error) = fs::remove_dir_all(&folder)
             && error.kind() != std::io::ErrorKind::NotFound
         {
             tracing::warn!(path = %folder.display(), %error, "cannot remove what a pod left");
+        }
+    }
+}
+
+/// As [`remove_pod`], and gives back what the pod held.
+pub(super) async fn forget_pod(context: &Context, record: Record) {
+    remove_pod(&context.state_dir, &record).await;
+    if let Some(slots) = context.gpus.lock().get_mut(&record.node) {
+        slots.release(&record.uid);
+    }
+    if let (Some(network), Some(IpAddr::V4(address)), false) =
+        (&context.network, record.address, record.finished)
+    {
+        network.release(address);
+    }
+}
+
+/// Removes folders of pods and logs that belong to no pod: an agent may have been killed before it wrote the
+/// record, or between two removals.
+pub(super) fn remove_strangers(context: &Context, is_known: impl Fn(&str) -> bool) {
+    for folder in [context.pods_dir(), context.state_dir.join("logs")] {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let uid = name.rsplit_once('_').map_or(&*name, |(_, uid)| uid);
+            if !is_known(uid)
+                && let Err(error) = fs::remove_dir_all(entry.path())
+            {
+                tracing::warn!(path = %entry.path().display(), %error, "cannot remove what a pod left");
+            }
         }
     }
 }

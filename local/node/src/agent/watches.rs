@@ -1,9 +1,9 @@
 //! Watches besides the one on pods: endpoints become names, ConfigMaps and Secrets wake the pods that wait for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt as _;
@@ -22,6 +22,8 @@ type SliceKey = (String, String);
 /// The service of a slice and its ready endpoints.
 type Slice = (String, Vec<Endpoint>);
 type Slices = BTreeMap<SliceKey, Slice>;
+/// Namespaces and names of services that changed.
+type Touched = BTreeSet<(String, String)>;
 
 /// Keeps the hosts files current.
 pub(super) async fn follow_services(context: Arc<Context>) {
@@ -29,41 +31,62 @@ pub(super) async fn follow_services(context: Arc<Context>) {
     let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
     let mut slices: Slices = BTreeMap::new();
     let mut listed: Option<Slices> = None;
+    let mut touched: Touched = BTreeSet::new();
     while let Some(event) = events.next().await {
-        match event {
-            Ok(watcher::Event::Init) => listed = Some(Slices::new()),
-            Ok(watcher::Event::InitApply(slice)) => {
-                if let (Some(listed), Some((key, value))) = (&mut listed, read(&slice)) {
-                    listed.insert(key, value);
-                }
-            }
-            Ok(watcher::Event::InitDone) => {
-                let fresh = listed.take().unwrap_or_default();
-                let old = std::mem::replace(&mut slices, fresh);
-                let touched =
-                    old.iter().chain(&slices).map(|((namespace, _), (service, _))| (namespace, service));
-                publish(&context, &slices, touched);
-            }
-            Ok(watcher::Event::Apply(slice)) => {
-                let Some((key, value)) = read(&slice) else { continue };
-                let old = slices.insert(key.clone(), value.clone());
-                let touched = old.iter().map(|(service, _)| (&key.0, service)).chain([(&key.0, &value.0)]);
-                publish(&context, &slices, touched);
-            }
-            Ok(watcher::Event::Delete(slice)) => {
-                let key = (slice.namespace().unwrap_or_default(), slice.name_any());
-                if let Some((service, _)) = slices.remove(&key) {
-                    publish(&context, &slices, [(&key.0, &service)].into_iter());
-                }
-            }
-            Err(error) => tracing::debug!(%error, "the watch on endpoints was interrupted"),
+        let mut event = Some(event);
+        // A change rewrites a file per pod: what came together is written together.
+        while let Some(next) = event {
+            note(next, &mut slices, &mut listed, &mut touched);
+            event = events.next().now_or_never().flatten();
         }
+        publish(&context, &slices, std::mem::take(&mut touched));
     }
 }
 
-fn publish<'a>(context: &Context, slices: &Slices, touched: impl Iterator<Item = (&'a String, &'a String)>) {
+fn note(
+    event: watcher::Result<watcher::Event<EndpointSlice>>,
+    slices: &mut Slices,
+    listed: &mut Option<Slices>,
+    touched: &mut Touched,
+) {
+    let mut touch = |((namespace, _), (service, _)): (&SliceKey, &Slice)| {
+        touched.insert((namespace.clone(), service.clone()));
+    };
+    match event {
+        Ok(watcher::Event::Init) => *listed = Some(Slices::new()),
+        Ok(watcher::Event::InitApply(slice)) => {
+            if let (Some(listed), Some((key, value))) = (listed, read(&slice)) {
+                listed.insert(key, value);
+            }
+        }
+        Ok(watcher::Event::InitDone) => {
+            slices.iter().for_each(&mut touch);
+            *slices = listed.take().unwrap_or_default();
+            slices.iter().for_each(touch);
+        }
+        Ok(watcher::Event::Apply(slice)) => {
+            let Some((key, value)) = read(&slice) else { return };
+            touch((&key, &value));
+            if let Some(old) = slices.insert(key.clone(), value) {
+                touch((&key, &old));
+            }
+        }
+        Ok(watcher::Event::Delete(slice)) => {
+            let key = (slice.namespace().unwrap_or_default(), slice.name_any());
+            if let Some(old) = slices.remove(&key) {
+                touch((&key, &old));
+            }
+        }
+        Err(error) => tracing::debug!(%error, "the watch on endpoints was interrupted"),
+    }
+}
+
+fn publish(context: &Context, slices: &Slices, touched: Touched) {
+    if touched.is_empty() {
+        return;
+    }
     context.names.update(|services| {
-        for (namespace, service) in touched {
+        for (namespace, service) in &touched {
             let endpoints = slices
                 .iter()
                 .filter(|((other, _), (name, _))| other == namespace && name == service)

@@ -56,6 +56,11 @@ impl Addresses {
         }
     }
 
+    /// Whether the address is of this block.
+    pub(crate) fn contains(&self, address: Ipv4Addr) -> bool {
+        self.offset(address).is_some()
+    }
+
     fn offset(&self, address: Ipv4Addr) -> Option<u32> {
         u32::from(address).checked_sub(self.first).filter(|offset| *offset < BLOCK_SIZE)
     }

@@ -8,7 +8,7 @@ mod netlink;
 
 use std::fs::File;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -99,6 +99,11 @@ impl Network {
     /// The machine's address as pods see it.
     pub(crate) fn gateway(&self) -> Ipv4Addr {
         self.gateway
+    }
+
+    /// Whether the address is one of this node's pods or its own.
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        matches!(address, IpAddr::V4(address) if self.addresses.lock().contains(address))
     }
 
     /// A namespace for a pod.

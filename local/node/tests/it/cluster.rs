@@ -20,6 +20,7 @@ pub(crate) struct Cluster {
     pub(crate) folder: tempfile::TempDir,
     shutdown: CancellationToken,
     server: JoinHandle<()>,
+    api: std::net::SocketAddr,
     node: Option<(Handle, CancellationToken, JoinHandle<()>)>,
     isolation: Isolation,
 }
@@ -43,10 +44,11 @@ impl Cluster {
         };
         let service = options.build().await.unwrap();
         let client = service.handle().client();
+        let api = service.handle().address();
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
         let server = tokio::spawn(async move { service.run(stop).await.unwrap() });
-        let mut cluster = Self { client, folder, shutdown, server, node: None, isolation };
+        let mut cluster = Self { client, folder, shutdown, server, api, node: None, isolation };
         cluster.start_node().await;
         cluster
     }
@@ -56,9 +58,10 @@ impl Cluster {
     }
 
     pub(crate) async fn start_node(&mut self) {
-        let spawner = vec![env!("CARGO_BIN_EXE_muster-node-spawner").into()];
+        let spawner = vec![env!("CARGO_BIN_EXE_muster-node-spawner").into(), self.marker().into()];
         let mut options = Options::new(self.client.clone(), self.state_dir(), spawner);
         options.isolation = self.isolation;
+        options.api_address = Some(self.api);
         options.tools = vec![("muster-true".to_owned(), Path::new("/bin/true").to_owned())];
         options.nodes = (0..2)
             .map(|index| NodeDescription { gpus: 4, ..NodeDescription::new(format!("node-{index}")) })
@@ -81,6 +84,53 @@ impl Cluster {
         task.await.unwrap();
     }
 
+    /// Ends the agent in the midst of what it does, as a killed process would; pods run on.
+    pub(crate) async fn kill_node(&mut self) {
+        let (_, _, task) = self.node.take().unwrap();
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+    }
+
+    /// An argument of the spawner, and so of its forks, that only this cluster's processes have.
+    pub(crate) fn marker(&self) -> String {
+        format!("cluster={}", self.folder.path().display())
+    }
+
+    /// Processes of this cluster's spawner and pods that have this name.
+    pub(crate) fn processes(&self, name: Option<&str>) -> Vec<i32> {
+        let marker = self.marker();
+        let all = fs_err::read_dir("/proc").unwrap().flatten();
+        all.filter_map(|entry| {
+            let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+            let comm = std::fs::read_to_string(entry.path().join("comm")).ok()?;
+            let ours = line.split(|byte| *byte == 0).any(|word| word == marker.as_bytes());
+            (ours && name.is_none_or(|name| comm.trim() == name))
+                .then(|| entry.file_name().to_str()?.parse().ok())?
+        })
+        .collect()
+    }
+
+    /// The folder of a pod's files.
+    pub(crate) fn pod_folder(&self, pod: &Pod) -> std::path::PathBuf {
+        self.state_dir().join("pods").join(pod.metadata.uid.as_ref().unwrap())
+    }
+
+    /// Creates any object of the namespace `default`.
+    pub(crate) async fn create_object<K>(&self, object: Value)
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + serde::de::DeserializeOwned
+            + serde::Serialize
+            + Clone
+            + std::fmt::Debug,
+    {
+        let object: K = serde_json::from_value(object).unwrap();
+        Api::namespaced(self.client.clone(), "default")
+            .create(&PostParams::default(), &object)
+            .await
+            .unwrap();
+    }
+
     /// Takes all down and checks that no process, mount or interface is left.
     pub(crate) async fn stop(mut self) {
         self.stop_node().await;
@@ -92,6 +142,8 @@ impl Cluster {
         assert!(left.is_empty(), "files left: {left:?}");
         let mounts = fs_err::read_to_string("/proc/mounts").unwrap();
         assert!(!mounts.contains(state.to_str().unwrap()), "mounts left");
+        let processes = self.processes(None);
+        assert!(processes.is_empty(), "processes left: {processes:?}");
         self.shutdown.cancel();
         self.server.await.unwrap();
     }
@@ -181,12 +233,17 @@ impl Cluster {
 
     /// Asks the node itself for a log.
     pub(crate) async fn log(&self, name: &str, query: &str) -> String {
+        self.get(&format!("/containerLogs/default/{name}/main?{query}")).await
+    }
+
+    /// Asks the node itself.
+    pub(crate) async fn get(&self, path: &str) -> String {
         use http_body_util::BodyExt as _;
         let stream = tokio::net::UnixStream::connect(self.state_dir().join("node.sock")).await.unwrap();
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
         let connection = tokio::spawn(connection);
-        let request = http::Request::get(format!("/containerLogs/default/{name}/main?{query}"))
+        let request = http::Request::get(path)
             .header("host", "node")
             .body(http_body_util::Empty::<bytes::Bytes>::new())
             .unwrap();

@@ -10,7 +10,7 @@ use kube::api::{Api, DeleteParams, Preconditions};
 use super::{Word, Worker};
 use crate::agent::container::{log_path, termination_log};
 use crate::agent::log_files::last_lines;
-use crate::agent::probes;
+use crate::agent::{peers, probes};
 use crate::plan::{self, Phase, Termination};
 use crate::protocol::InitRequest;
 
@@ -207,7 +207,7 @@ impl Worker {
         }
         self.record.gpus.clear();
         if let Some(peers) = self.record.peers.take() {
-            self.context.leave_peers(&peers, &self.record.uid);
+            peers::leave(&self.context.state_dir, &peers, &self.record.uid);
         }
     }
 

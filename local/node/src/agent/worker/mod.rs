@@ -22,7 +22,6 @@ use self::end::Ending;
 use self::report::Reporter;
 use super::context::{Change, Context};
 use super::events::Event;
-use super::pod_volumes::Prepared;
 use super::probes::{Outcome, ProbeKind};
 use super::record::Record;
 use crate::environment::Facts;
@@ -69,11 +68,12 @@ pub(crate) struct Worker {
     runs: Vec<Run>,
     overall: Overall,
     facts: Facts,
-    volumes: BTreeMap<String, Prepared>,
     process: Option<PodProcess>,
     network: Option<PodNetwork>,
     ending: Option<Ending>,
     retry_at: Option<Timestamp>,
+    /// When the tokens in the pod's volumes are fetched anew.
+    rotate_at: Option<Timestamp>,
     /// Reasons to restart a container that are known before it ends (a failed probe).
     last_words: BTreeMap<String, String>,
     words: (mpsc::Sender<Word>, mpsc::Receiver<Word>),
@@ -105,6 +105,7 @@ impl Worker {
         let uid = metadata.uid.clone()?;
         let spec = Arc::new(pod.spec.clone()?);
         let directory = context.pods_dir().join(&uid);
+        let begun = found.as_ref().is_some_and(|record| !record.finished);
         let record = found.unwrap_or_else(|| Record {
             uid: uid.clone(),
             namespace: metadata.namespace.clone().unwrap_or_default(),
@@ -113,15 +114,13 @@ impl Worker {
             address: None,
             gpus: Vec::new(),
             peers: None,
+            volumes: BTreeMap::new(),
             finished: false,
         });
         let before = pod.status.clone().unwrap_or_default();
-        let overall = Overall {
-            start_time: before.start_time.map(|time| time.0),
-            host_ip: context.host_ip.to_string(),
-            uid,
-            ..Overall::default()
-        };
+        // An agent that was killed may have started the pod without having told so.
+        let start_time = before.start_time.map(|time| time.0).or_else(|| begun.then(Timestamp::now));
+        let overall = Overall { start_time, host_ip: context.host_ip.to_string(), uid, ..Overall::default() };
         let facts = Facts {
             pod_ip: String::new(),
             host_ip: context.host_ip.to_string(),
@@ -137,11 +136,11 @@ impl Worker {
             runs: plan::runs(&spec),
             overall,
             facts,
-            volumes: BTreeMap::new(),
             process: None,
             network: None,
             ending: None,
             retry_at: None,
+            rotate_at: None,
             last_words: BTreeMap::new(),
             words: mpsc::channel(PROBE_QUEUE),
             tasks: BTreeMap::new(),
@@ -164,7 +163,7 @@ impl Worker {
                 return;
             }
             self.step().await;
-            self.report();
+            self.report(false);
             let wake = self.wait().await;
             self.handle(wake).await;
         }
@@ -201,13 +200,14 @@ impl Worker {
         let now = Timestamp::now();
         let times = [
             self.retry_at,
+            self.rotate_at.filter(|_| self.process.is_some()),
             self.ending.as_ref().map(Ending::wake_time),
             self.active_deadline().filter(|_| self.ending.is_none() && self.overall.finished.is_none()),
             match plan::next_step(&self.runs, self.policy, now) {
                 Step::Wait(at) if self.ending.is_none() && self.overall.finished.is_none() => at,
                 _ => None,
             },
-            self.reporter.retry_at(),
+            self.reporter.not_before(),
         ];
         times.into_iter().flatten().min().map(|at| {
             let left = at.duration_since(now);
@@ -250,6 +250,10 @@ impl Worker {
         let now = Timestamp::now();
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
+        }
+        if self.rotate_at.is_some_and(|at| at <= now) && self.process.is_some() {
+            self.rotate_later();
+            self.refresh_volumes().await;
         }
         if self.pod.metadata.deletion_timestamp.is_some() {
             self.step_deletion().await;
@@ -318,6 +322,7 @@ impl Worker {
             InitEvent::Started { container, attempt, at } => {
                 let Some(run) = self.run_of(&container).filter(|run| run.restarts == attempt) else { return };
                 run.phase = Phase::Running { started: at };
+                self.reporter.wait_again();
                 self.event(Some(&container), false, "Started", format!("Started container {container}"));
                 self.watch_container(&container, attempt);
             }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{Api, Patch, PatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Worker;
 use crate::plan::{Phase, Run};
@@ -15,6 +15,11 @@ use crate::status;
 /// A report that failed is sent again after this time.
 const RETRY: SignedDuration = SignedDuration::from_millis(500);
 
+/// So long a report waits for a container that is starting.
+const STARTING: SignedDuration = SignedDuration::from_millis(40);
+/// So long a report waits while nothing is known to come.
+const RUNNING: SignedDuration = SignedDuration::from_millis(5);
+
 type Sending = Pin<Box<dyn Future<Output = Result<(), kube::Error>> + Send>>;
 
 /// What was reported last, and the report on its way.
@@ -22,7 +27,10 @@ type Sending = Pin<Box<dyn Future<Output = Result<(), kube::Error>> + Send>>;
 pub(super) struct Reporter {
     accepted: Option<PodStatus>,
     sending: Option<(PodStatus, Sending)>,
-    retry_at: Option<Timestamp>,
+    /// Not before this time: after a failure, or because more is about to change.
+    not_before: Option<Timestamp>,
+    /// Since when a change waits to be reported.
+    waiting_since: Option<Timestamp>,
 }
 
 impl Reporter {
@@ -36,17 +44,22 @@ impl Reporter {
             Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409) => {
                 // Another pod has the name by now; the watch will say so.
                 tracing::debug!(%answer, "a pod's status was not accepted");
-                self.retry_at = Some(Timestamp::now() + RETRY);
+                self.not_before = Some(Timestamp::now() + RETRY);
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot report a pod's status; trying again");
-                self.retry_at = Some(Timestamp::now() + RETRY);
+                self.not_before = Some(Timestamp::now() + RETRY);
             }
         }
     }
 
-    pub(super) fn retry_at(&self) -> Option<Timestamp> {
-        self.retry_at
+    pub(super) fn not_before(&self) -> Option<Timestamp> {
+        self.not_before.filter(|_| self.sending.is_none())
+    }
+
+    /// Something has just changed that may soon change again.
+    pub(super) fn wait_again(&mut self) {
+        self.waiting_since = self.waiting_since.map(|_| Timestamp::now());
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -56,24 +69,34 @@ impl Reporter {
 
 impl Worker {
     /// Starts a report if the status differs from what the API has.
-    pub(super) fn report(&mut self) {
+    pub(super) fn report(&mut self, urgent: bool) {
         if self.reporter.sending.is_some() {
             return;
         }
         let now = Timestamp::now();
-        if self.reporter.retry_at.is_some_and(|at| at > now) {
+        let failed = self.reporter.not_before.is_some() && self.reporter.waiting_since.is_none();
+        if failed && self.reporter.not_before.is_some_and(|at| at > now) {
             return;
         }
-        self.reporter.retry_at = None;
         let status = self.status(now);
         if self.reporter.accepted.as_ref().is_some_and(|accepted| same(accepted, &status)) {
+            (self.reporter.not_before, self.reporter.waiting_since) = (None, None);
             return;
         }
+        if !urgent {
+            let since = *self.reporter.waiting_since.get_or_insert(now);
+            let due = since + self.patience();
+            if due > now {
+                self.reporter.not_before = Some(due);
+                return;
+            }
+        }
+        (self.reporter.not_before, self.reporter.waiting_since) = (None, None);
         let api: Api<Pod> = Api::namespaced(self.context.client.clone(), &self.record.namespace);
         let name = self.record.name.clone();
-        let patch = json!({"metadata": {"uid": self.record.uid}, "status": status});
+        let patch = patch(&self.record.uid, &status);
         let sending = Box::pin(async move {
-            api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ())
+            api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(|_| ())
         });
         self.reporter.sending = Some((status, sending));
     }
@@ -81,15 +104,27 @@ impl Worker {
     /// Reports the newest status and waits until the API has it, or refuses it.
     pub(super) async fn report_now(&mut self) {
         for _ in 0..2 {
-            self.reporter.retry_at = None;
+            self.reporter.not_before = None;
             if !self.reporter.is_idle() {
                 self.reporter.done().await;
             }
-            self.reporter.retry_at = None;
-            self.report();
+            self.reporter.not_before = None;
+            self.report(true);
         }
         if !self.reporter.is_idle() {
             self.reporter.done().await;
+        }
+    }
+
+    /// How long a change may wait for the next one: most programs start soon after they were asked to, and many
+    /// end soon after they started.
+    fn patience(&self) -> SignedDuration {
+        if self.overall.finished.is_some() {
+            SignedDuration::ZERO
+        } else if self.runs.iter().any(|run| run.phase == Phase::Starting) {
+            STARTING
+        } else {
+            RUNNING
         }
     }
 
@@ -140,6 +175,34 @@ impl Worker {
     }
 }
 
+/// Lists that are merged by key are replaced where they are the node's alone; conditions of others stay.
+fn patch(uid: &str, status: &PodStatus) -> Value {
+    let mut value = json!(status);
+    for name in ["podIPs", "hostIPs"] {
+        if let Some(list) = value[name].as_array_mut() {
+            list.insert(0, json!({"$patch": "replace"}));
+        }
+    }
+    clear_absent(&mut value, &["reason", "message", "podIP", "podIPs"]);
+    let own = |condition: &Value| condition["type"].as_str().is_some_and(status::is_own_condition);
+    if let Some(conditions) = value["conditions"].as_array_mut() {
+        conditions.retain(own);
+        for condition in conditions {
+            clear_absent(condition, &["reason", "message"]);
+        }
+    }
+    json!({"metadata": {"uid": uid}, "status": value})
+}
+
+/// Says of a field that is not there that it shall not be there.
+fn clear_absent(value: &mut Value, names: &[&str]) {
+    if let Some(object) = value.as_object_mut() {
+        for name in names {
+            object.entry(*name).or_insert(Value::Null);
+        }
+    }
+}
+
 /// Equal but for the moments at which conditions turned.
 fn same(left: &PodStatus, right: &PodStatus) -> bool {
     let strip = |status: &PodStatus| {
@@ -154,9 +217,9 @@ fn same(left: &PodStatus, right: &PodStatus) -> bool {
 
 /// The next start of a container counts as a restart if it ran or failed before.
 pub(super) fn note_restart(run: &mut Run) {
+    run.restarts = run.next_attempt();
     if let Phase::Ended(termination) = &run.phase {
         run.last = Some(termination.clone());
-        run.restarts += 1;
     }
     run.not_before = None;
     run.phase = Phase::Starting;

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::report::note_restart;
 use super::{RETRY, Worker};
 use crate::agent::container::{self, Frame, Obstacle};
-use crate::agent::{pod_volumes, probes};
+use crate::agent::{forward, peers, pod_volumes, probes};
 use crate::gpu::parse_indices;
 use crate::hosts::Identity;
 use crate::plan::Phase;
@@ -46,6 +46,7 @@ impl Worker {
                 tracing::info!(pod = %self.record.name, namespace = %self.record.namespace, "took over a running pod");
                 self.process = Some(process);
                 self.overall.sandbox_ready = true;
+                self.rotate_at = crate::volumes::token_rotation(&self.pod).map(|_| Timestamp::now());
                 if let Some(address) = self.record.address {
                     self.set_address(address);
                     let _ = self.keep_names(address);
@@ -160,9 +161,10 @@ impl Worker {
             self.retry_at = Some(Timestamp::now() + SignedDuration::from_millis(RETRY.as_millis() as i64));
             return;
         }
-        if matches!(run.phase, Phase::Waiting { .. }) {
-            run.phase = phase;
+        if let Phase::Ended(termination) = &run.phase {
+            run.last = Some(termination.clone());
         }
+        run.phase = phase;
         self.retry_at = Some(Timestamp::now() + SignedDuration::from_millis(RETRY.as_millis() as i64));
         let reason = if obstacle.reason == "ContainerCreating" { "FailedMount" } else { "Failed" };
         self.event(Some(&name), true, reason, obstacle.message);
@@ -216,13 +218,11 @@ impl Worker {
         let _permit = context.starts.acquire().await.map_err(|error| sandbox(error.to_string()))?;
         let io = |error: std::io::Error| sandbox(error.to_string());
         let own_network = context.isolated && self.spec.host_network != Some(true);
-        let network = match &context.network {
-            Some(network) if own_network => {
-                Some(network.take().await.map_err(|error| sandbox(error.to_string()))?)
-            }
-            _ => None,
-        };
-        let address = match &network {
+        if let (Some(networks), true, None) = (&context.network, own_network, &self.network) {
+            // Kept while the pod waits for something else, so that its address stays.
+            self.network = Some(networks.take().await.map_err(|error| sandbox(error.to_string()))?);
+        }
+        let address = match &self.network {
             Some(network) => IpAddr::V4(network.address),
             None if own_network || context.isolated => context.host_ip,
             None => IpAddr::V4(context.next_light_address()),
@@ -231,16 +231,11 @@ impl Worker {
         let volumes =
             pod_volumes::prepare(&context, &self.pod, &self.spec, &self.directory, sources, &self.facts)
                 .await
-                .map_err(|message| {
-                    if let (Some(network), IpAddr::V4(address)) = (&context.network, address) {
-                        network.release(address);
-                    }
-                    creating(message)
-                })?;
-        self.record.peers = self.context.join_peers(&self.pod).map_err(io)?;
+                .map_err(creating)?;
+        self.record.volumes = volumes.prepared;
+        self.record.peers = peers::join(&context.state_dir, &self.pod).map_err(io)?;
         self.record.save(&self.directory).map_err(io)?;
         self.write_names(address).map_err(io)?;
-        self.volumes = volumes.prepared;
         let _ = fs::remove_file(self.directory.join(crate::init::SOCKET));
         let request = Sandbox {
             directory: self.directory.clone(),
@@ -250,19 +245,13 @@ impl Worker {
             share_processes: self.spec.share_process_namespace == Some(true),
             memory_volumes: volumes.memory,
         };
-        let namespace = match network {
-            Some(network) => {
-                let namespace = network.namespace.try_clone().map_err(io)?;
-                self.network = Some(network);
-                Some(namespace)
-            }
-            None => None,
-        };
+        let namespace = self.network.as_ref().map(|network| network.namespace.try_clone());
+        let namespace = namespace.transpose().map_err(io)?;
         let process =
             context.spawner.spawn(request, namespace).await.map_err(|error| sandbox(error.to_string()))?;
         self.process = Some(process);
         self.overall.sandbox_ready = true;
-        // A new sandbox starts from the beginning: what ran before is over.
+        self.rotate_later();
         Ok(())
     }
 
@@ -284,6 +273,12 @@ impl Worker {
 
     fn keep_names(&self, address: IpAddr) -> std::io::Result<()> {
         let aliases = self.spec.host_aliases.iter().flatten();
+        let own_network = self.context.isolated && self.spec.host_network != Some(true);
+        let api = match (&self.context.network, self.context.api_address) {
+            (Some(network), Some(_)) if own_network => Some(IpAddr::V4(network.gateway())),
+            _ => None,
+        };
+        let api = api.map(|address| (address.to_string(), forward::NAMES.map(str::to_owned).to_vec()));
         let identity = Identity {
             namespace: self.record.namespace.clone(),
             hostname: self.hostname(),
@@ -291,6 +286,7 @@ impl Worker {
             address,
             aliases: aliases
                 .map(|alias| (alias.ip.clone(), alias.hostnames.clone().unwrap_or_default()))
+                .chain(api)
                 .collect(),
         };
         self.context.names.add(self.directory.join("etc/hosts"), identity)
@@ -299,7 +295,7 @@ impl Worker {
     async fn start_container(&mut self, place: usize, sources: &Sources) -> Result<(), Obstacle> {
         let Some(run) = self.runs.get(place) else { return Ok(()) };
         let Some(container) = self.container(&run.name) else { return Ok(()) };
-        let attempt = run.restarts + u32::from(matches!(run.phase, Phase::Ended(_)));
+        let attempt = run.next_attempt();
         let hostname = self.hostname();
         let frame = Frame {
             context: &self.context,
@@ -308,7 +304,7 @@ impl Worker {
             directory: &self.directory,
             sources,
             facts: &self.facts,
-            volumes: &self.volumes,
+            volumes: &self.record.volumes,
             gpus: &self.record.gpus,
             peers: self.record.peers.as_deref(),
             hostname: &hostname,
@@ -335,6 +331,11 @@ impl Worker {
         let words = self.words.0.clone();
         let tasks = self.tasks.entry(name.to_owned()).or_default();
         probes::watch(tasks, &words, &container, attempt, &address, hook_done);
+    }
+
+    pub(super) fn rotate_later(&mut self) {
+        let wait = crate::volumes::token_rotation(&self.pod);
+        self.rotate_at = wait.map(|seconds| Timestamp::now() + SignedDuration::from_secs(seconds));
     }
 
     /// Writes the files of volumes again after an object changed.
@@ -376,40 +377,5 @@ impl super::super::context::Context {
         let mut next = self.light_addresses.lock();
         *next = (*next + 1) % (1 << 16);
         Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 77, 0, 0)) + *next)
-    }
-
-    fn peers_folder(&self, owner: &str) -> std::path::PathBuf {
-        self.state_dir.join("peers").join(owner)
-    }
-
-    /// The folder that the pods of one controller share; the pod is noted in it.
-    fn join_peers(
-        &self,
-        pod: &k8s_openapi::api::core::v1::Pod,
-    ) -> std::io::Result<Option<std::path::PathBuf>> {
-        let owners = pod.metadata.owner_references.iter().flatten();
-        let Some(owner) = owners.into_iter().find(|owner| owner.controller == Some(true)) else {
-            return Ok(None);
-        };
-        let folder = self.peers_folder(&owner.uid);
-        let members = self.peers_members(&folder);
-        fs::create_dir_all(&folder)?;
-        fs::create_dir_all(&members)?;
-        fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o1777))?;
-        fs::write(members.join(pod.metadata.uid.as_deref().unwrap_or_default()), "")?;
-        Ok(Some(folder))
-    }
-
-    fn peers_members(&self, folder: &Path) -> std::path::PathBuf {
-        self.state_dir.join("peers-members").join(folder.file_name().unwrap_or_default())
-    }
-
-    /// Removes the pod from the folder, and the folder with the last pod.
-    pub(super) fn leave_peers(&self, folder: &Path, uid: &str) {
-        let members = self.peers_members(folder);
-        let _ = fs::remove_file(members.join(uid));
-        if fs::remove_dir(&members).is_ok() {
-            let _ = fs::remove_dir_all(folder);
-        }
     }
 }

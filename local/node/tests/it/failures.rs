@@ -1,0 +1,123 @@
+//! What happens when the agent, the spawner or a pod's init is killed.
+
+use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod};
+use kube::api::DeleteParams;
+use muster_node::Isolation;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use crate::cluster::{Cluster, is_root, terminated};
+
+fn status(pod: Option<&Pod>) -> Option<ContainerStatus> {
+    pod?.status.as_ref()?.container_statuses.as_ref()?.first().cloned()
+}
+
+fn is_running_again(pod: Option<&Pod>) -> bool {
+    status(pod).is_some_and(|status| status.restart_count == 1 && status.state.unwrap().running.is_some())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_restarts_with_its_volumes_after_the_agent_was_killed() {
+    if !is_root("a_container_restarts_with_its_volumes_after_the_agent_was_killed") {
+        return;
+    }
+    let mut cluster = Cluster::start(Isolation::Full).await;
+    cluster
+        .create_object::<ConfigMap>(json!({"metadata": {"name": "settings"}, "data": {"k": "value"}}))
+        .await;
+    let spec = json!({
+        "restartPolicy": "Always",
+        "containers": [{
+            "env": [{"name": "K", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "k"}}}],
+            "volumeMounts": [{"name": "config", "mountPath": "/made/config"}, {"name": "scratch", "mountPath": "/made/scratch"}],
+        }],
+        "volumes": [{"name": "config", "configMap": {"name": "settings"}}, {"name": "scratch", "emptyDir": {}}],
+    });
+    let script = "echo run >> /made/scratch/runs; cat /made/config/k; echo \" $K $(grep -c run /made/scratch/runs)\"; \
+                  while [ ! -e /made/scratch/stop ]; do sleep 0.05; done; rm /made/scratch/stop; exit 1";
+    let pod = cluster.create("keeps", script, spec).await;
+    cluster.wait_phase("keeps", "Running").await;
+    cluster.kill_node().await;
+    cluster.start_node().await;
+    let stop = cluster.pod_folder(&pod).join("volumes/scratch/stop");
+    fs_err::write(&stop, "").unwrap();
+    cluster.wait("keeps", "running again", is_running_again).await;
+    assert_eq!(cluster.log("keeps", "follow=true&limitBytes=14").await, "value value 2\n");
+    // Without its ConfigMap the next start says what is missing, and what ended before.
+    let maps: kube::Api<ConfigMap> = kube::Api::namespaced(cluster.client.clone(), "default");
+    maps.delete("settings", &DeleteParams::default()).await.unwrap();
+    fs_err::write(&stop, "").unwrap();
+    let pod = cluster
+        .wait("keeps", "waiting", |pod| {
+            let waiting = status(pod).and_then(|status| status.state?.waiting?.reason);
+            waiting.as_deref() == Some("CreateContainerConfigError")
+        })
+        .await;
+    let last = status(pod.as_ref()).unwrap();
+    assert_eq!((last.restart_count, last.last_state.unwrap().terminated.unwrap().exit_code), (1, 1));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_vanished_while_no_agent_was_there_is_swept() {
+    if !is_root("what_vanished_while_no_agent_was_there_is_swept") {
+        return;
+    }
+    let mut cluster = Cluster::start(Isolation::Full).await;
+    let gpus = json!({"containers": [{"resources": {"limits": {"nvidia.com/gpu": "4"}}}]});
+    let mut owned = gpus.clone();
+    owned["volumes"] = json!([{"name": "m", "emptyDir": {"medium": "Memory"}}]);
+    cluster.create("ghost", "sleep 1000", owned).await;
+    cluster.wait_phase("ghost", "Running").await;
+    cluster.kill_node().await;
+    cluster.pods().delete("ghost", &DeleteParams::default().grace_period(0)).await.unwrap();
+    let stranger = cluster.state_dir().join("pods/7d0c");
+    fs_err::create_dir_all(stranger.join("volumes/v")).unwrap();
+    cluster.start_node().await;
+    assert!(cluster.processes(Some("muster-pod")).is_empty(), "the pod's processes are gone");
+    assert!(!stranger.exists());
+    cluster.create("next", "echo $CUDA_VISIBLE_DEVICES", gpus).await;
+    cluster.wait_phase("next", "Succeeded").await;
+    assert_eq!(cluster.log("next", "").await, "0,1,2,3\n", "its slots are free again");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_whose_init_is_killed_is_reported_and_restarted() {
+    if !is_root("a_pod_whose_init_is_killed_is_reported_and_restarted") {
+        return;
+    }
+    let cluster = Cluster::start(Isolation::Full).await;
+    let once = cluster.create("once", "sleep 1000", json!({})).await;
+    let always = cluster.create("always", "sleep 1000", json!({"restartPolicy": "Always"})).await;
+    for (name, pod) in [("once", &once), ("always", &always)] {
+        cluster.wait_phase(name, "Running").await;
+        let pid = fs_err::read_to_string(cluster.pod_folder(pod).join("init.pid")).unwrap();
+        kill(Pid::from_raw(pid.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+    }
+    let pod = cluster.wait_phase("once", "Failed").await;
+    let end = terminated(&pod);
+    assert_eq!((end.exit_code, end.reason.as_deref()), (137, Some("ContainerStatusUnknown")));
+    cluster.wait("always", "running again", is_running_again).await;
+    assert_eq!(cluster.processes(Some("muster-pod")).len(), 1);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_starts_a_new_spawner_when_the_old_one_is_killed() {
+    if !is_root("the_agent_starts_a_new_spawner_when_the_old_one_is_killed") {
+        return;
+    }
+    let cluster = Cluster::start(Isolation::Full).await;
+    cluster.create("before", "trap 'exit 0' TERM; while :; do sleep 0.05; done", json!({})).await;
+    cluster.wait_phase("before", "Running").await;
+    let spawners = cluster.processes(Some("muster-spawner"));
+    assert_eq!(spawners.len(), 1);
+    kill(Pid::from_raw(spawners[0]), Signal::SIGKILL).unwrap();
+    cluster.create("after", "true", json!({})).await;
+    cluster.wait_phase("after", "Succeeded").await;
+    cluster.pods().delete("before", &DeleteParams::default()).await.unwrap();
+    cluster.wait_gone("before").await;
+    cluster.stop().await;
+}
