@@ -12,7 +12,8 @@ use crate::skips::Skip;
 use crate::workspace::{Workspace, is_installed, shown, succeeds};
 
 const NEXTEST_CONFIGURATION: &str = "xtask/nextest.toml";
-const NEXTEST_REPORT: &str = "nextest/default/junit.xml";
+/// Below the root, wherever cargo builds.
+const NEXTEST_REPORT: &str = "target/nextest/default/junit.xml";
 /// Tells the tests where the program lies that they start.
 const PROGRAM_VARIABLE: &str = "MUSTER_PROGRAM";
 
@@ -63,7 +64,7 @@ pub(crate) fn run(workspace: &Workspace, release: bool, filter: &[String]) -> Re
 }
 
 fn with_nextest(workspace: &Workspace, mut command: Command) -> Result<Outcome> {
-    let report = workspace.target.join(NEXTEST_REPORT);
+    let report = workspace.root.join(NEXTEST_REPORT);
     if report.exists() {
         // Tests that do not compile write none; an older one must not be counted instead.
         fs::remove_file(&report)?;
@@ -124,7 +125,10 @@ fn read_nextest(report: &str) -> Result<Outcome> {
 }
 
 fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {
-    tag.split(&format!("{name}=\"")).nth(1)?.split('"').next()
+    let starts = tag.match_indices(name).map(|(start, _)| start);
+    // `name` is a part of `classname` too.
+    let mut starts = starts.filter(|start| *start == 0 || tag[..*start].ends_with(' '));
+    starts.find_map(|start| tag[start + name.len()..].strip_prefix("=\"")?.split('"').next())
 }
 
 fn unescaped(text: &str) -> String {
@@ -205,7 +209,7 @@ mod tests {
       <system-out>running</system-out>
       <system-err>skipped: no &lt;GPU&gt;</system-err>
     </testcase>
-    <testcase name="cluster::fails" classname="muster-node::it" time="0.1">
+    <testcase classname="muster-node::it" name="cluster::fails" time="0.1">
       <failure type="x"/><system-err>panicked: skipped: not a skip</system-err>
     </testcase>
     <testcase name="a" classname="b" time="0.1"/><testcase name="c" classname="d" time="0.1"/>
@@ -216,6 +220,7 @@ mod tests {
         let skip = outcome.skips.first().unwrap();
         assert_eq!((skip.test.as_str(), skip.reason.as_str()), ("muster-node::it cluster::gpu", "no <GPU>"));
         assert!(read_nextest("").is_err());
+        assert_eq!(attribute(r#"classname="c" name="n""#, "name"), Some("n"));
     }
 
     #[test]
