@@ -356,7 +356,14 @@ fn clean(value: &Value, depth: usize) -> Result<Option<Value>, StrategicError> {
 }
 
 fn clean_list(items: &[Value], depth: usize) -> Result<List, StrategicError> {
-    items.iter().filter_map(|item| clean(item, depth).transpose()).collect()
+    // An item that is only a directive (`{"$patch": "replace"}`) speaks of the list and is no item.
+    let speaks_of_the_list =
+        |item: &&Value| item.as_object().is_some_and(|item| item.len() == 1 && item.contains_key(PATCH));
+    items
+        .iter()
+        .filter(|item| !speaks_of_the_list(item))
+        .filter_map(|item| clean(item, depth).transpose())
+        .collect()
 }
 
 #[cfg(test)]

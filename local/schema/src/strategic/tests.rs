@@ -83,6 +83,8 @@ fn replace_and_delete_in_objects_and_lists() {
     assert_eq!(patched(POD, &object, &delete).unwrap()["metadata"]["labels"], json!({}));
     let list = json!({"spec": {"containers": [{"$patch": "replace"}, {"name": "z"}]}});
     assert_eq!(patched(POD, &object, &list).unwrap()["spec"]["containers"], json!([{"name": "z"}]));
+    let unset = json!({"status": {"podIPs": [{"$patch": "replace"}, {"ip": "10.0.0.1"}]}});
+    assert_eq!(patched(POD, &object, &unset).unwrap()["status"]["podIPs"], json!([{"ip": "10.0.0.1"}]));
     let null = json!({"metadata": {"labels": {"a": null, "zz": null}, "annotations": {"x": null}}});
     assert_eq!(
         patched(POD, &object, &null).unwrap()["metadata"],
