@@ -7,6 +7,7 @@
 
 mod agent;
 mod backoff;
+mod cgroup;
 mod environment;
 mod expand;
 mod gpu;

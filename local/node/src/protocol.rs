@@ -123,8 +123,8 @@ pub(crate) struct ContainerStart {
     pub(crate) log: PathBuf,
     /// `tasks` or `cgroup.procs` files to join.
     pub(crate) cgroups: Vec<PathBuf>,
-    /// Address space limit in bytes where no cgroup holds the memory.
-    pub(crate) address_space_limit: Option<u64>,
+    /// Limit of private memory in bytes per process where no cgroup holds the memory.
+    pub(crate) data_limit: Option<u64>,
     /// Device files besides the usual ones, e.g. `/dev/nvidia0`.
     pub(crate) devices: Vec<PathBuf>,
     /// The root is read-only.

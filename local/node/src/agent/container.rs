@@ -9,9 +9,11 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use super::context::Context;
 use super::forward;
 use super::pod_volumes::Prepared;
+use crate::cgroup::Limits;
 use crate::environment::{self, Facts};
 use crate::images;
 use crate::protocol::{BindMount, ContainerStart, User};
+use crate::quantity;
 use crate::sources::Sources;
 
 /// Where tools are in an isolated pod.
@@ -114,6 +116,10 @@ pub(crate) fn build(
         replace_mount_paths(&mounts, &mut argv, &mut env);
         mounts.clear();
     }
+    let (groups, limits) = (&frame.context.groups, limits(container));
+    let pod = frame.pod.metadata.uid.as_deref().unwrap_or_default();
+    groups.remove(pod, Some(&container.name));
+    let cgroups = groups.make(pod, &container.name, attempt, limits).map_err(io)?;
     let (user, read_only_root) = security(frame.spec, container);
     Ok(ContainerStart {
         name: container.name.clone(),
@@ -126,8 +132,8 @@ pub(crate) fn build(
         directory,
         mounts,
         log: log_path(frame.context, frame.pod, &container.name, attempt),
-        cgroups: Vec::new(),
-        address_space_limit: None,
+        cgroups,
+        data_limit: limits.memory.filter(|_| !groups.limit_memory()),
         devices: devices(frame.gpus),
         read_only_root,
     })
@@ -236,6 +242,17 @@ fn replace_path(text: &str, from: &str, to: &str) -> String {
     }
     out.push_str(rest);
     out
+}
+
+fn limits(container: &Container) -> Limits {
+    let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    let quantity =
+        |name: &str| limits.and_then(|limits| limits.get(name)).map(|quantity| quantity.0.as_str());
+    let positive = |value: i128| u64::try_from(value).ok().filter(|value| *value > 0);
+    Limits {
+        memory: quantity("memory").and_then(quantity::units).and_then(|value| positive(value.into())),
+        processor: quantity("cpu").and_then(quantity::milli).and_then(|value| positive(value.into())),
+    }
 }
 
 fn security(spec: &PodSpec, container: &Container) -> (User, bool) {

@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc};
 
 use super::events::Event;
 use super::memory::ShortMemory;
+use crate::cgroup::Groups;
 use crate::gpu::GpuSlots;
 use crate::hosts::{self, Identity, Services};
 use crate::images::ImageRule;
@@ -39,6 +40,7 @@ pub(crate) struct Context {
     pub(crate) network: Option<Network>,
     pub(crate) spawner: Spawner,
     pub(crate) host_ip: IpAddr,
+    pub(crate) groups: Groups,
     /// Allocatable resources by node.
     pub(crate) allocatable: BTreeMap<String, BTreeMap<String, String>>,
     pub(crate) gpus: Mutex<HashMap<String, GpuSlots>>,

@@ -263,12 +263,13 @@ async fn http_get(action: &HTTPGetAction, container: &Container, address: &str) 
         let response = sender.send_request(request).await.map_err(text)?;
         let status = response.status();
         let _ = response.into_body().collect().await;
-        Ok(status)
+        Ok::<_, String>(status)
     };
+    tokio::pin!(exchange);
     let status = tokio::select! {
-        biased;
-        status = exchange => status,
-        _ = connection => Err("the connection was closed before the answer".to_owned()),
+        status = &mut exchange => status,
+        // It may be over because the answer is there, or because there will be none: the exchange knows.
+        _ = connection => exchange.await,
     }?;
     if (200..400).contains(&status.as_u16()) {
         Ok(())

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fs_err as fs;
 use parking_lot::Mutex;
@@ -15,6 +16,7 @@ use super::context::{Context, Names};
 use super::memory::ShortMemory;
 use super::record::Record;
 use super::{Error, Handle, Service, events, forward, machine, nodes, peers};
+use crate::cgroup::Groups;
 use crate::gpu::GpuSlots;
 use crate::network::{Network, remove_bridge};
 use crate::options::{Isolation, Options};
@@ -24,6 +26,8 @@ use crate::runtime::{PodProcess, Spawner};
 /// Pods started at the same moment; more only wait for each other.
 const PARALLEL_STARTS: usize = 8;
 const CHANGES: usize = 256;
+/// So often the removal of control groups is tried.
+const GROUP_ATTEMPTS: u32 = 100;
 
 pub(super) async fn build(options: Options) -> Result<Service, Error> {
     let Options { client, nodes, state_dir, socket, images, tools, isolation, api_address, spawner } =
@@ -90,6 +94,7 @@ pub(super) async fn build(options: Options) -> Result<Service, Error> {
         network,
         spawner,
         host_ip,
+        groups: Groups::find(&group_name(&state_dir)),
         allocatable,
         gpus: Mutex::new(gpus),
         starts: Semaphore::new(PARALLEL_STARTS),
@@ -139,6 +144,10 @@ fn bridge_name(state_dir: &Path) -> String {
     format!("mu-{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3])
 }
 
+fn group_name(state_dir: &Path) -> String {
+    bridge_name(state_dir).replace("mu-", "muster-")
+}
+
 /// Tools as files of one folder, so that one mount brings them all into a pod.
 fn link_tools(state_dir: &Path, tools: &[(String, std::path::PathBuf)]) -> Result<std::path::PathBuf, Error> {
     let folder = state_dir.join("tools");
@@ -184,6 +193,7 @@ pub(super) async fn remove_pod(state_dir: &Path, record: &Record) {
 /// As [`remove_pod`], and gives back what the pod held.
 pub(super) async fn forget_pod(context: &Context, record: Record) {
     remove_pod(&context.state_dir, &record).await;
+    context.groups.remove(&record.uid, None);
     if let Some(slots) = context.gpus.lock().get_mut(&record.node) {
         slots.release(&record.uid);
     }
@@ -219,6 +229,14 @@ pub async fn tear_down(state_dir: &Path) -> Result<(), Error> {
         remove_pod(&state_dir, &record).await;
     }
     remove_bridge(&bridge_name(&state_dir));
+    let groups = Groups::find(&group_name(&state_dir));
+    // The last process of a group leaves it a moment after its end.
+    for _ in 0..GROUP_ATTEMPTS {
+        if groups.remove_all() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     for folder in ["pods", "logs", "peers", "peers-members", "tools", "trial"] {
         match fs::remove_dir_all(state_dir.join(folder)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),

@@ -81,8 +81,8 @@ fn exec(
     }
     nix::unistd::dup2_stdout(&pipes.output).map_err(text)?;
     nix::unistd::dup2_stderr(&pipes.error).map_err(text)?;
-    if let Some(limit) = start.address_space_limit {
-        let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_AS, limit, limit);
+    if let Some(limit) = start.data_limit {
+        let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_DATA, limit, limit);
     }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     become_user(&start.user).map_err(|error| format!("run as {:?}: {error}", start.user))?;

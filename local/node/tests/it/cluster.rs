@@ -110,6 +110,11 @@ impl Cluster {
         .collect()
     }
 
+    /// Where the node makes control groups for memory, if it can.
+    pub(crate) fn control_group(&self, state_dir: &Path) -> Option<std::path::PathBuf> {
+        find_folder(Path::new("/sys/fs/cgroup"), &group_name(state_dir), 5)
+    }
+
     /// The folder of a pod's files.
     pub(crate) fn pod_folder(&self, pod: &Pod) -> std::path::PathBuf {
         self.state_dir().join("pods").join(pod.metadata.uid.as_ref().unwrap())
@@ -142,6 +147,12 @@ impl Cluster {
         assert!(left.is_empty(), "files left: {left:?}");
         let mounts = fs_err::read_to_string("/proc/mounts").unwrap();
         assert!(!mounts.contains(state.to_str().unwrap()), "mounts left");
+        let name = group_name(&state);
+        for hierarchy in fs_err::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            assert!(find_folder(&hierarchy.path(), &name, 4).is_none(), "control group {name} left");
+        }
+        let bridge = Path::new("/sys/class/net").join(name.replace("muster-", "mu-"));
+        assert!(!bridge.exists(), "bridge left");
         let processes = self.processes(None);
         assert!(processes.is_empty(), "processes left: {processes:?}");
         self.shutdown.cancel();
@@ -252,6 +263,21 @@ impl Cluster {
         connection.abort();
         String::from_utf8(bytes.to_vec()).unwrap()
     }
+}
+
+/// The node's name for its control groups, which ends as the one of its bridge does.
+pub(crate) fn group_name(state_dir: &Path) -> String {
+    use sha2::Digest as _;
+    let digest = sha2::Sha256::digest(state_dir.to_str().unwrap().as_bytes());
+    format!("muster-{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3])
+}
+
+fn find_folder(folder: &Path, name: &str, depth: u32) -> Option<std::path::PathBuf> {
+    let folders = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    folders.filter(|path| path.is_dir() && !path.is_symlink()).find_map(|path| {
+        let found = path.file_name().is_some_and(|file| file == name);
+        if found { Some(path) } else { find_folder(&path, name, depth.checked_sub(1)?) }
+    })
 }
 
 pub(crate) fn merge(into: &mut Value, from: Value) {

@@ -145,3 +145,33 @@ async fn a_name_resolves_as_soon_as_its_slice_is_there() {
     println!("the name took {} ms", (found - created) / 1_000_000);
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_memory_limit_is_held_where_the_machine_lets_us() {
+    if !is_root("a_memory_limit_is_held_where_the_machine_lets_us") {
+        return;
+    }
+    let cluster = Cluster::start(Isolation::Full).await;
+    let state = cluster.state_dir().canonicalize().unwrap();
+    if cluster.control_group(&state).is_none() {
+        eprintln!("skipped: a_memory_limit_is_held_where_the_machine_lets_us needs writable control groups");
+        return cluster.stop().await;
+    }
+    let limits = json!({"limits": {"memory": "32Mi", "cpu": "2"}});
+    let spec = json!({"restartPolicy": "OnFailure", "containers": [{
+        "resources": limits, "volumeMounts": [{"name": "v", "mountPath": "/made/v"}],
+    }], "volumes": [{"name": "v", "emptyDir": {}}]});
+    // The text is held in memory until its end, which does not come; the second time nobody asks for that much.
+    let script = "[ -e /made/v/again ] && exit 0; touch /made/v/again; head -c 300m /dev/zero | tail -c 200m | wc -c; exit 137";
+    cluster.create("greedy", script, spec).await;
+    let pod = cluster.wait_phase("greedy", "Succeeded").await;
+    let status = &pod.status.unwrap().container_statuses.unwrap()[0];
+    let last = status.last_state.as_ref().unwrap().terminated.as_ref().unwrap();
+    assert_eq!((last.exit_code, last.reason.as_deref()), (137, Some("OOMKilled")));
+    assert_eq!(terminated_reason(status), Some("Completed"));
+    cluster.stop().await;
+}
+
+fn terminated_reason(status: &k8s_openapi::api::core::v1::ContainerStatus) -> Option<&str> {
+    status.state.as_ref()?.terminated.as_ref()?.reason.as_deref()
+}

@@ -43,7 +43,7 @@ async fn claims_secrets_and_facts_are_mounted() {
     });
     let script = format!(
         "cat /made/data/in; echo result > /made/data/out; cat /made/secret/deep/b; stat -Lc ' %a' /made/secret/deep/b; \
-         echo $(cat /made/facts/name /made/facts/cpu) $(cut -c1-2 {ACCOUNT}/token) $(cat {ACCOUNT}/namespace); \
+         echo $(cat /made/facts/name) $(cat /made/facts/cpu) $(cut -c1-2 {ACCOUNT}/token) $(cat {ACCOUNT}/namespace); \
          head -n1 {ACCOUNT}/ca.crt; muster-true && echo tool"
     );
     cluster.create("mounts", &script, spec).await;

@@ -126,6 +126,7 @@ impl Worker {
         if let Some(process) = self.process.take() {
             process.end().await;
         }
+        self.context.groups.remove(&self.record.uid, None);
         self.overall.sandbox_ready = false;
         let now = Timestamp::now();
         for run in &mut self.runs {

@@ -368,7 +368,13 @@ impl Worker {
             let (reason, message) = ("StartError".to_owned(), Some(failure));
             Termination { code: 128, reason, message, started: None, finished }
         } else {
-            let reason = if code == 0 { "Completed" } else { "Error" };
+            let out_of_memory =
+                code != 0 && self.context.groups.ran_out_of_memory(&self.record.uid, &container, attempt);
+            let reason = match code {
+                0 => "Completed",
+                _ if out_of_memory => "OOMKilled",
+                _ => "Error",
+            };
             Termination { code, reason: reason.to_owned(), message, started, finished }
         };
         let ended = self.pod.metadata.name.clone().unwrap_or_default();
@@ -395,6 +401,7 @@ impl Worker {
                 plan::note_end(run, Termination { code: 137, reason, message, started, finished: now }, now);
             }
         }
+        self.context.groups.remove(&self.record.uid, None);
         self.give_back_network();
     }
 
