@@ -91,7 +91,8 @@ impl Cluster {
         let client = handle.client();
         install_kinds(&client).await?;
         let stop_node = CancellationToken::new();
-        let (node, isolation) = start_node(&options, client.clone(), stop_node.clone()).await?;
+        let (node, isolation) =
+            start_node(&options, client.clone(), handle.address(), stop_node.clone()).await?;
         let stop_roles = CancellationToken::new();
         let mut roles = JoinSet::new();
         start_roles(&mut roles, &options, &client, &stop_roles);
@@ -200,6 +201,7 @@ async fn install_kinds(client: &kube::Client) -> Result<(), Error> {
 async fn start_node(
     options: &Options,
     client: kube::Client,
+    api_address: SocketAddr,
     stop: CancellationToken,
 ) -> Result<(tokio::task::JoinHandle<Result<(), Error>>, String), Error> {
     let program = std::env::current_exe()?;
@@ -207,6 +209,7 @@ async fn start_node(
     let mut node = muster_node::Options::new(client, options.home.path().join("node"), spawner);
     node.nodes.clone_from(&options.nodes);
     node.socket = options.home.node_socket();
+    node.api_address = Some(api_address);
     node.isolation = options.isolation;
     node.images = options.images.iter().cloned().chain(ImageRule::defaults()).collect();
     node.tools =
