@@ -72,7 +72,10 @@ fn fill(nodes: &[&Node], free: &BTreeMap<&str, Free>, gang: &Gang) -> Option<Pla
         .collect();
     let mut order: Vec<usize> = (0..gang.waiting.len()).collect();
     order.sort_by_key(|index| {
-        std::cmp::Reverse((gang.waiting[*index].gpus, gang.waiting[*index].requests.get("cpu")))
+        let member = &gang.waiting[*index];
+        let cpu = if member.gpus > 0 { 0 } else { member.requests.get("cpu") };
+        // The sort is stable: members of one size keep their rank order, and so do their GPU slots.
+        std::cmp::Reverse((member.gpus, cpu))
     });
     let mut assignments: Vec<Option<Assignment>> = vec![None; gang.waiting.len()];
     for index in order {

@@ -57,6 +57,15 @@ fn a_gang_that_fits_one_node_goes_to_one_node() {
 }
 
 #[test]
+fn slots_follow_the_ranks_whatever_else_the_members_ask_for() {
+    let mut gang = gang("digits", 3, 1);
+    gang.waiting[2].requests = gang.waiting[2].requests.clone().with("cpu", 500);
+    let placement = two_nodes().place(&gang).unwrap();
+    let slots: Vec<u32> = placement.0.iter().flat_map(|(_, place)| place.gpu_indices.clone()).collect();
+    assert_eq!(slots, [0, 1, 2]);
+}
+
+#[test]
 fn a_small_gang_takes_the_fuller_node() {
     let mut ledger = two_nodes();
     let first = ledger.place(&gang("a", 1, 2)).unwrap();
