@@ -169,7 +169,7 @@ impl Place {
         let Self { own, version, memory, processor, .. } = self;
         if *version == Version::One {
             let folder = own.join(name);
-            return make_folder(&folder).then(|| Hierarchy {
+            return make_folder(&folder).then_some(Hierarchy {
                 folder,
                 version: *version,
                 memory: *memory,
@@ -193,7 +193,7 @@ impl Place {
             if !memory {
                 let _ = fs::remove_dir(&folder);
             }
-            memory.then(|| Hierarchy { folder, version: Version::Two, memory, processor })
+            memory.then_some(Hierarchy { folder, version: Version::Two, memory, processor })
         })
     }
 }

@@ -250,8 +250,8 @@ fn limits(container: &Container) -> Limits {
         |name: &str| limits.and_then(|limits| limits.get(name)).map(|quantity| quantity.0.as_str());
     let positive = |value: i128| u64::try_from(value).ok().filter(|value| *value > 0);
     Limits {
-        memory: quantity("memory").and_then(quantity::units).and_then(|value| positive(value.into())),
-        processor: quantity("cpu").and_then(quantity::milli).and_then(|value| positive(value.into())),
+        memory: quantity("memory").and_then(quantity::units).and_then(positive),
+        processor: quantity("cpu").and_then(quantity::milli).and_then(positive),
     }
 }
 

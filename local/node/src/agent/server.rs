@@ -36,7 +36,8 @@ pub(super) async fn serve(context: Arc<Context>, listener: UnixListener) {
         };
         let context = context.clone();
         connections.spawn(async move {
-            let service = service_fn(|request| answer(context.clone(), request));
+            let service =
+                service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&context, &request))));
             let served = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
@@ -47,25 +48,25 @@ pub(super) async fn serve(context: Arc<Context>, listener: UnixListener) {
     }
 }
 
-async fn answer(context: Arc<Context>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+fn answer(context: &Arc<Context>, request: &Request<Incoming>) -> Response<Body> {
     let query = request.uri().query().unwrap_or_default().to_owned();
     let parts: Vec<&str> = request.uri().path().split('/').skip(1).collect();
-    Ok(match parts.as_slice() {
+    match parts.as_slice() {
         _ if request.method() != http::Method::GET => {
             text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served")
         }
         ["containerLogs", namespace, pod, container] => {
-            logs::answer(&context, namespace, pod, container, &query)
+            logs::answer(context, namespace, pod, container, &query)
         }
         ["stats", "summary"] => {
-            let summary = stats::summary(&context).to_string();
+            let summary = stats::summary(context).to_string();
             let mut response = Response::new(Full::new(Bytes::from(summary)).boxed());
             response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/json"));
             response
         }
         ["healthz"] => text(StatusCode::OK, "ok"),
         _ => text(StatusCode::NOT_FOUND, "the node serves /containerLogs, /stats/summary and /healthz"),
-    })
+    }
 }
 
 fn text(status: StatusCode, message: impl Into<String>) -> Response<Body> {

@@ -243,15 +243,41 @@ fn is_untouched(network: &PodNetwork) -> bool {
     if setns(&network.namespace, CloneFlags::CLONE_NEWNET).is_err() {
         return false;
     }
-    let lines = |name: &str| {
-        fs_err::read_to_string(format!("/proc/thread-self/net/{name}"))
-            .map_or(usize::MAX, |text| text.lines().count())
+    let text =
+        |name: &str| fs_err::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default();
+    let has_lines = |name: &str, count: usize| text(name).lines().count() == count;
+    // The tables of sockets themselves cannot be read quickly: the kernel walks those of all namespaces.
+    let no_sockets = || {
+        let counts = text("sockstat") + &text("sockstat6");
+        let zero = [("sockets:", "used"), ("TCP:", "inuse"), ("TCP:", "tw"), ("TCP6:", "inuse")];
+        zero.iter().all(|(line, name)| count_of(&counts, line, name) == Some(0))
     };
-    let expected = [("dev", 4), ("route", 3), ("tcp", 1), ("tcp6", 1), ("udp", 1), ("udp6", 1), ("unix", 1)];
     let addresses = || {
         let list = nix::ifaddrs::getifaddrs().ok()?;
         let own = list.filter(|interface| interface.interface_name == "eth0");
         Some(own.filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip())).collect::<Vec<_>>())
     };
-    expected.iter().all(|(name, count)| lines(name) == *count) && addresses() == Some(vec![network.address])
+    has_lines("dev", 4) && has_lines("route", 3) && no_sockets() && addresses() == Some(vec![network.address])
+}
+
+/// A number of `sockstat`: lines of a name and pairs of what and how many.
+fn count_of(text: &str, line: &str, name: &str) -> Option<u64> {
+    let found = text.lines().find_map(|found| found.strip_prefix(line))?;
+    let mut words = found.split_whitespace();
+    words.find(|word| *word == name)?;
+    words.next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::count_of;
+
+    #[test]
+    fn counts_of_sockets_are_read() {
+        let text = "sockets: used 5\nTCP: inuse 3 orphan 0 tw 1 alloc 6 mem 192\nTCP6: inuse 0\n";
+        assert_eq!(count_of(text, "sockets:", "used"), Some(5));
+        assert_eq!(count_of(text, "TCP:", "tw"), Some(1));
+        assert_eq!(count_of(text, "TCP6:", "inuse"), Some(0));
+        assert_eq!(count_of(text, "UDP:", "inuse"), None);
+    }
 }

@@ -111,8 +111,9 @@ impl Cluster {
     }
 
     /// Where the node makes control groups for memory, if it can.
-    pub(crate) fn control_group(&self, state_dir: &Path) -> Option<std::path::PathBuf> {
-        find_folder(Path::new("/sys/fs/cgroup"), &group_name(state_dir), 5)
+    pub(crate) fn control_group(&self) -> Option<std::path::PathBuf> {
+        let state = self.state_dir().canonicalize().unwrap();
+        find_folder(Path::new("/sys/fs/cgroup"), &group_name(&state), 5)
     }
 
     /// The folder of a pod's files.

@@ -230,7 +230,7 @@ impl Worker {
                 self.pod = pod;
             }
             Wake::Init(Some(event)) => self.on_event(event),
-            Wake::Init(None) => self.on_lost(),
+            Wake::Init(None) => self.reconnect().await,
             Wake::Word(word) => self.on_word(word).await,
             Wake::Change(change) => {
                 let concerns = change.is_none_or(|(namespace, reference)| {
@@ -339,12 +339,17 @@ impl Worker {
                             let Some(run) = self.run_of(&container) else { continue };
                             run.restarts = attempt;
                             run.phase = started.map_or(Phase::Starting, |started| Phase::Running { started });
-                            if started.is_some() {
+                            if started.is_some() && !self.tasks.contains_key(&container) {
+                                let Some(run) = self.run_of(&container) else { continue };
                                 run.hook_done = true;
                                 self.watch_container(&container, attempt);
                             }
                         }
                         ContainerState::Exited(exit) => {
+                            let is_known = |run: &Run| matches!(&run.phase, Phase::Ended(end) if end.finished == exit.finished);
+                            if self.run_of(&exit.container).is_some_and(|run| is_known(run)) {
+                                continue;
+                            }
                             if let Some(run) = self.run_of(&exit.container) {
                                 run.restarts = exit.attempt;
                                 run.phase = Phase::Starting;
@@ -381,6 +386,20 @@ impl Worker {
         let Some(run) = self.run_of(&container).filter(|run| run.restarts == attempt) else { return };
         tracing::debug!(pod = ended, container, code = termination.code, "container ended");
         plan::note_end(run, termination, finished);
+    }
+
+    /// The connection to the init is gone. The init may have cut it because this agent was too slow to read.
+    async fn reconnect(&mut self) {
+        if let Ok(process) = PodProcess::adopt(&self.directory) {
+            tracing::debug!(pod = %self.record.name, "connected again to a pod's init");
+            self.process = Some(process);
+            self.tell_init(&InitRequest::State).await;
+            return;
+        }
+        if let Some(process) = self.process.take() {
+            process.end().await;
+        }
+        self.on_lost();
     }
 
     /// The init process is gone though nobody asked it to: everything of the pod died with it.

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::time::Duration;
 
 use fs_err as fs;
 use jiff::{SignedDuration, Timestamp};
@@ -18,6 +19,8 @@ use crate::quantity;
 use crate::runtime::PodProcess;
 use crate::sources::Sources;
 
+/// An init that says nothing for so long when it is taken over is stuck.
+const STATE_PATIENCE: Duration = Duration::from_secs(10);
 const GPU: &str = "nvidia.com/gpu";
 const GPU_WISH: &str = "muster.dev/gpu-indices";
 
@@ -52,7 +55,7 @@ impl Worker {
                     let _ = self.keep_names(address);
                 }
                 self.tell_init(&InitRequest::State).await;
-                let deadline = tokio::time::sleep(RETRY);
+                let deadline = tokio::time::sleep(STATE_PATIENCE);
                 tokio::pin!(deadline);
                 // The state comes first: without it containers would be started twice.
                 let event = match &mut self.process {
@@ -61,9 +64,13 @@ impl Worker {
                     }
                     None => None,
                 };
-                match event {
-                    Some(event) => self.on_event(event),
-                    None => self.on_lost(),
+                if let Some(event) = event {
+                    self.on_event(event);
+                } else {
+                    if let Some(process) = self.process.take() {
+                        process.end().await;
+                    }
+                    self.on_lost();
                 }
             }
             Err(_) => self.on_lost(),
