@@ -81,7 +81,7 @@ fn run_phase(
             let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
             succeeds(&mut workspace.cargo(clippy))
         }
-        Phase::Crds => crds::check(workspace, &workspace.build_program()?),
+        Phase::Crds => crds::check(workspace, &workspace.build_all(arguments.release)?),
         Phase::Tests => {
             let result = test_runner::run(workspace, arguments.release, &arguments.filter)?;
             let held = result.succeeded;

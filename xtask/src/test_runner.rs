@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use fs_err as fs;
 
 use crate::report;
@@ -44,9 +44,7 @@ impl Outcome {
 /// Builds the programs that tests start, then runs all tests.
 pub(crate) fn run(workspace: &Workspace, release: bool, filter: &[String]) -> Result<Outcome> {
     let profile: &[&str] = if release { &["--release"] } else { &[] };
-    let built = succeeds(workspace.cargo(["build", "--workspace", "--bins"]).args(profile))?;
-    ensure!(built, "the workspace does not build");
-    let program = workspace.target.join(if release { "release/muster" } else { "debug/muster" });
+    let program = workspace.build_all(release)?;
     if !is_installed("cargo-nextest", &["nextest", "--version"]) {
         report::note("cargo-nextest is not installed: using `cargo test`");
         let mut command = workspace.cargo(["test", "--workspace", "--no-fail-fast"]);

@@ -74,11 +74,19 @@ impl Workspace {
         command
     }
 
-    /// Builds the development `muster`, with the features the tests build it with, and says where it lies.
+    /// Builds `muster` and says where it lies.
     pub(crate) fn build_program(&self) -> Result<PathBuf> {
-        let built = succeeds(&mut self.cargo(["build", "--workspace", "--bins"]))?;
-        ensure!(built, "the workspace does not build");
+        ensure!(succeeds(&mut self.cargo(["build", "--package", "muster"]))?, "muster does not build");
         Ok(self.target.join("debug/muster"))
+    }
+
+    /// Builds all programs and tests, and says where `muster` lies. In one go: a test's dependencies may turn on
+    /// features of what a program depends on, and nothing big should be built twice.
+    pub(crate) fn build_all(&self, release: bool) -> Result<PathBuf> {
+        let mut command = self.cargo(["build", "--workspace", "--bins", "--tests"]);
+        command.args(release.then_some("--release"));
+        ensure!(succeeds(&mut command)?, "the workspace does not build");
+        Ok(self.target.join(if release { "release/muster" } else { "debug/muster" }))
     }
 
     /// Files that git knows or would add, relative to the root.
