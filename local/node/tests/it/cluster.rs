@@ -19,7 +19,7 @@ pub(crate) struct Cluster {
     pub(crate) client: kube::Client,
     pub(crate) folder: tempfile::TempDir,
     shutdown: CancellationToken,
-    server: JoinHandle<()>,
+    server: Option<JoinHandle<()>>,
     api: std::net::SocketAddr,
     node: Option<(Handle, CancellationToken, JoinHandle<()>)>,
     isolation: Isolation,
@@ -47,7 +47,7 @@ impl Cluster {
         let api = service.handle().address();
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
-        let server = tokio::spawn(async move { service.run(stop).await.unwrap() });
+        let server = Some(tokio::spawn(async move { service.run(stop).await.unwrap() }));
         let mut cluster = Self { client, folder, shutdown, server, api, node: None, isolation };
         cluster.start_node().await;
         cluster
@@ -157,7 +157,7 @@ impl Cluster {
         let processes = self.processes(None);
         assert!(processes.is_empty(), "processes left: {processes:?}");
         self.shutdown.cancel();
-        self.server.await.unwrap();
+        self.server.take().unwrap().await.unwrap();
     }
 
     pub(crate) fn pods(&self) -> Api<Pod> {
@@ -263,6 +263,27 @@ impl Cluster {
         let bytes = tokio::time::timeout(PATIENCE, body.collect()).await.unwrap().unwrap().to_bytes();
         connection.abort();
         String::from_utf8(bytes.to_vec()).unwrap()
+    }
+}
+
+/// A test that failed leaves nothing either.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.server.is_none() {
+            return;
+        }
+        if let Some((_, _, task)) = self.node.take() {
+            task.abort();
+        }
+        let state = self.state_dir();
+        // A runtime of its own: this one is busy unwinding.
+        let torn_down = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map(|runtime| runtime.block_on(muster_node::tear_down(&state)))
+        });
+        if !matches!(torn_down.join(), Ok(Ok(Ok(())))) {
+            eprintln!("a failed test could not take its node down");
+        }
     }
 }
 
