@@ -134,20 +134,24 @@ impl Groups {
         }
     }
 
-    /// Removes everything; `false` while processes are left.
-    pub(crate) fn remove_all(&self) -> bool {
-        let mut gone = true;
-        for hierarchy in &self.hierarchies {
-            for entry in fs::read_dir(&hierarchy.folder).into_iter().flatten().flatten() {
-                if entry.path().is_dir() {
-                    let _ = fs::remove_dir(entry.path());
-                }
-            }
-            let removed = fs::remove_dir(&hierarchy.folder);
-            gone &= removed.is_ok() || !hierarchy.folder.exists();
-        }
-        gone
+    /// The folders that hold the groups, for [`remove_folders`].
+    pub(crate) fn folders(&self) -> impl Iterator<Item = &Path> {
+        self.hierarchies.iter().map(|hierarchy| hierarchy.folder.as_path())
     }
+}
+
+/// Removes folders of groups and the groups in them; `false` while processes are left.
+pub(crate) fn remove_folders(folders: &[PathBuf]) -> bool {
+    let mut gone = true;
+    for folder in folders {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.path().is_dir() {
+                let _ = fs::remove_dir(entry.path());
+            }
+        }
+        gone &= fs::remove_dir(folder).is_ok() || !folder.exists();
+    }
+    gone
 }
 
 fn group(pod: &str, container: &str, attempt: u32) -> String {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::context::{Context, Names};
 use super::memory::ShortMemory;
 use super::record::Record;
 use super::{Error, Handle, Service, events, forward, machine, nodes, peers};
-use crate::cgroup::Groups;
+use crate::cgroup::{Groups, remove_folders};
 use crate::gpu::GpuSlots;
 use crate::network::{Network, remove_bridge};
 use crate::options::{Isolation, Options};
@@ -26,6 +26,8 @@ use crate::runtime::{PodProcess, Spawner};
 /// Pods started at the same moment; more only wait for each other.
 const PARALLEL_STARTS: usize = 8;
 const CHANGES: usize = 256;
+/// Where control groups were made.
+const GROUPS_FILE: &str = "groups.json";
 /// So often the removal of control groups is tried.
 const GROUP_ATTEMPTS: u32 = 100;
 
@@ -94,7 +96,7 @@ pub(super) async fn build(options: Options) -> Result<Service, Error> {
         network,
         spawner,
         host_ip,
-        groups: Groups::find(&group_name(&state_dir)),
+        groups: find_groups(&state_dir)?,
         allocatable,
         gpus: Mutex::new(gpus),
         starts: Semaphore::new(PARALLEL_STARTS),
@@ -142,6 +144,26 @@ fn bridge_name(state_dir: &Path) -> String {
     use std::os::unix::ffi::OsStrExt as _;
     let digest = Sha256::digest(state_dir.as_os_str().as_bytes());
     format!("mu-{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3])
+}
+
+/// The groups lie below the one of this process; whoever takes them down may be in another, so it is written down.
+fn find_groups(state_dir: &Path) -> Result<Groups, Error> {
+    let groups = Groups::find(&group_name(state_dir));
+    let mut folders = group_folders(state_dir);
+    folders.extend(groups.folders().map(Path::to_owned));
+    folders.sort();
+    folders.dedup();
+    let text = serde_json::to_vec(&folders).map_err(std::io::Error::from)?;
+    fs::write(state_dir.join(GROUPS_FILE), text)?;
+    Ok(groups)
+}
+
+/// Only folders with the node's own name: the file alone must not decide what is removed.
+fn group_folders(state_dir: &Path) -> Vec<PathBuf> {
+    let text = fs::read(state_dir.join(GROUPS_FILE)).unwrap_or_default();
+    let mut folders: Vec<PathBuf> = serde_json::from_slice(&text).unwrap_or_default();
+    folders.retain(|folder| folder.ends_with(group_name(state_dir)));
+    folders
 }
 
 fn group_name(state_dir: &Path) -> String {
@@ -229,10 +251,10 @@ pub async fn tear_down(state_dir: &Path) -> Result<(), Error> {
         remove_pod(&state_dir, &record).await;
     }
     remove_bridge(&bridge_name(&state_dir));
-    let groups = Groups::find(&group_name(&state_dir));
+    let groups = group_folders(&state_dir);
     // The last process of a group leaves it a moment after its end.
     for _ in 0..GROUP_ATTEMPTS {
-        if groups.remove_all() {
+        if remove_folders(&groups) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -243,7 +265,7 @@ pub async fn tear_down(state_dir: &Path) -> Result<(), Error> {
             _ => {}
         }
     }
-    for file in ["node.sock", "agent.lock"] {
+    for file in ["node.sock", "agent.lock", GROUPS_FILE] {
         let _ = fs::remove_file(state_dir.join(file));
     }
     Ok(())
