@@ -15,7 +15,7 @@ const NEXTEST_CONFIGURATION: &str = "xtask/nextest.toml";
 /// Below the root, wherever cargo builds.
 const NEXTEST_REPORT: &str = "target/nextest/default/junit.xml";
 /// Tells the tests where the program lies that they start.
-const PROGRAM_VARIABLE: &str = "MUSTER_PROGRAM";
+const PROGRAM_VARIABLE: &str = "MUSTER_BIN";
 
 /// How the tests went.
 #[derive(Debug, Default)]

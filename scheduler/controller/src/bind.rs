@@ -135,7 +135,8 @@ async fn publish(
     let now = Timestamp::now();
     let event = Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{}.", pod.name)),
+            // As client-go names events: `generateName` may not end with a dot.
+            name: Some(format!("{}.{:x}", pod.name, now.as_nanosecond())),
             namespace: Some(pod.namespace.clone()),
             ..ObjectMeta::default()
         },
