@@ -34,6 +34,12 @@ impl GpuSlots {
         Ok(chosen)
     }
 
+    /// Whether the pod `uid` would get `count` slots later but not now: too few are free of those there are.
+    pub(crate) fn must_wait(&self, uid: &str, count: u32) -> bool {
+        let count = count as usize;
+        self.held(uid).is_empty() && count <= self.holders.len() && count > self.free().len()
+    }
+
     /// Frees what the pod `uid` holds.
     pub(crate) fn release(&mut self, uid: &str) {
         for holder in &mut self.holders {
@@ -77,6 +83,8 @@ mod tests {
         assert_eq!(slots.allocate("a", 2, &parse_indices("3, 1")), Ok(vec![1, 3]));
         assert_eq!(slots.allocate("b", 1, &[3]), Ok(vec![0]), "slot 3 is taken");
         assert_eq!(slots.allocate("c", 2, &[]), Err(1));
+        assert!(slots.must_wait("c", 2) && !slots.must_wait("c", 1), "one slot is free");
+        assert!(!slots.must_wait("c", 5), "five slots never come free");
         assert_eq!(slots.allocate("a", 2, &[]), Ok(vec![1, 3]), "asking again changes nothing");
     }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use fs_err as fs;
 use kube::api::Api;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Semaphore, broadcast, mpsc};
+use tokio::sync::{Notify, Semaphore, broadcast, mpsc};
 
 use super::events::Event;
 use super::memory::ShortMemory;
@@ -44,6 +44,8 @@ pub(crate) struct Context {
     /// Allocatable resources by node.
     pub(crate) allocatable: BTreeMap<String, BTreeMap<String, String>>,
     pub(crate) gpus: Mutex<HashMap<String, GpuSlots>>,
+    /// Wakes those that wait for GPU slots.
+    pub(crate) gpus_freed: Notify,
     /// Bounds how many pods are started at the same moment.
     pub(crate) starts: Semaphore,
     pub(crate) changes: broadcast::Sender<Change>,

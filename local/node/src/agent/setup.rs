@@ -99,6 +99,7 @@ pub(super) async fn build(options: Options) -> Result<Service, Error> {
         groups: find_groups(&state_dir)?,
         allocatable,
         gpus: Mutex::new(gpus),
+        gpus_freed: tokio::sync::Notify::new(),
         starts: Semaphore::new(PARALLEL_STARTS),
         changes: broadcast::channel(CHANGES).0,
         events: event_sender,
@@ -219,6 +220,7 @@ pub(super) async fn forget_pod(context: &Context, record: Record) {
     if let Some(slots) = context.gpus.lock().get_mut(&record.node) {
         slots.release(&record.uid);
     }
+    context.gpus_freed.notify_waiters();
     if let (Some(network), Some(IpAddr::V4(address)), false) =
         (&context.network, record.address, record.finished)
     {

@@ -154,8 +154,14 @@ impl Cluster {
         }
         let bridge = Path::new("/sys/class/net").join(name.replace("muster-", "mu-"));
         assert!(!bridge.exists(), "bridge left");
-        let processes = self.processes(None);
-        assert!(processes.is_empty(), "processes left: {processes:?}");
+        // A killed process is there until the kernel has taken it apart.
+        let gone = async {
+            while !self.processes(None).is_empty() {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        let gone = tokio::time::timeout(std::time::Duration::from_secs(10), gone).await;
+        assert!(gone.is_ok(), "processes left: {:?}", self.processes(None));
         self.shutdown.cancel();
         self.server.take().unwrap().await.unwrap();
     }

@@ -206,6 +206,7 @@ impl Worker {
         if let Some(slots) = self.context.gpus.lock().get_mut(&self.record.node) {
             slots.release(&self.record.uid);
         }
+        self.context.gpus_freed.notify_waiters();
         self.record.gpus.clear();
         if let Some(peers) = self.record.peers.take() {
             peers::leave(&self.context.state_dir, &peers, &self.record.uid);

@@ -2,10 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
 
 use fs_err as fs;
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::{Instant, timeout_at};
 
 use super::report::note_restart;
 use super::{RETRY, Worker};
@@ -21,6 +23,8 @@ use crate::sources::Sources;
 
 /// An init that says nothing for so long when it is taken over is stuck.
 const STATE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a pod waits for the GPU slots of pods that are ending.
+const GPU_PATIENCE: Duration = Duration::from_secs(5);
 const GPU: &str = "nvidia.com/gpu";
 const GPU_WISH: &str = "muster.dev/gpu-indices";
 
@@ -81,6 +85,7 @@ impl Worker {
     pub(super) async fn start(&mut self, place: usize) {
         if self.overall.start_time.is_none() {
             self.overall.start_time = Some(Timestamp::now());
+            self.await_gpus().await;
             if !self.admit() {
                 return;
             }
@@ -113,8 +118,27 @@ impl Worker {
         }
     }
 
-    /// Takes the GPUs the pod asks for. `false`: the pod was refused.
-    fn admit(&mut self) -> bool {
+    /// A pod may be bound while the processes of the one before it are still ending: its slots come free in a
+    /// moment.
+    async fn await_gpus(&mut self) {
+        let count = self.asked_gpus();
+        let (context, node, uid) = (self.context.clone(), self.record.node.clone(), self.record.uid.clone());
+        let deadline = Instant::now() + GPU_PATIENCE;
+        loop {
+            let mut freed = pin!(context.gpus_freed.notified());
+            freed.as_mut().enable();
+            let must_wait = {
+                let nodes = context.gpus.lock();
+                nodes.get(&node).is_some_and(|slots| slots.must_wait(&uid, count))
+            };
+            if !must_wait || timeout_at(deadline, freed).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// How many GPUs the pod asks for.
+    fn asked_gpus(&self) -> u32 {
         let asked = |container: &k8s_openapi::api::core::v1::Container| {
             let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
             let count = limits.and_then(|limits| limits.get(GPU)).and_then(|count| quantity::units(&count.0));
@@ -122,7 +146,12 @@ impl Worker {
         };
         let main: u32 = self.spec.containers.iter().map(asked).sum();
         let init = self.spec.init_containers.iter().flatten().map(asked).max().unwrap_or(0);
-        let count = main.max(init);
+        main.max(init)
+    }
+
+    /// Takes the GPUs the pod asks for. `false`: the pod was refused.
+    fn admit(&mut self) -> bool {
+        let count = self.asked_gpus();
         if count == 0 {
             return true;
         }
