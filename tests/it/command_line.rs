@@ -1,0 +1,151 @@
+//! The commands of `muster` and what they print.
+
+use crate::harness::manifests::ShellJob;
+use crate::harness::{Cluster, Conversation, Home};
+
+#[tokio::test]
+async fn a_detached_cluster_comes_and_goes() {
+    let home = Home::new();
+    let mut talk = Conversation::in_home(&home);
+    talk.types("muster get pods").await;
+    talk.types("muster down").await;
+    talk.types("muster up --detach").await;
+    talk.types("muster up").await;
+    talk.types("muster get nodes").await;
+    talk.types("muster version").await;
+    talk.types("muster down").await;
+    talk.types("muster get nodes").await;
+    home.assert_nothing_left().await;
+    talk.types("muster down --purge").await;
+    insta::assert_snapshot!(talk.text());
+    assert!(!home.path().exists(), "purged");
+}
+
+#[tokio::test]
+async fn objects_are_shown_in_every_form() {
+    let cluster = Cluster::start(&["--nodes", "1", "--gpus-per-node", "2"]).await;
+    let job = ShellJob { script: "echo trained; sleep 600", gpus: 1, ..ShellJob::default() };
+    cluster.home.write("job.yaml", &job.yaml());
+    let mut talk = Conversation::in_home(&cluster.home);
+    talk.types("muster get pytorchjobs").await;
+    talk.types("muster submit job.yaml").await;
+    cluster.wait_for("pytorchjob/job", "condition=Running").await;
+    cluster.wait_for("pod/job-master-0", "condition=Ready").await;
+    cluster.wait_for("pod/job-worker-0", "condition=Ready").await;
+    talk.types("muster submit job.yaml").await;
+    talk.types("muster get pytorchjobs").await;
+    talk.types("muster get pytorchjobs -o name").await;
+    talk.types("muster get pods").await;
+    talk.types("muster get pod/job-master-0 --no-headers").await;
+    talk.types("muster get pods -A -l training.kubeflow.org/replica-type=worker").await;
+    talk.types("muster explain job/job").await;
+    talk.types("muster logs job-master-0").await;
+    talk.types("muster logs pod/job-worker-0 --tail 1").await;
+    talk.types("muster delete pytorchjob/job").await;
+    talk.types("muster get pods").await;
+    insta::assert_snapshot!(talk.text());
+    let json = cluster.muster(&["get", "nodes", "-o", "json"]).await.succeeded();
+    let list: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
+    assert_eq!(list["items"][0]["status"]["allocatable"]["nvidia.com/gpu"], "2");
+    let yaml = cluster.muster(&["get", "node/node-0", "-o", "yaml"]).await.succeeded();
+    assert!(yaml.stdout.starts_with("apiVersion: v1\nkind: Node\n"), "{}", yaml.stdout);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn errors_come_with_advice() {
+    let cluster = Cluster::start(&[]).await;
+    let mut talk = Conversation::in_home(&cluster.home);
+    for line in [
+        "muster get pytorchjob",
+        "muster get nod",
+        "muster get pods/nosuch",
+        "muster describe pod/nosuch",
+        "muster logs nosuch",
+        "muster logs job/nosuch",
+        "muster explain job/nosuch",
+        "muster delete pytorchjob/nosuch",
+        "muster submit nosuch.yaml",
+        "muster frobnicate",
+        "muster up --nodes 0",
+        "muster up --image nonsense",
+        "muster completions tcsh",
+    ] {
+        talk.types(line).await;
+    }
+    insta::assert_snapshot!(talk.text());
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_that_does_not_fit_is_explained_and_starts_when_it_does() {
+    let cluster = Cluster::start(&[]).await;
+    for name in ["first", "second"] {
+        let job = ShellJob { name, script: "sleep 600", workers: 1, gpus: 4, ..ShellJob::default() };
+        cluster.home.write(&format!("{name}.yaml"), &job.yaml());
+    }
+    let huge = ShellJob { name: "huge", script: "sleep 600", workers: 0, gpus: 5, ..ShellJob::default() };
+    cluster.home.write("huge.yaml", &huge.yaml());
+    let mut talk = Conversation::in_home(&cluster.home);
+    talk.types("muster submit first.yaml").await;
+    cluster.wait_for("pytorchjob/first", "condition=Running").await;
+    talk.types("muster submit second.yaml").await;
+    cluster.wait_for("pod/second-master-0", "condition=PodScheduled=false").await;
+    cluster.wait_for("pod/second-worker-0", "condition=PodScheduled=false").await;
+    talk.types("muster explain job/second").await;
+    talk.types("muster submit huge.yaml").await;
+    cluster.wait_for("pod/huge-master-0", "condition=PodScheduled=false").await;
+    talk.types("muster explain job/huge").await;
+    talk.types("muster delete pytorchjob/first").await;
+    cluster.wait_for("pod/second-master-0", "condition=Ready").await;
+    cluster.wait_for("pod/second-worker-0", "condition=Ready").await;
+    talk.types("muster explain job/second").await;
+    insta::assert_snapshot!(talk.text());
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_finished_job_is_described() {
+    let cluster = Cluster::start(&[]).await;
+    let job = ShellJob { workers: 0, ..ShellJob::default() };
+    cluster.home.write("job.yaml", &job.yaml());
+    cluster.muster(&["submit", "job.yaml"]).await.succeeded();
+    cluster.wait_for("pytorchjob/job", "condition=Succeeded").await;
+    let described = cluster.muster(&["describe", "pytorchjob/job"]).await.succeeded().stdout;
+    for part in ["job-master-0", "Succeeded", "PyTorchJobCreated"] {
+        assert!(described.contains(part), "no `{part}` in\n{described}");
+    }
+    let events = cluster.muster(&["events", "--for", "pytorchjob/job"]).await.succeeded().stdout;
+    for part in ["SuccessfulCreatePod", "SuccessfulCreateService", "PyTorchJobSucceeded"] {
+        assert!(events.contains(part), "no `{part}` in\n{events}");
+    }
+    let top = cluster.muster(&["top"]).await.succeeded().stdout;
+    assert!(top.contains("node-1"), "{top}");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn an_image_without_a_root_says_what_to_do() {
+    let cluster = Cluster::start(&[]).await;
+    let job = ShellJob { workers: 0, ..ShellJob::default() };
+    cluster.home.write("job.yaml", &job.yaml().replace("image: host", "image: registry.example/train:2"));
+    cluster.muster(&["submit", "job.yaml"]).await.succeeded();
+    let held = "jsonpath={.status.containerStatuses[0].state.waiting.reason}=ErrImageNeverPull";
+    cluster.wait_for("pod/job-master-0", held).await;
+    let mut talk = Conversation::in_home(&cluster.home);
+    talk.types("muster explain job/job").await;
+    insta::assert_snapshot!(talk.text());
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_but_the_program_is_needed_for_crds_and_completions() {
+    let home = Home::new();
+    let crds = home.run_muster(&["crds"]).await.succeeded().stdout;
+    assert!(crds.contains("name: pytorchjobs.kubeflow.org"), "the CRDs");
+    for shell in ["bash", "zsh", "fish"] {
+        let text = home.run_muster(&["completions", shell]).await.succeeded().stdout;
+        assert!(text.contains("muster"), "completions of {shell}");
+    }
+    assert!(!home.path().exists(), "no state is made");
+}

@@ -1,0 +1,13 @@
+//! The whole system as people meet it: the program `muster`, `kubectl`, and the Python clients, against clusters
+//! that each test starts for itself and that leave nothing behind.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "a test ends at the first surprise")]
+
+mod command_line;
+mod faults;
+mod harness;
+mod kubectl;
+mod main_job;
+mod python;
+mod transcript;
+mod transcript_differences;
