@@ -1,4 +1,5 @@
 //! The binder against the API server in process.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 
