@@ -75,16 +75,6 @@ pub(crate) const MEANT: &[Meant] = &[
 /// What is not meant and waits to be mended; an entry that is no longer needed fails the test.
 pub(crate) const DEFECTS: &[Meant] = &[
     meant(
-        "kubectl describe pod",
-        r"^-out:   Normal  Scheduled",
-        "the scheduler writes no event for a binding",
-    ),
-    meant(
-        "kubectl get events",
-        r"^-out: <age>  Normal  Scheduled",
-        "the scheduler writes no event for a binding",
-    ),
-    meant(
         "kubectl apply --server-side",
         r"",
         "server-side apply does not default list keys, nor tell the scale subresource's manager apart",
