@@ -69,24 +69,31 @@ impl Applied {
     }
 }
 
+/// Asks the server about every document without changing anything, so that one mistake leaves nothing behind.
+///
+/// Documents that need an earlier one of the same manifest (its namespace, its definition) cannot be asked about.
+pub(crate) async fn validate(
+    connection: &Connection,
+    kinds: &Kinds,
+    documents: &[Document],
+) -> Result<(), Error> {
+    if documents.iter().any(|document| matches!(document.kind(), "Namespace" | "CustomResourceDefinition")) {
+        return Ok(());
+    }
+    for document in documents {
+        send(connection, kinds, document, "&dryRun=All").await?;
+    }
+    Ok(())
+}
+
 /// Applies a document server-side with strict field validation.
 pub(crate) async fn apply(
     connection: &Connection,
     kinds: &Kinds,
     document: &Document,
 ) -> Result<(Applied, Value), Error> {
-    let kind = kinds.of(document.api_version(), document.kind()).ok_or_else(|| unknown_kind(document))?;
-    let namespace = document.namespace().unwrap_or(&connection.namespace);
-    let path = kind.path(Some(namespace), Some(document.name()));
-    let before = find(&connection.client, &path).await?;
-    let uri = format!("{path}?fieldManager={FIELD_MANAGER}&fieldValidation=Strict&force=true");
-    let headers = [(CONTENT_TYPE, "application/apply-patch+yaml")];
-    let request = request(Method::PATCH, &uri, &headers, serde_json::to_vec(&document.object)?)?;
-    let after: Value = match connection.client.request(request).await {
-        Ok(value) => value,
-        Err(kube::Error::Api(status)) => return Err(Error::rejected(document, &status)),
-        Err(error) => return Err(error.into()),
-    };
+    let before = find(&connection.client, &path_of(connection, kinds, document)?).await?;
+    let after = send(connection, kinds, document, "").await?;
     let applied = match before {
         None => Applied::Created,
         Some(before) if before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"] => {
@@ -95,6 +102,30 @@ pub(crate) async fn apply(
         Some(_) => Applied::Configured,
     };
     Ok((applied, after))
+}
+
+fn path_of(connection: &Connection, kinds: &Kinds, document: &Document) -> Result<String, Error> {
+    let kind = kinds.of(document.api_version(), document.kind()).ok_or_else(|| unknown_kind(document))?;
+    let namespace = document.namespace().unwrap_or(&connection.namespace);
+    Ok(kind.path(Some(namespace), Some(document.name())))
+}
+
+/// Sends an apply patch; `extra` are more query parameters.
+async fn send(
+    connection: &Connection,
+    kinds: &Kinds,
+    document: &Document,
+    extra: &str,
+) -> Result<Value, Error> {
+    let path = path_of(connection, kinds, document)?;
+    let uri = format!("{path}?fieldManager={FIELD_MANAGER}&fieldValidation=Strict&force=true{extra}");
+    let headers = [(CONTENT_TYPE, "application/apply-patch+yaml")];
+    let request = request(Method::PATCH, &uri, &headers, serde_json::to_vec(&document.object)?)?;
+    match connection.client.request(request).await {
+        Ok(value) => Ok(value),
+        Err(kube::Error::Api(status)) => Err(Error::rejected(document, &status)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn unknown_kind(document: &Document) -> Error {

@@ -6,6 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands;
 use crate::error::Error;
+use crate::output;
 
 /// Kubeflow's APIs in one binary: training jobs on a laptop or a cluster, scheduled as gangs.
 #[derive(Debug, Parser)]
@@ -65,7 +66,9 @@ impl Command {
             Self::Controller(arguments) => commands::controller::run(arguments).await?,
             Self::Train(_) => return Err(Error::new("training runs without the asynchronous runtime")),
             Self::Completions { shell } => {
-                clap_complete::generate(shell, &mut Arguments::command(), "muster", &mut std::io::stdout());
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Arguments::command(), "muster", &mut script);
+                output::print(&String::from_utf8_lossy(&script))?;
             }
         }
         Ok(ExitCode::SUCCESS)

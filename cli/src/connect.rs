@@ -63,6 +63,11 @@ impl ClusterArguments {
 
     /// Connects with this kubeconfig.
     pub(crate) async fn connect_with(&self, path: &Path) -> Result<Connection, Error> {
+        if !path.exists() {
+            return Err(Error::new(format!("the kubeconfig {} does not exist", path.display())).with_hint(
+                "--kubeconfig and $KUBECONFIG name it; without both the embedded cluster is used",
+            ));
+        }
         let owned = path.to_owned();
         let kubeconfig = Kubeconfig::read_from(path).map_err(|error| unusable(&owned, &error))?;
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };

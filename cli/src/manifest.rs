@@ -15,6 +15,9 @@ const LARGEST_MANIFEST: u64 = 64 << 20;
 /// Why a manifest could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    /// There is no such file.
+    #[error("{} does not exist", .0.display())]
+    Missing(PathBuf),
     /// The file cannot be read.
     #[error("cannot read the manifest")]
     Read(#[source] std::io::Error),
@@ -35,7 +38,9 @@ pub(crate) enum Error {
 impl Hint for Error {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Read(_) => Some("check the path; use `-` to read from standard input".to_owned()),
+            Self::Missing(_) | Self::Read(_) => {
+                Some("check the path; use `-` to read from standard input".to_owned())
+            }
             Self::NotAnObject { .. } => {
                 Some("every object needs `apiVersion`, `kind` and `metadata.name`".to_owned())
             }
@@ -94,6 +99,9 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Document>, Error> {
         std::io::stdin().take(LARGEST_MANIFEST).read_to_string(&mut text).map_err(Error::Read)?;
         text
     } else {
+        if !path.exists() {
+            return Err(Error::Missing(path.to_owned()));
+        }
         if fs::metadata(path).map_err(Error::Read)?.len() > LARGEST_MANIFEST {
             return Err(Error::TooLarge { path: path.to_owned() });
         }

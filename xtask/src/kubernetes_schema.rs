@@ -24,6 +24,11 @@ const KEYWORDS: [&str; 8] = [
     "type",
 ];
 
+/// Fields that tell the items of a list apart although they may be left out, and what they are then. The source
+/// leaves defaults out; server-side apply cannot name an item without them.
+const KEY_DEFAULTS: [(&str, &str, &str); 2] =
+    [("core.v1.ContainerPort", "protocol", "TCP"), ("core.v1.ServicePort", "protocol", "TCP")];
+
 /// Optional booleans and integers that Go holds by value. Go's protobuf encoder always writes them, so a zero
 /// on the wire means "not set". The other optional ones are pointers, where a zero was written on purpose.
 const HELD_BY_VALUE: [&str; 84] = [
@@ -191,7 +196,13 @@ fn entry(
         if !kinds.is_empty() {
             line.insert("kinds".into(), kinds.into());
         }
-        line.insert("schema".into(), special_schema(name).unwrap_or(schema(definition)?));
+        let mut schema = special_schema(name).unwrap_or(schema(definition)?);
+        for (definition, field, default) in KEY_DEFAULTS {
+            if name.ends_with(definition) {
+                schema["properties"][field]["default"] = default.into();
+            }
+        }
+        line.insert("schema".into(), schema);
     }
     if let Some(message) = messages.by_name.get(&name.to_lowercase()) {
         let fields = message.fields.iter();

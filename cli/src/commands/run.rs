@@ -131,6 +131,7 @@ impl Run {
     async fn follow_to_its_end(&mut self) -> Result<(), Error> {
         let began = Instant::now();
         let kinds = Kinds::discover(&self.connection.client).await?;
+        crate::api::validate(&self.connection, &kinds, &self.documents).await?;
         self.make_way(&kinds).await?;
         for document in &self.documents {
             let (applied, object) = crate::api::apply(&self.connection, &kinds, document).await?;

@@ -25,6 +25,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     let connection = &arguments.cluster.connect().await?;
     let documents = manifest::read(&arguments.file)?;
     let kinds = Kinds::discover(&connection.client).await?;
+    api::validate(connection, &kinds, &documents).await?;
     for document in supports_first(documents) {
         let (applied, object) = api::apply(connection, &kinds, &document).await?;
         let label = kinds

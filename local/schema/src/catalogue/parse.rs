@@ -91,6 +91,7 @@ fn schema(catalogue: &Catalogue, source: &Map<String, Value>) -> Schema {
         patch_strategy: strategy.into_iter().flat_map(|all| all.split(',')).map(str::to_owned).collect(),
         preserve_unknown: flag("x-kubernetes-preserve-unknown-fields"),
         int_or_string: flag("x-kubernetes-int-or-string"),
+        default: source.get("default").cloned(),
         format: text("format").map(str::to_owned),
         definition: definition.map(Into::into),
         ..Schema::default()
