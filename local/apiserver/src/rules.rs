@@ -220,15 +220,20 @@ pub(crate) fn validate_update(resource: &Resource, old: &Value, new: &Value, par
     errors
 }
 
+/// The subresource as managed fields name it: the main resource has none.
+fn subresource_of(part: Part<'_>) -> &str {
+    match part {
+        Part::Main => "",
+        Part::Subresource(subresource) => subresource,
+    }
+}
+
 /// Writes down who owns which fields.
 pub(crate) fn manage_fields(scope: &Scope<'_>, old: Option<&Value>, new: &mut Value, part: Part<'_>) {
     let Some(schema) = scope.resource.schema().filter(|_| scope.ownership == Ownership::Writer) else {
         return;
     };
-    let subresource = match part {
-        Part::Main => "",
-        Part::Subresource(subresource) => subresource,
-    };
+    let subresource = subresource_of(part);
     let (api_version, now) = (scope.resource.api_version(), now());
     let writer =
         apply::Writer { manager: scope.manager(), api_version: &api_version, subresource, now: &now };
@@ -244,10 +249,7 @@ pub(crate) fn applied(
     part: Part<'_>,
 ) -> ApiResult<Value> {
     let Some(schema) = scope.resource.schema() else { return Err(ApiError::unsupported_patch()) };
-    let subresource = match part {
-        Part::Main => "",
-        Part::Subresource(subresource) => subresource,
-    };
+    let subresource = subresource_of(part);
     let (api_version, now) = (scope.resource.api_version(), now());
     let writer =
         apply::Writer { manager: scope.manager(), api_version: &api_version, subresource, now: &now };

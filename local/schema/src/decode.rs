@@ -16,6 +16,7 @@ use std::cell::RefCell;
 use serde::de::DeserializeSeed;
 use serde_json::Value;
 
+pub(crate) use check::go_kind;
 pub use check::{Checked, check};
 pub use prune::prune;
 

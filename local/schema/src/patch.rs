@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::decode::go_kind;
+
 /// The most operations one JSON patch may have, as in Kubernetes.
 pub const MAX_OPERATIONS: usize = 10_000;
 
@@ -93,18 +95,6 @@ pub fn apply_merge_patch(object: &mut Value, patch: &[u8]) -> Result<(), PatchEr
     }
     json_patch::merge(object, &patch);
     Ok(())
-}
-
-/// How Go's JSON decoder calls a kind of value.
-fn go_kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
 }
 
 #[cfg(test)]

@@ -95,7 +95,8 @@ impl Planner {
             if let Some(gang) = convert::annotation(pod, annotations::GANG) {
                 self.placed.insert(key.clone(), (gang.to_owned(), assignment.node.clone()));
             }
-            self.record(key, assignment);
+            // Slots that nobody wrote down stay the node's business.
+            self.ledger.record(key, assignment);
             return;
         }
         let spec = pod.spec.clone().unwrap_or_default();
@@ -313,11 +314,6 @@ impl Planner {
             }
         }
         decisions
-    }
-
-    /// Records what a pod has; slots that nobody wrote down stay the node's business.
-    fn record(&mut self, key: PodKey, assignment: Assignment) {
-        self.ledger.record(key, assignment);
     }
 
     fn forget(&mut self, key: &PodKey) {

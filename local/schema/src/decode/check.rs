@@ -195,7 +195,7 @@ fn in_range(number: &Number, format: Option<&str>) -> bool {
 }
 
 /// What Go's parser calls a value.
-fn go_kind(value: &Value) -> &'static str {
+pub(crate) fn go_kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",
