@@ -1,0 +1,1 @@
+//! The kube-scheduler extender: the wire protocol and the server in front of the ledger.

@@ -1,0 +1,1 @@
+//! Who may start when: queues and quota, fair share, priority, reservations in time, preemption. Pure.

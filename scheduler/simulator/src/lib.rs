@@ -1,0 +1,1 @@
+//! Drives the planning core through traces in virtual time.
