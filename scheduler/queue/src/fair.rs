@@ -1,0 +1,160 @@
+//! Fair shares: decayed usage of queues by dominant resource, compared level by level.
+//!
+//! Usage is an exponentially weighted average: after one half-life, half of it is the past. A queue's share is
+//! that of the resource of which it uses the largest part (dominant resource fairness), divided by its weight.
+
+use crate::time::{Milliseconds, Time};
+use crate::tree::{Charge, QueueId, QueueTree};
+
+/// Decayed usage of every queue.
+#[derive(Debug, Clone)]
+pub struct FairShare {
+    half_life: Option<Milliseconds>,
+    capacity: Vec<f64>,
+    /// By queue; what its descendants use is part of it.
+    queues: Vec<Usage>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Usage {
+    since: Time,
+    /// By resource: in use now, and averaged until `since`.
+    now: Vec<f64>,
+    average: Vec<f64>,
+}
+
+impl FairShare {
+    /// Nothing used yet. Without a half-life only what is in use at the moment counts. A resource's capacity is
+    /// what the tree's roots have together.
+    pub fn new(tree: &QueueTree, half_life: Option<Milliseconds>) -> Self {
+        let width = tree.resources().len();
+        let capacity = (0..width as u16)
+            .map(|resource| tree.top().iter().map(|root| tree.room(*root, resource) as f64).sum())
+            .collect();
+        let empty = Usage { since: Time::default(), now: vec![0.0; width], average: vec![0.0; width] };
+        let half_life = half_life.filter(|length| *length > 0);
+        Self { half_life, capacity, queues: vec![empty; tree.queues().count()] }
+    }
+
+    /// A job starts to use (`sign` 1) or stops using (`sign` -1) a charge.
+    pub(crate) fn change(&mut self, tree: &QueueTree, queue: QueueId, charge: &Charge, sign: f64, at: Time) {
+        for above in tree.path(queue) {
+            self.settle(above, at);
+            let usage = &mut self.queues[above.index()];
+            for (resource, amount) in charge.iter() {
+                let now = &mut usage.now[usize::from(resource)];
+                *now = (*now + sign * amount as f64).max(0.0);
+            }
+        }
+    }
+
+    fn settle(&mut self, queue: QueueId, at: Time) {
+        let width = self.capacity.len();
+        let average = (0..width).map(|resource| self.average(queue, resource, at)).collect();
+        let usage = &mut self.queues[queue.index()];
+        usage.average = average;
+        usage.since = usage.since.max(at);
+    }
+
+    fn average(&self, queue: QueueId, resource: usize, at: Time) -> f64 {
+        let usage = &self.queues[queue.index()];
+        let Some(half_life) = self.half_life else { return usage.now[resource] };
+        let kept = (-(at.since(usage.since) as f64) / half_life as f64).exp2();
+        usage.average[resource].mul_add(kept, usage.now[resource] * (1.0 - kept))
+    }
+
+    /// The largest part that the queue uses of any resource, by its weight.
+    pub fn dominant_share(&self, tree: &QueueTree, queue: QueueId, at: Time) -> f64 {
+        let part = |resource: usize| {
+            let capacity = self.capacity[resource];
+            if capacity > 0.0 { self.average(queue, resource, at) / capacity } else { 0.0 }
+        };
+        (0..self.capacity.len()).map(part).fold(0.0, f64::max) / tree.spec(queue).weight
+    }
+
+    /// For every queue how well it is due, from 0 (used the most) to 1 (used the least). Siblings are compared by
+    /// their shares, and all queues below the one that is due come before all below the other, so that no number
+    /// of queues in one branch changes what another branch gets.
+    pub fn factors(&self, tree: &QueueTree, at: Time) -> Vec<f64> {
+        let mut factors = vec![0.0; self.queues.len()];
+        let mut ranked = 0.0;
+        let highest = (self.queues.len().max(2) - 1) as f64;
+        let mut open = vec![tree.top().to_vec()];
+        while let Some(mut siblings) = open.pop() {
+            // The last is taken first: the one that used the least. Equal shares have equal rank.
+            siblings.sort_by(|left, right| {
+                let share = |queue: QueueId| self.dominant_share(tree, queue, at);
+                share(*right).total_cmp(&share(*left)).then(right.cmp(left))
+            });
+            let mut last: Option<(f64, f64)> = None;
+            let leaves = siblings.iter().all(|queue| tree.children(*queue).is_empty());
+            if leaves {
+                for queue in siblings.iter().rev() {
+                    let share = self.dominant_share(tree, *queue, at);
+                    let factor = match last {
+                        Some((same, factor)) if same.to_bits() == share.to_bits() => factor,
+                        _ => 1.0 - ranked / highest,
+                    };
+                    factors[queue.index()] = factor;
+                    last = Some((share, factor));
+                    ranked += 1.0;
+                }
+            } else if let Some(queue) = siblings.pop() {
+                factors[queue.index()] = 1.0 - ranked / highest;
+                ranked += 1.0;
+                open.push(siblings);
+                open.push(tree.children(queue).to_vec());
+            }
+        }
+        factors
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{FlavorResource, QueueSpec, Quota};
+
+    fn gpu() -> FlavorResource {
+        FlavorResource::new("", "gpu")
+    }
+
+    fn tree() -> QueueTree {
+        let quota = |nominal| Quota { nominal, ..Quota::default() };
+        let mut heavy = QueueSpec::new("heavy").below("all").with_quota(gpu(), quota(50));
+        heavy.weight = 2.0;
+        QueueTree::build(vec![
+            QueueSpec::new("all"),
+            heavy,
+            QueueSpec::new("light").below("all").with_quota(gpu(), quota(50)),
+        ])
+        .unwrap()
+    }
+
+    #[test]
+    fn half_of_the_usage_is_forgotten_in_a_half_life() {
+        let tree = tree();
+        let queue = tree.queue("light").unwrap();
+        let mut fair = FairShare::new(&tree, Some(1000));
+        let charge = tree.charge(queue, [(&gpu(), 40)]);
+        fair.change(&tree, queue, &charge, 1.0, Time(0));
+        let at = |fair: &FairShare, time| fair.dominant_share(&tree, queue, Time(time));
+        assert!((at(&fair, 1000) - 0.2).abs() < 1e-9, "half of 40 of 100");
+        fair.change(&tree, queue, &charge, -1.0, Time(1000));
+        assert!((at(&fair, 2000) - 0.1).abs() < 1e-9);
+        assert!((at(&fair, 4000) - 0.025).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_weight_divides_the_share() {
+        let tree = tree();
+        let mut fair = FairShare::new(&tree, None);
+        for (name, amount) in [("heavy", 30), ("light", 20)] {
+            let queue = tree.queue(name).unwrap();
+            fair.change(&tree, queue, &tree.charge(queue, [(&gpu(), amount)]), 1.0, Time(0));
+        }
+        let factors = fair.factors(&tree, Time(0));
+        let factor = |name: &str| factors[tree.queue(name).unwrap().index()];
+        assert!(factor("heavy") > factor("light"), "{factors:?}");
+    }
+}

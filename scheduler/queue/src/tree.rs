@@ -1,0 +1,515 @@
+//! Hierarchical queues and their quota: who may use how much, who borrows, who lends.
+//!
+//! Queues form a forest of any depth. A queue's *room to use* is its own nominal quota plus what its children
+//! lend upwards; what it does not lend it keeps for itself. Usage beyond what a queue keeps is counted at its
+//! parent too, so that adding, removing and asking touch only the path to the root.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// A queue by its place in a [`QueueTree`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueId(u32);
+
+impl QueueId {
+    /// Its index: queues are numbered from 0 in the order in which they were given.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// One resource of one flavor (kind of node), such as GPUs of `h100`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FlavorResource {
+    /// The flavor; empty where all nodes are alike.
+    pub flavor: String,
+    /// The resource, such as `nvidia.com/gpu`.
+    pub resource: String,
+}
+
+impl FlavorResource {
+    /// A resource of a flavor.
+    pub fn new(flavor: impl Into<String>, resource: impl Into<String>) -> Self {
+        Self { flavor: flavor.into(), resource: resource.into() }
+    }
+}
+
+impl fmt::Display for FlavorResource {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.flavor.is_empty() {
+            formatter.write_str(&self.resource)
+        } else {
+            write!(formatter, "{} of flavor {}", self.resource, self.flavor)
+        }
+    }
+}
+
+/// What a queue has of one resource, in thousandths of its unit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quota {
+    /// What is its own.
+    pub nominal: i64,
+    /// The most it may use beyond its own; `None` for as much as others lend.
+    pub borrowing_limit: Option<i64>,
+    /// The most of its own that others may use while it does not; `None` for all of it.
+    pub lending_limit: Option<i64>,
+}
+
+/// Whom a queue's jobs may evict.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Preempts {
+    /// Nobody.
+    Never,
+    /// Jobs of lower priority.
+    #[default]
+    LowerPriority,
+    /// Jobs of any priority.
+    Any,
+}
+
+/// A queue as it is declared.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QueueSpec {
+    /// Name, unique in the tree.
+    pub name: String,
+    /// Name of the queue (cohort) above it.
+    pub parent: Option<String>,
+    /// Its weight in the fair share among its siblings; above 0.
+    pub weight: f64,
+    /// Quota by resource.
+    pub quotas: BTreeMap<FlavorResource, Quota>,
+    /// Whom its jobs may evict within this queue.
+    pub within_queue: Preempts,
+    /// Whom its jobs may evict to take back quota that others borrowed.
+    pub reclaim: Preempts,
+}
+
+impl QueueSpec {
+    /// A queue of weight 1 without quota of its own, which reclaims from anyone.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            parent: None,
+            weight: 1.0,
+            quotas: BTreeMap::new(),
+            within_queue: Preempts::LowerPriority,
+            reclaim: Preempts::Any,
+        }
+    }
+
+    /// The same below `parent`.
+    #[must_use]
+    pub fn below(mut self, parent: impl Into<String>) -> Self {
+        self.parent = Some(parent.into());
+        self
+    }
+
+    /// The same with a quota.
+    #[must_use]
+    pub fn with_quota(mut self, resource: FlavorResource, quota: Quota) -> Self {
+        self.quotas.insert(resource, quota);
+        self
+    }
+}
+
+/// Why queues do not form a tree with sound quota.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TreeError {
+    /// Two queues of one name.
+    #[error("queue {0} is declared twice; names must be unique")]
+    Duplicate(String),
+    /// The parent is not there.
+    #[error("queue {queue}: parent {parent} does not exist; declare it or leave the field out")]
+    UnknownParent {
+        /// The queue.
+        queue: String,
+        /// Its parent.
+        parent: String,
+    },
+    /// A queue is its own ancestor.
+    #[error("queues form a cycle: {}; one of them must have another parent or none", .0.join(" is below "))]
+    Cycle(Vec<String>),
+    /// A quantity is negative.
+    #[error("queue {queue}: {field} of {resource} is {amount}, and must not be negative")]
+    Negative {
+        /// The queue.
+        queue: String,
+        /// The field.
+        field: &'static str,
+        /// The resource.
+        resource: FlavorResource,
+        /// The amount in thousandths.
+        amount: i64,
+    },
+    /// A queue would lend more than it has.
+    #[error("queue {queue}: lendingLimit of {resource} is {lending}, above the {has} it has to lend")]
+    LendsTooMuch {
+        /// The queue.
+        queue: String,
+        /// The resource.
+        resource: FlavorResource,
+        /// The limit in thousandths.
+        lending: i64,
+        /// What it has, its children's lendings included, in thousandths.
+        has: i64,
+    },
+    /// The weight is no positive number.
+    #[error("queue {0}: weight must be a number above 0")]
+    Weight(String),
+}
+
+/// An amount of some resources that have quota, in thousandths, by resource index.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Charge(Vec<(u16, i64)>);
+
+impl Charge {
+    /// Whether nothing that has quota is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Resource indices and thousandths.
+    pub fn iter(&self) -> impl Iterator<Item = (u16, i64)> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// The same shares of every resource, scaled by `numerator / denominator` and rounded up.
+    #[must_use]
+    pub fn scaled(&self, numerator: i64, denominator: i64) -> Self {
+        let scale = |amount: i64| {
+            let exact = i128::from(amount) * i128::from(numerator);
+            exact.div_euclid(i128::from(denominator.max(1))) as i64
+                + i64::from(exact.rem_euclid(i128::from(denominator.max(1))) > 0)
+        };
+        Self(self.iter().map(|(resource, amount)| (resource, scale(amount))).collect())
+    }
+}
+
+/// What never changes while usage does.
+#[derive(Debug)]
+struct Forest {
+    specs: Vec<QueueSpec>,
+    by_name: BTreeMap<String, QueueId>,
+    parents: Vec<Option<QueueId>>,
+    roots: Vec<QueueId>,
+    children: Vec<Vec<QueueId>>,
+    top: Vec<QueueId>,
+    resources: Vec<FlavorResource>,
+    /// By queue and resource.
+    cells: Vec<Cell>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Cell {
+    /// Own nominal quota and what children lend.
+    room: i64,
+    /// The part of `room` that is not lent.
+    kept: i64,
+    borrowing_limit: Option<i64>,
+}
+
+/// Queues, their quota, and what is used of it. Cheap to clone: only usage is copied.
+#[derive(Debug, Clone)]
+pub struct QueueTree {
+    forest: Arc<Forest>,
+    /// By queue and resource: own usage and what children use beyond what they keep.
+    usage: Vec<i64>,
+}
+
+impl QueueTree {
+    /// Builds the tree.
+    ///
+    /// # Errors
+    /// [`TreeError`] for the first fault found.
+    pub fn build(specs: Vec<QueueSpec>) -> Result<Self, TreeError> {
+        let mut by_name = BTreeMap::new();
+        for (index, spec) in specs.iter().enumerate() {
+            if by_name.insert(spec.name.clone(), QueueId(index as u32)).is_some() {
+                return Err(TreeError::Duplicate(spec.name.clone()));
+            }
+            if !(spec.weight.is_finite() && spec.weight > 0.0) {
+                return Err(TreeError::Weight(spec.name.clone()));
+            }
+            check_signs(spec)?;
+        }
+        let parents = find_parents(&specs, &by_name)?;
+        let roots = find_roots(&specs, &parents)?;
+        let mut children = vec![Vec::new(); specs.len()];
+        let mut top = Vec::new();
+        for (index, parent) in parents.iter().enumerate() {
+            let queue = QueueId(index as u32);
+            match parent {
+                Some(parent) => children[parent.index()].push(queue),
+                None => top.push(queue),
+            }
+        }
+        let mut resources: Vec<FlavorResource> =
+            specs.iter().flat_map(|spec| spec.quotas.keys().cloned()).collect();
+        resources.sort();
+        resources.dedup();
+        let mut forest = Forest { specs, by_name, parents, roots, children, top, resources, cells: Vec::new() };
+        forest.cells = vec![Cell::default(); forest.specs.len() * forest.resources.len()];
+        for root in forest.top.clone() {
+            forest.fill_cells(root)?;
+        }
+        let usage = vec![0; forest.cells.len()];
+        Ok(Self { forest: Arc::new(forest), usage })
+    }
+
+    /// One queue called `name`, without any limit.
+    pub fn unlimited(name: &str) -> Self {
+        let forest = Forest {
+            specs: vec![QueueSpec::new(name)],
+            by_name: BTreeMap::from([(name.to_owned(), QueueId(0))]),
+            parents: vec![None],
+            roots: vec![QueueId(0)],
+            children: vec![Vec::new()],
+            top: vec![QueueId(0)],
+            resources: Vec::new(),
+            cells: Vec::new(),
+        };
+        Self { forest: Arc::new(forest), usage: Vec::new() }
+    }
+
+    /// A queue by name.
+    pub fn queue(&self, name: &str) -> Option<QueueId> {
+        self.forest.by_name.get(name).copied()
+    }
+
+    /// How a queue was declared.
+    pub fn spec(&self, queue: QueueId) -> &QueueSpec {
+        &self.forest.specs[queue.index()]
+    }
+
+    /// Its name.
+    pub fn name(&self, queue: QueueId) -> &str {
+        &self.spec(queue).name
+    }
+
+    /// All queues, in the order in which they were given.
+    pub fn queues(&self) -> impl Iterator<Item = QueueId> + use<> {
+        (0..self.forest.specs.len() as u32).map(QueueId)
+    }
+
+    /// Queues without a parent.
+    pub fn top(&self) -> &[QueueId] {
+        &self.forest.top
+    }
+
+    /// The queues directly below.
+    pub fn children(&self, queue: QueueId) -> &[QueueId] {
+        &self.forest.children[queue.index()]
+    }
+
+    /// The queue above.
+    pub fn parent(&self, queue: QueueId) -> Option<QueueId> {
+        self.forest.parents[queue.index()]
+    }
+
+    /// The topmost queue above (or the queue itself): quota never crosses from one root to another.
+    pub fn root(&self, queue: QueueId) -> QueueId {
+        self.forest.roots[queue.index()]
+    }
+
+    /// The queue and all above it, upwards.
+    pub fn path(&self, queue: QueueId) -> impl Iterator<Item = QueueId> + '_ {
+        std::iter::successors(Some(queue), |queue| self.parent(*queue))
+    }
+
+    /// The resources that have quota anywhere; a [`Charge`] names them by index.
+    pub fn resources(&self) -> &[FlavorResource] {
+        &self.forest.resources
+    }
+
+    /// The part of `amounts` (thousandths) that has quota in `queue` or above it; other resources are not
+    /// limited.
+    pub fn charge<'a>(
+        &self,
+        queue: QueueId,
+        amounts: impl IntoIterator<Item = (&'a FlavorResource, i64)>,
+    ) -> Charge {
+        let mut parts: Vec<(u16, i64)> = Vec::new();
+        for (resource, amount) in amounts {
+            let Ok(index) = self.forest.resources.binary_search(resource) else { continue };
+            let limited = self.path(queue).any(|above| self.spec(above).quotas.contains_key(resource))
+                || self.cell(self.root(queue), index as u16).room > 0;
+            if amount > 0 && limited {
+                parts.push((index as u16, amount));
+            }
+        }
+        parts.sort_unstable();
+        parts.dedup_by(|later, first| {
+            let same = later.0 == first.0;
+            if same {
+                first.1 = first.1.saturating_add(later.1);
+            }
+            same
+        });
+        Charge(parts)
+    }
+
+    /// What the queue itself may use without borrowing, in thousandths: its nominal quota and what its
+    /// children lend.
+    pub fn room(&self, queue: QueueId, resource: u16) -> i64 {
+        self.cell(queue, resource).room
+    }
+
+    /// What is counted at the queue, in thousandths: its jobs, and what queues below it use beyond what they
+    /// keep for themselves.
+    pub fn used(&self, queue: QueueId, resource: u16) -> i64 {
+        self.usage[self.slot(queue, resource)]
+    }
+
+    /// What it uses beyond its own, in thousandths.
+    pub fn borrowed(&self, queue: QueueId, resource: u16) -> i64 {
+        (self.used(queue, resource) - self.room(queue, resource)).max(0)
+    }
+
+    /// What a job of this queue could use now, its own and borrowed, in thousandths; negative where quota was
+    /// lowered below usage.
+    pub fn available(&self, queue: QueueId, resource: u16) -> i64 {
+        let cell = self.cell(queue, resource);
+        let used = self.used(queue, resource);
+        let Some(parent) = self.parent(queue) else { return cell.room - used };
+        let of_kept = (cell.kept - used).max(0);
+        let mut from_parent = self.available(parent, resource);
+        if let Some(limit) = cell.borrowing_limit {
+            let used_above = (used - cell.kept).max(0);
+            from_parent = from_parent.min((cell.room - cell.kept).saturating_sub(used_above).saturating_add(limit));
+        }
+        of_kept.saturating_add(from_parent)
+    }
+
+    /// Counts a charge as used.
+    pub fn add(&mut self, queue: QueueId, charge: &Charge) {
+        for (resource, amount) in charge.iter() {
+            let (mut queue, mut amount) = (queue, amount);
+            loop {
+                let slot = self.slot(queue, resource);
+                let of_kept = (self.forest.cells[slot].kept - self.usage[slot]).max(0);
+                self.usage[slot] += amount;
+                amount -= of_kept;
+                match self.parent(queue) {
+                    Some(parent) if amount > 0 => queue = parent,
+                    _ => break,
+                }
+            }
+        }
+    }
+
+    /// Gives a charge back that was added before.
+    pub fn remove(&mut self, queue: QueueId, charge: &Charge) {
+        for (resource, amount) in charge.iter() {
+            let (mut queue, mut amount) = (queue, amount);
+            loop {
+                let slot = self.slot(queue, resource);
+                let above = self.usage[slot] - self.forest.cells[slot].kept;
+                self.usage[slot] -= amount;
+                amount = amount.min(above);
+                match self.parent(queue) {
+                    Some(parent) if amount > 0 => queue = parent,
+                    _ => break,
+                }
+            }
+        }
+    }
+
+    /// The same tree with nothing used.
+    #[must_use]
+    pub fn emptied(&self) -> Self {
+        Self { forest: Arc::clone(&self.forest), usage: vec![0; self.usage.len()] }
+    }
+
+    fn slot(&self, queue: QueueId, resource: u16) -> usize {
+        queue.index() * self.forest.resources.len() + usize::from(resource)
+    }
+
+    fn cell(&self, queue: QueueId, resource: u16) -> Cell {
+        self.forest.cells[self.slot(queue, resource)]
+    }
+}
+
+impl Forest {
+    /// Sums what the queues below lend, from the leaves upwards.
+    fn fill_cells(&mut self, queue: QueueId) -> Result<(), TreeError> {
+        for child in self.children[queue.index()].clone() {
+            self.fill_cells(child)?;
+        }
+        let width = self.resources.len();
+        for index in 0..width {
+            let resource = &self.resources[index];
+            let spec = &self.specs[queue.index()];
+            let quota = spec.quotas.get(resource).copied().unwrap_or_default();
+            let lent_upwards = self.children[queue.index()].iter().map(|child| {
+                let cell = self.cells[child.index() * width + index];
+                cell.room - cell.kept
+            });
+            let room = lent_upwards.fold(quota.nominal, i64::saturating_add);
+            if let Some(lending) = quota.lending_limit.filter(|lending| *lending > room) {
+                let (queue, resource) = (spec.name.clone(), resource.clone());
+                return Err(TreeError::LendsTooMuch { queue, resource, lending, has: room });
+            }
+            let kept = quota.lending_limit.map_or(0, |lending| room - lending);
+            self.cells[queue.index() * width + index] =
+                Cell { room, kept, borrowing_limit: quota.borrowing_limit };
+        }
+        Ok(())
+    }
+}
+
+fn check_signs(spec: &QueueSpec) -> Result<(), TreeError> {
+    for (resource, quota) in &spec.quotas {
+        let fields = [
+            ("nominalQuota", Some(quota.nominal)),
+            ("borrowingLimit", quota.borrowing_limit),
+            ("lendingLimit", quota.lending_limit),
+        ];
+        for (field, amount) in fields {
+            if let Some(amount) = amount.filter(|amount| *amount < 0) {
+                let (queue, resource) = (spec.name.clone(), resource.clone());
+                return Err(TreeError::Negative { queue, field, resource, amount });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn find_parents(
+    specs: &[QueueSpec],
+    by_name: &BTreeMap<String, QueueId>,
+) -> Result<Vec<Option<QueueId>>, TreeError> {
+    let find = |spec: &QueueSpec| match &spec.parent {
+        None => Ok(None),
+        Some(parent) => by_name.get(parent).copied().map(Some).ok_or_else(|| TreeError::UnknownParent {
+            queue: spec.name.clone(),
+            parent: parent.clone(),
+        }),
+    };
+    specs.iter().map(find).collect()
+}
+
+/// The root above each queue; a walk longer than there are queues has met a cycle.
+fn find_roots(specs: &[QueueSpec], parents: &[Option<QueueId>]) -> Result<Vec<QueueId>, TreeError> {
+    let mut roots = Vec::with_capacity(specs.len());
+    for start in 0..specs.len() {
+        let mut walked = vec![QueueId(start as u32)];
+        let mut at = start;
+        while let Some(parent) = parents[at] {
+            if let Some(first) = walked.iter().position(|queue| *queue == parent) {
+                let ring = walked[first..].iter().chain([&parent]);
+                return Err(TreeError::Cycle(ring.map(|queue| specs[queue.index()].name.clone()).collect()));
+            }
+            walked.push(parent);
+            at = parent.index();
+        }
+        roots.push(QueueId(at as u32));
+    }
+    Ok(roots)
+}
+
+#[cfg(test)]
+#[path = "tree_tests.rs"]
+mod tests;
