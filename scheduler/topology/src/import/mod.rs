@@ -1,0 +1,3 @@
+//! Topologies from what others write down.
+
+pub mod labels;
