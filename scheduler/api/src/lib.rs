@@ -13,8 +13,6 @@ pub use reservation::{
 pub const SCHEDULER_NAME: &str = "muster";
 /// The scheduler of pods that name none.
 pub const DEFAULT_SCHEDULER_NAME: &str = "default-scheduler";
-/// The extended resource of whole GPUs.
-pub const GPU_RESOURCE: &str = "nvidia.com/gpu";
 
 /// Annotations of pods.
 pub mod annotations {
@@ -26,16 +24,6 @@ pub mod annotations {
     pub const RANK: &str = "muster.dev/rank";
     /// GPU slots of the node that the scheduler chose, such as `0,1`; written with the binding.
     pub const GPU_INDICES: &str = "muster.dev/gpu-indices";
-}
-
-/// Labels of nodes that say where they are, from the smallest domain to the largest.
-pub mod labels {
-    /// The machine.
-    pub const HOSTNAME: &str = "kubernetes.io/hostname";
-    /// The rack.
-    pub const RACK: &str = "muster.dev/rack";
-    /// The zone.
-    pub const ZONE: &str = "topology.kubernetes.io/zone";
 }
 
 /// The definitions of the scheduler's kinds.

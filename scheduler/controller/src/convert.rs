@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use muster_scheduler_api::{GPU_RESOURCE, annotations};
+use muster_scheduler_api::annotations;
 use muster_scheduler_core::node::Requirement;
+use muster_scheduler_core::resources::GPU_RESOURCE;
 use muster_scheduler_core::{Assignment, Member, Node, Resources, Taint, Toleration};
 
 /// A node as the ledger knows it.
@@ -92,6 +93,7 @@ pub(crate) fn assignment(pod: &core::Pod) -> Option<Assignment> {
         node,
         resources: requests(spec),
         gpu_indices: slots.split(',').filter_map(|slot| slot.trim().parse().ok()).collect(),
+        gpu_share: 0,
     })
 }
 
@@ -108,6 +110,7 @@ pub(crate) fn member(pod: &core::Pod) -> Member {
         required_affinity: spec.affinity.map(|affinity| required(&affinity)).unwrap_or_default(),
         tolerations: spec.tolerations.unwrap_or_default().into_iter().map(toleration).collect(),
         rank: annotation(pod, annotations::RANK).and_then(|rank| rank.parse().ok()).unwrap_or(u32::MAX),
+        ..Member::default()
     }
 }
 

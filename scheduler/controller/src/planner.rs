@@ -152,6 +152,7 @@ impl Planner {
                     node: reserved.node.clone(),
                     resources: waiting.member.requests.clone(),
                     gpu_indices: reserved.gpu_indices.clone(),
+                    gpu_share: 0,
                 },
             ));
         }
@@ -191,7 +192,9 @@ impl Planner {
                 Err(reason) => {
                     let early = match reason {
                         Reason::ForMembers { .. } => self.patience_left(&gang, now),
-                        Reason::Impossible { .. } | Reason::ForRoom { .. } => None,
+                        Reason::Impossible { .. } | Reason::UnknownLevel { .. } | Reason::ForRoom { .. } => {
+                            None
+                        }
                     };
                     match early {
                         Some(left) => again_in = Some(again_in.map_or(left, |other| other.min(left))),
@@ -258,8 +261,8 @@ impl Planner {
                     namespace: key.namespace.clone(),
                     name,
                     min_available: least,
-                    waiting: Vec::new(),
                     placed_on,
+                    ..Gang::default()
                 };
                 (waiting.priority, waiting.created, gang)
             });

@@ -1,12 +1,16 @@
 //! Why a gang waits, in one sentence, and what would let it start.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::resources::GPU_RESOURCE;
+
+use crate::devices::GpuDemand;
 use crate::gang::{Gang, Member};
-use crate::ledger::{Free, Ledger};
-use crate::node::Unfit;
+use crate::node::{Selection, Unfit};
 use crate::resources::amount_text;
+use crate::shape::Shape;
+use crate::space::{NodeId, Space};
 
 /// Why a gang cannot start now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +28,13 @@ pub enum Waiting {
         pod: String,
         /// Why, by node count.
         reason: String,
+    },
+    /// It names a level of the topology that does not exist.
+    UnknownLevel {
+        /// The level.
+        level: String,
+        /// Those that exist.
+        known: String,
     },
     /// Too little is free now.
     ForRoom {
@@ -53,6 +64,10 @@ impl fmt::Display for Waiting {
                 formatter,
                 "no node can ever take pod {pod}: {reason}; it starts when such a node joins or the pod asks for less"
             ),
+            Self::UnknownLevel { level, known } => write!(
+                formatter,
+                "no node has the topology level {level}; it starts when nodes are labelled so or the gang names one of: {known}"
+            ),
             Self::ForRoom { fitting, needed, resource, wanted, free } => {
                 let (wanted_text, free_text) = (amount_text(resource, *wanted), amount_text(resource, *free));
                 write!(
@@ -76,65 +91,94 @@ impl fmt::Display for Waiting {
     }
 }
 
-/// Says why `gang` has no room, given what is free.
-pub(crate) fn no_room(ledger: &Ledger, free: &BTreeMap<&str, Free>, gang: &Gang) -> Waiting {
-    if let Some(impossible) = gang.waiting.iter().find_map(|member| impossible(ledger, member)) {
+/// Says why `gang` has no room.
+pub(crate) fn no_room(space: &mut Space, gang: &Gang) -> Waiting {
+    if let Some(impossible) = gang.waiting.iter().find_map(|member| impossible(space, member)) {
         return impossible;
     }
-    let mut left = free.clone();
-    let mut fitting = 0;
+    let nodes: Vec<NodeId> = space.nodes().map(|(id, _)| id).collect();
+    let mut taken = Vec::new();
     let mut short: BTreeMap<String, usize> = BTreeMap::new();
+    let mut usable = vec![false; nodes.len()];
+    let mut fitting = 0;
     for member in &gang.waiting {
-        let usable = ledger.nodes().filter(|node| node.unfit_for(member).is_none());
-        let mut lacking = BTreeSet::new();
-        let mut placed = false;
-        for node in usable {
-            let Some(room) = left.get_mut(node.name.as_str()) else { continue };
-            if room.holds(member) {
-                let slots: Vec<u32> = room.gpu_slots.iter().copied().take(member.gpus as usize).collect();
-                room.take(&member.requests, &slots);
-                placed = true;
-                break;
+        let shape = space.shape(member);
+        let mut place = None;
+        let mut lacks: BTreeMap<&str, usize> = BTreeMap::new();
+        for (index, id) in nodes.iter().enumerate() {
+            if space.node(*id).is_none_or(|node| node.unfit_for(shape.selection()).is_some()) {
+                continue;
             }
-            lacking.insert(
-                member
-                    .requests
-                    .lacking(&room.resources)
-                    .unwrap_or(muster_scheduler_api::GPU_RESOURCE)
-                    .to_owned(),
-            );
-        }
-        fitting += usize::from(placed);
-        if !placed {
-            for resource in lacking {
-                *short.entry(resource).or_default() += 1;
+            usable[index] = true;
+            if place.is_some() {
+                continue;
+            }
+            match space.choose_devices(*id, &shape) {
+                Some(devices) => place = Some((*id, devices)),
+                None => *lacks.entry(lacking(space, *id, &shape)).or_default() += 1,
             }
         }
+        if let Some((id, devices)) = place {
+            fitting += 1;
+            space.take(id, &shape, &devices);
+            taken.push((id, shape, devices));
+        } else {
+            for resource in lacks.keys() {
+                *short.entry((*resource).to_owned()).or_default() += 1;
+            }
+        }
+    }
+    for (id, shape, devices) in taken {
+        space.give_back(id, &shape, &devices);
     }
     let resource =
         short.into_iter().max_by_key(|(_, count)| *count).map_or_else(|| "room".to_owned(), |(name, _)| name);
-    let wanted = gang.waiting.iter().map(|member| member.requests.get(&resource)).sum();
-    let usable =
-        ledger.nodes().filter(|node| gang.waiting.iter().any(|member| node.unfit_for(member).is_none()));
-    let free = usable
-        .filter_map(|node| free.get(node.name.as_str()))
-        .map(|left| left.resources.get(&resource))
-        .sum();
+    let wanted = gang.waiting.iter().map(|member| wanted(member, &resource)).sum();
+    let usable = nodes.iter().zip(usable).filter(|(_, usable)| *usable);
+    let free = usable.map(|(id, _)| left(space, *id, &resource)).sum();
     Waiting::ForRoom { fitting, needed: gang.waiting.len(), resource, wanted, free }
 }
 
+/// How much of a resource a member asks for, in thousandths.
+fn wanted(member: &Member, resource: &str) -> i64 {
+    match (resource, member.gpu_demand()) {
+        (GPU_RESOURCE, GpuDemand::Share(share)) => i64::from(share),
+        _ => member.requests.get(resource),
+    }
+}
+
+/// How much of a resource a node has left, in thousandths.
+fn left(space: &Space, node: NodeId, resource: &str) -> i64 {
+    if resource == GPU_RESOURCE {
+        return i64::from(space.room(node).devices.thousandths());
+    }
+    space.dimensions().place(resource).map_or(0, |place| space.room(node).amounts.get(place))
+}
+
+/// The resource of which a node has too little for the shape.
+fn lacking<'a>(space: &'a Space, id: NodeId, shape: &Shape) -> &'a str {
+    let place = shape.amounts.lacking(&space.room(id).amounts);
+    place.and_then(|place| space.dimensions().name(place)).unwrap_or(GPU_RESOURCE)
+}
+
 /// Whether no node could take the pod even if it were empty, and why.
-fn impossible(ledger: &Ledger, member: &Member) -> Option<Waiting> {
+fn impossible(space: &Space, member: &Member) -> Option<Waiting> {
+    let selection = Selection {
+        node_selector: &member.node_selector,
+        required_affinity: &member.required_affinity,
+        tolerations: &member.tolerations,
+    };
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
-    for node in ledger.nodes() {
-        let reason = match node.unfit_for(member) {
+    for (_, node) in space.nodes() {
+        let reason = match node.unfit_for(selection) {
             Some(Unfit::Unschedulable) => "not ready or cordoned".to_owned(),
             Some(Unfit::Selector) => "do not match its node selector or affinity".to_owned(),
             Some(Unfit::Taint(key)) => format!("have the taint {key} that it does not tolerate"),
             None => match member.requests.lacking(&node.allocatable) {
                 None => return None,
                 Some(resource) => {
-                    let most = ledger.nodes().map(|node| node.allocatable.get(resource)).max().unwrap_or(0);
+                    let most =
+                        space.nodes().map(|(_, node)| node.allocatable.get(resource)).max().unwrap_or(0);
                     format!(
                         "have too little {resource} (it asks for {}, the largest has {})",
                         amount_text(resource, member.requests.get(resource)),
@@ -148,7 +192,7 @@ fn impossible(ledger: &Ledger, member: &Member) -> Option<Waiting> {
     let reason = if reasons.is_empty() {
         "the cluster has no nodes".to_owned()
     } else {
-        let total = ledger.nodes().count();
+        let total = space.node_count();
         reasons
             .iter()
             .map(|(reason, count)| format!("{count} of {total} nodes {reason}"))

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::devices::{GpuDemand, WHOLE};
 use crate::node::{Requirement, Toleration};
 use crate::resources::Resources;
 
@@ -39,6 +40,8 @@ pub struct Member {
     pub requests: Resources,
     /// Whole GPUs among `requests`.
     pub gpus: u32,
+    /// Thousandths of one GPU that it shares with others; 0 when it shares none.
+    pub gpu_share: u16,
     /// Labels that the node must have.
     pub node_selector: BTreeMap<String, String>,
     /// Terms of which one must hold (required node affinity); empty means any node.
@@ -47,10 +50,58 @@ pub struct Member {
     pub tolerations: Vec<Toleration>,
     /// Its place in the communication order.
     pub rank: u32,
+    /// What it does in the gang, such as `worker`.
+    pub role: String,
+}
+
+impl Member {
+    /// What it wants of the GPUs of its node.
+    pub fn gpu_demand(&self) -> GpuDemand {
+        match (self.gpus, self.gpu_share) {
+            (0, 0) => GpuDemand::None,
+            (0, share) if share < WHOLE => GpuDemand::Share(share),
+            (0, _) => GpuDemand::Whole(1),
+            (count, _) => GpuDemand::Whole(count),
+        }
+    }
+
+    /// The same with other GPUs.
+    #[must_use]
+    pub fn with_gpus(mut self, demand: GpuDemand) -> Self {
+        (self.gpus, self.gpu_share) = match demand {
+            GpuDemand::None => (0, 0),
+            GpuDemand::Whole(count) => (count, 0),
+            GpuDemand::Share(share) => (0, share),
+        };
+        self
+    }
+}
+
+/// How near to each other the members of a gang must or should be. Levels are named by their node label, such
+/// as `topology.kubernetes.io/zone`. Without any, the nearest place that has room is taken anyway.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Closeness {
+    /// All members within one domain of this level, or the gang waits.
+    pub required: Option<String>,
+    /// All members within one domain of the first of these levels that has room for them, else anywhere.
+    pub preferred: Vec<String>,
+    /// Members evenly over the domains of this level, for resilience.
+    pub spread: Option<String>,
+    /// Ranks in slices of this many, each slice within one domain of the level: tensor-parallel groups.
+    pub slice: Option<Slice>,
+}
+
+/// Consecutive ranks that belong together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slice {
+    /// How many ranks.
+    pub size: u32,
+    /// The level whose domains must not be left.
+    pub level: String,
 }
 
 /// Pods that start together or not at all. A pod without a gang is a gang of one.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Gang {
     /// Namespace.
     pub namespace: String,
@@ -62,6 +113,10 @@ pub struct Gang {
     pub waiting: Vec<Member>,
     /// Nodes of members that already have a place.
     pub placed_on: Vec<String>,
+    /// How near to each other its members must or should be.
+    pub closeness: Closeness,
+    /// Places held beside the gang's own, in its smallest domain, for members whose node fails.
+    pub spares: u32,
 }
 
 impl Gang {

@@ -1,15 +1,21 @@
 //! The ledger: what every node has, and who took what. The one truth of all front ends.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
+use crate::resources::GPU_RESOURCE;
+
+use crate::devices::{DeviceIndices, GpuDemand, WHOLE};
 use crate::explain::Waiting;
 use crate::gang::{Gang, Member, PodKey};
 use crate::node::Node;
 use crate::placement;
 use crate::resources::Resources;
+use crate::shape::Shape;
+use crate::space::{NodeId, Space};
 
 /// What one pod took.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Assignment {
     /// Uid of the pod.
     pub uid: String,
@@ -19,6 +25,22 @@ pub struct Assignment {
     pub resources: Resources,
     /// Which GPU slots.
     pub gpu_indices: Vec<u32>,
+    /// Thousandths of the one slot that it shares with others; 0 when it has its slots for itself.
+    pub gpu_share: u16,
+}
+
+impl Assignment {
+    fn gpu_demand(&self) -> GpuDemand {
+        match self.resources.get(GPU_RESOURCE) / 1000 {
+            0 if self.gpu_share > 0 => GpuDemand::Share(self.gpu_share),
+            0 => GpuDemand::None,
+            count => GpuDemand::Whole(u32::try_from(count).unwrap_or(0)),
+        }
+    }
+
+    fn devices(&self) -> DeviceIndices {
+        self.gpu_indices.iter().filter_map(|slot| u8::try_from(*slot).ok()).collect()
+    }
 }
 
 /// Places for all pods of a gang that need one, in the order of [`Gang::waiting`].
@@ -51,73 +73,131 @@ pub enum TakeError {
     },
 }
 
+/// What a pod holds, and in what form the space knows it.
+#[derive(Debug, Clone)]
+struct Held {
+    assignment: Assignment,
+    shape: Arc<Shape>,
+    devices: DeviceIndices,
+}
+
 /// Nodes and what is taken on them.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
-    nodes: BTreeMap<String, Node>,
-    assignments: BTreeMap<PodKey, Assignment>,
+    space: Space,
+    held: HashMap<PodKey, Held>,
+    by_node: BTreeMap<String, BTreeSet<PodKey>>,
 }
 
 impl Ledger {
     /// Adds a node or replaces what is known of it.
     pub fn set_node(&mut self, node: Node) {
-        self.nodes.insert(node.name.clone(), node);
+        if let Some(known) = self.node(&node.name)
+            && *known == node
+        {
+            return;
+        }
+        let name = node.name.clone();
+        let id = self.space.set_node(node);
+        for pod in self.by_node.get(&name).into_iter().flatten() {
+            if let Some(held) = self.held.get(pod) {
+                self.space.take(id, &held.shape, &held.devices);
+            }
+        }
     }
 
     /// Forgets a node; pods on it keep their entries until they are released.
     pub fn remove_node(&mut self, name: &str) {
-        self.nodes.remove(name);
+        self.space.remove_node(name);
     }
 
     /// The nodes by name.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.values()
+        self.space.nodes().map(|(_, node)| &**node)
     }
 
     /// A node.
     pub fn node(&self, name: &str) -> Option<&Node> {
-        self.nodes.get(name)
+        Some(self.space.node(self.space.id(name)?)?)
+    }
+
+    /// What is free where; plan the future on a copy of it.
+    pub fn space(&mut self) -> &mut Space {
+        &mut self.space
     }
 
     /// What a pod took.
     pub fn assignment(&self, pod: &PodKey) -> Option<&Assignment> {
-        self.assignments.get(pod)
+        self.held.get(pod).map(|held| &held.assignment)
+    }
+
+    /// Pods that hold something on a node.
+    pub fn pods_on(&self, node: &str) -> impl Iterator<Item = &PodKey> {
+        self.by_node.get(node).into_iter().flatten()
+    }
+
+    /// Node and shape of what a pod holds, for planning on copies of the space.
+    pub fn holding(&self, pod: &PodKey) -> Option<(NodeId, &Arc<Shape>, &DeviceIndices)> {
+        let held = self.held.get(pod)?;
+        Some((self.space.id(&held.assignment.node)?, &held.shape, &held.devices))
     }
 
     /// Records what a pod has on its node in truth, whatever the ledger thought.
     pub fn record(&mut self, pod: PodKey, assignment: Assignment) {
-        self.assignments.insert(pod, assignment);
+        if self.assignment(&pod) == Some(&assignment) {
+            return;
+        }
+        self.release(&pod);
+        let shape = self.space.held(&assignment.resources, assignment.gpu_demand());
+        let devices = assignment.devices();
+        if let Some(id) = self.space.id(&assignment.node) {
+            self.space.take(id, &shape, &devices);
+        }
+        self.by_node.entry(assignment.node.clone()).or_default().insert(pod.clone());
+        self.held.insert(pod, Held { assignment, shape, devices });
     }
 
     /// Gives back what a pod took; whether it had anything.
     pub fn release(&mut self, pod: &PodKey) -> bool {
-        self.assignments.remove(pod).is_some()
+        let Some(held) = self.held.remove(pod) else { return false };
+        let node = &held.assignment.node;
+        if let Some(id) = self.space.id(node) {
+            self.space.give_back(id, &held.shape, &held.devices);
+        }
+        if let Some(pods) = self.by_node.get_mut(node) {
+            pods.remove(pod);
+            if pods.is_empty() {
+                self.by_node.remove(node);
+            }
+        }
+        true
     }
 
     /// What is left on each node.
     pub fn free(&self) -> BTreeMap<&str, Free> {
-        let mut free: BTreeMap<&str, Free> = self
-            .nodes
-            .values()
-            .map(|node| {
-                let slots = (0..node.gpu_slots).collect();
-                (node.name.as_str(), Free { resources: node.allocatable.clone(), gpu_slots: slots })
-            })
-            .collect();
-        for assignment in self.assignments.values() {
-            if let Some(left) = free.get_mut(assignment.node.as_str()) {
-                left.take(&assignment.resources, &assignment.gpu_indices);
-            }
-        }
-        free
+        let left = |(id, node)| {
+            let node: &Arc<Node> = node;
+            (node.name.as_str(), self.free_on(id))
+        };
+        self.space.nodes().map(left).collect()
     }
 
-    /// Finds places for all waiting pods of the gang, or says why there are none. Changes nothing.
+    fn free_on(&self, id: NodeId) -> Free {
+        let devices = &self.space.room(id).devices;
+        let whole = devices.left().iter().enumerate().filter(|(_, left)| **left == WHOLE);
+        Free {
+            resources: self.space.resources_left(id).with(GPU_RESOURCE, i64::from(devices.whole()) * 1000),
+            gpu_slots: whole.map(|(slot, _)| slot as u32).collect(),
+        }
+    }
+
+    /// Finds places for the waiting pods of the gang, or says why there are none. Takes nothing. All waiting
+    /// pods get a place, or, where only [`Gang::min_available`] must, as many as fit.
     ///
     /// # Errors
     /// [`Waiting`] when the gang cannot start now.
-    pub fn place(&self, gang: &Gang) -> Result<Placement, Waiting> {
-        placement::place(self, gang)
+    pub fn place(&mut self, gang: &Gang) -> Result<Placement, Waiting> {
+        placement::place(&mut self.space, gang)
     }
 
     /// Takes all places of a placement, or none.
@@ -125,23 +205,42 @@ impl Ledger {
     /// # Errors
     /// When the ledger has changed so that one of them is no longer free.
     pub fn take(&mut self, placement: &Placement) -> Result<(), TakeError> {
-        let mut free = self.free();
-        for (pod, assignment) in &placement.0 {
-            let node = &assignment.node;
-            let left = free.get_mut(node.as_str()).ok_or_else(|| TakeError::NodeGone(node.clone()))?;
-            if let Some(resource) = assignment.resources.lacking(&left.resources) {
-                let resource = resource.to_owned();
-                return Err(TakeError::TooLittle { node: node.clone(), resource, pod: pod.clone() });
+        for (taken, (pod, assignment)) in placement.0.iter().enumerate() {
+            if let Err(error) = self.take_one(pod, assignment) {
+                for (pod, _) in &placement.0[..taken] {
+                    self.release(pod);
+                }
+                return Err(error);
             }
-            if let Some(slot) = assignment.gpu_indices.iter().find(|slot| !left.gpu_slots.contains(slot)) {
-                return Err(TakeError::SlotTaken { node: node.clone(), slot: *slot });
-            }
-            left.take(&assignment.resources, &assignment.gpu_indices);
-        }
-        for (pod, assignment) in &placement.0 {
-            self.assignments.insert(pod.clone(), assignment.clone());
         }
         Ok(())
+    }
+
+    fn take_one(&mut self, pod: &PodKey, assignment: &Assignment) -> Result<(), TakeError> {
+        let node = &assignment.node;
+        let id = self.space.id(node).ok_or_else(|| TakeError::NodeGone(node.clone()))?;
+        if self.assignment(pod) == Some(assignment) {
+            return Err(self.already_taken(pod, assignment));
+        }
+        let left = self.free_on(id);
+        if let Some(resource) = assignment.resources.lacking(&left.resources) {
+            let resource = resource.to_owned();
+            return Err(TakeError::TooLittle { node: node.clone(), resource, pod: pod.clone() });
+        }
+        let each = if assignment.gpu_share > 0 { assignment.gpu_share } else { WHOLE };
+        if let Some(slot) = self.space.room(id).devices.first_without(&assignment.devices(), each) {
+            return Err(TakeError::SlotTaken { node: node.clone(), slot: u32::from(slot) });
+        }
+        self.record(pod.clone(), assignment.clone());
+        Ok(())
+    }
+
+    fn already_taken(&self, pod: &PodKey, assignment: &Assignment) -> TakeError {
+        let node = assignment.node.clone();
+        match assignment.gpu_indices.first() {
+            Some(slot) => TakeError::SlotTaken { node, slot: *slot },
+            None => TakeError::TooLittle { node, resource: "pods".to_owned(), pod: pod.clone() },
+        }
     }
 }
 
@@ -158,13 +257,5 @@ impl Free {
     /// Whether a pod fits.
     pub fn holds(&self, member: &Member) -> bool {
         member.requests.fits_in(&self.resources) && self.gpu_slots.len() >= member.gpus as usize
-    }
-
-    /// Takes resources and slots.
-    pub(crate) fn take(&mut self, resources: &Resources, gpu_indices: &[u32]) {
-        self.resources.subtract(resources);
-        for slot in gpu_indices {
-            self.gpu_slots.remove(slot);
-        }
     }
 }

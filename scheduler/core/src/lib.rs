@@ -3,15 +3,31 @@
 //! [`Ledger`] knows nodes and what is taken on them; [`Ledger::place`] finds places for a whole gang or says
 //! why there are none ([`Waiting`]); nothing is taken until [`Ledger::take`].
 
+pub mod amounts;
+mod counts;
+pub mod devices;
 pub mod explain;
+pub mod fragmentation;
 pub mod gang;
 pub mod ledger;
+pub mod map;
 pub mod node;
-mod placement;
+pub mod placement;
 pub mod resources;
+pub mod room;
+pub mod search;
+pub mod shape;
+pub mod space;
 
+pub use devices::{DeviceIndices, GpuDemand};
 pub use explain::Waiting;
-pub use gang::{Gang, Member, PodKey};
+pub use gang::{Closeness, Gang, Member, PodKey, Slice};
 pub use ledger::{Assignment, Ledger, Placement, TakeError};
+pub use map::{Domain, Map};
 pub use node::{Node, Taint, Toleration};
+pub use placement::GangDemand;
 pub use resources::{ParseQuantityError, Resources};
+pub use room::Room;
+pub use search::{Demand, Group, Levels, Slot, Slots};
+pub use shape::Shape;
+pub use space::{NodeId, Space};

@@ -2,8 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use crate::gang::Member;
 use crate::resources::Resources;
+
+/// Labels of nodes that say where they are, from the smallest domain to the largest.
+pub mod labels {
+    /// The rack.
+    pub const RACK: &str = "muster.dev/rack";
+    /// The zone.
+    pub const ZONE: &str = "topology.kubernetes.io/zone";
+}
 
 /// A machine that can run pods.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -34,7 +41,7 @@ pub struct Taint {
 }
 
 /// A toleration of a pod.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Toleration {
     /// Key; `None` tolerates every key.
     pub key: Option<String>,
@@ -53,7 +60,7 @@ impl Toleration {
 }
 
 /// One requirement of a node selector term.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Requirement {
     /// The label has one of these values.
     In(String, Vec<String>),
@@ -98,14 +105,25 @@ pub enum Unfit {
     Taint(String),
 }
 
+/// What a pod asks of its node whatever is free there.
+#[derive(Debug, Clone, Copy)]
+pub struct Selection<'a> {
+    /// Labels that the node must have.
+    pub node_selector: &'a BTreeMap<String, String>,
+    /// Terms of which one must hold; empty means any node.
+    pub required_affinity: &'a [Vec<Requirement>],
+    /// Taints that the pod stands.
+    pub tolerations: &'a [Toleration],
+}
+
 impl Node {
-    /// Why this node cannot take `member` at all; `None` when it can, space permitting.
-    pub fn unfit_for(&self, member: &Member) -> Option<Unfit> {
+    /// Why this node cannot take such a pod at all; `None` when it can, space permitting.
+    pub fn unfit_for(&self, pod: Selection<'_>) -> Option<Unfit> {
         if !self.schedulable {
             return Some(Unfit::Unschedulable);
         }
-        let selected = member.node_selector.iter().all(|(key, value)| self.labels.get(key) == Some(value));
-        let terms = &member.required_affinity;
+        let selected = pod.node_selector.iter().all(|(key, value)| self.labels.get(key) == Some(value));
+        let terms = pod.required_affinity;
         let affine = terms.is_empty()
             || terms.iter().any(|term| term.iter().all(|requirement| requirement.holds(self)));
         if !selected || !affine {
@@ -113,7 +131,7 @@ impl Node {
         }
         let repels = |taint: &&Taint| {
             matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
-                && !member.tolerations.iter().any(|toleration| toleration.tolerates(taint))
+                && !pod.tolerations.iter().any(|toleration| toleration.tolerates(taint))
         };
         self.taints.iter().find(repels).map(|taint| Unfit::Taint(taint.key.clone()))
     }

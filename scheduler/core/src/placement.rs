@@ -1,112 +1,142 @@
-//! Where a gang goes: into the smallest domain that holds it whole, and there into the fullest nodes.
-//!
-//! The domains are a node, a rack, a zone, everything. Within one level the domain with the fewest GPUs
-//! left over wins (best fit), so that large gangs find large holes later.
+//! From a gang to a demand on the space, and from found slots to the places of its pods.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use muster_scheduler_api::{GPU_RESOURCE, labels};
+use std::sync::Arc;
 
 use crate::explain::{self, Waiting};
-use crate::gang::{Gang, Member, PodKey};
-use crate::ledger::{Assignment, Free, Ledger, Placement};
-use crate::node::Node;
+use crate::gang::{Closeness, Gang, Member, PodKey};
+use crate::ledger::{Assignment, Placement};
+use crate::map::Map;
+use crate::search::{Demand, Group, Levels, Slots};
+use crate::shape::Shape;
+use crate::space::Space;
 
-/// From the smallest domain to the largest; `None` is the whole cluster.
-const LEVELS: [Option<&str>; 4] = [Some(labels::HOSTNAME), Some(labels::RACK), Some(labels::ZONE), None];
+/// A gang's demand, and whose each pod of it is: indices into [`Gang::waiting`], group by group.
+#[derive(Debug, Clone, Default)]
+pub struct GangDemand {
+    /// What it asks of the space.
+    pub demand: Demand,
+    /// Members by group, in rank order.
+    pub members: Vec<Vec<usize>>,
+}
 
-pub(crate) fn place(ledger: &Ledger, gang: &Gang) -> Result<Placement, Waiting> {
+impl GangDemand {
+    /// The demand of the gang's first `count` waiting members.
+    ///
+    /// # Errors
+    /// When the gang names a level that the topology does not have.
+    pub fn new(space: &mut Space, gang: &Gang, count: usize) -> Result<Self, Waiting> {
+        let mut groups: Vec<Group> = Vec::new();
+        let mut members: Vec<Vec<usize>> = Vec::new();
+        let mut last: Option<(&Member, usize)> = None;
+        for (index, member) in gang.waiting.iter().take(count).enumerate() {
+            let group = match last {
+                Some((like, group)) if asks_alike(like, member) => group,
+                _ => group_of(&mut groups, &mut members, space.shape(member)),
+            };
+            groups[group].count += 1;
+            members[group].push(index);
+            last = Some((member, group));
+        }
+        let near = gang.placed_on.iter().filter_map(|name| space.id(name)).collect();
+        let levels = if gang.closeness == Closeness::default() {
+            Levels::default()
+        } else {
+            levels(&*space.map(), &gang.closeness)?
+        };
+        Ok(Self { demand: Demand { groups, near, levels }, members })
+    }
+
+    /// The places of the gang's members.
+    pub fn placement(&self, space: &Space, gang: &Gang, slots: &Slots) -> Placement {
+        let mut next: Vec<std::slice::Iter<'_, usize>> =
+            self.members.iter().map(|members| members.iter()).collect();
+        let mut places: Vec<Option<Assignment>> = vec![None; gang.waiting.len()];
+        for slot in &slots.0 {
+            let (Some(member), Some(node)) = (next[slot.group].next(), space.node(slot.node)) else {
+                continue;
+            };
+            let asked = &gang.waiting[*member];
+            places[*member] = Some(Assignment {
+                uid: asked.uid.clone(),
+                node: node.name.clone(),
+                resources: asked.requests.clone(),
+                gpu_indices: slot.devices.iter().map(|device| u32::from(*device)).collect(),
+                gpu_share: if asked.gpus == 0 { asked.gpu_share } else { 0 },
+            });
+        }
+        let named = gang.waiting.iter().zip(places);
+        Placement(
+            named
+                .filter_map(|(member, place)| Some((PodKey::new(&gang.namespace, &member.name), place?)))
+                .collect(),
+        )
+    }
+}
+
+fn asks_alike(left: &Member, right: &Member) -> bool {
+    left.requests == right.requests
+        && left.gpu_demand() == right.gpu_demand()
+        && left.node_selector == right.node_selector
+        && left.required_affinity == right.required_affinity
+        && left.tolerations == right.tolerations
+}
+
+fn group_of(groups: &mut Vec<Group>, members: &mut Vec<Vec<usize>>, shape: Arc<Shape>) -> usize {
+    let known = groups.iter().position(|group| Arc::ptr_eq(&group.shape, &shape));
+    known.unwrap_or_else(|| {
+        groups.push(Group { shape, count: 0 });
+        members.push(Vec::new());
+        groups.len() - 1
+    })
+}
+
+fn levels(map: &Map, closeness: &Closeness) -> Result<Levels, Waiting> {
+    let find = |level: &String| {
+        map.level_named(level).ok_or_else(|| Waiting::UnknownLevel {
+            level: level.clone(),
+            known: map.level_names().join(", "),
+        })
+    };
+    // The search goes from the nearest level outwards, so preferred levels are honoured where there is room;
+    // a name that does not exist is an error all the same.
+    for preferred in &closeness.preferred {
+        find(preferred)?;
+    }
+    let slice = match &closeness.slice {
+        Some(slice) => Some((slice.size, find(&slice.level)?)),
+        None => None,
+    };
+    Ok(Levels {
+        required: closeness.required.as_ref().map(find).transpose()?.unwrap_or(0),
+        spread: closeness.spread.as_ref().map(find).transpose()?,
+        slice,
+    })
+}
+
+pub(crate) fn place(space: &mut Space, gang: &Gang) -> Result<Placement, Waiting> {
     if gang.present() < gang.min_available {
         return Err(Waiting::ForMembers { present: gang.present(), needed: gang.min_available });
     }
-    let free = ledger.free();
-    let near: BTreeSet<&str> = gang.placed_on.iter().map(String::as_str).collect();
-    for level in LEVELS {
-        let found = domains(ledger, level)
-            .into_iter()
-            .filter(|nodes| near.is_empty() || nodes.iter().any(|node| near.contains(node.name.as_str())))
-            .filter_map(|nodes| {
-                fill(&nodes, &free, gang).map(|placement| (left_over(&nodes, &free, gang), placement))
-            })
-            .min_by_key(|(left_over, _)| *left_over);
-        if let Some((_, placement)) = found {
-            return Ok(placement);
+    let all = gang.waiting.len();
+    if let Some(placement) = place_first(space, gang, all)? {
+        return Ok(placement);
+    }
+    // As many as fit, but no fewer than it needs.
+    let least = gang.min_available.saturating_sub(gang.placed_on.len()).max(1);
+    let (mut fits, mut fails, mut best) = (least.saturating_sub(1), all, None);
+    while fits + 1 < fails {
+        let middle = if best.is_none() { least } else { usize::midpoint(fits, fails) };
+        match place_first(space, gang, middle)? {
+            Some(placement) => (fits, best) = (middle, Some(placement)),
+            None if best.is_none() => break,
+            None => fails = middle,
         }
     }
-    Err(explain::no_room(ledger, &free, gang))
+    best.ok_or_else(|| explain::no_room(space, gang))
 }
 
-/// The nodes of each domain of a level; a node without the label is a domain of its own.
-fn domains<'a>(ledger: &'a Ledger, level: Option<&str>) -> Vec<Vec<&'a Node>> {
-    let mut domains: BTreeMap<(bool, &str), Vec<&Node>> = BTreeMap::new();
-    for node in ledger.nodes() {
-        let domain = match level {
-            None => (true, ""),
-            Some(label) => match node.labels.get(label) {
-                Some(value) => (true, value.as_str()),
-                None => (false, node.name.as_str()),
-            },
-        };
-        domains.entry(domain).or_default().push(node);
-    }
-    domains.into_values().collect()
-}
-
-/// GPUs (or, without GPUs, thousandths of a CPU) that the domain has left once the gang is in.
-fn left_over(nodes: &[&Node], free: &BTreeMap<&str, Free>, gang: &Gang) -> i64 {
-    let gpus: u32 = gang.waiting.iter().map(|member| member.gpus).sum();
-    let resource = if gpus > 0 { GPU_RESOURCE } else { "cpu" };
-    nodes
-        .iter()
-        .filter_map(|node| free.get(node.name.as_str()))
-        .map(|left| left.resources.get(resource))
-        .sum()
-}
-
-/// Places for all waiting members within `nodes`: the largest members first, each on the fullest node that
-/// takes it, so that ranks that follow each other share nodes.
-fn fill(nodes: &[&Node], free: &BTreeMap<&str, Free>, gang: &Gang) -> Option<Placement> {
-    let mut left: BTreeMap<&str, Free> = nodes
-        .iter()
-        .filter_map(|node| Some((node.name.as_str(), free.get(node.name.as_str())?.clone())))
-        .collect();
-    let mut order: Vec<usize> = (0..gang.waiting.len()).collect();
-    order.sort_by_key(|index| {
-        let member = &gang.waiting[*index];
-        let cpu = if member.gpus > 0 { 0 } else { member.requests.get("cpu") };
-        // The sort is stable: members of one size keep their rank order, and so do their GPU slots.
-        std::cmp::Reverse((member.gpus, cpu))
-    });
-    let mut assignments: Vec<Option<Assignment>> = vec![None; gang.waiting.len()];
-    for index in order {
-        let member = &gang.waiting[index];
-        let node = nodes
-            .iter()
-            .filter(|node| node.unfit_for(member).is_none())
-            .filter_map(|node| {
-                left.get(node.name.as_str()).filter(|left| left.holds(member)).map(|left| (left, node))
-            })
-            .min_by_key(|(left, node)| fullness(left, member, &node.name))
-            .map(|(_, node)| *node)?;
-        let room = left.get_mut(node.name.as_str())?;
-        let gpu_indices: Vec<u32> = room.gpu_slots.iter().copied().take(member.gpus as usize).collect();
-        room.take(&member.requests, &gpu_indices);
-        assignments[index] = Some(Assignment {
-            uid: member.uid.clone(),
-            node: node.name.clone(),
-            resources: member.requests.clone(),
-            gpu_indices,
-        });
-    }
-    let pairs = gang.waiting.iter().zip(assignments);
-    let placed =
-        pairs.map(|(member, assignment)| Some((PodKey::new(&gang.namespace, &member.name), assignment?)));
-    placed.collect::<Option<Vec<_>>>().map(Placement)
-}
-
-/// Smaller is fuller. Pods without GPUs keep away from nodes with free GPUs, then spread by CPU.
-fn fullness<'a>(left: &Free, member: &Member, name: &'a str) -> (i64, i64, &'a str) {
-    let gpus = left.resources.get(GPU_RESOURCE);
-    let cpu = left.resources.get("cpu");
-    if member.gpus > 0 { (gpus, cpu, name) } else { (gpus, -cpu, name) }
+fn place_first(space: &mut Space, gang: &Gang, count: usize) -> Result<Option<Placement>, Waiting> {
+    let gang_demand = GangDemand::new(space, gang, count)?;
+    let found = space.find(&gang_demand.demand);
+    Ok(found.map(|slots| gang_demand.placement(space, gang, &slots)))
 }

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// The extended resource of whole GPUs.
+pub const GPU_RESOURCE: &str = "nvidia.com/gpu";
+
 /// Why a quantity could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a quantity such as 500m, 2, 1.5 or 16Gi")]
 pub struct ParseQuantityError(String);
 
 /// Amounts by resource name, in thousandths of the unit (`cpu` 500m is 500, `memory` 1 is 1000); absent is 0.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Resources(BTreeMap<String, i64>);
 
 impl Resources {
@@ -23,6 +26,14 @@ impl Resources {
     pub fn with(mut self, name: &str, thousandths: i64) -> Self {
         self.add_amount(name, thousandths);
         self
+    }
+
+    /// The same without `name`.
+    #[must_use]
+    pub fn without(&self, name: &str) -> Self {
+        let mut others = self.clone();
+        others.0.remove(name);
+        others
     }
 
     /// Reads a Kubernetes quantity and adds it.

@@ -35,7 +35,7 @@ pub(crate) fn gang(name: &str, members: u32, gpus: u32) -> Gang {
         name: name.to_owned(),
         min_available: members as usize,
         waiting: (0..members).map(member).collect(),
-        placed_on: Vec::new(),
+        ..Gang::default()
     }
 }
 

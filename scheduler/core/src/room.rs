@@ -1,0 +1,34 @@
+//! What is left on one node.
+
+use crate::amounts::Amounts;
+use crate::devices::{DeviceIndices, Devices};
+use crate::shape::Shape;
+
+/// What is left on one node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Room {
+    /// All resources but GPUs.
+    pub amounts: Amounts,
+    /// GPUs.
+    pub devices: Devices,
+}
+
+impl Room {
+    /// Devices for one more pod of `shape`, when it fits.
+    pub(crate) fn choose(&self, shape: &Shape) -> Option<DeviceIndices> {
+        if shape.amounts.times_in(&self.amounts) == 0 {
+            return None;
+        }
+        self.devices.choose(shape.gpu)
+    }
+
+    pub(crate) fn take(&mut self, shape: &Shape, devices: &[u8]) {
+        self.amounts.add(&shape.amounts, -1);
+        self.devices.take(devices, shape.gpu);
+    }
+
+    pub(crate) fn give_back(&mut self, shape: &Shape, devices: &[u8]) {
+        self.amounts.add(&shape.amounts, 1);
+        self.devices.give_back(devices, shape.gpu);
+    }
+}

@@ -1,0 +1,222 @@
+//! Finds room for a whole gang: as near together as possible, and as tightly as possible among equals.
+//!
+//! Domains are tried from the smallest level upwards. Within the first level that has room, candidates are
+//! filled and compared: fewest domains entered (a ring enters and leaves each once), then the least room left
+//! over, so that large holes stay for large gangs (best fit).
+
+mod fill;
+mod spread;
+
+use std::sync::Arc;
+
+use crate::counts::Counts;
+use crate::devices::DeviceIndices;
+use crate::map::{Domain, Map};
+use crate::shape::Shape;
+use crate::space::{NodeId, Space};
+
+/// Candidates of one level that are filled and compared: the tightest, and the roomiest.
+const TIGHTEST: usize = 8;
+const ROOMIEST: usize = 4;
+
+/// Pods of one shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Their shape.
+    pub shape: Arc<Shape>,
+    /// How many.
+    pub count: u32,
+}
+
+/// Which levels of the map bind a gang, root 0.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Levels {
+    /// All within one domain of this level.
+    pub required: usize,
+    /// Evenly over the domains of this level.
+    pub spread: Option<usize>,
+    /// So many consecutive pods of a group within one domain of this level.
+    pub slice: Option<(u32, usize)>,
+}
+
+/// What a gang asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// Its pods by shape.
+    pub groups: Vec<Group>,
+    /// Nodes of members that have a place already: the others go near them.
+    pub near: Vec<NodeId>,
+    /// The levels that bind it.
+    pub levels: Levels,
+}
+
+/// A place for one pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Index of its group in [`Demand::groups`].
+    pub group: usize,
+    /// The node.
+    pub node: NodeId,
+    /// Its GPUs there.
+    pub devices: DeviceIndices,
+}
+
+/// Places for all pods of a demand, group by group; within a group in the order of the map, so that pods that
+/// follow each other are near each other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Slots(pub Vec<Slot>);
+
+impl Space {
+    /// Finds room for all pods of a demand, or for none. What is free stays as it is.
+    pub fn find(&mut self, demand: &Demand) -> Option<Slots> {
+        if demand.groups.iter().all(|group| group.count == 0) {
+            return Some(Slots::default());
+        }
+        if self.node_count() == 0 {
+            return None;
+        }
+        let map = self.map();
+        let near: Vec<usize> = demand.near.iter().filter_map(|node| map.position(*node)).collect();
+        let lowest = if demand.levels.spread.is_some() { demand.levels.required } else { map.hosts_level() };
+        for level in (demand.levels.required..=lowest).rev() {
+            let found = self.find_in_level(demand, &map, level, &near);
+            if found.is_some() {
+                return found;
+            }
+        }
+        if near.is_empty() { None } else { self.find(&Demand { near: Vec::new(), ..demand.clone() }) }
+    }
+
+    fn find_in_level(&mut self, demand: &Demand, map: &Map, level: usize, near: &[usize]) -> Option<Slots> {
+        let counts: Vec<Arc<Counts>> = demand.groups.iter().map(|group| self.counts(&group.shape)).collect();
+        let holds = |domain: &Domain| {
+            demand.groups.iter().zip(&counts).all(|(group, counts)| counts.of(*domain) >= group.count)
+                && (near.is_empty() || near.iter().any(|position| map.positions(*domain).contains(position)))
+        };
+        let domains = map.level(level).filter(holds);
+        if level == map.hosts_level() && demand.groups.len() == 1 {
+            let group = &demand.groups[0];
+            let host = domains.min_by_key(|host| {
+                (
+                    fill::tightness(self.room(map.host_node(*host)), &group.shape, group.count),
+                    counts[0].around(*host),
+                    *host,
+                )
+            })?;
+            return self.settle(demand, map, vec![vec![(map.positions(host).start, group.count)]]);
+        }
+        let mut candidates: Vec<(u32, Domain)> = domains
+            .map(|domain| (counts.iter().map(|counts| counts.of(domain)).min().unwrap_or(0), domain))
+            .collect();
+        candidates.sort_unstable();
+        if candidates.len() > TIGHTEST + ROOMIEST {
+            candidates.drain(TIGHTEST..candidates.len() - ROOMIEST);
+        }
+        let tried = candidates.into_iter().filter_map(|(room, domain)| {
+            let slots = self.fill_domain(demand, map, domain)?;
+            Some((fill::crossings(map, level, &slots), room, domain, slots))
+        });
+        tried
+            .min_by(|left, right| (&left.0, left.1, left.2).cmp(&(&right.0, right.1, right.2)))
+            .map(|best| best.3)
+    }
+
+    /// Fills a domain with all groups, the largest pods first; other orders when that fails.
+    fn fill_domain(&mut self, demand: &Demand, map: &Map, domain: Domain) -> Option<Slots> {
+        let mut order: Vec<usize> = (0..demand.groups.len()).collect();
+        order.sort_by_key(|index| {
+            let shape = &demand.groups[*index].shape;
+            std::cmp::Reverse((shape.gpu.thousandths(), shape.amounts.get(0)))
+        });
+        for _ in 0..order.len().min(6) {
+            if let Some(places) = self.fill_in_order(demand, map, domain, &order) {
+                return self.settle(demand, map, places);
+            }
+            order.rotate_left(1);
+        }
+        None
+    }
+
+    /// Positions and counts by group.
+    fn fill_in_order(
+        &mut self,
+        demand: &Demand,
+        map: &Map,
+        domain: Domain,
+        order: &[usize],
+    ) -> Option<Vec<Vec<(usize, u32)>>> {
+        let mut places = vec![Vec::new(); demand.groups.len()];
+        let mut taken = Vec::new();
+        let mut complete = true;
+        for (turn, index) in order.iter().enumerate() {
+            let group = &demand.groups[*index];
+            let counts = self.counts(&group.shape);
+            let found = match demand.levels.spread {
+                Some(level) => spread::over(map, &counts, domain, level, group.count),
+                None => fill::fill(self, map, &counts, domain, group.count, demand.levels.slice),
+            };
+            let Some(found) = found else {
+                complete = false;
+                break;
+            };
+            // The last group's room need not be taken: nobody looks at it before it is settled.
+            if turn + 1 < order.len() {
+                for (position, count) in &found {
+                    taken.extend(self.take_several(map.node_at(*position), *index, &group.shape, *count));
+                }
+            }
+            places[*index] = found;
+        }
+        self.undo(demand, taken);
+        complete.then_some(places)
+    }
+
+    /// Chooses the devices of each pod.
+    fn settle(&mut self, demand: &Demand, map: &Map, places: Vec<Vec<(usize, u32)>>) -> Option<Slots> {
+        let mut slots = Vec::new();
+        for (index, mut places) in places.into_iter().enumerate() {
+            places.sort_unstable();
+            for (position, count) in places {
+                slots.extend(self.take_several(
+                    map.node_at(position),
+                    index,
+                    &demand.groups[index].shape,
+                    count,
+                ));
+            }
+        }
+        let all: u32 = demand.groups.iter().map(|group| group.count).sum();
+        self.undo(demand, slots.clone());
+        (slots.len() == all as usize).then_some(Slots(slots))
+    }
+
+    fn take_several(&mut self, node: NodeId, group: usize, shape: &Arc<Shape>, count: u32) -> Vec<Slot> {
+        let mut slots = Vec::with_capacity(count as usize);
+        for _ in 0..count {
+            let Some(devices) = self.choose_devices(node, shape) else { break };
+            self.take(node, shape, &devices);
+            slots.push(Slot { group, node, devices });
+        }
+        slots
+    }
+
+    fn undo(&mut self, demand: &Demand, slots: Vec<Slot>) {
+        for slot in slots {
+            self.give_back(slot.node, &demand.groups[slot.group].shape, &slot.devices);
+        }
+    }
+
+    /// Takes the room of found slots.
+    pub fn take_slots(&mut self, demand: &Demand, slots: &Slots) {
+        for slot in &slots.0 {
+            self.take(slot.node, &demand.groups[slot.group].shape, &slot.devices);
+        }
+    }
+
+    /// Gives the room of slots back.
+    pub fn give_back_slots(&mut self, demand: &Demand, slots: &Slots) {
+        for slot in &slots.0 {
+            self.give_back(slot.node, &demand.groups[slot.group].shape, &slot.devices);
+        }
+    }
+}
