@@ -10,6 +10,8 @@
 mod fill;
 mod fleet;
 mod mix;
+#[cfg(test)]
+mod tests;
 
 pub use fill::{Cost, FillValue};
 pub use fleet::{Choice, Fleet};

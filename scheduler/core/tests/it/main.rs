@@ -1,4 +1,5 @@
 //! The laws of planning, over random clusters and gangs.
 
 mod laws;
+mod nearness;
 mod sentences;
