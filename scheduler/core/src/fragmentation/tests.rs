@@ -34,7 +34,7 @@ fn what_nobody_can_use_is_worth_nothing() {
 fn a_share_joins_the_device_on_which_it_leaves_no_hole() {
     let values =
         FillValue::of(&mix(&[(GpuDemand::Share(700), 1, 3.0), (GpuDemand::Share(300), 1, 3.0)]), 1, 3);
-    let free = Free { class: 0, host: [100, 1000], devices: &[1000, 600, 300] };
+    let free = Free { class: 0, host: [100, 1000], devices: &[1000, 700, 300] };
     let cost = values.cost(&free, &want(GpuDemand::Share(300), 1)).unwrap();
     assert_eq!(cost.left_on_device, Some(300));
 }
