@@ -1,4 +1,4 @@
-//! Control groups: hold a container to its memory and processor limits.
+//! Control groups: hold a container to its limits of memory, processor time and processes.
 //!
 //! A group is made only for a container with limits. Both versions of the kernel's interface are used, whichever the
 //! machine has; where neither can be written the caller falls back to limits per process.
@@ -20,6 +20,8 @@ pub(crate) struct Limits {
     pub(crate) memory: Option<u64>,
     /// Processor time in thousandths of a core.
     pub(crate) processor: Option<u64>,
+    /// Processes and threads of the whole pod.
+    pub(crate) processes: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +37,7 @@ struct Hierarchy {
     version: Version,
     memory: bool,
     processor: bool,
+    processes: bool,
 }
 
 /// The hierarchies of this machine that the node may use.
@@ -50,13 +53,15 @@ impl Groups {
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let mut hierarchies: Vec<Hierarchy> = Vec::new();
         for place in places(&mounts, &own) {
-            let missing = |hierarchy: &Hierarchy| {
-                (place.memory && !hierarchies.iter().any(|other| other.memory) && hierarchy.memory)
-                    || (place.processor
-                        && !hierarchies.iter().any(|other| other.processor)
-                        && hierarchy.processor)
+            let adds = |has: fn(&Hierarchy) -> bool, hierarchy: &Hierarchy| {
+                has(hierarchy) && !hierarchies.iter().any(has)
             };
-            if let Some(hierarchy) = place.enter(name).filter(missing) {
+            let adds_something = |hierarchy: &Hierarchy| {
+                adds(|one| one.memory, hierarchy)
+                    || adds(|one| one.processor, hierarchy)
+                    || adds(|one| one.processes, hierarchy)
+            };
+            if let Some(hierarchy) = place.enter(name).filter(adds_something) {
                 hierarchies.push(hierarchy);
             }
         }
@@ -80,10 +85,15 @@ impl Groups {
         for hierarchy in &self.hierarchies {
             let memory = limits.memory.filter(|_| hierarchy.memory);
             let processor = limits.processor.filter(|_| hierarchy.processor);
-            if memory.is_none() && processor.is_none() {
+            let processes = limits.processes.filter(|_| hierarchy.processes);
+            if memory.is_none() && processor.is_none() && processes.is_none() {
                 continue;
             }
-            let folder = hierarchy.folder.join(group(pod, container, attempt));
+            // Where processes have a hierarchy of their own all containers of the pod share the limit. In version 2
+            // each container has the whole of it.
+            let shared = hierarchy.version == Version::One && hierarchy.processes;
+            let name = if shared { format!("{pod}.") } else { group(pod, container, attempt) };
+            let folder = hierarchy.folder.join(name);
             fs::create_dir_all(&folder)?;
             if let Some(bytes) = memory {
                 let (file, swap) = match hierarchy.version {
@@ -103,6 +113,9 @@ impl Groups {
                     }
                     Version::Two => fs::write(folder.join("cpu.max"), format!("{quota} {PERIOD}"))?,
                 }
+            }
+            if let Some(count) = processes {
+                fs::write(folder.join("pids.max"), count.to_string())?;
             }
             joins.push(folder.join("cgroup.procs"));
         }
@@ -166,11 +179,12 @@ struct Place {
     version: Version,
     memory: bool,
     processor: bool,
+    processes: bool,
 }
 
 impl Place {
     fn enter(&self, name: &str) -> Option<Hierarchy> {
-        let Self { own, version, memory, processor, .. } = self;
+        let Self { own, version, memory, processor, processes, .. } = self;
         if *version == Version::One {
             let folder = own.join(name);
             return make_folder(&folder).then_some(Hierarchy {
@@ -178,6 +192,7 @@ impl Place {
                 version: *version,
                 memory: *memory,
                 processor: *processor,
+                processes: *processes,
             });
         }
         // A group with processes cannot hand controllers on to groups below it, so the node's is beside its own, or
@@ -194,10 +209,11 @@ impl Place {
             };
             let memory = hand_on("memory");
             let processor = has("cpu") && hand_on("cpu");
+            let processes = has("pids") && hand_on("pids");
             if !memory {
                 let _ = fs::remove_dir(&folder);
             }
-            memory.then_some(Hierarchy { folder, version: Version::Two, memory, processor })
+            memory.then_some(Hierarchy { folder, version: Version::Two, memory, processor, processes })
         })
     }
 }
@@ -228,12 +244,13 @@ fn places(mounts: &str, own: &str) -> Vec<Place> {
             let mut right = right.split(' ');
             let kind = right.next()?;
             let options: Vec<&str> = right.nth(1)?.split(',').collect();
-            let (version, memory, processor, path) = match kind {
-                "cgroup2" => (Version::Two, true, true, own_path("")?),
+            let (version, [memory, processor, processes], path) = match kind {
+                "cgroup2" => (Version::Two, [true; 3], own_path("")?),
                 "cgroup" => {
-                    let (memory, processor) = (options.contains(&"memory"), options.contains(&"cpu"));
-                    let controller = if memory { "memory" } else { "cpu" };
-                    (Version::One, memory, processor, own_path(controller)?)
+                    let controllers = ["memory", "cpu", "pids"];
+                    let has = controllers.map(|controller| options.contains(&controller));
+                    let (controller, _) = controllers.iter().zip(has).find(|(_, has)| *has)?;
+                    (Version::One, has, own_path(controller)?)
                 }
                 _ => return None,
             };
@@ -241,7 +258,7 @@ fn places(mounts: &str, own: &str) -> Vec<Place> {
             let path = Path::new("/").join(path);
             let below = path.strip_prefix(mount_root).unwrap_or(Path::new(""));
             let own = if below.as_os_str().is_empty() { mounted.clone() } else { mounted.join(below) };
-            (memory || processor).then_some(Place { root: mounted, own, version, memory, processor })
+            Some(Place { root: mounted, own, version, memory, processor, processes })
         })
         .collect()
 }
@@ -257,16 +274,55 @@ mod tests {
             25 24 0:23 / /sys/fs/cgroup/memory rw shared:3 - cgroup cgroup rw,memory\n\
             26 24 0:24 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
             27 24 0:25 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n";
-        let found = places(mounts, "9:memory:/a/b\n3:cpu,cpuacct:/\n0::/\n");
-        let shown: Vec<_> =
-            found.iter().map(|place| (place.own.to_str().unwrap(), place.memory, place.processor)).collect();
+        let found = places(mounts, "9:memory:/a/b\n3:cpu,cpuacct:/\n8:pids:/p\n0::/\n");
+        let shown: Vec<_> = found
+            .iter()
+            .map(|place| (place.own.to_str().unwrap(), [place.memory, place.processor, place.processes]))
+            .collect();
         assert_eq!(
             shown,
-            [("/sys/fs/cgroup/memory/a/b", true, false), ("/sys/fs/cgroup/cpu,cpuacct", false, true)]
+            [
+                ("/sys/fs/cgroup/memory/a/b", [true, false, false]),
+                ("/sys/fs/cgroup/cpu,cpuacct", [false, true, false]),
+                ("/sys/fs/cgroup/pids/p", [false, false, true]),
+            ]
         );
         let mounts = "30 24 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
         let found = places(mounts, "0::/user.slice/user-1000.slice/session-2.scope\n");
         assert_eq!(found[0].own, Path::new("/sys/fs/cgroup/user.slice/user-1000.slice/session-2.scope"));
         assert_eq!(found[0].version, Version::Two);
+    }
+
+    /// A folder that looks as the second version's hierarchy does, with a session below a slice that hands its
+    /// controllers on.
+    fn hierarchy(controllers: &str) -> (tempfile::TempDir, Place) {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("user.slice/session.scope");
+        fs::create_dir_all(&own).unwrap();
+        fs::write(folder.path().join("user.slice/cgroup.subtree_control"), controllers).unwrap();
+        let root = folder.path().to_owned();
+        (folder, Place { root, own, version: Version::Two, memory: true, processor: true, processes: true })
+    }
+
+    #[test]
+    fn the_second_versions_limits_are_written_beside_the_own_group() {
+        let (folder, place) = hierarchy("cpu memory pids\n");
+        let groups = Groups { hierarchies: vec![place.enter("node").unwrap()] };
+        let limits = Limits { memory: Some(1 << 20), processor: Some(1500), processes: Some(64) };
+        let joins = groups.make("uid", "main", 2, limits).unwrap();
+        let group = folder.path().join("user.slice/node/uid.main.2");
+        assert_eq!(joins, [group.join("cgroup.procs")]);
+        let text = |name: &str| fs::read_to_string(group.join(name)).unwrap();
+        let written = ["memory.max", "memory.swap.max", "cpu.max", "pids.max"].map(text);
+        assert_eq!(written, ["1048576", "0", "150000 100000", "64"]);
+        fs::write(group.join("memory.events"), "oom 1\noom_kill 1\n").unwrap();
+        assert!(groups.ran_out_of_memory("uid", "main", 2));
+    }
+
+    #[test]
+    fn a_hierarchy_without_controllers_is_left_alone() {
+        let (folder, place) = hierarchy("\n");
+        assert!(place.enter("node").is_none());
+        assert!(!folder.path().join("user.slice/node").exists());
     }
 }

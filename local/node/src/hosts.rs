@@ -1,51 +1,19 @@
-//! The hosts file of a pod: how pods find each other by name. Pure.
+//! The hosts file of a pod: who the pod itself is, and for a pod on the machine's network, which has no name server of
+//! ours, how pods find each other. Pure.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-/// One address behind a service.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Endpoint {
-    /// Where.
-    pub(crate) address: IpAddr,
-    /// The pod's own name within the service.
-    pub(crate) hostname: Option<String>,
-}
+use crate::services::directory::Directory;
 
-/// The ready endpoints of every service: namespace, service, endpoints.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Services {
-    by_namespace: BTreeMap<String, BTreeMap<String, Vec<Endpoint>>>,
-}
-
-impl Services {
-    /// Replaces the endpoints of one service; without endpoints it has no name.
-    pub(crate) fn set(&mut self, namespace: &str, service: &str, mut endpoints: Vec<Endpoint>) {
-        endpoints.sort();
-        endpoints.dedup();
-        let services = self.by_namespace.entry(namespace.to_owned()).or_default();
-        if endpoints.is_empty() {
-            services.remove(service);
-        } else {
-            services.insert(service.to_owned(), endpoints);
-        }
-        if services.is_empty() {
-            self.by_namespace.remove(namespace);
-        }
-    }
-
-    fn lines(&self, home: &str, out: &mut String) {
-        for (namespace, services) in &self.by_namespace {
-            for (service, endpoints) in services {
-                for endpoint in endpoints {
-                    let mut names = qualified(service, namespace, home);
-                    if let Some(hostname) = &endpoint.hostname {
-                        names.extend(qualified(&format!("{hostname}.{service}"), namespace, home));
-                    }
-                    let _ = writeln!(out, "{}\t{}", endpoint.address, names.join(" "));
-                }
+fn service_lines(directory: &Directory, home: &str, out: &mut String) {
+    for ((namespace, service), endpoints) in directory.with_endpoints() {
+        for endpoint in endpoints {
+            let mut names = qualified(service, namespace, home);
+            if let Some(hostname) = &endpoint.hostname {
+                names.extend(qualified(&format!("{hostname}.{service}"), namespace, home));
             }
+            let _ = writeln!(out, "{}\t{}", endpoint.address, names.join(" "));
         }
     }
 }
@@ -75,14 +43,16 @@ pub(crate) struct Identity {
     pub(crate) address: IpAddr,
     /// `spec.hostAliases`: address and names.
     pub(crate) aliases: Vec<(String, Vec<String>)>,
+    /// Whether the file names services.
+    pub(crate) lists_services: bool,
 }
 
 /// The whole file.
-pub(crate) fn render(identity: &Identity, services: &Services) -> String {
+pub(crate) fn render(identity: &Identity, directory: &Directory) -> String {
     let mut out = String::from(
         "# Kept current by the node: changes made here are lost.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n",
     );
-    let Identity { namespace, hostname, subdomain, address, aliases } = identity;
+    let Identity { namespace, hostname, subdomain, address, aliases, lists_services } = identity;
     let full = subdomain.as_ref().map_or_else(String::new, |subdomain| {
         format!("{hostname}.{subdomain}.{namespace}.svc.cluster.local\t")
     });
@@ -90,13 +60,16 @@ pub(crate) fn render(identity: &Identity, services: &Services) -> String {
     for (address, names) in aliases {
         let _ = writeln!(out, "{address}\t{}", names.join("\t"));
     }
-    services.lines(namespace, &mut out);
+    if *lists_services {
+        service_lines(directory, namespace, &mut out);
+    }
     out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::services::directory::{Endpoint, Slice};
 
     fn identity() -> Identity {
         Identity {
@@ -105,16 +78,26 @@ mod tests {
             subdomain: Some("job".into()),
             address: [10, 244, 0, 7].into(),
             aliases: vec![("1.2.3.4".into(), vec!["db".into()])],
+            lists_services: true,
         }
+    }
+
+    fn directory() -> Directory {
+        let mut directory = Directory::default();
+        let master = Endpoint { address: [10, 244, 0, 2].into(), hostname: Some("zero".into()) };
+        let mut set = |namespace: &str, service: &str, endpoint| {
+            let slice = Slice { ports: Vec::new(), endpoints: vec![endpoint] };
+            directory
+                .set_slice((namespace.to_owned(), format!("{service}-x")), Some((service.to_owned(), slice)));
+        };
+        set("team", "job-master-0", master.clone());
+        set("other", "db", Endpoint { hostname: None, ..master });
+        directory
     }
 
     #[test]
     fn services_of_the_own_namespace_have_short_names() {
-        let mut services = Services::default();
-        let master = Endpoint { address: [10, 244, 0, 2].into(), hostname: Some("zero".into()) };
-        services.set("team", "job-master-0", vec![master.clone()]);
-        services.set("other", "db", vec![Endpoint { hostname: None, ..master }]);
-        let text = render(&identity(), &services);
+        let text = render(&identity(), &directory());
         assert!(
             text.contains(
                 "\n10.244.0.7\tjob-worker-0.job.team.svc.cluster.local\tjob-worker-0\n1.2.3.4\tdb\n"
@@ -125,8 +108,11 @@ mod tests {
              zero.job-master-0 zero.job-master-0.team "
         ));
         assert!(text.contains("\n10.244.0.2\tdb.other db.other.svc db.other.svc.cluster.local\n"));
-        services.set("team", "job-master-0", vec![]);
-        services.set("other", "db", vec![]);
-        assert_eq!(services, Services::default());
+    }
+
+    #[test]
+    fn a_pod_with_a_name_server_has_its_own_names_alone() {
+        let text = render(&Identity { lists_services: false, ..identity() }, &directory());
+        assert!(text.ends_with("\tjob-worker-0\n1.2.3.4\tdb\n"), "{text}");
     }
 }

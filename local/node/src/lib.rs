@@ -20,6 +20,7 @@ mod plan;
 mod protocol;
 mod quantity;
 mod runtime;
+mod services;
 mod sources;
 mod spawner;
 mod status;

@@ -61,6 +61,8 @@ pub struct Options {
     /// Where the API server listens on this machine. With it pods find the API server as `kubernetes.default.svc` and
     /// in the usual variables; without it they are on their own.
     pub api_address: Option<SocketAddr>,
+    /// How many processes and threads a pod may have at once; `None` is as many as the machine allows.
+    pub pod_processes: Option<u64>,
     /// Command of the spawner; it must call [`crate::spawner_main`] before any thread exists.
     pub spawner: Vec<OsString>,
 }
@@ -78,6 +80,7 @@ impl Options {
             tools: Vec::new(),
             isolation: Isolation::Auto,
             api_address: None,
+            pod_processes: None,
             spawner,
         }
     }

@@ -4,6 +4,7 @@
 //! a program of its own, and sends it requests over the socket that is the spawner's standard input. When the
 //! agent dies the spawner ends; the pods stay and are adopted by the next agent.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -12,9 +13,10 @@ use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
 
 use crate::init;
 use crate::protocol::{Capabilities, SpawnReply, SpawnRequest, receive, send};
@@ -51,6 +53,9 @@ fn run() -> io::Result<()> {
     mask.add(Signal::SIGCHLD);
     mask.thread_block()?;
     let children = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    // What an init without namespaces leaves when it is killed comes here.
+    nix::sys::prctl::set_child_subreaper(true)?;
+    let mut inits = Inits::default();
     loop {
         let mut waiting = [
             PollFd::new(connection.as_fd(), PollFlags::POLLIN),
@@ -63,7 +68,7 @@ fn run() -> io::Result<()> {
         let (request_waits, child_ended) = (waiting[0].any() == Some(true), waiting[1].any() == Some(true));
         if child_ended {
             while children.read_signal()?.is_some() {}
-            reap();
+            inits.reap();
         }
         if request_waits {
             let Some((request, descriptors)) = receive::<SpawnRequest>(&connection)? else { return Ok(()) };
@@ -74,6 +79,7 @@ fn run() -> io::Result<()> {
                     let flags = if sandbox.isolated { POD_NAMESPACES } else { CloneFlags::empty() };
                     match token.fork(flags) {
                         Ok(Forked::Parent { pid, pidfd }) => {
+                            inits.add(pid, sandbox.isolated);
                             send(&connection, &SpawnReply::Pod { pid: pid.as_raw() }, &[pidfd.as_fd()])?;
                         }
                         Ok(Forked::Child) => {
@@ -101,10 +107,41 @@ fn run() -> io::Result<()> {
     }
 }
 
-fn reap() {
-    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-        if status == WaitStatus::StillAlive {
-            return;
+/// The inits that this process started. Every other child is an orphan of a pod whose init was killed.
+#[derive(Default)]
+struct Inits {
+    all: HashSet<Pid>,
+    /// Those whose end takes nothing along but what the kernel ends anyway.
+    isolated: HashSet<Pid>,
+}
+
+impl Inits {
+    fn add(&mut self, pid: Pid, isolated: bool) {
+        self.all.insert(pid);
+        if isolated {
+            self.isolated.insert(pid);
+        }
+    }
+
+    fn reap(&mut self) {
+        let mut orphans = false;
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            let Some(pid) = status.pid() else { break };
+            self.all.remove(&pid);
+            orphans |= !self.isolated.remove(&pid);
+        }
+        // The children of an orphan that dies become orphans here, and its end is heard of again.
+        if orphans {
+            self.end_orphans();
+        }
+    }
+
+    fn end_orphans(&self) {
+        let own = std::process::id();
+        let children = fs_err::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw);
+        for orphan in children.filter(|child| !self.all.contains(child)) {
+            let _ = kill(orphan, Signal::SIGKILL);
         }
     }
 }

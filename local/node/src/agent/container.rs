@@ -7,13 +7,14 @@ use fs_err as fs;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use super::context::Context;
-use super::forward;
 use super::pod_volumes::Prepared;
+use super::sweep;
 use crate::cgroup::Limits;
 use crate::environment::{self, Facts};
 use crate::images;
 use crate::protocol::{BindMount, ContainerStart, User};
 use crate::quantity;
+use crate::services::variables::variables;
 use crate::sources::Sources;
 
 /// Where tools are in an isolated pod.
@@ -21,6 +22,8 @@ const TOOLS: &str = "/run/muster/bin";
 /// Where the peers' folder is in an isolated pod.
 const PEERS: &str = "/run/muster/peers";
 const PEERS_VARIABLE: &str = "MUSTER_PEERS_DIR";
+/// Where clients within a pod look for their token.
+const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Why a container cannot be started: reason and message of its waiting state.
@@ -101,8 +104,14 @@ pub(crate) fn build(
         }
         let target = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
         mounts.push(bind(termination, target, false));
-    } else if let Some(peers) = frame.peers {
-        base.push((PEERS_VARIABLE.to_owned(), peers.display().to_string()));
+    } else {
+        if let Some(peers) = frame.peers {
+            base.push((PEERS_VARIABLE.to_owned(), peers.display().to_string()));
+        }
+        base.push((sweep::MARKER.to_owned(), frame.pod.metadata.uid.clone().unwrap_or_default()));
+        if let Some(file) = credentials(frame, &mounts).map_err(io)? {
+            base.push(("KUBECONFIG".to_owned(), file.display().to_string()));
+        }
     }
     let mut env = environment::environment(frame.pod, container, frame.sources, frame.facts, base)
         .map_err(|error| config(error.to_string()))?;
@@ -116,7 +125,7 @@ pub(crate) fn build(
         replace_mount_paths(&mounts, &mut argv, &mut env);
         mounts.clear();
     }
-    let (groups, limits) = (&frame.context.groups, limits(container));
+    let (groups, limits) = (&frame.context.groups, limits(container, frame.context.pod_processes));
     let pod = frame.pod.metadata.uid.as_deref().unwrap_or_default();
     groups.remove(pod, Some(&container.name));
     let cgroups = groups.make(pod, &container.name, attempt, limits).map_err(io)?;
@@ -139,22 +148,42 @@ pub(crate) fn build(
     })
 }
 
+/// Without a mount namespace the token is not where clients look for it. They look in the file that `KUBECONFIG` names
+/// as well, so one is written that says where it is.
+fn credentials(frame: &Frame<'_>, mounts: &[BindMount]) -> std::io::Result<Option<PathBuf>> {
+    let folder = mounts.iter().find(|mount| mount.target == Path::new(ACCOUNT));
+    let (Some(folder), Some(api)) = (folder, frame.context.api_address) else { return Ok(None) };
+    let namespace = frame.pod.metadata.namespace.as_deref().unwrap_or_default();
+    let text = serde_json::to_vec(&serde_json::json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "pod",
+        "clusters": [{"name": "pod", "cluster": {
+            "server": format!("https://{api}"), "certificate-authority": folder.source.join("ca.crt"),
+        }}],
+        "users": [{"name": "pod", "user": {"tokenFile": folder.source.join("token")}}],
+        "contexts": [{"name": "pod", "context": {"cluster": "pod", "user": "pod", "namespace": namespace}}],
+    }))?;
+    let file = frame.directory.join("kubeconfig");
+    fs::write(&file, text)?;
+    Ok(Some(file))
+}
+
 fn base_environment(frame: &Frame<'_>) -> Vec<(String, String)> {
     let mut base = vec![
         ("PATH".to_owned(), std::env::var("PATH").unwrap_or_else(|_| DEFAULT_PATH.to_owned())),
         ("HOSTNAME".to_owned(), frame.hostname.to_owned()),
         ("HOME".to_owned(), std::env::var("HOME").unwrap_or_else(|_| "/".to_owned())),
     ];
-    if let Some(api) = frame.context.api_address {
-        // In a network of its own the pod finds the server by a name of its certificate, see its hosts file.
-        let own_network = frame.context.isolated && frame.spec.host_network != Some(true);
-        let host = if own_network { forward::NAMES[0].to_owned() } else { api.ip().to_string() };
-        let port = api.port().to_string();
-        base.extend([
-            ("KUBERNETES_SERVICE_HOST".to_owned(), host),
-            ("KUBERNETES_SERVICE_PORT".to_owned(), port.clone()),
-            ("KUBERNETES_SERVICE_PORT_HTTPS".to_owned(), port),
-        ]);
+    let namespace = frame.pod.metadata.namespace.as_deref().unwrap_or_default();
+    let links = frame.spec.enable_service_links != Some(false);
+    base.extend(variables(&frame.context.services.directory(), namespace, links));
+    if frame.context.isolated
+        && frame.spec.host_network == Some(true)
+        && let Some(api) = frame.context.api_address
+    {
+        // On the machine's network the server is where it listens.
+        base.push(("KUBERNETES_SERVICE_HOST".to_owned(), api.ip().to_string()));
+        base.push(("KUBERNETES_SERVICE_PORT".to_owned(), api.port().to_string()));
+        base.push(("KUBERNETES_SERVICE_PORT_HTTPS".to_owned(), api.port().to_string()));
     }
     if !frame.gpus.is_empty() {
         let list = frame.gpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
@@ -244,7 +273,7 @@ fn replace_path(text: &str, from: &str, to: &str) -> String {
     out
 }
 
-fn limits(container: &Container) -> Limits {
+fn limits(container: &Container, processes: Option<u64>) -> Limits {
     let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
     let quantity =
         |name: &str| limits.and_then(|limits| limits.get(name)).map(|quantity| quantity.0.as_str());
@@ -252,6 +281,7 @@ fn limits(container: &Container) -> Limits {
     Limits {
         memory: quantity("memory").and_then(quantity::units).and_then(positive),
         processor: quantity("cpu").and_then(quantity::milli).and_then(positive),
+        processes,
     }
 }
 

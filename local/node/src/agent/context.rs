@@ -7,17 +7,19 @@ use std::time::Instant;
 
 use fs_err as fs;
 use kube::api::Api;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc};
 
 use super::events::Event;
 use super::memory::ShortMemory;
+use super::services::Services;
 use crate::cgroup::Groups;
 use crate::gpu::GpuSlots;
-use crate::hosts::{self, Identity, Services};
+use crate::hosts::{self, Identity};
 use crate::images::ImageRule;
 use crate::network::Network;
 use crate::runtime::Spawner;
+use crate::services::directory::Directory;
 use crate::sources::{Entries, Reference, Sources};
 
 /// A ConfigMap or Secret changed: its namespace and name.
@@ -41,6 +43,8 @@ pub(crate) struct Context {
     pub(crate) spawner: Spawner,
     pub(crate) host_ip: IpAddr,
     pub(crate) groups: Groups,
+    /// How many processes and threads a pod may have.
+    pub(crate) pod_processes: Option<u64>,
     /// Allocatable resources by node.
     pub(crate) allocatable: BTreeMap<String, BTreeMap<String, String>>,
     pub(crate) gpus: Mutex<HashMap<String, GpuSlots>>,
@@ -51,6 +55,7 @@ pub(crate) struct Context {
     pub(crate) changes: broadcast::Sender<Change>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) names: Names,
+    pub(crate) services: Services,
     pub(crate) api_address: Option<SocketAddr>,
     /// Certificate authority of the API server by namespace: every pod has it.
     pub(super) root_authority: ShortMemory<String, Entries>,
@@ -113,19 +118,25 @@ impl Context {
     }
 }
 
-/// Who is called what, and the hosts files that say so.
+/// The hosts files that say which services there are.
 #[derive(Default)]
 pub(crate) struct Names {
-    services: RwLock<Services>,
     files: Mutex<HashMap<PathBuf, Identity>>,
 }
 
 impl Names {
-    /// Keeps the hosts file `path` current from now on.
-    pub(crate) fn add(&self, path: PathBuf, identity: Identity) -> std::io::Result<()> {
+    /// Writes the hosts file `path`, and keeps it current if it lists services.
+    pub(crate) fn add(
+        &self,
+        path: PathBuf,
+        identity: Identity,
+        directory: &Directory,
+    ) -> std::io::Result<()> {
         let mut files = self.files.lock();
-        fs::write(&path, hosts::render(&identity, &self.services.read()))?;
-        files.insert(path, identity);
+        fs::write(&path, hosts::render(&identity, directory))?;
+        if identity.lists_services {
+            files.insert(path, identity);
+        }
         Ok(())
     }
 
@@ -134,21 +145,11 @@ impl Names {
         self.files.lock().remove(path);
     }
 
-    /// Changes the services and rewrites the files that say something else now. They are bound into pods, so they
-    /// are written in place: one write of the whole text, then the cut.
-    pub(crate) fn update(&self, change: impl FnOnce(&mut Services)) {
-        let files = self.files.lock();
-        {
-            let mut services = self.services.write();
-            let before = services.clone();
-            change(&mut services);
-            if before == *services {
-                return;
-            }
-        }
-        let services = self.services.read();
-        for (path, identity) in files.iter() {
-            if let Err(error) = overwrite(path, &hosts::render(identity, &services)) {
+    /// Rewrites the files that say something else now. They are bound into pods, so they are written in place: one
+    /// write of the whole text, then the cut.
+    pub(crate) fn refresh(&self, directory: &Directory) {
+        for (path, identity) in self.files.lock().iter() {
+            if let Err(error) = overwrite(path, &hosts::render(identity, directory)) {
                 tracing::warn!(path = %path.display(), %error, "cannot update the names of a pod");
             }
         }

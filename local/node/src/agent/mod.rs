@@ -3,7 +3,6 @@
 mod container;
 mod context;
 mod events;
-mod forward;
 mod log_files;
 mod machine;
 mod memory;
@@ -13,12 +12,13 @@ mod pod_volumes;
 mod probes;
 mod record;
 mod server;
+mod services;
 mod setup;
+mod sweep;
 mod watches;
 mod worker;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -72,7 +72,6 @@ pub struct Service {
     context: Arc<Context>,
     nodes: Vec<nodes::NodeSpec>,
     listener: tokio::net::UnixListener,
-    forward: Option<(tokio::net::TcpListener, SocketAddr)>,
     events: tokio::sync::mpsc::Receiver<events::Event>,
     handle: Handle,
     _lock: fs_err::File,
@@ -132,19 +131,13 @@ impl Service {
     /// Serves until the shutdown. Pods keep running and are taken over by the next agent of the same state folder;
     /// [`tear_down`] ends them.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Self { context, nodes, listener, forward, events, handle, _lock } = self;
+        let Self { context, nodes, listener, events, handle, _lock } = self;
         let mut tasks = JoinSet::new();
         tasks.spawn(events::tell(context.client.clone(), events));
         tasks.spawn(server::serve(context.clone(), listener));
-        tasks.spawn(watches::follow_services(context.clone()));
+        tasks.spawn(services::serve(context.clone()));
         tasks.spawn(watches::follow_config_maps(context.clone()));
         tasks.spawn(watches::follow_secrets(context.clone()));
-        if let Some((listener, api)) = forward {
-            let pods = context.clone();
-            let is_pod =
-                move |address| pods.network.as_ref().is_some_and(|network| network.contains(address));
-            tasks.spawn(forward::serve(listener, api, is_pod));
-        }
         let first_nodes = nodes::register(&context, &nodes).await;
         let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
         tasks.spawn(nodes::keep_alive(context.clone(), nodes, first_nodes));

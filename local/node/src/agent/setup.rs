@@ -15,13 +15,15 @@ use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use super::context::{Context, Names};
 use super::memory::ShortMemory;
 use super::record::Record;
-use super::{Error, Handle, Service, events, forward, machine, nodes, peers};
+use super::services::Services;
+use super::{Error, Handle, Service, events, machine, nodes, peers, sweep};
 use crate::cgroup::{Groups, remove_folders};
 use crate::gpu::GpuSlots;
 use crate::network::{Network, remove_bridge};
 use crate::options::{Isolation, Options};
 use crate::protocol::Capabilities;
 use crate::runtime::{PodProcess, Spawner};
+use crate::services::directory::{Directory, View};
 
 /// Pods started at the same moment; more only wait for each other.
 const PARALLEL_STARTS: usize = 8;
@@ -32,8 +34,18 @@ const GROUPS_FILE: &str = "groups.json";
 const GROUP_ATTEMPTS: u32 = 100;
 
 pub(super) async fn build(options: Options) -> Result<Service, Error> {
-    let Options { client, nodes, state_dir, socket, images, tools, isolation, api_address, spawner } =
-        options;
+    let Options {
+        client,
+        nodes,
+        state_dir,
+        socket,
+        images,
+        tools,
+        isolation,
+        api_address,
+        pod_processes,
+        spawner,
+    } = options;
     fs::create_dir_all(&state_dir)?;
     let state_dir = fs::canonicalize(&state_dir)?;
     let lock = fs::File::create(state_dir.join("agent.lock"))?;
@@ -74,13 +86,7 @@ pub(super) async fn build(options: Options) -> Result<Service, Error> {
             let _ = slots.allocate(&record.uid, record.gpus.len() as u32, &record.gpus);
         }
     }
-    let forward = match (&network, api_address) {
-        (Some(network), Some(api)) if api.ip().is_loopback() => forward::listen(network.gateway(), api)
-            .inspect_err(|error| tracing::warn!(%error, "pods cannot reach the API server"))
-            .ok()
-            .map(|listener| (listener, api)),
-        _ => None,
-    };
+    let view = if isolated { View::Network } else { View::Loopback };
     let tools = link_tools(&state_dir, &tools)?;
     let (event_sender, event_queue) = mpsc::channel(events::QUEUE);
     let listener = listen(&socket)?;
@@ -97,6 +103,7 @@ pub(super) async fn build(options: Options) -> Result<Service, Error> {
         spawner,
         host_ip,
         groups: find_groups(&state_dir)?,
+        pod_processes,
         allocatable,
         gpus: Mutex::new(gpus),
         gpus_freed: tokio::sync::Notify::new(),
@@ -104,6 +111,7 @@ pub(super) async fn build(options: Options) -> Result<Service, Error> {
         changes: broadcast::channel(CHANGES).0,
         events: event_sender,
         names: Names::default(),
+        services: Services::new(Directory::new(view, api_address)),
         api_address,
         root_authority: ShortMemory::default(),
         tokens: ShortMemory::default(),
@@ -118,7 +126,7 @@ pub(super) async fn build(options: Options) -> Result<Service, Error> {
         ready,
         ready_sender: Arc::new(ready_sender),
     };
-    Ok(Service { context, nodes: described, listener, forward, events: event_queue, handle, _lock: lock })
+    Ok(Service { context, nodes: described, listener, events: event_queue, handle, _lock: lock })
 }
 
 fn choose_isolation(
@@ -199,6 +207,8 @@ pub(super) async fn remove_pod(state_dir: &Path, record: &Record) {
     let directory = state_dir.join("pods").join(&record.uid);
     if let Ok(process) = PodProcess::adopt(&directory) {
         process.end().await;
+    } else if !record.finished {
+        sweep::end_processes_of(&record.uid);
     }
     if let Some(peers) = &record.peers {
         peers::leave(state_dir, peers, &record.uid);

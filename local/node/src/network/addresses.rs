@@ -11,6 +11,9 @@ pub(crate) const BLOCK_PREFIX: u8 = 20;
 pub(crate) const BLOCKS: u32 = 16;
 const BLOCK_SIZE: u32 = 1 << (32 - BLOCK_PREFIX as u32);
 
+/// The first address for pods: before it are the network's own, the machine's, and that of the services.
+const FIRST: u32 = 3;
+
 /// The addresses of one block.
 #[derive(Debug)]
 pub(crate) struct Addresses {
@@ -22,7 +25,7 @@ pub(crate) struct Addresses {
 impl Addresses {
     /// The block with this number, counted modulo the number of blocks.
     pub(crate) fn new(block: u32) -> Self {
-        Self { first: BASE + (block % BLOCKS) * BLOCK_SIZE, next: 2, taken: HashSet::new() }
+        Self { first: BASE + (block % BLOCKS) * BLOCK_SIZE, next: FIRST, taken: HashSet::new() }
     }
 
     /// The machine's own address in the block.
@@ -30,11 +33,16 @@ impl Addresses {
         Ipv4Addr::from(self.first + 1)
     }
 
+    /// Where packets for services go.
+    pub(crate) fn services(&self) -> Ipv4Addr {
+        Ipv4Addr::from(self.first + 2)
+    }
+
     /// The next free address; goes round so that an address rests before it is used again.
     pub(crate) fn allocate(&mut self) -> Option<Ipv4Addr> {
-        for _ in 2..BLOCK_SIZE - 1 {
+        for _ in FIRST..BLOCK_SIZE - 1 {
             let candidate = self.next;
-            self.next = if candidate + 1 >= BLOCK_SIZE - 1 { 2 } else { candidate + 1 };
+            self.next = if candidate + 1 >= BLOCK_SIZE - 1 { FIRST } else { candidate + 1 };
             if self.taken.insert(candidate) {
                 return Some(Ipv4Addr::from(self.first + candidate));
             }
@@ -54,11 +62,6 @@ impl Addresses {
         if let Some(offset) = self.offset(address) {
             self.taken.remove(&offset);
         }
-    }
-
-    /// Whether the address is of this block.
-    pub(crate) fn contains(&self, address: Ipv4Addr) -> bool {
-        self.offset(address).is_some()
     }
 
     fn offset(&self, address: Ipv4Addr) -> Option<u32> {
@@ -82,7 +85,7 @@ mod tests {
                 } else {
                     let address = addresses.allocate().unwrap();
                     prop_assert!(!held.contains(&address));
-                    prop_assert!(address != addresses.gateway());
+                    prop_assert!(address != addresses.gateway() && address != addresses.services());
                     held.push(address);
                 }
             }
@@ -93,7 +96,7 @@ mod tests {
     fn a_full_block_says_so() {
         let mut addresses = Addresses::new(0);
         let count = std::iter::from_fn(|| addresses.allocate()).count();
-        assert_eq!(count, 4096 - 3);
+        assert_eq!(count, 4096 - 4);
         addresses.release(Ipv4Addr::new(10, 244, 1, 7));
         assert_eq!(addresses.allocate(), Some(Ipv4Addr::new(10, 244, 1, 7)));
     }

@@ -5,10 +5,11 @@
 
 pub(crate) mod addresses;
 mod netlink;
+mod sockets;
 
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +22,11 @@ use tokio::sync::mpsc;
 
 use addresses::{Addresses, BLOCK_PREFIX, BLOCKS};
 use netlink::Netlink;
+pub(crate) use sockets::Sockets;
+
+/// Addresses of services. Those of all clusters are of this block; a pod sees its own cluster's alone.
+const SERVICES: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 0);
+const SERVICES_PREFIX: u8 = 16;
 
 /// So many namespaces wait for a pod.
 const READY_NAMESPACES: usize = 8;
@@ -41,7 +47,7 @@ pub enum Error {
         source: io::Error,
     },
     /// All addresses of the node are in use.
-    #[error("all {} addresses of the node are in use", (1_u32 << (32 - BLOCK_PREFIX)) - 3)]
+    #[error("all {} addresses of the node are in use", (1_u32 << (32 - BLOCK_PREFIX)) - 4)]
     NoAddress,
     /// Every block of 10.244.0.0/16 is used by another bridge of this machine.
     #[error(
@@ -70,6 +76,7 @@ pub(crate) struct PodNetwork {
 #[derive(Debug)]
 pub(crate) struct Network {
     gateway: Ipv4Addr,
+    sockets: Sockets,
     addresses: Arc<Mutex<Addresses>>,
     ready: tokio::sync::Mutex<mpsc::Receiver<Result<PodNetwork, Error>>>,
     used: std::sync::mpsc::SyncSender<PodNetwork>,
@@ -84,16 +91,18 @@ impl Network {
         for address in taken {
             addresses.reserve(*address);
         }
-        let gateway = addresses.gateway();
+        let (gateway, services) = (addresses.gateway(), addresses.services());
+        let sockets = Sockets::start(&host, index, services)?;
         let addresses = Arc::new(Mutex::new(addresses));
         let (sender, ready) = mpsc::channel(READY_NAMESPACES);
         let (used, returned) = std::sync::mpsc::sync_channel(USED_NAMESPACES);
-        let maker = Maker { host, bridge: index, gateway, addresses: Arc::clone(&addresses), returned };
+        let maker =
+            Maker { host, bridge: index, gateway, services, addresses: Arc::clone(&addresses), returned };
         std::thread::Builder::new()
             .name("pod-network".to_owned())
             .spawn(move || maker.supply(&sender))
             .map_err(failed("start the network thread"))?;
-        Ok(Self { gateway, addresses, ready: tokio::sync::Mutex::new(ready), used })
+        Ok(Self { gateway, sockets, addresses, ready: tokio::sync::Mutex::new(ready), used })
     }
 
     /// The machine's address as pods see it.
@@ -101,9 +110,9 @@ impl Network {
         self.gateway
     }
 
-    /// Whether the address is one of this node's pods or its own.
-    pub(crate) fn contains(&self, address: IpAddr) -> bool {
-        matches!(address, IpAddr::V4(address) if self.addresses.lock().contains(address))
+    /// Opens sockets at the addresses of services.
+    pub(crate) fn sockets(&self) -> &Sockets {
+        &self.sockets
     }
 
     /// A namespace for a pod.
@@ -175,6 +184,7 @@ struct Maker {
     host: Netlink,
     bridge: u32,
     gateway: Ipv4Addr,
+    services: Ipv4Addr,
     addresses: Arc<Mutex<Addresses>>,
     returned: std::sync::mpsc::Receiver<PodNetwork>,
 }
@@ -219,25 +229,36 @@ impl Maker {
     }
 
     fn make_with(&self, address: Ipv4Addr) -> Result<PodNetwork, Error> {
-        unshare(CloneFlags::CLONE_NEWNET)
-            .map_err(|error| failed("make a network namespace")(error.into()))?;
-        let namespace: OwnedFd =
-            File::open(Path::new("/proc/thread-self/ns/net")).map_err(failed("open the namespace"))?.into();
-        let name = format!("mu{:08x}", u32::from(address));
-        self.host.add_pair(&name, self.bridge, namespace.as_fd()).map_err(failed(format!(
-            "connect {address} with the bridge (a bridge has room for 1024 pods)"
-        )))?;
-        let inside = Netlink::open().map_err(failed("open a routing socket in the namespace"))?;
-        inside.set_up(1).map_err(failed("start the loopback interface"))?;
-        let index = if_nametoindex("eth0").map_err(|error| failed("find eth0")(error.into()))?;
-        inside.set_up(index).map_err(failed("start eth0"))?;
-        inside.add_address(index, address, BLOCK_PREFIX).map_err(failed(format!("set address {address}")))?;
+        let (namespace, inside) = enter_new_namespace(&self.host, self.bridge, address)?;
         inside.add_default_route(self.gateway).map_err(failed("set the default route"))?;
+        inside
+            .add_route(SERVICES, SERVICES_PREFIX, self.services)
+            .map_err(failed("set the route to services"))?;
         Ok(PodNetwork { namespace, address })
     }
 }
 
-/// Whether the namespace has its two interfaces, its one address, its two routes, and no open or dying socket. The
+/// Makes a namespace with an address on the bridge; the calling thread ends up inside.
+fn enter_new_namespace(host: &Netlink, bridge: u32, address: Ipv4Addr) -> Result<(OwnedFd, Netlink), Error> {
+    unshare(CloneFlags::CLONE_NEWNET).map_err(|error| failed("make a network namespace")(error.into()))?;
+    let namespace: OwnedFd =
+        File::open(Path::new("/proc/thread-self/ns/net")).map_err(failed("open the namespace"))?.into();
+    host.add_pair(&interface_name(address), bridge, namespace.as_fd(), address)
+        .map_err(failed(format!("connect {address} with the bridge (a bridge has room for 1024 pods)")))?;
+    let inside = Netlink::open().map_err(failed("open a routing socket in the namespace"))?;
+    inside.set_up(1).map_err(failed("start the loopback interface"))?;
+    let index = if_nametoindex("eth0").map_err(|error| failed("find eth0")(error.into()))?;
+    inside.set_up(index).map_err(failed("start eth0"))?;
+    inside.add_address(index, address, BLOCK_PREFIX).map_err(failed(format!("set address {address}")))?;
+    Ok((namespace, inside))
+}
+
+/// The machine's end of the pair of interfaces that leads to an address.
+fn interface_name(address: Ipv4Addr) -> String {
+    format!("mu{:08x}", u32::from(address))
+}
+
+/// Whether the namespace has its two interfaces, its one address, its three routes, and no open or dying socket. The
 /// calling thread ends up inside.
 fn is_untouched(network: &PodNetwork) -> bool {
     if setns(&network.namespace, CloneFlags::CLONE_NEWNET).is_err() {
@@ -257,7 +278,7 @@ fn is_untouched(network: &PodNetwork) -> bool {
         let own = list.filter(|interface| interface.interface_name == "eth0");
         Some(own.filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip())).collect::<Vec<_>>())
     };
-    has_lines("dev", 4) && has_lines("route", 3) && no_sockets() && addresses() == Some(vec![network.address])
+    has_lines("dev", 4) && has_lines("route", 4) && no_sockets() && addresses() == Some(vec![network.address])
 }
 
 /// A number of `sockstat`: lines of a name and pairs of what and how many.

@@ -53,9 +53,16 @@ impl Netlink {
         self.request(Message::link(NEW_LINK, index, 0, UP))
     }
 
-    /// Makes a pair of interfaces: `name` here on the bridge, `eth0`, still down, in the namespace
-    /// `peer`.
-    pub(super) fn add_pair(&self, name: &str, bridge: u32, peer: BorrowedFd<'_>) -> io::Result<()> {
+    /// Makes a pair of interfaces: `name` here on the bridge, `eth0`, still down, in the namespace `peer`. The hardware
+    /// address of `eth0` follows from its address, so that neighbours need not learn a new one when it is made again.
+    pub(super) fn add_pair(
+        &self,
+        name: &str,
+        bridge: u32,
+        peer: BorrowedFd<'_>,
+        address: Ipv4Addr,
+    ) -> io::Result<()> {
+        let [a, b, c, d] = address.octets();
         let mut message = Message::link(NEW_LINK, 0, libc::NLM_F_CREATE | libc::NLM_F_EXCL, UP);
         message.string(libc::IFLA_IFNAME, name);
         message.bytes(libc::IFLA_MASTER, &bridge.to_ne_bytes());
@@ -66,6 +73,8 @@ impl Netlink {
                     // It cannot go up before the pair is complete.
                     other.payload.extend_from_slice(&link_header(0, 0));
                     other.string(libc::IFLA_IFNAME, "eth0");
+                    // The second bit of the first byte says that nobody else gave it out.
+                    other.bytes(libc::IFLA_ADDRESS, &[2, 0x42, a, b, c, d]);
                     other.bytes(libc::IFLA_NET_NS_FD, &peer.as_raw_fd().to_ne_bytes());
                 });
             });
@@ -84,20 +93,25 @@ impl Netlink {
     }
 
     pub(super) fn add_default_route(&self, gateway: Ipv4Addr) -> io::Result<()> {
-        let mut message = Message::new(NEW_ROUTE, libc::NLM_F_CREATE | libc::NLM_F_REPLACE);
-        let scope = libc::RT_SCOPE_UNIVERSE;
-        message.payload.extend_from_slice(&[
-            libc::AF_INET as u8,
-            0,
-            0,
-            0,
-            libc::RT_TABLE_MAIN,
-            libc::RTPROT_BOOT,
-            scope,
-            libc::RTN_UNICAST,
-        ]);
-        message.payload.extend_from_slice(&[0; 4]);
+        self.add_route(Ipv4Addr::UNSPECIFIED, 0, gateway)
+    }
+
+    /// Sends packets for a block of addresses to `gateway`.
+    pub(super) fn add_route(&self, block: Ipv4Addr, prefix: u8, gateway: Ipv4Addr) -> io::Result<()> {
+        let mut message =
+            Message::route(prefix, libc::RT_TABLE_MAIN, libc::RT_SCOPE_UNIVERSE, libc::RTN_UNICAST);
+        if prefix > 0 {
+            message.bytes(libc::RTA_DST, &block.octets());
+        }
         message.bytes(libc::RTA_GATEWAY, &gateway.octets());
+        self.request(message)
+    }
+
+    /// Makes every address of a block one of this namespace's own.
+    pub(super) fn own_block(&self, block: Ipv4Addr, prefix: u8, index: u32) -> io::Result<()> {
+        let mut message = Message::route(prefix, libc::RT_TABLE_LOCAL, libc::RT_SCOPE_HOST, libc::RTN_LOCAL);
+        message.bytes(libc::RTA_DST, &block.octets());
+        message.bytes(libc::RTA_OIF, &index.to_ne_bytes());
         self.request(message)
     }
 
@@ -141,6 +155,14 @@ impl Message {
     fn link(kind: u16, index: u32, flags: libc::c_int, up: u32) -> Self {
         let mut message = Self::new(kind, flags);
         message.payload.extend_from_slice(&link_header(index, up));
+        message
+    }
+
+    fn route(prefix: u8, table: u8, scope: u8, kind: u8) -> Self {
+        let mut message = Self::new(NEW_ROUTE, libc::NLM_F_CREATE | libc::NLM_F_REPLACE);
+        let family = libc::AF_INET as u8;
+        message.payload.extend_from_slice(&[family, prefix, 0, 0, table, libc::RTPROT_BOOT, scope, kind]);
+        message.payload.extend_from_slice(&[0; 4]);
         message
     }
 

@@ -23,6 +23,7 @@ pub(crate) struct Cluster {
     api: std::net::SocketAddr,
     node: Option<(Handle, CancellationToken, JoinHandle<()>)>,
     isolation: Isolation,
+    pod_processes: Option<u64>,
 }
 
 /// Tests of namespaces need root; says so when they are skipped.
@@ -36,6 +37,11 @@ pub(crate) fn is_root(test: &str) -> bool {
 
 impl Cluster {
     pub(crate) async fn start(isolation: Isolation) -> Self {
+        Self::start_limited(isolation, None).await
+    }
+
+    /// With a limit of processes for every pod.
+    pub(crate) async fn start_limited(isolation: Isolation, pod_processes: Option<u64>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let options = muster_apiserver::Options {
             in_memory: true,
@@ -48,7 +54,8 @@ impl Cluster {
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
         let server = Some(tokio::spawn(async move { service.run(stop).await.unwrap() }));
-        let mut cluster = Self { client, folder, shutdown, server, api, node: None, isolation };
+        let mut cluster =
+            Self { client, folder, shutdown, server, api, node: None, isolation, pod_processes };
         cluster.start_node().await;
         cluster
     }
@@ -61,6 +68,7 @@ impl Cluster {
         let spawner = vec![env!("CARGO_BIN_EXE_muster-node-spawner").into(), self.marker().into()];
         let mut options = Options::new(self.client.clone(), self.state_dir(), spawner);
         options.isolation = self.isolation;
+        options.pod_processes = self.pod_processes;
         options.api_address = Some(self.api);
         options.tools = vec![("muster-true".to_owned(), Path::new("/bin/true").to_owned())];
         options.nodes = (0..2)
@@ -75,6 +83,11 @@ impl Cluster {
         });
         tokio::time::timeout(PATIENCE, handle.ready()).await.unwrap();
         self.node = Some((handle, stop, task));
+    }
+
+    /// What the node says of itself.
+    pub(crate) fn node(&self) -> &Handle {
+        &self.node.as_ref().unwrap().0
     }
 
     /// Stops the agent; pods run on.
@@ -114,6 +127,13 @@ impl Cluster {
     pub(crate) fn control_group(&self) -> Option<std::path::PathBuf> {
         let state = self.state_dir().canonicalize().unwrap();
         find_folder(Path::new("/sys/fs/cgroup"), &group_name(&state), 5)
+    }
+
+    /// Whether the node can limit processes.
+    pub(crate) fn limits_processes(&self) -> bool {
+        let state = self.state_dir().canonicalize().unwrap();
+        let own = find_folder(Path::new("/sys/fs/cgroup/pids"), &group_name(&state), 5);
+        own.or_else(|| self.control_group()).is_some_and(|folder| folder.join("pids.max").exists())
     }
 
     /// The folder of a pod's files.
@@ -298,6 +318,25 @@ pub(crate) fn group_name(state_dir: &Path) -> String {
     use sha2::Digest as _;
     let digest = sha2::Sha256::digest(state_dir.to_str().unwrap().as_bytes());
     format!("muster-{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3])
+}
+
+/// Whether a process has this word in its command line.
+pub(crate) fn process_exists(argument: &str) -> bool {
+    fs_err::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|word| word == argument.as_bytes())
+    })
+}
+
+/// Waits until such a process is there, or none any more.
+pub(crate) async fn wait_process(argument: &str, there: bool) {
+    let reached = async {
+        while process_exists(argument) != there {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let reached = tokio::time::timeout(PATIENCE, reached).await;
+    assert!(reached.is_ok(), "process {argument}: there must be {}", if there { "one" } else { "none" });
 }
 
 fn find_folder(folder: &Path, name: &str, depth: u32) -> Option<std::path::PathBuf> {

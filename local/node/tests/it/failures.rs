@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::cluster::{Cluster, is_root, terminated};
+use crate::cluster::{Cluster, is_root, process_exists, terminated, wait_process};
 
 fn status(pod: Option<&Pod>) -> Option<ContainerStatus> {
     pod?.status.as_ref()?.container_statuses.as_ref()?.first().cloned()
@@ -120,4 +120,94 @@ async fn the_agent_starts_a_new_spawner_when_the_old_one_is_killed() {
     cluster.pods().delete("before", &DeleteParams::default()).await.unwrap();
     cluster.wait_gone("before").await;
     cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_light_pod_whose_init_is_killed_leaves_no_process() {
+    let mut cluster = Cluster::start(Isolation::Light).await;
+    let base = format!("{}55", std::process::id());
+    let init_of = |cluster: &Cluster, pod: &Pod| {
+        let pid = fs_err::read_to_string(cluster.pod_folder(pod).join("init.pid")).unwrap();
+        Pid::from_raw(pid.trim().parse().unwrap())
+    };
+    // One that left its session and its parents, and one that left its environment as well.
+    let script = format!(
+        "(setsid sh -c 'sleep {base}1 & sleep {base}1' &); (env -i $(command -v setsid) sleep {base}2 &); sleep {base}3"
+    );
+    let pod = cluster.create("orphans", &script, json!({})).await;
+    cluster.wait_phase("orphans", "Running").await;
+    for end in 1..=3 {
+        wait_process(&format!("{base}{end}"), true).await;
+    }
+    kill(init_of(&cluster, &pod), Signal::SIGKILL).unwrap();
+    cluster.wait_phase("orphans", "Failed").await;
+    for end in 1..=3 {
+        wait_process(&format!("{base}{end}"), false).await;
+    }
+    // The next agent has another spawner, which is not the parent of what it finds.
+    let script = format!("(setsid sh -c 'sleep {base}4 & sleep {base}4' &); sleep {base}5");
+    let pod = cluster.create("adopted", &script, json!({})).await;
+    cluster.wait_phase("adopted", "Running").await;
+    wait_process(&format!("{base}4"), true).await;
+    cluster.kill_node().await;
+    cluster.start_node().await;
+    cluster.create("light", "true", json!({})).await;
+    cluster.wait_phase("light", "Succeeded").await;
+    assert!(process_exists(&format!("{base}4")), "the pod outlives its agent");
+    kill(init_of(&cluster, &pod), Signal::SIGKILL).unwrap();
+    cluster.wait_phase("adopted", "Failed").await;
+    for end in 4..=5 {
+        wait_process(&format!("{base}{end}"), false).await;
+    }
+    cluster.stop().await;
+}
+
+/// Not a test of its own: what the next test runs as somebody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_of_an_ordinary_user() {
+    if std::env::var_os("MUSTER_ORDINARY_USER").is_none() {
+        return;
+    }
+    assert!(!nix::unistd::geteuid().is_root());
+    let cluster = Cluster::start(Isolation::Auto).await;
+    assert_eq!(cluster.node().isolation(), "light");
+    let reason = cluster.node().light_because().unwrap().to_owned();
+    let nodes: kube::Api<k8s_openapi::api::core::v1::Node> = kube::Api::all(cluster.client.clone());
+    let node = nodes.get("node-0").await.unwrap();
+    assert_eq!(node.metadata.annotations.unwrap()["muster.dev/isolation-reason"], reason);
+    assert_eq!(node.metadata.labels.unwrap()["muster.dev/isolation"], "light");
+    let conditions = node.status.unwrap().conditions.unwrap();
+    let light = conditions.iter().find(|condition| condition.type_ == "LightIsolation").unwrap();
+    assert_eq!((light.status.as_str(), light.message.as_deref()), ("True", Some(reason.as_str())));
+    let mark = format!("{}66", std::process::id());
+    cluster.create("works", &format!("id -u; (setsid sleep {mark} &); exit 3"), json!({})).await;
+    assert_eq!(terminated(&cluster.wait_phase("works", "Failed").await).exit_code, 3);
+    assert_eq!(cluster.log("works", "").await, format!("{}\n", nix::unistd::geteuid()));
+    wait_process(&mark, false).await;
+    cluster.stop().await;
+    println!("light because: {reason}");
+}
+
+#[test]
+fn an_ordinary_user_runs_pods() {
+    use std::os::unix::process::CommandExt as _;
+    let program = std::env::current_exe().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new(program);
+    command.args(["--exact", "failures::a_node_of_an_ordinary_user", "--nocapture"]);
+    command.env("MUSTER_ORDINARY_USER", "1").env("TMPDIR", folder.path()).env("HOME", folder.path());
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(folder.path(), Some(65_534), Some(65_534)).unwrap();
+        command.uid(65_534).gid(65_534).current_dir("/");
+    }
+    let output = match command.output() {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            eprintln!("skipped: an_ordinary_user_runs_pods, as that user may not run {command:?}");
+            return;
+        }
+        output => output.unwrap(),
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("light because: "), "{text}");
 }

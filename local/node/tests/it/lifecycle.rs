@@ -4,7 +4,7 @@ use kube::api::DeleteParams;
 use muster_node::Isolation;
 use serde_json::json;
 
-use crate::cluster::{Cluster, is_root, terminated};
+use crate::cluster::{Cluster, is_root, process_exists, terminated};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_runs_and_its_end_is_reported() {
@@ -142,13 +142,6 @@ async fn four_pods_run_soon() {
     println!("4 pods running: p50 took {:?}", times[times.len() / 2]);
     assert!(times[0] < std::time::Duration::from_secs(5));
     cluster.stop().await;
-}
-
-fn process_exists(argument: &str) -> bool {
-    fs_err::read_dir("/proc").unwrap().flatten().any(|entry| {
-        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        line.split(|byte| *byte == 0).any(|word| word == argument.as_bytes())
-    })
 }
 
 #[tokio::test(flavor = "multi_thread")]

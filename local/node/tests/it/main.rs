@@ -11,5 +11,6 @@ mod failures;
 mod hooks;
 mod lifecycle;
 mod observation;
+mod services;
 mod specification;
 mod volumes;

@@ -171,6 +171,24 @@ async fn a_memory_limit_is_held_where_the_machine_lets_us() {
     cluster.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_has_no_more_processes_than_allowed() {
+    if !is_root("a_pod_has_no_more_processes_than_allowed") {
+        return;
+    }
+    let cluster = Cluster::start_limited(Isolation::Full, Some(24)).await;
+    if !cluster.limits_processes() {
+        eprintln!("skipped: a_pod_has_no_more_processes_than_allowed needs writable control groups");
+        return cluster.stop().await;
+    }
+    let script = "(for one in $(seq 60); do sleep 1000 & done); echo \"code $?\"; ";
+    cluster.create("many", script, json!({})).await;
+    cluster.wait_phase("many", "Succeeded").await;
+    let log = cluster.log("many", "").await;
+    assert!(log.contains("fork") && log.contains("code 2\n"), "{log}");
+    cluster.stop().await;
+}
+
 fn terminated_reason(status: &k8s_openapi::api::core::v1::ContainerStatus) -> Option<&str> {
     status.state.as_ref()?.terminated.as_ref()?.reason.as_deref()
 }

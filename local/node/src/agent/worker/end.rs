@@ -226,7 +226,7 @@ impl Worker {
     }
 
     fn remove_work_files(&self) {
-        for name in ["volumes", "containers", "etc", "shm", "init.sock"] {
+        for name in ["volumes", "containers", "etc", "shm", "init.sock", "kubeconfig"] {
             remove(&self.directory.join(name));
         }
     }

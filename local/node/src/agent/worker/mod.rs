@@ -405,6 +405,9 @@ impl Worker {
     /// The init process is gone though nobody asked it to: everything of the pod died with it.
     fn on_lost(&mut self) {
         self.process = None;
+        if !self.context.isolated {
+            crate::agent::sweep::end_processes_of(&self.record.uid);
+        }
         self.overall.sandbox_ready = false;
         self.tasks.clear();
         self.execs.clear();

@@ -12,13 +12,14 @@ use tokio::time::{Instant, timeout_at};
 use super::report::note_restart;
 use super::{RETRY, Worker};
 use crate::agent::container::{self, Frame, Obstacle};
-use crate::agent::{forward, peers, pod_volumes, probes};
+use crate::agent::{peers, pod_volumes, probes, services};
 use crate::gpu::parse_indices;
 use crate::hosts::Identity;
 use crate::plan::Phase;
 use crate::protocol::{InitRequest, Sandbox};
 use crate::quantity;
 use crate::runtime::PodProcess;
+use crate::services::resolver;
 use crate::sources::Sources;
 
 /// An init that says nothing for so long when it is taken over is stuck.
@@ -296,12 +297,9 @@ impl Worker {
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("hostname"), format!("{}\n", self.hostname()))?;
         if self.spec.host_network != Some(true) {
-            // Names come from the hosts file. No name server can be reached from the pod, so a name that is not there
-            // yet must fail at once: on the pod's own loopback address nobody listens.
-            let search =
-                format!("{0}.svc.cluster.local svc.cluster.local cluster.local", self.record.namespace);
-            let text =
-                format!("nameserver 127.0.0.1\nsearch {search}\noptions ndots:5 timeout:1 attempts:1\n");
+            let machine = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+            let server = services::NAME_SERVER.to_string();
+            let text = resolver::render(&self.spec, &self.record.namespace, &server, &machine);
             fs::write(folder.join("resolv.conf"), text)?;
         }
         self.keep_names(address)
@@ -309,12 +307,8 @@ impl Worker {
 
     fn keep_names(&self, address: IpAddr) -> std::io::Result<()> {
         let aliases = self.spec.host_aliases.iter().flatten();
-        let own_network = self.context.isolated && self.spec.host_network != Some(true);
-        let api = match (&self.context.network, self.context.api_address) {
-            (Some(network), Some(_)) if own_network => Some(IpAddr::V4(network.gateway())),
-            _ => None,
-        };
-        let api = api.map(|address| (address.to_string(), forward::NAMES.map(str::to_owned).to_vec()));
+        // Without a mount namespace nobody reads the file, and with a network of its own the pod has a name server.
+        let lists_services = self.context.isolated && self.spec.host_network == Some(true);
         let identity = Identity {
             namespace: self.record.namespace.clone(),
             hostname: self.hostname(),
@@ -322,10 +316,10 @@ impl Worker {
             address,
             aliases: aliases
                 .map(|alias| (alias.ip.clone(), alias.hostnames.clone().unwrap_or_default()))
-                .chain(api)
                 .collect(),
+            lists_services,
         };
-        self.context.names.add(self.directory.join("etc/hosts"), identity)
+        self.context.names.add(self.directory.join("etc/hosts"), identity, &self.context.services.directory())
     }
 
     async fn start_container(&mut self, place: usize, sources: &Sources) -> Result<(), Obstacle> {
@@ -333,6 +327,7 @@ impl Worker {
         let Some(container) = self.container(&run.name) else { return Ok(()) };
         let attempt = run.next_attempt();
         let hostname = self.hostname();
+        self.context.services.listed().await;
         let frame = Frame {
             context: &self.context,
             pod: &self.pod,
