@@ -136,7 +136,7 @@ mod tests {
         let tree = tree();
         let queue = tree.queue("light").unwrap();
         let mut fair = FairShare::new(&tree, Some(1000));
-        let charge = tree.charge(queue, [(&gpu(), 40)]);
+        let charge = tree.charge([(&gpu(), 40)]);
         fair.change(&tree, queue, &charge, 1.0, Time(0));
         let at = |fair: &FairShare, time| fair.dominant_share(&tree, queue, Time(time));
         assert!((at(&fair, 1000) - 0.2).abs() < 1e-9, "half of 40 of 100");
@@ -151,7 +151,7 @@ mod tests {
         let mut fair = FairShare::new(&tree, None);
         for (name, amount) in [("heavy", 30), ("light", 20)] {
             let queue = tree.queue(name).unwrap();
-            fair.change(&tree, queue, &tree.charge(queue, [(&gpu(), amount)]), 1.0, Time(0));
+            fair.change(&tree, queue, &tree.charge([(&gpu(), amount)]), 1.0, Time(0));
         }
         let factors = fair.factors(&tree, Time(0));
         let factor = |name: &str| factors[tree.queue(name).unwrap().index()];

@@ -75,7 +75,8 @@ impl QueueTree {
 
     /// Whether the charge, on top of what is used, stays within what `queue` has without borrowing.
     pub fn within_own(&self, queue: QueueId, charge: &Charge) -> bool {
-        charge.iter().all(|(resource, amount)| self.used(queue, resource) + amount <= self.room(queue, resource))
+        let fits = |(resource, amount)| self.used(queue, resource).saturating_add(amount) <= self.room(queue, resource);
+        charge.iter().all(fits)
     }
 
     /// What of the queue's own is not used by its jobs, in thousandths.

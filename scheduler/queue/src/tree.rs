@@ -10,6 +10,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+/// What is available of a resource that nobody limits.
+const UNLIMITED: i64 = i64::MAX / 4;
+
 /// A queue by its place in a [`QueueTree`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueId(u32);
@@ -209,6 +212,8 @@ struct Cell {
     /// The part of `room` that is not lent.
     kept: i64,
     borrowing_limit: Option<i64>,
+    /// Whether this queue or one below it has quota.
+    limited: bool,
 }
 
 /// Queues, their quota, and what is used of it. Cheap to clone: only usage is copied.
@@ -324,31 +329,16 @@ impl QueueTree {
         &self.forest.resources
     }
 
-    /// The part of `amounts` (thousandths) that has quota in `queue` or above it; other resources are not
-    /// limited.
-    pub fn charge<'a>(
-        &self,
-        queue: QueueId,
-        amounts: impl IntoIterator<Item = (&'a FlavorResource, i64)>,
-    ) -> Charge {
-        let mut parts: Vec<(u16, i64)> = Vec::new();
+    /// The part of `amounts` (thousandths) that has quota anywhere in the tree; other resources are not limited.
+    pub fn charge<'a>(&self, amounts: impl IntoIterator<Item = (&'a FlavorResource, i64)>) -> Charge {
+        let mut sums: BTreeMap<u16, i64> = BTreeMap::new();
         for (resource, amount) in amounts {
-            let Ok(index) = self.forest.resources.binary_search(resource) else { continue };
-            let limited = self.path(queue).any(|above| self.spec(above).quotas.contains_key(resource))
-                || self.cell(self.root(queue), index as u16).room > 0;
-            if amount > 0 && limited {
-                parts.push((index as u16, amount));
+            if let (Ok(index), true) = (self.forest.resources.binary_search(resource), amount > 0) {
+                let sum = sums.entry(index as u16).or_default();
+                *sum = sum.saturating_add(amount);
             }
         }
-        parts.sort_unstable();
-        parts.dedup_by(|later, first| {
-            let same = later.0 == first.0;
-            if same {
-                first.1 = first.1.saturating_add(later.1);
-            }
-            same
-        });
-        Charge(parts)
+        Charge(sums.into_iter().collect())
     }
 
     /// What the queue itself may use without borrowing, in thousandths: its nominal quota and what its
@@ -369,11 +359,13 @@ impl QueueTree {
     }
 
     /// What a job of this queue could use now, its own and borrowed, in thousandths; negative where quota was
-    /// lowered below usage.
+    /// lowered below usage. A resource for which no queue under the same root has quota is not limited.
     pub fn available(&self, queue: QueueId, resource: u16) -> i64 {
         let cell = self.cell(queue, resource);
         let used = self.used(queue, resource);
-        let Some(parent) = self.parent(queue) else { return cell.room - used };
+        let Some(parent) = self.parent(queue) else {
+            return if cell.limited { cell.room - used } else { UNLIMITED };
+        };
         let of_kept = (cell.kept - used).max(0);
         let mut from_parent = self.available(parent, resource);
         if let Some(limit) = cell.borrowing_limit {
@@ -443,6 +435,8 @@ impl Forest {
             let resource = &self.resources[index];
             let spec = &self.specs[queue.index()];
             let quota = spec.quotas.get(resource).copied().unwrap_or_default();
+            let limited = spec.quotas.contains_key(resource)
+                || self.children[queue.index()].iter().any(|child| self.cells[child.index() * width + index].limited);
             let lent_upwards = self.children[queue.index()].iter().map(|child| {
                 let cell = self.cells[child.index() * width + index];
                 cell.room - cell.kept
@@ -454,7 +448,7 @@ impl Forest {
             }
             let kept = quota.lending_limit.map_or(0, |lending| room - lending);
             self.cells[queue.index() * width + index] =
-                Cell { room, kept, borrowing_limit: quota.borrowing_limit };
+                Cell { room, kept, borrowing_limit: quota.borrowing_limit, limited };
         }
         Ok(())
     }

@@ -47,15 +47,15 @@ fn borrowing_is_bounded_by_what_others_lend_and_by_ones_own_limit() {
     let mut tree = tree.unwrap();
     let (a, b) = (tree.queue("a").unwrap(), tree.queue("b").unwrap());
     assert_eq!((tree.available(a, 0), tree.available(b, 0)), (28, 25));
-    let charge = tree.charge(a, [(&gpu(), 28)]);
+    let charge = tree.charge([(&gpu(), 28)]);
     let admission = tree.admit(a, &charge).unwrap();
     assert_eq!(admission.own, [(0, 20)]);
     assert_eq!(admission.borrowed[0].lenders, [(b, 8)]);
     tree.add(a, &charge);
     assert_eq!((tree.available(a, 0), tree.available(b, 0), tree.borrowed(a, 0)), (0, 12, 8));
-    let shortage = tree.admit(b, &tree.charge(b, [(&gpu(), 20)])).unwrap_err();
+    let shortage = tree.admit(b, &tree.charge([(&gpu(), 20)])).unwrap_err();
     assert_eq!((shortage.needs, shortage.free, shortage.borrowable, shortage.most), (20, 12, 0, 25));
-    assert!(tree.may_reclaim(b, &tree.charge(b, [(&gpu(), 20)]), a), "b wants its own back");
+    assert!(tree.may_reclaim(b, &tree.charge([(&gpu(), 20)]), a), "b wants its own back");
     assert!(!tree.may_reclaim(a, &charge, b), "b borrows nothing");
 }
 
@@ -98,10 +98,10 @@ proptest! {
         for (pick, amount, leaves) in steps {
             if leaves && !jobs.is_empty() {
                 let (queue, amount) = jobs.swap_remove(pick % jobs.len());
-                tree.remove(queue, &tree.charge(queue, [(&gpu(), amount)]));
+                tree.remove(queue, &tree.charge([(&gpu(), amount)]));
             } else {
                 let queue = queues[pick % queues.len()];
-                let charge = tree.charge(queue, [(&gpu(), amount)]);
+                let charge = tree.charge([(&gpu(), amount)]);
                 let admitted = tree.admit(queue, &charge);
                 prop_assert_eq!(admitted.is_ok(), tree.admits(queue, &charge));
                 if let Ok(admission) = admitted {
@@ -124,7 +124,7 @@ proptest! {
             }
         }
         for (queue, amount) in jobs {
-            tree.remove(queue, &tree.charge(queue, [(&gpu(), amount)]));
+            tree.remove(queue, &tree.charge([(&gpu(), amount)]));
         }
         prop_assert!(queues.iter().all(|queue| tree.used(*queue, 0) == 0));
     }
@@ -141,7 +141,7 @@ proptest! {
         let mut jobs: Vec<(QueueId, i64)> = Vec::new();
         for (pick, amount) in picks {
             let queue = queues[pick % queues.len()];
-            let charge = tree.charge(queue, [(&gpu(), amount)]);
+            let charge = tree.charge([(&gpu(), amount)]);
             if tree.admits(queue, &charge) {
                 tree.add(queue, &charge);
                 jobs.push((queue, amount));
@@ -150,14 +150,14 @@ proptest! {
         let queue = queues[wants % queues.len()];
         let own = tree.spec(queue).quotas[&gpu()].nominal;
         let free = own - tree.used(queue, 0).min(own);
-        let charge = tree.charge(queue, [(&gpu(), free)]);
+        let charge = tree.charge([(&gpu(), free)]);
         // Only queues whose every ancestor is within its room are owed something.
         let owed = tree.path(queue).all(|above| tree.children(above).is_empty() || tree.used(above, 0) <= tree.room(above, 0));
         while let Some(index) = jobs.iter().position(|job| {
             !tree.admits(queue, &charge) && tree.may_reclaim(queue, &charge, job.0)
         }) {
             let (victim, amount) = jobs.swap_remove(index);
-            tree.remove(victim, &tree.charge(victim, [(&gpu(), amount)]));
+            tree.remove(victim, &tree.charge([(&gpu(), amount)]));
         }
         let no_jobs_above = tree.path(queue).skip(1).all(|above| !jobs.iter().any(|job| job.0 == above));
         if owed && no_jobs_above && tree.children(queue).is_empty() {

@@ -1,0 +1,362 @@
+//! One decision: goes through the line once and plans who starts, who is promised what, and who must leave.
+
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::sync::Arc;
+
+use muster_scheduler_core::space::Space;
+
+use crate::backlog::{LaneKey, Order, Rank};
+use crate::estimate::Basis;
+use crate::forecast::worse;
+use crate::job::{Form, Hold, Job, JobId};
+use crate::planner::{Plan, Planner, Promise, Start};
+use crate::policy::Blocked;
+use crate::preempt;
+use crate::time::{Milliseconds, Time};
+use crate::timeline::{Request, Timeline};
+use crate::tree::QueueId;
+
+/// Jobs for which eviction is considered in one cycle.
+const PREEMPTORS: usize = 4;
+
+impl Planner {
+    /// Plans what to do now, given what is free. Nothing is taken: the caller carries the plan out and tells
+    /// [`Planner::started`] and [`Planner::evicted`]. What is promised is remembered for the next cycle.
+    pub fn cycle(&mut self, now: Time, space: &Space) -> Plan {
+        self.watch_overruns(now);
+        let mut cycle = Cycle::new(self, now, space);
+        cycle.keep_promises();
+        cycle.walk_the_line();
+        let preempt = cycle.preempt();
+        let Cycle { plan, promises, .. } = cycle;
+        for preemption in &preempt {
+            for victim in &preemption.victims {
+                if let Some(running) = self.running.get_mut(victim) {
+                    running.leaving_for = Some(preemption.job);
+                    running.ends = now;
+                }
+            }
+        }
+        self.promises = promises;
+        (self.gained, self.slipped) = (false, false);
+        Plan { reserve: self.promises.values().cloned().collect(), preempt, ..plan }
+    }
+
+    /// The future as it is supposed to be without any promise.
+    pub(crate) fn timeline(&self, now: Time, space: &Space) -> Timeline {
+        let running =
+            self.running.values().map(|running| (running.job.id, running.ends, Arc::clone(&running.hold)));
+        Timeline::new(now, space.clone(), self.tree.clone(), running, &self.calendar)
+    }
+}
+
+/// Why a job cannot start now, as far as the walk through the line needs to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// Neither it nor any like it.
+    Full,
+    /// What is promised to others is in the way of a job that meets so many constraints.
+    Constrained(usize),
+}
+
+struct Cycle<'a> {
+    planner: &'a Planner,
+    now: Time,
+    fair: Vec<f64>,
+    gpus: f64,
+    timeline: Timeline,
+    plan: Plan,
+    promises: BTreeMap<JobId, Promise>,
+    started: BTreeSet<JobId>,
+    /// The fewest constraints with which forms did not find room, by their fingerprint.
+    no_room: HashMap<(u64, u32), usize>,
+    /// Blocked jobs in their order, for preemption.
+    blocked: Vec<JobId>,
+}
+
+impl<'a> Cycle<'a> {
+    fn new(planner: &'a Planner, now: Time, space: &Space) -> Self {
+        let weights = planner.policy.weights;
+        let fair = if weights.fair_share == 0.0 || planner.tree.queues().count() < 2 {
+            Vec::new()
+        } else {
+            planner.fair.factors(&planner.tree, now)
+        };
+        let gpus = if weights.size == 0.0 {
+            1.0
+        } else {
+            space.nodes().map(|(_, node)| f64::from(node.gpu_slots)).sum::<f64>() * 1000.0
+        };
+        Self {
+            planner,
+            now,
+            fair,
+            gpus,
+            timeline: planner.timeline(now, space),
+            plan: Plan::default(),
+            promises: BTreeMap::new(),
+            started: BTreeSet::new(),
+            no_room: HashMap::new(),
+            blocked: Vec::new(),
+        }
+    }
+
+    fn rank(&self, job: &Job, length: Milliseconds) -> Rank {
+        let order = Order { policy: &self.planner.policy, fair: &self.fair, gpus: self.gpus, now: self.now };
+        order.rank(job, length)
+    }
+
+    /// How many promises may be made for each root of the queues.
+    fn depth(&self) -> usize {
+        match self.planner.policy.blocked {
+            Blocked::Reserves { depth } => depth,
+            Blocked::StopsAll | Blocked::StopsQueue | Blocked::Passed => 0,
+        }
+    }
+
+    /// Puts the promises of the last cycle into the new future: those whose time has come start, those that
+    /// can come earlier do, and those that cannot be kept are made anew.
+    fn keep_promises(&mut self) {
+        let mut old: Vec<(bool, Rank, Promise)> = Vec::new();
+        for promise in self.planner.promises.values() {
+            let Some(waiter) = self.planner.backlog.get(promise.job) else { continue };
+            old.push((promise.pinned, self.rank(&waiter.job, waiter.estimate.length), promise.clone()));
+        }
+        old.sort_by(|left, right| (right.0, right.1).cmp(&(left.0, left.1)));
+        let mut broken = Vec::new();
+        for (_, _, promise) in &old {
+            let Some(waiter) = self.planner.backlog.get(promise.job) else { continue };
+            let mut promise = promise.clone();
+            promise.length = waiter.estimate.length;
+            promise.from = promise.from.max(self.now);
+            let request = request(&waiter.job, &promise.hold.form, promise.length);
+            if !self.planner.slipped || self.timeline.keeps(&request, &promise.hold.slots, promise.from) {
+                self.timeline.promise(promise.job, &promise.hold, promise.from, promise.length);
+                self.promises.insert(promise.job, promise);
+            } else {
+                broken.push(promise);
+            }
+        }
+        for promise in broken {
+            let Some(waiter) = self.planner.backlog.get(promise.job) else { continue };
+            self.reserve(&waiter.job, waiter.estimate.length, Time::NEVER, promise.pinned);
+        }
+        for (pinned, _, promise) in old {
+            let (Some(waiter), Some(promised)) =
+                (self.planner.backlog.get(promise.job), self.promises.get(&promise.job).cloned())
+            else {
+                continue;
+            };
+            self.timeline.forget(promise.job);
+            self.promises.remove(&promise.job);
+            let (job, length) = (&waiter.job, waiter.estimate.length);
+            if self.start(job, length).is_ok() {
+                continue;
+            }
+            let due = promised.from <= self.now;
+            if (self.planner.gained || due) && self.reserve(job, length, promised.from - 1, pinned) {
+                continue;
+            }
+            if due {
+                self.reserve(job, length, Time::NEVER, pinned);
+                continue;
+            }
+            self.timeline.promise(promised.job, &promised.hold, promised.from, promised.length);
+            self.promises.insert(promised.job, promised);
+        }
+        self.no_room.clear();
+    }
+
+    /// Considers everybody who waits, in order.
+    fn walk_the_line(&mut self) {
+        let planner = self.planner;
+        let mut line: BinaryHeap<(Rank, &LaneKey, JobId)> = BinaryHeap::new();
+        let queue_up = |cycle: &Self, line: &mut BinaryHeap<_>, key, id: JobId| {
+            if let Some(waiter) = planner.backlog.get(id) {
+                line.push((cycle.rank(&waiter.job, waiter.estimate.length), key, id));
+            }
+        };
+        for (key, lane) in planner.backlog.lanes() {
+            if let Some(first) = lane.after(None) {
+                queue_up(self, &mut line, key, first);
+            }
+        }
+        let lanes: BTreeMap<&LaneKey, _> = planner.backlog.lanes().collect();
+        let mut stopped: BTreeSet<QueueId> = BTreeSet::new();
+        while let Some((rank, key, id)) = line.pop() {
+            let Some(waiter) = planner.backlog.get(id) else { continue };
+            if stopped.contains(&key.queue) {
+                continue;
+            }
+            let (job, length) = (&waiter.job, waiter.estimate.length);
+            let taken = self.started.contains(&id) || self.promises.contains_key(&id);
+            let mut go_on = true;
+            if !taken && let Err(refusal) = self.start(job, length) {
+                if self.blocked.len() < PREEMPTORS {
+                    self.blocked.push(id);
+                }
+                match planner.policy.blocked {
+                    Blocked::StopsAll => return,
+                    Blocked::StopsQueue => {
+                        stopped.insert(key.queue);
+                        go_on = false;
+                    }
+                    Blocked::Passed => go_on = refusal != Refusal::Full,
+                    Blocked::Reserves { .. } => {
+                        let promised = self.promise_room(job, length, &rank);
+                        // The next of the lane may get a promise of its own.
+                        go_on = promised || refusal != Refusal::Full;
+                    }
+                }
+            }
+            if go_on && let Some(next) = lanes.get(key).and_then(|lane| lane.after(Some((job.submitted, id)))) {
+                queue_up(self, &mut line, key, next);
+            }
+        }
+    }
+
+    /// Starts the job now in the first form that fits.
+    fn start(&mut self, job: &Arc<Job>, length: Milliseconds) -> Result<(), Refusal> {
+        let constraints = self.timeline.constraints(length);
+        let fingerprint = self.planner.backlog.get(job.id).map(|waiter| waiter.forms());
+        let known = fingerprint.and_then(|fingerprint| self.no_room.get(&fingerprint)).copied();
+        if known.is_some_and(|fewest| fewest <= constraints) {
+            return Err(if known == Some(0) { Refusal::Full } else { Refusal::Constrained(constraints) });
+        }
+        let mut within_quota = false;
+        for (index, form) in job.forms.iter().enumerate() {
+            let request = request(job, form, length);
+            if !self.timeline.tree().admits(job.queue, &form.charge) {
+                continue;
+            }
+            within_quota = true;
+            if let Some(slots) = self.timeline.start_now(&request) {
+                let hold = Arc::new(Hold { queue: job.queue, form: form.clone(), slots });
+                let ends = self.now + length;
+                self.timeline.start(job.id, Arc::clone(&hold), ends);
+                self.plan.start.push(Start { job: job.id, form: index, hold, ends });
+                self.started.insert(job.id);
+                return Ok(());
+            }
+        }
+        if !within_quota {
+            return Err(Refusal::Full);
+        }
+        let sums_allow = job.forms.iter().any(|form| self.timeline.may_start(&request(job, form, length)));
+        let fewest = if sums_allow { constraints } else { 0 };
+        // Windows and reservations of its own make a job special; quota differs between queues.
+        if let (None, Some(fingerprint)) = (&job.reservation, fingerprint)
+            && (fewest == 0 || job.forms.iter().all(|form| form.charge.is_empty()))
+        {
+            self.no_room.insert(fingerprint, fewest);
+        }
+        Err(if fewest == 0 { Refusal::Full } else { Refusal::Constrained(constraints) })
+    }
+
+    /// Promises room to a blocked job, when it is its turn; takes back a promise made to one of lower priority.
+    fn promise_room(&mut self, job: &Arc<Job>, length: Milliseconds, rank: &Rank) -> bool {
+        let tree = &self.planner.tree;
+        let root = tree.root(job.queue);
+        let of_root = |promise: &&Promise| tree.root(promise.hold.queue) == root;
+        if self.promises.values().filter(of_root).count() < self.depth() {
+            return self.reserve(job, length, Time::NEVER, false);
+        }
+        let ranked = self.promises.values().filter(of_root).filter(|promise| !promise.pinned).filter_map(|promise| {
+            let waiter = self.planner.backlog.get(promise.job)?;
+            Some((self.rank(&waiter.job, waiter.estimate.length), promise.job))
+        });
+        let Some((lowest, holder)) = ranked.min_by(|left, right| left.0.cmp(&right.0)) else { return false };
+        if self.depth() == 0 || !rank.outranks(&lowest) {
+            return false;
+        }
+        self.timeline.forget(holder);
+        self.promises.remove(&holder);
+        self.no_room.clear();
+        if self.start(job, length).is_ok() {
+            return true;
+        }
+        self.reserve(job, length, Time::NEVER, false)
+    }
+
+    /// Promises the earliest room no later than `latest`; whether there is any.
+    fn reserve(&mut self, job: &Arc<Job>, length: Milliseconds, latest: Time, pinned: bool) -> bool {
+        let found = job.forms.iter().enumerate().filter_map(|(index, form)| {
+            let request = request(job, form, length);
+            if !self.planner.could_ever(job.queue, form) {
+                return None;
+            }
+            let (from, slots) = self.timeline.earliest(&request, latest)?;
+            Some((from, index, slots))
+        });
+        let Some((from, form, slots)) = found.min_by_key(|(from, index, _)| (*from, *index)) else { return false };
+        let hold = Arc::new(Hold { queue: job.queue, form: job.forms[form].clone(), slots });
+        let basis = self.planner.basis(&hold, from);
+        self.timeline.promise(job.id, &hold, from, length);
+        self.promises.insert(job.id, Promise { job: job.id, form, hold, from, length, basis, pinned });
+        true
+    }
+
+    /// Whom to evict for those at the head of the line.
+    fn preempt(&mut self) -> Vec<crate::planner::Preempt> {
+        let mut preempt = Vec::new();
+        let Some(rules) = self.planner.policy.preemption else { return preempt };
+        for id in std::mem::take(&mut self.blocked) {
+            let Some(waiter) = self.planner.backlog.get(id) else { continue };
+            let promised = self.promises.get(&id).cloned();
+            let soon = promised.as_ref().is_some_and(|promise| promise.from.since(self.now) <= rules.not_within);
+            let waited = self.now.since(waiter.job.submitted) >= rules.after;
+            if soon || !waited || self.started.contains(&id) || promised.as_ref().is_some_and(|known| known.pinned) {
+                continue;
+            }
+            self.timeline.forget(id);
+            let found = preempt::choose(self.planner, &self.timeline, &waiter.job, &rules);
+            let Some(chosen) = found else {
+                if let Some(promise) = promised {
+                    self.timeline.promise(id, &promise.hold, promise.from, promise.length);
+                }
+                continue;
+            };
+            for victim in &chosen.preempt.victims {
+                self.timeline.evict(*victim);
+            }
+            let promise = Promise {
+                job: id,
+                form: chosen.form,
+                hold: Arc::clone(&chosen.preempt.hold),
+                from: self.now + 1,
+                length: waiter.estimate.length,
+                basis: Basis::Declared,
+                pinned: true,
+            };
+            // Whatever else is decided in this cycle sees the room as taken.
+            self.timeline.start(id, Arc::clone(&promise.hold), self.now + promise.length);
+            self.promises.insert(id, promise);
+            preempt.push(chosen.preempt);
+        }
+        preempt
+    }
+}
+
+impl Planner {
+    /// Whether quota would ever allow the form.
+    pub(crate) fn could_ever(&self, queue: QueueId, form: &Form) -> bool {
+        self.tree.admits(queue, &form.charge) || self.tree.emptied().admits(queue, &form.charge)
+    }
+
+    /// What a moment rests on, at which a hold's room and quota are supposed to be free.
+    pub(crate) fn basis(&self, hold: &Hold, from: Time) -> Basis {
+        let nodes: BTreeSet<_> = hold.slots.0.iter().map(|slot| slot.node).collect();
+        let root = self.tree.root(hold.queue);
+        let matters = |running: &&crate::job::Running| {
+            running.ends <= from
+                && (running.hold.slots.0.iter().any(|slot| nodes.contains(&slot.node))
+                    || (!hold.form.charge.is_empty() && self.tree.root(running.job.queue) == root))
+        };
+        let bases = self.running.values().filter(matters).map(|running| running.basis);
+        bases.fold(Basis::Declared, worse)
+    }
+}
+
+pub(crate) fn request<'a>(job: &'a Job, form: &'a Form, length: Milliseconds) -> Request<'a> {
+    Request { queue: job.queue, form, length, reservation: job.reservation.as_deref() }
+}

@@ -1,0 +1,111 @@
+//! When waiting jobs will start: the planner's own rules, played forward in virtual time on copies.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use muster_scheduler_core::space::Space;
+
+use crate::estimate::Basis;
+use crate::job::JobId;
+use crate::planner::Planner;
+use crate::time::Time;
+
+/// Decisions played forward before a forecast gives up.
+const MOST_CYCLES: usize = 20_000;
+
+/// When a job is expected to start, were nothing else to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expected {
+    /// The moment.
+    pub at: Time,
+    /// What it rests on. [`Basis::Supposed`] means that it is a guess, and that people should be told that it is
+    /// not known.
+    pub basis: Basis,
+    /// Which of its forms starts.
+    pub form: usize,
+    /// The job whose end lets it start, when one does.
+    pub after: Option<JobId>,
+}
+
+impl Planner {
+    /// When each of `wanted` is expected to start, were nothing else to come; jobs that never would, given
+    /// what runs and waits, are left out.
+    pub fn forecast(&self, now: Time, space: &Space, wanted: &BTreeSet<JobId>) -> BTreeMap<JobId, Expected> {
+        let mut planner = self.clone();
+        // What is only supposed to happen teaches nothing.
+        planner.policy.learns = false;
+        let mut space = space.clone();
+        let mut expected = BTreeMap::new();
+        let mut left: BTreeSet<JobId> = wanted.iter().copied().filter(|id| planner.backlog.contains(*id)).collect();
+        let mut at = now;
+        let mut basis = Basis::Declared;
+        let mut last_end = None;
+        for _ in 0..MOST_CYCLES {
+            let plan = planner.cycle(at, &space);
+            if planner.commit(&plan, &mut space, at).is_err() {
+                break;
+            }
+            for start in &plan.start {
+                if left.remove(&start.job) {
+                    let found = Expected { at, basis, form: start.form, after: last_end };
+                    expected.insert(start.job, found);
+                }
+            }
+            if left.is_empty() {
+                break;
+            }
+            if planner.evict_leaving(at, &mut space) {
+                continue;
+            }
+            let end = planner.running.values().map(|running| running.ends).min();
+            let boundary = planner.next_boundary(at);
+            let Some(next) = end.into_iter().chain(boundary).min() else { break };
+            at = next.max(at + 1);
+            last_end = None;
+            let ended: Vec<JobId> =
+                planner.running.iter().filter(|(_, running)| running.ends <= at).map(|(id, _)| *id).collect();
+            for id in ended {
+                let Ok(running) = planner.stop(id, at) else { continue };
+                space.give_back_slots(&running.hold.form.demand, &running.hold.slots);
+                basis = worse(basis, running.basis);
+                last_end = Some(id);
+            }
+        }
+        expected
+    }
+
+    /// The next moment at which a window opens or closes.
+    pub fn next_boundary(&self, now: Time) -> Option<Time> {
+        if self.calendar.is_empty() {
+            return None;
+        }
+        let year = now + 366 * 24 * 3_600_000;
+        let occurrences = self.calendar.occurrences(now, year);
+        occurrences.iter().flat_map(|open| [open.from, open.to]).filter(|at| *at > now).min()
+    }
+
+    /// Evicts those whose eviction was decided; whether there were any.
+    pub(crate) fn evict_leaving(&mut self, now: Time, space: &mut Space) -> bool {
+        let leaving: Vec<JobId> = self
+            .running
+            .iter()
+            .filter(|(_, running)| running.leaving_for.is_some())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in &leaving {
+            if let Some(running) = self.running.get(id) {
+                space.give_back_slots(&running.hold.form.demand, &running.hold.slots);
+            }
+            // It runs, as was just seen.
+            let _ = self.evicted(*id, now);
+        }
+        !leaving.is_empty()
+    }
+}
+
+pub(crate) fn worse(left: Basis, right: Basis) -> Basis {
+    match (left, right) {
+        (Basis::Supposed, _) | (_, Basis::Supposed) => Basis::Supposed,
+        (Basis::Learned, _) | (_, Basis::Learned) => Basis::Learned,
+        (Basis::Declared, Basis::Declared) => Basis::Declared,
+    }
+}

@@ -1,0 +1,124 @@
+//! Policies by name: in what order jobs are considered, and what happens to those behind one that cannot start.
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Milliseconds;
+
+/// What one that cannot start does to those behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Blocked {
+    /// Everybody behind it waits.
+    StopsAll,
+    /// Everybody behind it in its queue waits.
+    StopsQueue,
+    /// It is passed over.
+    Passed,
+    /// It is promised room at a later time, and passed over by those that do not delay it.
+    Reserves {
+        /// How many promises there are at a time for each root of the queue tree; 1 is EASY backfill.
+        depth: usize,
+    },
+}
+
+/// Weights of the factors that order jobs of one priority. Factors are from 0 to 1, age is in hours.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Weights {
+    /// For each hour of waiting; unbounded, so that everybody's turn comes.
+    pub age: f64,
+    /// For a queue that used little of its fair share.
+    pub fair_share: f64,
+    /// For large jobs (below 0: for small ones).
+    pub size: f64,
+    /// For jobs that are expected to be short.
+    pub short: f64,
+    /// For each point of quality of service.
+    pub quality: f64,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self { age: 1.0, fair_share: 0.0, size: 0.0, short: 0.0, quality: 0.0 }
+    }
+}
+
+/// When running jobs may be evicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Preemption {
+    /// A job must wait for this long before others are evicted for it, in milliseconds.
+    pub after: Milliseconds,
+    /// Nobody is evicted before it ran for this long, in milliseconds.
+    pub min_runtime: Milliseconds,
+    /// Nobody is evicted more often than this.
+    pub most_evictions: u32,
+    /// Nobody is evicted for a job that is going to start within this time anyway, in milliseconds.
+    pub not_within: Milliseconds,
+}
+
+impl Default for Preemption {
+    fn default() -> Self {
+        Self { after: 0, min_runtime: 60_000, most_evictions: 3, not_within: 60_000 }
+    }
+}
+
+/// How jobs are ordered and placed in time.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Policy {
+    /// Whether higher priority goes first; otherwise priority is ignored.
+    pub by_priority: bool,
+    /// Factors of the order within one priority; all 0 but age is first come, first served.
+    pub weights: Weights,
+    /// What a blocked job does to those behind it.
+    pub blocked: Blocked,
+    /// Half-life of usage in the fair share, in milliseconds; `None` counts only what runs.
+    pub half_life: Option<Milliseconds>,
+    /// A job that waited this long goes before everybody who did not, whatever their priority, in milliseconds.
+    pub patience: Option<Milliseconds>,
+    /// Whether jobs are evicted for others.
+    pub preemption: Option<Preemption>,
+    /// Whether run times are learned from finished jobs; otherwise only declared limits count.
+    pub learns: bool,
+}
+
+const HOUR: Milliseconds = 3_600_000;
+
+/// Names that [`Policy::named`] knows.
+pub const NAMES: [&str; 6] = ["fifo", "strict-fifo", "best-effort-fifo", "easy", "conservative", "muster"];
+
+impl Policy {
+    const FIFO: Self = Self {
+        by_priority: true,
+        weights: Weights { age: 1.0, fair_share: 0.0, size: 0.0, short: 0.0, quality: 0.0 },
+        blocked: Blocked::StopsQueue,
+        half_life: None,
+        patience: None,
+        preemption: None,
+        learns: false,
+    };
+
+    /// A policy by name, one of [`NAMES`]: `fifo` (submission order over all queues, the first that cannot start
+    /// stops everybody), `strict-fifo` and `best-effort-fifo` (as Kueue documents them), `easy` and
+    /// `conservative` (backfill on declared limits), `muster`.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "fifo" => Self { by_priority: false, blocked: Blocked::StopsAll, ..Self::FIFO },
+            "strict-fifo" => Self::FIFO,
+            "best-effort-fifo" => Self { blocked: Blocked::Passed, ..Self::FIFO },
+            "easy" => Self { blocked: Blocked::Reserves { depth: 1 }, ..Self::FIFO },
+            "conservative" => Self { blocked: Blocked::Reserves { depth: 64 }, ..Self::FIFO },
+            "muster" => Self {
+                weights: Weights { fair_share: 4.0, short: 2.0, quality: 1.0, ..Weights::default() },
+                blocked: Blocked::Reserves { depth: 2 },
+                half_life: Some(24 * HOUR),
+                patience: Some(24 * HOUR),
+                preemption: Some(Preemption::default()),
+                learns: true,
+                ..Self::FIFO
+            },
+            _ => return None,
+        })
+    }
+}
