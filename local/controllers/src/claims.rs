@@ -16,12 +16,13 @@ use crate::informer::{Informer, Object};
 use crate::owners::{Claim, claim, controller_reference};
 
 /// The objects that the owner controls, after it took those that nobody controls and left those that its selector no
-/// longer finds.
+/// longer finds. What is taken gets `finalizer`, and what is left loses it.
 pub(crate) async fn claimed<K, O>(
     client: &Client,
     informer: &Informer<K>,
     owner: &O,
     selector: &LabelSelector,
+    finalizer: Option<&str>,
 ) -> Result<Vec<Arc<K>>>
 where
     K: Object + Resource<Scope = NamespaceResourceScope>,
@@ -38,7 +39,8 @@ where
             Claim::Owned => own.push(object),
             Claim::Release => {
                 owners.retain(|reference| Some(&reference.uid) != owner.meta().uid.as_ref());
-                set_owners(client, informer, &*object, &owners).await?;
+                let rest = object.finalizers().iter().filter(|own| Some(own.as_str()) != finalizer);
+                set_owners(client, informer, &*object, &owners, &rest.cloned().collect::<Vec<_>>()).await?;
             }
             Claim::Adopt => {
                 let owners_api: Api<O> = Api::namespaced(client.clone(), namespace);
@@ -48,7 +50,10 @@ where
                 };
                 if live.is_some_and(|live| same(&live.metadata)) {
                     owners.push(controller_reference(owner));
-                    own.push(Arc::new(set_owners(client, informer, &*object, &owners).await?));
+                    let mut finalizers = object.finalizers().to_vec();
+                    let missing = finalizer.filter(|name| !finalizers.iter().any(|own| own == name));
+                    finalizers.extend(missing.map(str::to_owned));
+                    own.push(Arc::new(set_owners(client, informer, &*object, &owners, &finalizers).await?));
                 }
             }
         }
@@ -61,14 +66,17 @@ async fn set_owners<K>(
     informer: &Informer<K>,
     object: &K,
     owners: &[OwnerReference],
+    finalizers: &[String],
 ) -> Result<K>
 where
     K: Object + Resource<Scope = NamespaceResourceScope>,
 {
     let api: Api<K> = Api::namespaced(client.clone(), object.meta().namespace.as_deref().unwrap_or_default());
     let owners = if owners.is_empty() { Value::Null } else { json!(owners) };
+    let finalizers = if finalizers.is_empty() { Value::Null } else { json!(finalizers) };
     let patch = json!({ "metadata": {
         "uid": object.uid(), "resourceVersion": object.resource_version(), "ownerReferences": owners,
+        "finalizers": finalizers,
     }});
     let parameters = PatchParams { field_manager: Some(crate::MANAGER.into()), ..PatchParams::default() };
     let written = api.patch(&object.name_any(), &parameters, &Patch::Merge(patch)).await?;

@@ -284,7 +284,7 @@ impl Deployments {
         let Some(spec) = &deployment.spec else {
             return Err(Error::Missing { what: deployment.name_any(), field: "spec" });
         };
-        let claimed = claimed(&self.client, &self.sets, deployment, &spec.selector).await?;
+        let claimed = claimed(&self.client, &self.sets, deployment, &spec.selector, None).await?;
         Ok(Sets::sort(deployment, claimed))
     }
 

@@ -96,9 +96,8 @@ pub(crate) fn fail(status: &mut JobStatus, reason: &str, message: &str, now: Tim
 }
 
 /// Notes that the job will be complete once its pods have ended.
-pub(crate) fn succeed(status: &mut JobStatus, now: Timestamp) {
-    let message = "Reached expected number of succeeded pods";
-    set(status, "SuccessCriteriaMet", "True", "CompletionsReached", message, now);
+pub(crate) fn succeed(status: &mut JobStatus, reason: &str, message: &str, now: Timestamp) {
+    set(status, "SuccessCriteriaMet", "True", reason, message, now);
 }
 
 /// Turns the decided outcome into the end.

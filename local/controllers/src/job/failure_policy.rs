@@ -13,6 +13,8 @@ pub(crate) enum Verdict {
     Count,
     /// It does not count.
     Ignore,
+    /// Its index fails for good.
+    FailIndex,
     /// The job fails, for this reason.
     FailJob(String),
 }
@@ -36,6 +38,7 @@ pub(crate) fn judge(policy: Option<&PodFailurePolicy>, pod: &Pod) -> Verdict {
         let Some(message) = by_code.or_else(by_condition) else { continue };
         return match rule.action.as_str() {
             "FailJob" => Verdict::FailJob(message),
+            "FailIndex" => Verdict::FailIndex,
             "Ignore" => Verdict::Ignore,
             _ => Verdict::Count,
         };

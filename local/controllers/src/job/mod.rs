@@ -4,8 +4,10 @@ mod backoff;
 mod conditions;
 mod failure_policy;
 mod indexes;
+mod per_index;
 mod plan;
 mod pod;
+mod success_policy;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use kube::{Client, Resource, ResourceExt as _};
 use pod::{TRACKING, is_tracked};
 use serde_json::{Value, json};
 
+use crate::claims::claimed;
 use crate::error::{Result, gone_is_fine};
 use crate::events::{Recorder, Severity, post_params};
 use crate::informer::{Informer, Key};
@@ -85,6 +88,12 @@ impl Jobs {
             if let Some(job) = job_of(pod) {
                 own.queue.add(Task::Job(job));
             }
+            // Any job may want a pod that nobody controls.
+            if controller_of(&pod.metadata).is_none() && !pod.labels().is_empty() {
+                for job in own.cache.in_namespace(&pod.namespace().unwrap_or_default()) {
+                    own.queue.add(Task::Job(Key::of(&*job)));
+                }
+            }
             if change.new.is_some() && is_tracked(pod) && own.owner(pod).is_none() {
                 own.queue.add(Task::Stray(Key::of(&**pod)));
             }
@@ -129,7 +138,10 @@ impl Jobs {
     }
 
     async fn run(&self, job: &Job) -> Result<Option<Duration>> {
-        let pods = self.pods.controlled_by(job);
+        let pods = match job.spec.as_ref().and_then(|spec| spec.selector.as_ref()) {
+            Some(selector) => claimed(&self.client, &self.pods, job, selector, Some(TRACKING)).await?,
+            None => self.pods.controlled_by(job),
+        };
         let plan = plan::plan(job, &pods, Timestamp::now());
         let namespace = job.namespace().unwrap_or_default();
         let jobs: Api<Job> = Api::namespaced(self.client.clone(), &namespace);
@@ -147,7 +159,8 @@ impl Jobs {
         }
         self.remove(job, &plan.remove).await?;
         for index in &plan.create {
-            let pod = pod::build(job, *index);
+            let failures = index.and_then(|index| plan.failures.get(&index)).copied();
+            let pod = pod::build(job, *index, failures.unwrap_or(0));
             let written = self.pods_api(&namespace).create(&post_params(), &pod).await?;
             let message = format!("Created pod: {}", written.name_any());
             self.recorder.tell(COMPONENT, job, Severity::Normal, "SuccessfulCreate", message);

@@ -4,7 +4,7 @@
 //! `status.uncountedTerminatedPods`, then it loses its finalizer, then the uid becomes a number. Indexed successes are a
 //! set and need only the first.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use kube::ResourceExt as _;
 use super::conditions::{self, Happening};
 use super::failure_policy::{Verdict, judge};
 use super::pod::{index_of, is_tracked};
-use super::{backoff, indexes};
+use super::{backoff, indexes, per_index, success_policy};
 use crate::pods::{is_active, is_finished, is_ready, is_terminating, phase};
 
 /// Most pods created in one step.
@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     pub remove: Vec<Removal>,
     /// Pods to create, with their index.
     pub create: Vec<Option<i32>>,
+    /// How often each index has failed, where the job counts that.
+    pub failures: BTreeMap<i32, i32>,
     /// The job's time after its end is over.
     pub delete_job: bool,
     /// When to look again although nothing happened.
@@ -57,6 +59,8 @@ struct Look<'a> {
     pods: &'a [Arc<Pod>],
     now: Timestamp,
     completed: BTreeSet<i32>,
+    /// Indexes that failed for good.
+    failed: BTreeSet<i32>,
     plan: Plan,
 }
 
@@ -68,6 +72,11 @@ fn waits_for_end(spec: &JobSpec) -> bool {
     spec.pod_replacement_policy.as_deref() == Some("Failed") || spec.pod_failure_policy.is_some()
 }
 
+/// Whether the pod counts as failed. One that is being deleted does, unless its job waits for its end.
+fn has_failed(spec: &JobSpec, pod: &Pod) -> bool {
+    phase(pod) == "Failed" || (is_terminating(pod) && !is_finished(pod) && !waits_for_end(spec))
+}
+
 /// Decides what a job needs, given the pods that it controls.
 pub(crate) fn plan(job: &Job, pods: &[Arc<Pod>], now: Timestamp) -> Plan {
     let Some(spec) = &job.spec else { return Plan::default() };
@@ -77,7 +86,8 @@ pub(crate) fn plan(job: &Job, pods: &[Arc<Pod>], now: Timestamp) -> Plan {
     }
     let completions = spec.completions.unwrap_or(0);
     let completed = indexes::parse(status.completed_indexes.as_deref().unwrap_or_default(), completions);
-    let mut look = Look { spec, pods, now, completed, plan: Plan { status, ..Plan::default() } };
+    let failed = indexes::parse(status.failed_indexes.as_deref().unwrap_or_default(), completions);
+    let mut look = Look { spec, pods, now, completed, failed, plan: Plan { status, ..Plan::default() } };
     look.start_or_suspend();
     let fail = look.count();
     look.judge(fail);
@@ -135,8 +145,7 @@ impl Look<'_> {
         for pod in self.pods.iter().filter(|pod| is_tracked(pod)) {
             let uid = pod.uid().unwrap_or_default();
             let known = succeeded.contains(&uid) || failed.contains(&uid);
-            let has_failed = phase(pod) == "Failed"
-                || (is_terminating(pod) && !is_finished(pod) && !waits_for_end(self.spec));
+            let has_failed = has_failed(self.spec, pod);
             if phase(pod) == "Succeeded" {
                 if indexed(self.spec) {
                     let last = self.spec.completions.unwrap_or(0);
@@ -148,7 +157,14 @@ impl Look<'_> {
                 match judge(self.spec.pod_failure_policy.as_ref(), pod) {
                     _ if known => {}
                     Verdict::Ignore => {}
-                    Verdict::Count => failed.push(uid),
+                    Verdict::Count => {
+                        failed.push(uid);
+                        self.failed.extend(index_of(pod).filter(|_| per_index::exceeds(self.spec, pod)));
+                    }
+                    Verdict::FailIndex => {
+                        failed.push(uid);
+                        self.failed.extend(index_of(pod));
+                    }
                     Verdict::FailJob(message) => {
                         failed.push(uid);
                         fail.get_or_insert(message);
@@ -166,6 +182,9 @@ impl Look<'_> {
             let count = self.completed.len() as i32;
             self.plan.status.succeeded = (count > 0).then_some(count);
             self.plan.status.completed_indexes = (count > 0).then(|| indexes::format(&self.completed));
+        }
+        if self.spec.backoff_limit_per_index.is_some() {
+            self.plan.status.failed_indexes = Some(indexes::format(&self.failed));
         }
         fail
     }
@@ -201,6 +220,9 @@ impl Look<'_> {
             None => self.succeeded() > 0 && self.active().next().is_none(),
         };
         let suspended = self.spec.suspend == Some(true);
+        let completions = self.spec.completions.unwrap_or(0);
+        let by_policy = success_policy::met(self.spec.success_policy.as_ref(), &self.completed, completions);
+        let failed_indexes = self.failed.len() as i32;
         if let Some(message) = fail {
             conditions::fail(&mut self.plan.status, "PodFailurePolicy", &message, self.now);
         } else if self.exceeds_limit() {
@@ -209,8 +231,16 @@ impl Look<'_> {
         } else if self.deadline_left().is_some_and(|left| left <= SignedDuration::ZERO) && !suspended {
             let message = "Job was active longer than specified deadline";
             conditions::fail(&mut self.plan.status, "DeadlineExceeded", message, self.now);
+        } else if self.spec.max_failed_indexes.is_some_and(|most| failed_indexes > most) {
+            let message = "Job has exceeded the specified maximal number of failed indexes";
+            conditions::fail(&mut self.plan.status, "MaxFailedIndexesExceeded", message, self.now);
+        } else if failed_indexes > 0 && failed_indexes + self.succeeded() >= completions {
+            conditions::fail(&mut self.plan.status, "FailedIndexes", "Job has failed indexes", self.now);
+        } else if let Some(message) = by_policy.filter(|_| !suspended) {
+            conditions::succeed(&mut self.plan.status, "SuccessPolicy", &message, self.now);
         } else if reached && !suspended {
-            conditions::succeed(&mut self.plan.status, self.now);
+            let message = "Reached expected number of succeeded pods";
+            conditions::succeed(&mut self.plan.status, "CompletionsReached", message, self.now);
         }
     }
 
@@ -251,7 +281,7 @@ impl Look<'_> {
         let (keep, mut excess) = self.sort_out();
         let active = keep.len() as i32;
         let wanted = match self.spec.completions {
-            Some(completions) => parallelism.min(completions - self.succeeded()),
+            Some(completions) => parallelism.min(completions - self.succeeded() - self.failed.len() as i32),
             None if self.succeeded() > 0 => active.min(parallelism),
             None => parallelism,
         };
@@ -269,9 +299,9 @@ impl Look<'_> {
         if missing <= 0 {
             return;
         }
-        if let Some(left) = backoff::remaining(self.pods.iter().map(|pod| &**pod), self.now) {
-            let left = left.unsigned_abs();
-            self.plan.again = Some(self.plan.again.map_or(left, |again| again.min(left)));
+        let per_index = self.spec.backoff_limit_per_index.is_some();
+        if !per_index && let Some(left) = self.pause(|_| true) {
+            self.wake_after(left);
             return;
         }
         if !indexed(self.spec) {
@@ -280,11 +310,38 @@ impl Look<'_> {
         }
         let mut taken: BTreeSet<i32> = keep.iter().filter_map(|pod| index_of(pod)).collect();
         taken.extend(&self.completed);
+        taken.extend(&self.failed);
         if waits_for_end(self.spec) {
             taken.extend(ending().filter_map(|pod| index_of(pod)));
         }
+        if per_index {
+            let failing: BTreeSet<i32> = self
+                .pods
+                .iter()
+                .filter(|pod| has_failed(self.spec, pod))
+                .filter_map(|pod| index_of(pod))
+                .collect();
+            for index in failing.difference(&taken).copied().collect::<Vec<_>>() {
+                // Every index waits for itself.
+                if let Some(left) = self.pause(|pod| index_of(pod) == Some(index)) {
+                    self.wake_after(left);
+                    taken.insert(index);
+                }
+            }
+        }
         let free = (0..self.spec.completions.unwrap_or(0)).filter(|index| !taken.contains(index));
         self.plan.create = free.take(missing as usize).map(Some).collect();
+        self.plan.failures = per_index::failures(self.spec, self.pods, |pod| has_failed(self.spec, pod));
+    }
+
+    /// What is left of the pause after failures of these pods.
+    fn pause(&self, of: impl Fn(&Pod) -> bool) -> Option<Duration> {
+        let pods = self.pods.iter().map(|pod| &**pod).filter(|pod| of(pod));
+        backoff::remaining(pods, self.now).map(SignedDuration::unsigned_abs)
+    }
+
+    fn wake_after(&mut self, left: Duration) {
+        self.plan.again = Some(self.plan.again.map_or(left, |again| again.min(left)));
     }
 
     /// Active pods to keep, and those that are one too many for their index.
@@ -295,7 +352,7 @@ impl Look<'_> {
         }
         active.sort_by_key(|pod| (!is_ready(pod), pod.metadata.creation_timestamp.clone(), pod.name_any()));
         let completions = self.spec.completions.unwrap_or(0);
-        let mut seen = self.completed.clone();
+        let mut seen: BTreeSet<i32> = self.completed.union(&self.failed).copied().collect();
         active.into_iter().partition(|pod| {
             index_of(pod).is_some_and(|index| (0..completions).contains(&index) && seen.insert(index))
         })

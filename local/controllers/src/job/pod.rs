@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, ObjectFieldSel
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 
+use super::per_index::FAILURES;
 use crate::owners::controller_reference;
 
 /// Label and annotation with the index of a pod.
@@ -25,8 +26,8 @@ pub(crate) fn is_tracked(pod: &Pod) -> bool {
     pod.finalizers().iter().any(|finalizer| finalizer == TRACKING)
 }
 
-/// A new pod of the job, with an index if the job is indexed.
-pub(crate) fn build(job: &Job, index: Option<i32>) -> Pod {
+/// A new pod of the job, with an index if the job is indexed, and the failures of that index where the job counts them.
+pub(crate) fn build(job: &Job, index: Option<i32>, failures: i32) -> Pod {
     let template = job.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
     let given = template.metadata.unwrap_or_default();
     let name = job.name_any();
@@ -50,6 +51,10 @@ pub(crate) fn build(job: &Job, index: Option<i32>) -> Pod {
         pod.metadata.generate_name = Some(format!("{name}-{index}-"));
         mark(&mut pod.metadata.labels);
         mark(&mut pod.metadata.annotations);
+        if job.spec.as_ref().is_some_and(|spec| spec.backoff_limit_per_index.is_some()) {
+            let annotations = pod.metadata.annotations.get_or_insert_default();
+            annotations.insert(FAILURES.into(), failures.to_string());
+        }
         if let Some(spec) = &mut pod.spec {
             spec.hostname = Some(format!("{name}-{index}"));
             spec.init_containers.iter_mut().flatten().for_each(add_index);

@@ -116,7 +116,7 @@ impl Reconcile for ReplicaSets {
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>> {
         let Some(set) = self.sets.get(key) else { return Ok(None) };
         let Some(spec) = &set.spec else { return Ok(None) };
-        let pods = claimed(&self.client, &self.pods, &*set, &spec.selector).await?;
+        let pods = claimed(&self.client, &self.pods, &*set, &spec.selector, None).await?;
         let plan = plan::plan(&set, &pods, Timestamp::now());
         if plan.create > 0 || !plan.delete.is_empty() {
             self.create(&set, plan.create).await?;

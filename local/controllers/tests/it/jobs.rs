@@ -87,3 +87,51 @@ async fn a_suspended_job_loses_its_pods_and_a_deleted_one_frees_them() {
     cluster.until(pods, "free pods", freed).await;
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn indexes_fail_and_succeed_for_themselves() {
+    let mut cluster = Cluster::start().await;
+    cluster.start_kubelet();
+    let spec =
+        json!({ "completions": 2, "parallelism": 2, "completionMode": "Indexed", "backoffLimitPerIndex": 0 });
+    cluster.create::<Job>(job("each", "3", spec)).await;
+    let failed = cluster.until(cluster.api::<Job>(), "failed", |jobs| has(jobs, "Failed")).await;
+    let status = failed[0].status.as_ref().expect("status");
+    assert_eq!((status.failed, status.failed_indexes.as_deref()), (Some(2), Some("0,1")));
+    let condition = status.conditions.iter().flatten().find(|one| one.type_ == "Failed").expect("condition");
+    assert_eq!(condition.reason.as_deref(), Some("FailedIndexes"));
+    let pods = cluster.until(cluster.api::<Pod>(), "two pods", |pods| pods.len() == 2).await;
+    assert!(pods.iter().all(|pod| pod.annotations()["batch.kubernetes.io/job-index-failure-count"] == "0"));
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_takes_pods_that_nobody_controls_and_leaves_those_it_does_not_find() {
+    let mut cluster = Cluster::start().await;
+    cluster.start_kubelet();
+    let mut object = job("j", "", json!({ "parallelism": 1, "completions": 1 }));
+    object["spec"]["template"]["metadata"] = json!({});
+    let made = cluster.create::<Job>(object).await;
+    let (jobs, pods) = (cluster.api::<Job>(), cluster.api::<Pod>());
+    let first = cluster.until(pods.clone(), "a pod", |pods| pods.len() == 1).await.remove(0);
+    let strip = json!({ "metadata": { "ownerReferences": null, "finalizers": null } });
+    pods.patch(&first.name_any(), &PatchParams::default(), &Patch::Merge(strip)).await.expect("orphaned");
+    let uid = made.uid().expect("uid");
+    let is_taken = |pod: &Pod| {
+        pod.owner_references().iter().any(|owner| owner.uid == uid) && pod.finalizers().len() == 1
+    };
+    let taken = |all: &[Pod]| all.iter().any(|pod| pod.name_any() == first.name_any() && is_taken(pod));
+    cluster.until(pods.clone(), "the orphan taken", taken).await;
+    let labels: serde_json::Map<String, Value> =
+        first.labels().keys().map(|key| (key.clone(), Value::Null)).collect();
+    let strip = Patch::Merge(json!({ "metadata": { "labels": labels } }));
+    pods.patch(&first.name_any(), &PatchParams::default(), &strip).await.expect("unlabelled");
+    let left = |all: &[Pod]| {
+        let first = all.iter().find(|pod| pod.name_any() == first.name_any());
+        first.is_some_and(|pod| pod.owner_references().is_empty() && pod.finalizers().is_empty())
+            && all.iter().any(|pod| pod.name_any() != first.expect("checked").name_any() && is_taken(pod))
+    };
+    cluster.until(pods, "a pod in its place", left).await;
+    jobs.delete("j", &DeleteParams::default()).await.expect("deleted");
+    cluster.stop().await;
+}

@@ -133,3 +133,67 @@ fn a_finished_job_goes_when_its_time_is_over() {
     assert_eq!((waits.delete_job, waits.again), (false, Some(Duration::from_secs(20))));
     assert!(plan(&job(spec(30), status), &[], now()).delete_job);
 }
+
+fn per_index(name: &str, index: i32, phase: &str, failures: i32) -> Arc<Pod> {
+    let mut pod = (*pod(name, phase, Some(index), true)).clone();
+    let annotations = pod.metadata.annotations.get_or_insert_default();
+    annotations.insert(crate::job::per_index::FAILURES.to_owned(), failures.to_string());
+    Arc::new(pod)
+}
+
+#[test]
+fn every_index_has_failures_of_its_own() {
+    let spec = json!({ "completions": 3, "parallelism": 3, "completionMode": "Indexed",
+                       "backoffLimit": i32::MAX, "backoffLimitPerIndex": 1 });
+    let pods =
+        [per_index("a", 0, "Failed", 0), per_index("b", 1, "Failed", 1), per_index("c", 2, "Succeeded", 0)];
+    let first = plan(&job(spec.clone(), json!({})), &pods, now());
+    assert_eq!(first.status.failed_indexes.as_deref(), Some("1"));
+    assert_eq!((first.create, first.failures.get(&0)), (vec![Some(0)], Some(&1)));
+    assert!(types(&first.status).is_empty(), "index 0 may fail once more");
+    let pods = [per_index("d", 0, "Failed", 1)];
+    let last = plan(&job(spec, json!(first.status)), &pods, now());
+    assert_eq!(last.status.failed_indexes.as_deref(), Some("0,1"));
+    assert_eq!(last.status.conditions.as_ref().unwrap()[0].reason.as_deref(), Some("FailedIndexes"));
+    assert!(last.create.is_empty());
+}
+
+#[test]
+fn too_many_failed_indexes_end_the_job() {
+    let spec = json!({ "completions": 5, "parallelism": 5, "completionMode": "Indexed", "maxFailedIndexes": 1,
+                       "backoffLimit": i32::MAX, "backoffLimitPerIndex": 0 });
+    let pods =
+        [per_index("a", 0, "Failed", 0), per_index("b", 1, "Failed", 0), per_index("c", 2, "Running", 0)];
+    let plan = plan(&job(spec, json!({})), &pods, now());
+    let reason = plan.status.conditions.as_ref().unwrap()[0].reason.clone();
+    assert_eq!(reason.as_deref(), Some("MaxFailedIndexesExceeded"));
+    assert_eq!(plan.remove.len(), 1);
+}
+
+#[test]
+fn a_rule_can_fail_an_index_at_once() {
+    let rule = json!({ "action": "FailIndex", "onPodConditions": [{ "type": "Ready", "status": "False" }] });
+    let spec = json!({ "completions": 2, "parallelism": 2, "completionMode": "Indexed", "backoffLimit": i32::MAX,
+                       "backoffLimitPerIndex": 5, "podFailurePolicy": { "rules": [rule] } });
+    let mut failed = (*per_index("a", 0, "Failed", 0)).clone();
+    let ready = json!([{ "type": "Ready", "status": "False" }]);
+    failed.status.get_or_insert_default().conditions = serde_json::from_value(ready).unwrap();
+    let plan = plan(&job(spec, json!({})), &[Arc::new(failed)], now());
+    assert_eq!(plan.status.failed_indexes.as_deref(), Some("0"));
+    assert_eq!(plan.create, [Some(1)]);
+}
+
+#[test]
+fn a_success_policy_ends_the_job_early() {
+    let policy = json!({ "rules": [{ "succeededIndexes": "0" }] });
+    let spec =
+        json!({ "completions": 3, "parallelism": 3, "completionMode": "Indexed", "successPolicy": policy });
+    let pods = [pod("a", "Succeeded", Some(0), true), pod("b", "Running", Some(1), true)];
+    let plan = plan(&job(spec, json!({})), &pods, now());
+    let condition = &plan.status.conditions.as_ref().unwrap()[0];
+    assert_eq!(
+        (condition.type_.as_str(), condition.reason.as_deref()),
+        ("SuccessCriteriaMet", Some("SuccessPolicy"))
+    );
+    assert_eq!((plan.remove.len(), plan.create.len()), (1, 0));
+}
