@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
-    Namespace, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount,
+    Endpoints, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -21,6 +21,7 @@ pub(crate) struct Informers {
     pub pods: Arc<Informer<Pod>>,
     pub services: Arc<Informer<Service>>,
     pub slices: Arc<Informer<EndpointSlice>>,
+    pub endpoints: Arc<Informer<Endpoints>>,
     pub namespaces: Arc<Informer<Namespace>>,
     pub accounts: Arc<Informer<ServiceAccount>>,
     pub jobs: Arc<Informer<Job>>,
@@ -41,6 +42,7 @@ impl Informers {
             pods: new(),
             services: new(),
             slices: new(),
+            endpoints: new(),
             namespaces: new(),
             accounts: new(),
             jobs: new(),
@@ -57,6 +59,7 @@ impl Informers {
         monitor.cover(&self.pods, true);
         monitor.cover(&self.services, true);
         monitor.cover(&self.slices, true);
+        monitor.cover(&self.endpoints, true);
         monitor.cover(&self.namespaces, false);
         monitor.cover(&self.accounts, true);
         monitor.cover(&self.jobs, true);
@@ -81,6 +84,7 @@ impl Informers {
         run(&self.pods, client, tasks, shutdown);
         run(&self.services, client, tasks, shutdown);
         run(&self.slices, client, tasks, shutdown);
+        run(&self.endpoints, client, tasks, shutdown);
         run(&self.namespaces, client, tasks, shutdown);
         run(&self.accounts, client, tasks, shutdown);
         run(&self.jobs, client, tasks, shutdown);
@@ -97,6 +101,7 @@ impl Informers {
             self.pods.synced(),
             self.services.synced(),
             self.slices.synced(),
+            self.endpoints.synced(),
             self.namespaces.synced(),
             self.accounts.synced(),
             self.jobs.synced(),

@@ -12,6 +12,7 @@ mod catalogue;
 mod claims;
 mod deployment;
 mod endpoint_slice;
+mod endpoints;
 mod error;
 mod events;
 mod garbage;

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use crate::catalogue::Catalogue;
 use crate::deployment::Deployments;
 use crate::endpoint_slice::EndpointSlices;
+use crate::endpoints::Endpoints;
 use crate::events;
 use crate::garbage::Garbage;
 use crate::informers::Informers;
@@ -66,6 +67,7 @@ impl Service {
         let garbage = Garbage::new(client.clone(), catalogue.clone(), &monitor);
         let namespaces = Namespaces::new(client.clone(), catalogue, &informers, &monitor);
         let slices = EndpointSlices::new(client.clone(), &informers);
+        let endpoints = Endpoints::new(client.clone(), &informers);
         let jobs = Jobs::new(client.clone(), &informers, recorder.clone());
         let sets = ReplicaSets::new(client.clone(), &informers, recorder.clone());
         let deployments = Deployments::new(client.clone(), &informers, recorder);
@@ -82,6 +84,7 @@ impl Service {
             start(garbage, 8, &mut tasks, &shutdown);
             start(namespaces, 2, &mut tasks, &shutdown);
             start(slices, 4, &mut tasks, &shutdown);
+            start(endpoints, 1, &mut tasks, &shutdown);
             start(volumes, 2, &mut tasks, &shutdown);
             start(jobs, 4, &mut tasks, &shutdown);
             start(sets, 4, &mut tasks, &shutdown);

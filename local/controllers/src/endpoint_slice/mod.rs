@@ -10,7 +10,8 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams};
 use kube::{Client, Resource as _, ResourceExt as _};
-use plan::{MANAGED_BY, MANAGER, SERVICE_NAME, is_served, plan, selects};
+pub(crate) use plan::is_served;
+use plan::{MANAGED_BY, MANAGER, SERVICE_NAME, plan, selects};
 
 use crate::error::{Result, gone_is_fine};
 use crate::events::post_params;
@@ -29,7 +30,7 @@ pub(crate) struct EndpointSlices {
 }
 
 /// The service that a slice of this controller belongs to.
-fn service_of(slice: &EndpointSlice) -> Option<Key> {
+pub(crate) fn service_of(slice: &EndpointSlice) -> Option<Key> {
     let labels = slice.labels();
     (labels.get(MANAGED_BY).map(String::as_str) == Some(MANAGER)).then_some(())?;
     Some(Key::new(slice.namespace().unwrap_or_default(), labels.get(SERVICE_NAME)?))

@@ -1,6 +1,6 @@
 use std::time::Instant;
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt as _;
 use kube::api::DeleteParams;
@@ -52,8 +52,16 @@ async fn a_headless_service_follows_its_pods() {
     assert_eq!((endpoint.addresses[0].as_str(), endpoint.hostname.as_deref()), ("10.0.0.3", Some("w-0")));
     assert_eq!(slice.ports.as_ref().expect("ports")[0].port, Some(8080));
 
+    let objects = cluster.api::<Endpoints>();
+    let listed = |all: &[Endpoints]| {
+        let subsets = all.iter().flat_map(|object| object.subsets.iter().flatten());
+        subsets.flat_map(|subset| subset.addresses.iter().flatten()).any(|address| address.ip == "10.0.0.3")
+    };
+    cluster.until(objects.clone(), "endpoints beside the slice", listed).await;
+
     let services = cluster.api::<Service>();
     services.delete("workers", &DeleteParams::background()).await.expect("deleted");
     cluster.until(slices, "no slices", <[EndpointSlice]>::is_empty).await;
+    cluster.until(objects, "no endpoints", <[Endpoints]>::is_empty).await;
     cluster.stop().await;
 }
