@@ -191,7 +191,7 @@ impl<'a> Cycle<'a> {
             let (job, length) = (&waiter.job, waiter.estimate.length);
             let taken = self.started.contains(&id) || self.promises.contains_key(&id);
             let mut go_on = true;
-            if !taken && let Err(refusal) = self.start(job, length) {
+            if !taken && let Err(refusal) = self.start_or_promise(job, length, &rank) {
                 if self.blocked.len() < PREEMPTORS {
                     self.blocked.push(id);
                 }
@@ -202,14 +202,14 @@ impl<'a> Cycle<'a> {
                         go_on = false;
                     }
                     Blocked::Passed => go_on = refusal != Refusal::Full,
+                    // The next of the lane may get a promise of its own.
                     Blocked::Reserves { .. } => {
-                        let promised = self.promise_room(job, length, &rank);
-                        // The next of the lane may get a promise of its own.
-                        go_on = promised || refusal != Refusal::Full;
+                        go_on = self.promises.contains_key(&id) || refusal != Refusal::Full;
                     }
                 }
             }
-            if go_on && let Some(next) = lanes.get(key).and_then(|lane| lane.after(Some((job.submitted, id)))) {
+            if go_on
+                && let Some(next) = lanes.get(key).and_then(|lane| lane.after(Some((job.submitted, id)))) {
                 queue_up(self, &mut line, key, next);
             }
         }
@@ -253,29 +253,61 @@ impl<'a> Cycle<'a> {
         Err(if fewest == 0 { Refusal::Full } else { Refusal::Constrained(constraints) })
     }
 
-    /// Promises room to a blocked job, when it is its turn; takes back a promise made to one of lower priority.
-    fn promise_room(&mut self, job: &Arc<Job>, length: Milliseconds, rank: &Rank) -> bool {
-        let tree = &self.planner.tree;
-        let root = tree.root(job.queue);
-        let of_root = |promise: &&Promise| tree.root(promise.hold.queue) == root;
-        if self.promises.values().filter(of_root).count() < self.depth() {
-            return self.reserve(job, length, Time::NEVER, false);
+    /// Starts the job, or promises room to it when there is a promise to be made. Promises to jobs that it
+    /// outranks do not bind it: they are taken back, and made again with what is left.
+    fn start_or_promise(&mut self, job: &Arc<Job>, length: Milliseconds, rank: &Rank) -> Result<(), Refusal> {
+        let Err(refusal) = self.start(job, length) else { return Ok(()) };
+        if self.depth() == 0 {
+            return Err(refusal);
         }
-        let ranked = self.promises.values().filter(of_root).filter(|promise| !promise.pinned).filter_map(|promise| {
+        let outranked = self.take_back(rank);
+        let started = if outranked.is_empty() || refusal == Refusal::Full {
+            Err(refusal)
+        } else {
+            self.start(job, length)
+        };
+        if started.is_err() && self.has_promises_left(job.queue) {
+            self.reserve(job, length, Time::NEVER, false);
+        }
+        for promise in outranked {
+            let Some(waiter) = self.planner.backlog.get(promise.job) else { continue };
+            let request = request(&waiter.job, &promise.hold.form, promise.length);
+            if !self.has_promises_left(waiter.job.queue) {
+                continue;
+            }
+            if self.timeline.keeps(&request, &promise.hold.slots, promise.from) {
+                self.timeline.promise(promise.job, &promise.hold, promise.from, promise.length);
+                self.promises.insert(promise.job, promise);
+            } else {
+                self.reserve(&waiter.job, waiter.estimate.length, Time::NEVER, false);
+            }
+        }
+        started
+    }
+
+    fn has_promises_left(&self, queue: QueueId) -> bool {
+        let tree = &self.planner.tree;
+        let root = tree.root(queue);
+        let of_root = |promise: &&Promise| tree.root(promise.hold.queue) == root;
+        self.promises.values().filter(of_root).count() < self.depth()
+    }
+
+    /// Takes back the promises made to jobs that are outranked, the highest of them first.
+    fn take_back(&mut self, rank: &Rank) -> Vec<Promise> {
+        let held = self.promises.values().filter(|promise| !promise.pinned).filter_map(|promise| {
             let waiter = self.planner.backlog.get(promise.job)?;
             Some((self.rank(&waiter.job, waiter.estimate.length), promise.job))
         });
-        let Some((lowest, holder)) = ranked.min_by(|left, right| left.0.cmp(&right.0)) else { return false };
-        if self.depth() == 0 || !rank.outranks(&lowest) {
-            return false;
+        let mut outranked: Vec<(Rank, JobId)> = held.filter(|(other, _)| rank.outranks(other)).collect();
+        outranked.sort_by(|left, right| right.0.cmp(&left.0));
+        if !outranked.is_empty() {
+            self.no_room.clear();
         }
-        self.timeline.forget(holder);
-        self.promises.remove(&holder);
-        self.no_room.clear();
-        if self.start(job, length).is_ok() {
-            return true;
-        }
-        self.reserve(job, length, Time::NEVER, false)
+        let taken = outranked.into_iter().filter_map(|(_, id)| {
+            self.timeline.forget(id);
+            self.promises.remove(&id)
+        });
+        taken.collect()
     }
 
     /// Promises the earliest room no later than `latest`; whether there is any.

@@ -4,4 +4,5 @@
 mod cluster;
 mod drive;
 mod laws;
+mod loads;
 mod stories;
