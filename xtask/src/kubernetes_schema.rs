@@ -371,7 +371,12 @@ impl Messages {
                 }
             }
         }
-        ensure!(!by_name.is_empty(), "no messages below {}", root.display());
+        // Types of another crate can look the same but for the numbers on the wire, which would then be missing.
+        ensure!(
+            by_name.values().any(|message| !message.fields.is_empty()),
+            "{} holds no prost messages: name the `src` folder of the crate `k8s-pb`",
+            root.display()
+        );
         Ok(Self { by_name })
     }
 }
@@ -487,6 +492,25 @@ mod tests {
         );
         assert_eq!((fields[1].number, fields[1].name.as_str(), fields[1].shape), (2, "data", "map"));
         assert_eq!((fields[2].number, fields[2].shape), (12, "list"));
+    }
+
+    #[test]
+    fn folders_without_prost_messages_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let definitions = folder.path().join("_definitions.json");
+        fs::write(&definitions, r#"{"$defs": {}}"#).unwrap();
+        let output = folder.path().join("catalogue");
+        let source = folder.path().join("src");
+        fs::create_dir_all(source.join("api/core/v1")).unwrap();
+        let refused = || run(&definitions, &source, &output).unwrap_err().to_string();
+        assert!(refused().ends_with("holds no prost messages: name the `src` folder of the crate `k8s-pb`"));
+        // The same type without the numbers of its fields, as `k8s-openapi` has it.
+        let plain = "pub struct Pod {\n    pub metadata: crate::ObjectMeta,\n}\n";
+        fs::write(source.join("api/core/v1/mod.rs"), plain).unwrap();
+        assert!(refused().contains("no prost messages"), "{}", refused());
+        assert!(!output.exists(), "a refused run leaves no catalogue");
+        fs::remove_dir_all(&source).unwrap();
+        assert!(refused().contains(&source.display().to_string()), "{}", refused());
     }
 
     #[test]
