@@ -6,9 +6,11 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cel::objects::{Key, Map};
+use chrono::{DateTime, TimeDelta};
 use serde_json::Value;
 
 use crate::model::{Schema, SchemaRef, Type};
+use crate::structural::format::duration_nanoseconds;
 
 /// The schema a reference holds.
 pub(super) fn inline(reference: &SchemaRef) -> Option<&Schema> {
@@ -53,12 +55,33 @@ pub(super) fn to_cel(schema: &Schema, value: &Value, root: bool) -> cel::Value {
             Some(whole) => cel::Value::Int(whole),
             None => cel::Value::Int(number.as_f64().unwrap_or_default() as i64),
         },
-        Value::String(text) if schema.format.as_deref() == Some("byte") => match STANDARD.decode(text) {
-            Ok(bytes) => cel::Value::Bytes(Arc::new(bytes)),
-            Err(_) => untyped(value),
+        Value::String(text) => match &schema.format {
+            Some(format) => formatted(format, text).unwrap_or_else(|| untyped(value)),
+            None => untyped(value),
         },
         _ => untyped(value),
     }
+}
+
+/// The value of a text whose format has a type of its own in CEL.
+fn formatted(format: &str, text: &str) -> Option<cel::Value> {
+    Some(match format {
+        "byte" => cel::Value::Bytes(Arc::new(STANDARD.decode(text).ok()?)),
+        "duration" => cel::Value::Duration(TimeDelta::nanoseconds(duration_nanoseconds(text)?)),
+        "date-time" => timestamp(text.parse().ok()?)?,
+        "date" => {
+            let midnight = text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+            timestamp(midnight.timestamp())?
+        }
+        _ => return None,
+    })
+}
+
+fn timestamp(time: jiff::Timestamp) -> Option<cel::Value> {
+    let nanoseconds = u32::try_from(time.as_nanosecond().rem_euclid(1_000_000_000)).ok()?;
+    let seconds = i64::try_from(time.as_nanosecond().div_euclid(1_000_000_000)).ok()?;
+    let time = DateTime::from_timestamp(seconds, nanoseconds)?;
+    Some(cel::Value::Timestamp(time.fixed_offset()))
 }
 
 fn metadata(value: &Value) -> cel::Value {

@@ -2,6 +2,8 @@ use serde_json::json;
 
 use super::program::{Program, Verdict};
 use super::*;
+use crate::model::{SchemaRef, Type};
+use crate::structural::{self, shared_tests};
 
 fn holds(source: &str) -> bool {
     let program = Program::compile(source).unwrap_or_else(|problem| panic!("{source}: {problem}"));
@@ -85,4 +87,117 @@ fn expensive_rules_are_stopped() {
     let source = rule("self.all(a, self.all(b, self.all(c, a + b + c >= 0)))");
     let errors = errors(source, json!(vec![1; 2000]), None);
     assert!(errors[0].contains("actual cost limit exceeded"), "{errors:?}");
+}
+
+#[test]
+fn times_and_durations() {
+    for source in [
+        "duration('1h30m') > duration('60m') && duration('1.5s') + duration('500ms') == duration('2s')",
+        "timestamp('2026-11-20T23:00:00Z') + duration('2h') == timestamp('2026-11-21T01:00:00Z')",
+        "timestamp('2026-11-21T00:00:00Z') - timestamp('2026-11-20T00:00:00Z') == duration('24h')",
+        "timestamp('2026-11-20T23:00:00Z').getFullYear() == 2026 && duration('90m').getMinutes() == 90",
+        "timestamp('2026-11-20T23:00:00Z').getHours('Europe/Berlin') == 0",
+        "string(duration('90s')) == '90s'",
+    ] {
+        assert!(holds(source), "{source}");
+    }
+}
+
+#[test]
+fn texts_with_a_format_of_time_are_times() {
+    let check = |format: &str, source: &str, value: &str| {
+        let schema =
+            Schema { kind: Type::String, format: Some(format.to_owned()), ..schema(vec![rule(source)]) };
+        let rules = Rules::compile(&schema, "schema").unwrap();
+        rules.validate(&schema, &json!(value), None).iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    for (format, source, value) in [
+        ("duration", "self <= duration('1h') && self.getSeconds() == 3600", "60m"),
+        ("duration", "self == duration('48h')", "2 days"),
+        (
+            "date-time",
+            "self > timestamp('2026-11-20T00:00:00Z') && self.getHours() == 22",
+            "2026-11-20T23:00:00.5+01:00",
+        ),
+        ("date", "self.getDate() == 20 && self == timestamp('2026-11-20T00:00:00Z')", "2026-11-20"),
+        ("byte", "size(self) == 3", "YWJj"),
+    ] {
+        assert_eq!(check(format, source, value), Vec::<String>::new(), "{source}");
+    }
+    assert_eq!(check("duration", "self < duration('1h')", "2h").len(), 1);
+}
+
+/// A value that fits the schema: every property, or the required ones alone.
+fn sample(schema: &Schema, all: bool) -> serde_json::Value {
+    let below = |reference: &SchemaRef| sample(convert::inline(reference).unwrap(), all);
+    if let Some(first) = schema.constraints.enumeration.first() {
+        return first.clone();
+    }
+    match schema.kind {
+        Type::Array => schema.items.iter().map(below).collect(),
+        Type::Boolean => json!(true),
+        Type::Integer | Type::Number => json!(1),
+        Type::String | Type::Any => match schema.format.as_deref() {
+            Some("date-time") => json!("2026-11-20T23:53:56Z"),
+            Some("duration") => json!("1h"),
+            _ => json!("1"),
+        },
+        Type::Object => {
+            let named = schema.properties.iter().filter(|(name, _)| all || schema.required.contains(name));
+            let mut fields: serde_json::Map<_, _> =
+                named.map(|(name, reference)| (name.clone(), below(reference))).collect();
+            if let Some(additional) = schema.additional.as_ref().filter(|_| all) {
+                fields.insert("key".to_owned(), below(additional));
+            }
+            serde_json::Value::Object(fields)
+        }
+    }
+}
+
+fn evaluate_all(node: &Node, schema: &Schema, root: bool, evaluated: &mut usize) {
+    for rule in &node.rules {
+        let values = [true, false].map(|all| {
+            let mut value = sample(schema, all);
+            if root {
+                value["metadata"] = json!({ "name": "a" });
+            }
+            convert::to_cel(schema, &value, root)
+        });
+        for (value, old, complete) in [(&values[0], &values[1], true), (&values[1], &values[0], false)] {
+            match rule.program.check(value, Some(old), rule.source.optional_old_self) {
+                Verdict::Holds | Verdict::Fails => *evaluated += 1,
+                // A rule that forgets to ask whether an optional field is there fails without it, here as elsewhere.
+                Verdict::Error(problem) if !complete && problem.starts_with("no such key") => {}
+                Verdict::NoOverload => panic!("no such overload: {}", rule.source.rule),
+                Verdict::Error(problem) => panic!("{problem}: {}", rule.source.rule),
+            }
+        }
+    }
+    for (name, below) in &node.properties {
+        evaluate_all(below, convert::inline(&schema.properties[name]).unwrap(), false, evaluated);
+    }
+    for (below, reference) in [(&node.additional, &schema.additional), (&node.items, &schema.items)] {
+        if let (Some(below), Some(reference)) = (below, reference) {
+            evaluate_all(below, convert::inline(reference).unwrap(), false, evaluated);
+        }
+    }
+}
+
+/// Every rule of the definitions that the reference folder holds gives a verdict on values of its schema.
+#[test]
+fn rules_of_real_definitions_are_evaluated() {
+    let Some(shared) = std::env::var_os("MUSTER_SHARED").map(std::path::PathBuf::from) else {
+        eprintln!("skipped: MUSTER_SHARED is not set, so there are no definitions to read");
+        return;
+    };
+    let mut evaluated = 0;
+    for (_, mut definition) in shared_tests::definitions(shared.join("upstream/crds")) {
+        structural::apply_definition_defaults(&mut definition);
+        let resource = structural::CustomResource::parse(&definition).unwrap();
+        for version in &resource.versions {
+            let rules = Rules::compile(&version.schema, "schema").unwrap();
+            evaluate_all(&rules.root, &version.schema, true, &mut evaluated);
+        }
+    }
+    assert!(evaluated > 150, "only {evaluated} evaluations");
 }

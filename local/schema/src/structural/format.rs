@@ -12,7 +12,7 @@ pub(crate) fn matches(format: &str, text: &str) -> bool {
     match format {
         "date-time" | "datetime" => is_date_time(text),
         "date" => text.parse::<jiff::civil::Date>().is_ok() && text.len() == 10,
-        "duration" => is_duration(text),
+        "duration" => duration_nanoseconds(text).is_some(),
         "byte" => STANDARD.decode(text).is_ok(),
         "ipv4" => text.parse::<Ipv4Addr>().is_ok(),
         "ipv6" => text.parse::<Ipv6Addr>().is_ok(),
@@ -57,14 +57,6 @@ pattern!(MAC, r"(?i)^([0-9a-f]{2}[:-]){5}[0-9a-f]{2}$|^([0-9a-f]{4}\.){2}[0-9a-f
 pattern!(HEX_COLOR, r"(?i)^#?([0-9a-f]{3}|[0-9a-f]{6})$");
 pattern!(OBJECT_ID, r"(?i)^[0-9a-f]{24}$");
 pattern!(DATE_TIME, r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:?\d{2})$");
-pattern!(
-    GO_DURATION,
-    r"^[+-]?(\d+(\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)((\d+(\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h))*$"
-);
-pattern!(
-    WORD_DURATION,
-    r"(?i)^\s*\d+\s*(ns|nano|us|µs|micro|ms|milli|s|sec|second|m|min|minute|h|hr|hour|d|day|w|wk|week)s?\s*$"
-);
 
 fn version(uuid: &str) -> Option<char> {
     uuid.chars().filter(|character| *character != '-').nth(12)
@@ -74,8 +66,66 @@ fn is_date_time(text: &str) -> bool {
     DATE_TIME.is_match(text) && text.parse::<jiff::Timestamp>().is_ok()
 }
 
-fn is_duration(text: &str) -> bool {
-    text == "0" || GO_DURATION.is_match(text) || WORD_DURATION.is_match(text)
+/// The nanoseconds of a duration, as Go writes it (`1h2m3.5s`) or in words (`3 days`).
+pub(crate) fn duration_nanoseconds(text: &str) -> Option<i64> {
+    go_duration(text).or_else(|| duration_in_words(text))
+}
+
+const SECOND: i128 = 1_000_000_000;
+
+fn go_duration(text: &str) -> Option<i64> {
+    let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if rest.is_empty() {
+        return None;
+    }
+    let mut total = 0_i128;
+    while !rest.is_empty() && rest != "0" {
+        let digit = |character: char| character.is_ascii_digit() || character == '.';
+        let (number, tail) = rest.split_at(rest.find(|character| !digit(character))?);
+        let (unit, tail) = tail.split_at(tail.find(digit).unwrap_or(tail.len()));
+        let unit = match unit {
+            "ns" => 1,
+            "us" | "µs" | "μs" => SECOND / 1_000_000,
+            "ms" => SECOND / 1_000,
+            "s" => SECOND,
+            "m" => 60 * SECOND,
+            "h" => 3_600 * SECOND,
+            _ => return None,
+        };
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        if whole.len() + fraction.len() == 0 || whole.len() > 19 || fraction.contains('.') {
+            return None;
+        }
+        // More places than these are less than a nanosecond of an hour.
+        let fraction = fraction.get(..15).unwrap_or(fraction);
+        let places = 10_i128.pow(u32::try_from(fraction.len()).ok()?);
+        let mantissa: i128 = format!("{whole}{fraction}").parse().ok()?;
+        total += mantissa * unit / places;
+        rest = tail;
+    }
+    i64::try_from(if text.starts_with('-') { -total } else { total }).ok()
+}
+
+fn duration_in_words(text: &str) -> Option<i64> {
+    let text = text.trim().to_lowercase();
+    let (number, unit) = text.split_at(text.find(|character: char| !character.is_ascii_digit())?);
+    let unit = unit.trim_start();
+    let unit = match unit.strip_suffix('s').filter(|unit| !matches!(*unit, "" | "n" | "u" | "µ" | "m")) {
+        Some(singular) => singular,
+        None => unit,
+    };
+    let unit = match unit {
+        "ns" | "nano" => 1,
+        "us" | "µs" | "micro" => SECOND / 1_000_000,
+        "ms" | "milli" => SECOND / 1_000,
+        "s" | "sec" | "second" => SECOND,
+        "m" | "min" | "minute" => 60 * SECOND,
+        "h" | "hr" | "hour" => 3_600 * SECOND,
+        "d" | "day" => 86_400 * SECOND,
+        "w" | "wk" | "week" => 7 * 86_400 * SECOND,
+        _ => return None,
+    };
+    i64::try_from(i128::from(number.parse::<i64>().ok()?) * unit).ok()
 }
 
 /// Whether `text` is an address with a prefix length.
@@ -88,7 +138,7 @@ pub(crate) fn is_cidr(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use super::{duration_nanoseconds, matches};
 
     #[test]
     fn formats() {
@@ -113,5 +163,27 @@ mod tests {
             assert!(!matches(format, bad), "{format} {bad}");
         }
         assert!(matches("int32", "anything"));
+    }
+
+    #[test]
+    fn durations_are_read_to_the_nanosecond() {
+        for (text, nanoseconds) in [
+            ("0", 0),
+            ("-1.5h", -5_400_000_000_000),
+            ("1h2m3.5s", 3_723_500_000_000),
+            ("0.000000001s", 1),
+            (".5ms", 500_000),
+            ("1us", 1_000),
+            ("3 days", 259_200_000_000_000),
+            ("2 ms", 2_000_000),
+            ("1 Week", 604_800_000_000_000),
+        ] {
+            assert_eq!(duration_nanoseconds(text), Some(nanoseconds), "{text}");
+        }
+        for text in
+            ["", "-", "1", "1h2", "h", "1.2.3s", ".s", "3 moons", "99999999h", "99999999999999999999s"]
+        {
+            assert_eq!(duration_nanoseconds(text), None, "{text}");
+        }
     }
 }

@@ -14,6 +14,7 @@ mod prune;
 mod scale;
 mod schema;
 mod status;
+mod update;
 mod validate;
 
 pub use definition::{
@@ -21,6 +22,7 @@ pub use definition::{
     apply_definition_defaults,
 };
 pub use status::{Condition, accepted_names, conditions, initial_status};
+pub use update::definition_update_errors;
 
 use crate::cel::Rules;
 use crate::field::FieldError;
@@ -93,6 +95,6 @@ impl Validator {
 }
 
 #[cfg(test)]
-mod shared_tests;
+pub(crate) mod shared_tests;
 #[cfg(test)]
 mod tests;

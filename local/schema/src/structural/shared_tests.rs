@@ -16,7 +16,7 @@ fn shared() -> Option<PathBuf> {
 }
 
 /// Every definition in the YAML files below `folder`.
-fn definitions(folder: PathBuf) -> Vec<(PathBuf, Value)> {
+pub(crate) fn definitions(folder: PathBuf) -> Vec<(PathBuf, Value)> {
     let mut found = Vec::new();
     let mut folders = vec![folder];
     while let Some(folder) = folders.pop() {
