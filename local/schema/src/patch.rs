@@ -7,6 +7,10 @@ use crate::decode::go_kind;
 /// The most operations one JSON patch may have, as in Kubernetes.
 pub const MAX_OPERATIONS: usize = 10_000;
 
+/// The most bytes that the `copy` operations of one JSON patch may add, as in Kubernetes: a few of them double an
+/// object often enough to fill any memory.
+pub const MAX_COPIED_BYTES: usize = 3 << 20;
+
 /// Why a patch cannot be applied; the variant decides the HTTP status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatchError {
@@ -59,11 +63,24 @@ pub fn apply_json_patch(object: &mut Value, patch: &[u8]) -> Result<(), PatchErr
         return Err(PatchError::TooManyOperations(operations.len()));
     }
     let mut patched = object.clone();
+    let mut copied = 0;
     for operation in operations {
+        copied += copied_bytes(&patched, operation);
+        if copied > MAX_COPIED_BYTES {
+            let cause = format!("the copies of the patch exceed {MAX_COPIED_BYTES} bytes");
+            return Err(PatchError::Rejected { cause });
+        }
         apply_operation(&mut patched, operation)?;
     }
     *object = patched;
     Ok(())
+}
+
+/// What a `copy` adds to the object.
+fn copied_bytes(object: &Value, operation: &Value) -> usize {
+    let text = |key: &str| operation.get(key).and_then(Value::as_str);
+    let from = text("from").filter(|_| text("op") == Some("copy"));
+    from.and_then(|from| object.pointer(from)).map_or(0, |value| value.to_string().len())
 }
 
 /// Applies one operation. A `test` for null also holds for an absent field, which clients rely on
@@ -102,6 +119,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn copies_cannot_fill_the_memory() {
+        let mut object = json!({"data": {"a": "x".repeat(1000)}});
+        let before = object.clone();
+        let double = |turn| json!({"op": "copy", "from": "/data", "path": format!("/data/more{turn}")});
+        let patch = Value::Array((0..40).map(double).collect()).to_string();
+        let refused = apply_json_patch(&mut object, patch.as_bytes()).unwrap_err();
+        assert_eq!((refused.code(), &object), (422, &before));
+        let once = json!([{"op": "copy", "from": "/data/a", "path": "/data/b"}]).to_string();
+        apply_json_patch(&mut object, once.as_bytes()).unwrap();
+        assert_eq!(object["data"]["b"], object["data"]["a"]);
+    }
 
     #[test]
     fn failed_test_and_unknown_operation_are_rejected_and_change_nothing() {
