@@ -10,7 +10,7 @@ use crate::images::ImageRule;
 /// How far pods are kept apart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Isolation {
-    /// Full where the machine allows it, else light.
+    /// Full where the machine allows it, else what an ordinary user may have, else light.
     #[default]
     Auto,
     /// Namespaces for processes, files, names and network; an error where the machine refuses.

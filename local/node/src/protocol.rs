@@ -54,6 +54,8 @@ pub(crate) struct Capabilities {
     pub(crate) namespaces: Result<(), String>,
     /// An overlay on top of `/`.
     pub(crate) overlay: Result<(), String>,
+    /// What an ordinary user may have: PID, mount, UTS and IPC namespaces inside a user namespace.
+    pub(crate) user: Result<(), String>,
 }
 
 /// The frame that the containers of one pod share.
@@ -65,6 +67,8 @@ pub(crate) struct Sandbox {
     pub(crate) hostname: Option<String>,
     /// Whether the pod gets namespaces of its own.
     pub(crate) isolated: bool,
+    /// Whether its namespaces are inside a user namespace, in which the agent's user is root.
+    pub(crate) user: bool,
     /// Whether containers may use an overlay as their root.
     pub(crate) overlay: bool,
     /// Whether the containers see each other's processes.

@@ -28,6 +28,33 @@ pub(crate) const POD_NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWPID
     .union(CloneFlags::CLONE_NEWUTS)
     .union(CloneFlags::CLONE_NEWIPC);
 
+/// The agent's user and group, and root of a namespace for this user alone.
+#[derive(Debug, Clone, Copy)]
+struct Outside {
+    user: nix::unistd::Uid,
+    group: nix::unistd::Gid,
+}
+
+impl Outside {
+    fn now() -> Self {
+        Self { user: nix::unistd::geteuid(), group: nix::unistd::getegid() }
+    }
+
+    /// To be called first in a process of a new user namespace: makes the agent's user its root.
+    fn become_root(self) -> Result<(), String> {
+        let Self { user, group } = self;
+        let texts = [
+            ("setgroups", "deny".to_owned()),
+            ("uid_map", format!("0 {user} 1")),
+            ("gid_map", format!("0 {group} 1")),
+        ];
+        for (file, text) in texts {
+            fs_err::write(format!("/proc/self/{file}"), text).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+}
+
 /// Runs the spawner until the agent closes the connection. Call it first thing in `main`, before any thread
 /// exists; standard input is the connection.
 pub fn spawner_main() -> ExitCode {
@@ -76,7 +103,9 @@ fn run() -> io::Result<()> {
                 SpawnRequest::Pod(sandbox) => {
                     let mut descriptors = descriptors.into_iter();
                     let (agent, network) = (descriptors.next(), descriptors.next());
-                    let flags = if sandbox.isolated { POD_NAMESPACES } else { CloneFlags::empty() };
+                    let mut flags = if sandbox.isolated { POD_NAMESPACES } else { CloneFlags::empty() };
+                    flags.set(CloneFlags::CLONE_NEWUSER, sandbox.user);
+                    let outside = Outside::now();
                     match token.fork(flags) {
                         Ok(Forked::Parent { pid, pidfd }) => {
                             inits.add(pid, sandbox.isolated);
@@ -86,6 +115,12 @@ fn run() -> io::Result<()> {
                             // With a copy left here the agent would not notice that the spawner died.
                             drop(connection);
                             drop(children);
+                            if sandbox.user
+                                && let Err(message) = outside.become_root()
+                            {
+                                init::report(&message);
+                                std::process::exit(1);
+                            }
                             std::process::exit(init::run(
                                 &token,
                                 *sandbox,
@@ -152,7 +187,12 @@ fn probe(token: &SingleThreaded, directory: &Path) -> Capabilities {
         Err(reason) => Err(reason.clone()),
         Ok(()) => trial(token, POD_NAMESPACES, || init::filesystem::try_overlay(directory)),
     };
-    Capabilities { namespaces, overlay }
+    let outside = Outside::now();
+    let user = trial(token, POD_NAMESPACES | CloneFlags::CLONE_NEWUSER, || {
+        outside.become_root()?;
+        init::filesystem::try_binds(directory)
+    });
+    Capabilities { namespaces, overlay, user }
 }
 
 /// Runs `attempt` in a throw-away child with the given namespaces.

@@ -93,7 +93,9 @@ pub(crate) fn build(
         };
         for name in ["hosts", "hostname", "resolv.conf"] {
             let source = frame.directory.join("etc").join(name);
-            if source.exists() {
+            // An ordinary user's pod has the machine's `/etc`, in which nothing can be made.
+            let has_target = !frame.context.user || Path::new("/etc").join(name).exists();
+            if source.exists() && has_target {
                 mounts.push(bind(source, &format!("/etc/{name}"), false));
             }
         }
@@ -176,7 +178,7 @@ fn base_environment(frame: &Frame<'_>) -> Vec<(String, String)> {
     let namespace = frame.pod.metadata.namespace.as_deref().unwrap_or_default();
     let links = frame.spec.enable_service_links != Some(false);
     base.extend(variables(&frame.context.services.directory(), namespace, links));
-    if frame.context.isolated
+    if frame.context.network.is_some()
         && frame.spec.host_network == Some(true)
         && let Some(api) = frame.context.api_address
     {

@@ -38,6 +38,8 @@ pub(crate) struct Context {
     pub(crate) images: Vec<ImageRule>,
     pub(crate) tools: PathBuf,
     pub(crate) isolated: bool,
+    /// The namespaces of pods are inside user namespaces.
+    pub(crate) user: bool,
     pub(crate) overlay: bool,
     pub(crate) network: Option<Network>,
     pub(crate) spawner: Spawner,

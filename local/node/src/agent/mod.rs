@@ -94,12 +94,12 @@ impl Handle {
         &self.socket
     }
 
-    /// `full` or `light`.
+    /// `full`, `user` (namespaces inside a user namespace, on the machine's network) or `light`.
     pub fn isolation(&self) -> &str {
         &self.isolation
     }
 
-    /// Why the isolation is light, if it is.
+    /// Why the isolation is not full, if it is not.
     pub fn light_because(&self) -> Option<&str> {
         self.light_because.as_deref()
     }

@@ -34,7 +34,11 @@ pub(super) struct NodeSpec {
 }
 
 impl NodeSpec {
-    pub(super) fn new(node: NodeDescription, light_because: Option<&str>) -> Result<Self, Error> {
+    pub(super) fn new(
+        node: NodeDescription,
+        isolation: &str,
+        light_because: Option<&str>,
+    ) -> Result<Self, Error> {
         let NodeDescription { name, mut labels, gpus, cpus, memory } = node;
         for (field, value) in [("cpus", &cpus), ("memory", &memory)] {
             if let Some(value) = value
@@ -43,7 +47,6 @@ impl NodeSpec {
                 return Err(Error::Quantity { node: name, field, value: value.clone() });
             }
         }
-        let isolation = if light_because.is_some() { "light" } else { "full" };
         let own = [
             ("kubernetes.io/hostname", name.as_str()),
             ("kubernetes.io/os", "linux"),

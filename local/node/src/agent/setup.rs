@@ -66,18 +66,33 @@ pub(super) async fn build(options: Options) -> Result<Service, Error> {
         })
         .collect();
     let (network, light_because) = choose_isolation(isolation, &capabilities, &state_dir, &taken)?;
-    let isolated = network.is_some();
+    // An ordinary user has namespaces inside a user namespace, but no network of his own for them.
+    let user = network.is_none() && isolation == Isolation::Auto && capabilities.user.is_ok();
+    let isolated = network.is_some() || user;
+    let light_because = light_because.map(|reason| {
+        let shared = "pods share the machine's network, as an ordinary user has no other";
+        if user { format!("{shared}: {reason}") } else { reason }
+    });
+    let level = match (&network, user) {
+        (Some(_), _) => "full",
+        (None, true) => "user",
+        (None, false) => "light",
+    };
     if let Some(reason) = &light_because {
-        tracing::warn!(reason = %reason, "pods run in light isolation: no own network, names or file tree");
+        if user {
+            tracing::info!(reason = %reason, "pods have processes and files of their own");
+        } else {
+            tracing::warn!(reason = %reason, "pods run in light isolation: no own network, names or file tree");
+        }
     }
-    if let (true, Err(reason)) = (isolated, &capabilities.overlay) {
+    if let (Some(_), Err(reason)) = (&network, &capabilities.overlay) {
         tracing::warn!(%reason, "no overlay: pods share the machine's file tree, and volumes need existing folders");
     }
     let host_ip =
         network.as_ref().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |network| IpAddr::V4(network.gateway()));
     let described = nodes
         .into_iter()
-        .map(|node| nodes::NodeSpec::new(node, light_because.as_deref()))
+        .map(|node| nodes::NodeSpec::new(node, level, light_because.as_deref()))
         .collect::<Result<Vec<_>, _>>()?;
     let mut gpus: HashMap<String, GpuSlots> =
         described.iter().map(|node| (node.name.clone(), GpuSlots::new(node.gpus))).collect();
@@ -86,7 +101,7 @@ pub(super) async fn build(options: Options) -> Result<Service, Error> {
             let _ = slots.allocate(&record.uid, record.gpus.len() as u32, &record.gpus);
         }
     }
-    let view = if isolated { View::Network } else { View::Loopback };
+    let view = if network.is_some() { View::Network } else { View::Loopback };
     let tools = link_tools(&state_dir, &tools)?;
     let (event_sender, event_queue) = mpsc::channel(events::QUEUE);
     let listener = listen(&socket)?;
@@ -98,7 +113,8 @@ pub(super) async fn build(options: Options) -> Result<Service, Error> {
         images,
         tools,
         isolated,
-        overlay: capabilities.overlay.is_ok(),
+        user,
+        overlay: capabilities.overlay.is_ok() && !user,
         network,
         spawner,
         host_ip,
@@ -121,7 +137,7 @@ pub(super) async fn build(options: Options) -> Result<Service, Error> {
     let handle = Handle {
         socket,
         state_dir,
-        isolation: if isolated { "full" } else { "light" }.into(),
+        isolation: level.into(),
         light_because: light_because.map(Into::into),
         ready,
         ready_sender: Arc::new(ready_sender),

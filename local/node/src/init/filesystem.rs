@@ -10,7 +10,9 @@ use std::path::{Component, Path, PathBuf};
 use fs_err as fs;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode as DeviceMode, SFlag, mknod};
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2};
+use rustix::fs::{
+    CWD, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstat, mkdirat, openat, openat2,
+};
 
 use crate::protocol::{BindMount, ContainerStart, Sandbox};
 
@@ -48,17 +50,31 @@ pub(crate) fn try_overlay(directory: &Path) -> Result<(), String> {
     mount_overlay(Path::new("/"), directory).map(|_| ())
 }
 
+/// Tries what an ordinary user's pods need: a root made of the machine's folders, and its own `/proc`.
+pub(crate) fn try_binds(directory: &Path) -> Result<(), String> {
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).map_err(|error| error.to_string())?;
+    let root = mount_binds(Path::new("/"), directory)?;
+    mount_process_table(&Tree::open(&root, Create::OnRoot)?)
+}
+
 /// Builds the container's root and makes it `/` of this process.
 pub(super) fn enter_root(sandbox: &Sandbox, start: &ContainerStart) -> Result<(), String> {
     let root = if sandbox.overlay {
         mount_overlay(&start.root, &start.directory)?
+    } else if sandbox.user {
+        mount_binds(&start.root, &start.directory)?
     } else {
         let root = start.directory.join("root");
         fs::create_dir_all(&root).map_err(|error| error.to_string())?;
         bind(&start.root, &root, true).map_err(|error| format!("bind {}: {error}", start.root.display()))?;
         root
     };
-    let tree = Tree::open(&root, sandbox.overlay)?;
+    let create = match (sandbox.overlay, sandbox.user) {
+        (true, _) => Create::Anywhere,
+        (false, true) => Create::OnRoot,
+        (false, false) => Create::Nowhere,
+    };
+    let tree = Tree::open(&root, create)?;
     if sandbox.overlay && start.root == Path::new("/") {
         for path in disks_below_root(&sandbox.directory) {
             // A disk that cannot be shown is no reason not to run: most containers never look there.
@@ -67,10 +83,7 @@ pub(super) fn enter_root(sandbox: &Sandbox, start: &ContainerStart) -> Result<()
             }
         }
     }
-    let process = tree.folder(Path::new("/proc"))?;
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("proc"), &process.path(), Some("proc"), flags, NONE)
-        .map_err(|error| format!("mount /proc: {error}"))?;
+    mount_process_table(&tree)?;
     let system = tree.folder(Path::new("/sys"))?;
     bind(Path::new("/sys"), &system.path(), true).map_err(|error| format!("bind /sys: {error}"))?;
     make_devices(&tree, sandbox, start)?;
@@ -84,6 +97,55 @@ pub(super) fn enter_root(sandbox: &Sandbox, start: &ContainerStart) -> Result<()
     nix::unistd::pivot_root(".", ".").map_err(|error| format!("pivot_root: {error}"))?;
     umount2(".", MntFlags::MNT_DETACH).map_err(|error| format!("leave the machine's root: {error}"))?;
     std::env::set_current_dir("/").map_err(|error| error.to_string())
+}
+
+fn mount_process_table(tree: &Tree) -> Result<(), String> {
+    let process = tree.folder(Path::new("/proc"))?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), &process.path(), Some("proc"), flags, NONE)
+        .map_err(|error| format!("mount /proc: {error}"))
+}
+
+/// A root in memory into which every folder of the image's root is bound: what an ordinary user may have instead of an
+/// overlay. New folders can be made on it, and what is bound is written as that user.
+fn mount_binds(lower: &Path, directory: &Path) -> Result<PathBuf, String> {
+    let root = directory.join("root");
+    fs::create_dir_all(&root).map_err(|error| error.to_string())?;
+    mount(Some("tmpfs"), &root, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=0755"))
+        .map_err(|error| format!("mount the pod's root: {error}"))?;
+    // One of the folders bound into it is the one that it lies in.
+    mount(NONE, &root, NONE, MsFlags::MS_UNBINDABLE, NONE).map_err(|error| error.to_string())?;
+    bind_entries(lower, &root, &["proc", "sys", "dev", "run"])?;
+    // Mounts of the pod are made below it.
+    let run = root.join("run");
+    fs::create_dir_all(&run).map_err(|error| error.to_string())?;
+    bind_entries(&lower.join("run"), &run, &["muster", "secrets"])?;
+    Ok(root)
+}
+
+/// Binds every entry of a folder into another folder, besides those with these names.
+fn bind_entries(from: &Path, to: &Path, without: &[&str]) -> Result<(), String> {
+    for entry in fs::read_dir(from).into_iter().flatten().flatten() {
+        let (source, name) = (entry.path(), entry.file_name());
+        let target = to.join(&name);
+        let Ok(kind) = entry.file_type() else { continue };
+        if without.iter().any(|other| name == **other) {
+            continue;
+        }
+        let made = if kind.is_symlink() {
+            fs::read_link(&source).and_then(|link| std::os::unix::fs::symlink(link, &target))
+        } else if kind.is_dir() {
+            fs::create_dir(&target)
+        } else {
+            fs::write(&target, "")
+        };
+        made.map_err(|error| error.to_string())?;
+        // What cannot be shown is no reason not to run: most containers never look there.
+        if !kind.is_symlink() {
+            let _ = bind(&source, &target, true);
+        }
+    }
+    Ok(())
 }
 
 fn mount_overlay(lower: &Path, directory: &Path) -> Result<PathBuf, String> {
@@ -114,7 +176,18 @@ fn bind(source: &Path, target: &Path, recursive: bool) -> nix::Result<()> {
 }
 
 fn remount_read_only(target: &Path) -> nix::Result<()> {
-    mount(NONE, target, NONE, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, NONE)
+    // In a user namespace a mount must keep what the machine restricts it by.
+    let kept = rustix::fs::statvfs(target).map_or(StatVfsMountFlags::empty(), |found| found.f_flag);
+    let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    for (has, flag) in [
+        (StatVfsMountFlags::NOSUID, MsFlags::MS_NOSUID),
+        (StatVfsMountFlags::NODEV, MsFlags::MS_NODEV),
+        (StatVfsMountFlags::NOEXEC, MsFlags::MS_NOEXEC),
+        (StatVfsMountFlags::NOATIME, MsFlags::MS_NOATIME),
+    ] {
+        flags.set(flag, kept.contains(has));
+    }
+    mount(NONE, target, NONE, flags, NONE)
 }
 
 /// Mount points of disks below `/`, outermost first; what is inside the state folder stays hidden.
@@ -163,8 +236,15 @@ fn fill_devices(devices: &Path, sandbox: &Sandbox, start: &ContainerStart) -> Re
         }
         if metadata.file_type().is_char_device() {
             let mode = DeviceMode::from_bits_truncate(0o666);
-            mknod(&target, SFlag::S_IFCHR, mode, metadata.rdev())
-                .map_err(|error| format!("make device {}: {error}", device.display()))?;
+            let failed = |error: String| format!("make device {}: {error}", device.display());
+            if sandbox.user {
+                // Nobody but the machine's root makes devices.
+                fs::write(&target, "").map_err(|error| failed(error.to_string()))?;
+                bind(device, &target, false).map_err(|error| failed(error.to_string()))?;
+            } else {
+                mknod(&target, SFlag::S_IFCHR, mode, metadata.rdev())
+                    .map_err(|error| failed(error.to_string()))?;
+            }
         }
     }
     for (name, link) in [
@@ -220,7 +300,7 @@ impl Source {
         let descriptor = match &volume.sub_path {
             None => outer,
             Some(path) => {
-                let inside = Tree { root: outer, may_create: true };
+                let inside = Tree { root: outer, create: Create::Anywhere };
                 match openat2(
                     &inside.root,
                     path,
@@ -257,17 +337,26 @@ impl Place {
     }
 }
 
+/// Where missing files and folders may be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Create {
+    Anywhere,
+    /// On the root's own file system, but not on what is mounted into it.
+    OnRoot,
+    Nowhere,
+}
+
 /// A file tree in which paths are followed as if its root were `/`: links cannot lead out of it.
 struct Tree {
     root: OwnedFd,
-    may_create: bool,
+    create: Create,
 }
 
 impl Tree {
-    fn open(root: &Path, may_create: bool) -> Result<Self, String> {
+    fn open(root: &Path, create: Create) -> Result<Self, String> {
         let root = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| format!("open {}: {error}", root.display()))?;
-        Ok(Self { root, may_create })
+        Ok(Self { root, create })
     }
 
     fn lookup(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
@@ -287,6 +376,10 @@ impl Tree {
             let parent = self.lookup(&current, OFlags::PATH | OFlags::DIRECTORY);
             let parent = parent.map_err(|error| format!("{}: {error}", current.display()))?;
             current.push(name);
+            if self.lookup(&current, OFlags::PATH | OFlags::DIRECTORY).is_ok() {
+                continue;
+            }
+            self.refuse_if_mounted(&parent, path)?;
             match mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
                 Ok(()) | Err(rustix::io::Errno::EXIST) => {}
                 Err(error) => return Err(format!("make folder {}: {error}", current.display())),
@@ -307,6 +400,7 @@ impl Tree {
             return Err(format!("{} cannot be a file", path.display()));
         };
         let parent = self.folder(parent)?;
+        self.refuse_if_mounted(&parent.0, path)?;
         let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         openat(parent.0.as_fd(), name, flags, Mode::from_raw_mode(0o644))
             .map_err(|error| format!("make file {}: {error}", path.display()))?;
@@ -315,12 +409,22 @@ impl Tree {
     }
 
     fn refuse_if_fixed(&self, path: &Path) -> Result<(), String> {
-        if self.may_create {
-            return Ok(());
-        }
-        let path = path.display();
-        Err(format!(
-            "{path} does not exist on this machine, and without an overlay it cannot be made for the pod"
-        ))
+        if self.create == Create::Nowhere { Err(cannot_be_made(path)) } else { Ok(()) }
     }
+
+    /// What is made in a mounted folder would be made on the machine.
+    fn refuse_if_mounted(&self, parent: &OwnedFd, path: &Path) -> Result<(), String> {
+        let device = |descriptor: &OwnedFd| fstat(descriptor).map(|found| found.st_dev);
+        let is_own = || matches!((device(&self.root), device(parent)), (Ok(own), Ok(other)) if own == other);
+        if self.create == Create::OnRoot && !path.starts_with("/dev") && !is_own() {
+            Err(cannot_be_made(path))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn cannot_be_made(path: &Path) -> String {
+    let path = path.display();
+    format!("{path} does not exist on this machine, and without an overlay it cannot be made for the pod")
 }

@@ -47,14 +47,14 @@ pub(crate) fn run(
     match Init::new(token, sandbox, agent, network) {
         Ok(mut init) => init.serve(),
         Err(message) => {
-            tracing_free_report(&message);
+            report(&message);
             1
         }
     }
 }
 
 /// Standard error is the agent's log; there is no subscriber in this process.
-fn tracing_free_report(message: &str) {
+pub(crate) fn report(message: &str) {
     use std::io::Write as _;
     let _ = writeln!(io::stderr(), "error: pod init: {message}");
 }
@@ -160,7 +160,7 @@ impl<'a> Init<'a> {
             let ready = match self.wait() {
                 Ok(ready) => ready,
                 Err(error) => {
-                    tracing_free_report(&format!("poll: {error}"));
+                    report(&format!("poll: {error}"));
                     return 1;
                 }
             };
@@ -256,7 +256,7 @@ impl<'a> Init<'a> {
                 Ok(Some(request)) => self.answer(request),
                 Ok(None) => return,
                 Err(error) => {
-                    tracing_free_report(&format!("request: {error}"));
+                    report(&format!("request: {error}"));
                     self.agent = None;
                 }
             }

@@ -71,11 +71,11 @@ fn split(option: &str) -> (String, Option<String>) {
 
 /// The words of the last line with this key; of all lines for name servers.
 fn values(text: &str, key: &str) -> Vec<String> {
-    let lines = text.lines().filter_map(|line| {
+    let mut lines = text.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         (words.next()? == key).then(|| words.map(str::to_owned).collect::<Vec<_>>())
     });
-    if key == "nameserver" { lines.flatten().collect() } else { lines.last().unwrap_or_default() }
+    if key == "nameserver" { lines.flatten().collect() } else { lines.next_back().unwrap_or_default() }
 }
 
 /// The machine's own name servers.

@@ -168,24 +168,69 @@ async fn a_node_of_an_ordinary_user() {
     if std::env::var_os("MUSTER_ORDINARY_USER").is_none() {
         return;
     }
-    assert!(!nix::unistd::geteuid().is_root());
-    let cluster = Cluster::start(Isolation::Auto).await;
-    assert_eq!(cluster.node().isolation(), "light");
-    let reason = cluster.node().light_because().unwrap().to_owned();
-    let nodes: kube::Api<k8s_openapi::api::core::v1::Node> = kube::Api::all(cluster.client.clone());
-    let node = nodes.get("node-0").await.unwrap();
-    assert_eq!(node.metadata.annotations.unwrap()["muster.dev/isolation-reason"], reason);
-    assert_eq!(node.metadata.labels.unwrap()["muster.dev/isolation"], "light");
-    let conditions = node.status.unwrap().conditions.unwrap();
-    let light = conditions.iter().find(|condition| condition.type_ == "LightIsolation").unwrap();
-    assert_eq!((light.status.as_str(), light.message.as_deref()), ("True", Some(reason.as_str())));
-    let mark = format!("{}66", std::process::id());
-    cluster.create("works", &format!("id -u; (setsid sleep {mark} &); exit 3"), json!({})).await;
-    assert_eq!(terminated(&cluster.wait_phase("works", "Failed").await).exit_code, 3);
-    assert_eq!(cluster.log("works", "").await, format!("{}\n", nix::unistd::geteuid()));
-    wait_process(&mark, false).await;
-    cluster.stop().await;
-    println!("light because: {reason}");
+    let me = nix::unistd::geteuid();
+    assert!(!me.is_root());
+    for isolation in [Isolation::Light, Isolation::Auto] {
+        let cluster = Cluster::start(isolation).await;
+        let level = cluster.node().isolation().to_owned();
+        let reason = cluster.node().light_because().unwrap().to_owned();
+        assert!(level == "light" || isolation == Isolation::Auto && level == "user");
+        let nodes: kube::Api<k8s_openapi::api::core::v1::Node> = kube::Api::all(cluster.client.clone());
+        let node = nodes.get("node-0").await.unwrap();
+        assert_eq!(node.metadata.annotations.unwrap()["muster.dev/isolation-reason"], reason);
+        assert_eq!(node.metadata.labels.unwrap()["muster.dev/isolation"], level);
+        let conditions = node.status.unwrap().conditions.unwrap();
+        let light = conditions.iter().find(|condition| condition.type_ == "LightIsolation").unwrap();
+        assert_eq!((light.status.as_str(), light.message.as_deref()), ("True", Some(reason.as_str())));
+        cluster
+            .create_object::<ConfigMap>(json!({"metadata": {"name": "settings"}, "data": {"k": "value"}}))
+            .await;
+        let mark = format!("{}66", std::process::id());
+        let script = format!(
+            "id -u; cat /made/config/k; echo; echo x > /made/scratch/x; (setsid sleep {mark} &); exit 3"
+        );
+        let spec = json!({
+            "containers": [{"volumeMounts": [
+                {"name": "config", "mountPath": "/made/config"}, {"name": "scratch", "mountPath": "/made/scratch"},
+            ]}],
+            "volumes": [{"name": "config", "configMap": {"name": "settings"}}, {"name": "scratch", "emptyDir": {}}],
+        });
+        cluster.create("works", &script, spec).await;
+        let pod = cluster.wait_phase("works", "Failed").await;
+        let log = cluster.log("works", "").await;
+        assert_eq!(terminated(&pod).exit_code, 3, "{log} {pod:?}");
+        let user = if level == "user" { 0 } else { me.as_raw() };
+        assert_eq!(log, format!("{user}\nvalue\n"));
+        wait_process(&mark, false).await;
+        if level == "user" {
+            let script = "[ $(ls -d /proc/[0-9]* | wc -l) -lt 6 ] && hostname && ls -d /dev/null /run/muster/bin \
+                          && head -c 3 /var/run/secrets/kubernetes.io/serviceaccount/namespace && echo \
+                          && touch /var/run/secrets/kubernetes.io/serviceaccount/x 2>/dev/null || echo read-only";
+            cluster.create("inside", script, json!({})).await;
+            cluster.wait_phase("inside", "Succeeded").await;
+            let log = cluster.log("inside", "").await;
+            assert_eq!(log, "inside\n/dev/null\n/run/muster/bin\ndef\nread-only\n");
+            let probe =
+                json!({"exec": {"command": ["sh", "-c", "test -e /made/scratch/x"]}, "periodSeconds": 1});
+            let spec = json!({
+                "containers": [{"readinessProbe": probe, "volumeMounts": [{"name": "scratch", "mountPath": "/made/scratch"}]}],
+                "volumes": [{"name": "scratch", "emptyDir": {}}],
+            });
+            cluster.create("probed", "touch /made/scratch/x; sleep 1000", spec).await;
+            let is_ready = |pod: Option<&Pod>| status(pod).is_some_and(|status| status.ready);
+            cluster.wait("probed", "ready", is_ready).await;
+            // The machine's own folders are not made larger for a pod.
+            let spec = json!({
+                "containers": [{"volumeMounts": [{"name": "scratch", "mountPath": "/usr/made/scratch"}]}],
+                "volumes": [{"name": "scratch", "emptyDir": {}}],
+            });
+            cluster.create("refused", "true", spec).await;
+            let end = terminated(&cluster.wait_phase("refused", "Failed").await);
+            assert!(end.message.unwrap().contains("does not exist on this machine"));
+        }
+        cluster.stop().await;
+        println!("{level} because: {reason}");
+    }
 }
 
 #[test]
@@ -210,4 +255,7 @@ fn an_ordinary_user_runs_pods() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("light because: "), "{text}");
+    if !text.contains("user because: ") {
+        eprintln!("skipped: user namespaces are refused here, so pods of an ordinary user were light");
+    }
 }

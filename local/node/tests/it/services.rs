@@ -133,13 +133,13 @@ async fn names_follow_the_endpoints_while_the_pod_runs() {
     let cluster = Cluster::start(Isolation::Full).await;
     let headless = json!({"clusterIP": "None", "ports": [{"name": "sql", "port": 5432}]});
     cluster.create_object::<Service>(service("db", headless)).await;
-    let script = r#"
+    let script = r"
         until getent hosts db-0.db > /tmp/found; do sleep 0.02; done; cut -d' ' -f1 /tmp/found
         until getent ahostsv4 db.default.svc | grep -q 10.244.255.2; do sleep 0.02; done; echo grown
         while getent hosts db-0.db > /dev/null; do sleep 0.02; done; echo gone
         grep -c 'ndots:5' /etc/resolv.conf
         begin=$(date +%s%N); getent hosts nobody; echo $(( ($(date +%s%N) - begin) / 1000000000 ))
-    "#;
+    ";
     cluster.create("seeker", script, json!({})).await;
     cluster.wait_phase("seeker", "Running").await;
     let endpoints = |list: &[(&str, Option<&str>)]| {

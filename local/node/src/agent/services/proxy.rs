@@ -25,7 +25,7 @@ const DIAL_PATIENCE: Duration = Duration::from_secs(5);
 /// So many endpoints are dialled for one connection.
 const DIAL_ATTEMPTS: usize = 3;
 /// A conversation of datagrams is over after such a silence.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 /// An address that is not free yet is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 const LARGEST_DATAGRAM: usize = 65_536;
@@ -194,22 +194,21 @@ async fn carry_datagrams(socket: UdpSocket, choice: Choice) {
                 Err(_) => continue,
             },
         };
-        let server = match conversations.get(&client) {
-            Some(server) => server.clone(),
-            None => {
-                let Ok(permit) = choice.shared.room.clone().try_acquire_owned() else { continue };
-                let Some(target) = choice.order(client.ip()).into_iter().next() else { continue };
-                let Ok(server) = connect(target).await else { continue };
-                let server = Arc::new(server);
-                conversations.insert(client, server.clone());
-                let (from, to) = (server.clone(), socket.clone());
-                answers.spawn(async move {
-                    answer(&from, &to, client).await;
-                    drop(permit);
-                    client
-                });
-                server
-            }
+        let server = if let Some(server) = conversations.get(&client) {
+            server.clone()
+        } else {
+            let Ok(permit) = choice.shared.room.clone().try_acquire_owned() else { continue };
+            let Some(target) = choice.order(client.ip()).into_iter().next() else { continue };
+            let Ok(server) = connect(target).await else { continue };
+            let server = Arc::new(server);
+            conversations.insert(client, server.clone());
+            let (from, to) = (server.clone(), socket.clone());
+            answers.spawn(async move {
+                answer(&from, &to, client).await;
+                drop(permit);
+                client
+            });
+            server
         };
         let _ = server.send(&buffer[..length]).await;
     }

@@ -254,14 +254,14 @@ impl Worker {
         };
         let _permit = context.starts.acquire().await.map_err(|error| sandbox(error.to_string()))?;
         let io = |error: std::io::Error| sandbox(error.to_string());
-        let own_network = context.isolated && self.spec.host_network != Some(true);
+        let own_network = self.has_own_network();
         if let (Some(networks), true, None) = (&context.network, own_network, &self.network) {
             // Kept while the pod waits for something else, so that its address stays.
             self.network = Some(networks.take().await.map_err(|error| sandbox(error.to_string()))?);
         }
         let address = match &self.network {
             Some(network) => IpAddr::V4(network.address),
-            None if own_network || context.isolated => context.host_ip,
+            None if context.network.is_some() => context.host_ip,
             None => IpAddr::V4(context.next_light_address()),
         };
         self.set_address(address);
@@ -278,6 +278,7 @@ impl Worker {
             directory: self.directory.clone(),
             hostname: (self.spec.host_network != Some(true)).then(|| self.hostname()),
             isolated: context.isolated,
+            user: context.user,
             overlay: context.overlay,
             share_processes: self.spec.share_process_namespace == Some(true),
             memory_volumes: volumes.memory,
@@ -296,7 +297,7 @@ impl Worker {
         let folder = self.directory.join("etc");
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("hostname"), format!("{}\n", self.hostname()))?;
-        if self.spec.host_network != Some(true) {
+        if self.has_own_network() {
             let machine = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
             let server = services::NAME_SERVER.to_string();
             let text = resolver::render(&self.spec, &self.record.namespace, &server, &machine);
@@ -305,10 +306,14 @@ impl Worker {
         self.keep_names(address)
     }
 
+    fn has_own_network(&self) -> bool {
+        self.context.network.is_some() && self.spec.host_network != Some(true)
+    }
+
     fn keep_names(&self, address: IpAddr) -> std::io::Result<()> {
         let aliases = self.spec.host_aliases.iter().flatten();
         // Without a mount namespace nobody reads the file, and with a network of its own the pod has a name server.
-        let lists_services = self.context.isolated && self.spec.host_network == Some(true);
+        let lists_services = self.context.isolated && !self.has_own_network();
         let identity = Identity {
             namespace: self.record.namespace.clone(),
             hostname: self.hostname(),
