@@ -1,5 +1,6 @@
 //! Requests that several commands make.
 
+use futures::AsyncBufRead;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Method, Request};
 use kube::Client;
@@ -47,6 +48,25 @@ pub(crate) async fn table(client: &Client, path: &str) -> Result<Value, Error> {
     Ok(client.request(request(Method::GET, path, &[(ACCEPT, TABLE)], Vec::new())?).await?)
 }
 
+/// GET of an answer that comes in lines as things happen.
+pub(crate) async fn stream(
+    client: &Client,
+    path: &str,
+    as_table: bool,
+) -> Result<impl AsyncBufRead + use<>, Error> {
+    let accept = if as_table { TABLE } else { "application/json" };
+    Ok(client.request_stream(request(Method::GET, path, &[(ACCEPT, accept)], Vec::new())?).await?)
+}
+
+/// Label and field selectors as parameters of a query.
+pub(crate) fn selectors(labels: Option<&str>, fields: Option<&str>) -> Vec<String> {
+    let parameter = |(name, selector): (&str, Option<&str>)| {
+        let encoded = percent_encoding::utf8_percent_encode(selector?, percent_encoding::NON_ALPHANUMERIC);
+        Some(format!("{name}={encoded}"))
+    };
+    [("labelSelector", labels), ("fieldSelector", fields)].into_iter().filter_map(parameter).collect()
+}
+
 /// What applying a document did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Applied {
@@ -81,9 +101,23 @@ pub(crate) async fn validate(
         return Ok(());
     }
     for document in documents {
-        send(connection, kinds, document, "&dryRun=All").await?;
+        let completed = send(connection, kinds, document, "&dryRun=All").await?;
+        check_job(document, completed)?;
     }
     Ok(())
+}
+
+/// What the controller of a job would reject: the kind's schema cannot say all of it.
+fn check_job(document: &Document, completed: Value) -> Result<(), Error> {
+    let checked = match (document.api_version(), document.kind()) {
+        ("kubeflow.org/v1", "PyTorchJob") => muster_trainer_core::pytorch::read(completed),
+        _ => return Ok(()),
+    };
+    let errors = checked.err().unwrap_or_default();
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Error::invalid(document, errors.iter().map(|error| (error.field.as_str(), error.message.as_str()))))
 }
 
 /// Applies a document server-side with strict field validation.
@@ -92,7 +126,10 @@ pub(crate) async fn apply(
     kinds: &Kinds,
     document: &Document,
 ) -> Result<(Applied, Value), Error> {
-    let before = find(&connection.client, &path_of(connection, kinds, document)?).await?;
+    let before = match document.generate_name() {
+        Some(_) => None,
+        None => find(&connection.client, &path_of(connection, kinds, document)?).await?,
+    };
     let after = send(connection, kinds, document, "").await?;
     let applied = match before {
         None => Applied::Created,
@@ -104,13 +141,16 @@ pub(crate) async fn apply(
     Ok((applied, after))
 }
 
+/// The path of a document's object; of the collection when the server chooses the name.
 fn path_of(connection: &Connection, kinds: &Kinds, document: &Document) -> Result<String, Error> {
-    let kind = kinds.of(document.api_version(), document.kind()).ok_or_else(|| unknown_kind(document))?;
+    let kind =
+        kinds.of(document.api_version(), document.kind()).ok_or_else(|| unknown_kind(kinds, document))?;
     let namespace = document.namespace().unwrap_or(&connection.namespace);
-    Ok(kind.path(Some(namespace), Some(document.name())))
+    let name = document.generate_name().is_none().then(|| document.name());
+    Ok(kind.path(Some(namespace), name))
 }
 
-/// Sends an apply patch; `extra` are more query parameters.
+/// Sends an apply patch, or a create when the server chooses the name; `extra` are more query parameters.
 async fn send(
     connection: &Connection,
     kinds: &Kinds,
@@ -118,9 +158,14 @@ async fn send(
     extra: &str,
 ) -> Result<Value, Error> {
     let path = path_of(connection, kinds, document)?;
-    let uri = format!("{path}?fieldManager={FIELD_MANAGER}&fieldValidation=Strict&force=true{extra}");
-    let headers = [(CONTENT_TYPE, "application/apply-patch+yaml")];
-    let request = request(Method::PATCH, &uri, &headers, serde_json::to_vec(&document.object)?)?;
+    let query = format!("fieldManager={FIELD_MANAGER}&fieldValidation=Strict{extra}");
+    let body = serde_json::to_vec(&document.object)?;
+    let request = if document.generate_name().is_some() {
+        request(Method::POST, &format!("{path}?{query}"), &[(CONTENT_TYPE, "application/json")], body)?
+    } else {
+        let headers = [(CONTENT_TYPE, "application/apply-patch+yaml")];
+        request(Method::PATCH, &format!("{path}?{query}&force=true"), &headers, body)?
+    };
     match connection.client.request(request).await {
         Ok(value) => Ok(value),
         Err(kube::Error::Api(status)) => Err(Error::rejected(document, &status)),
@@ -128,18 +173,27 @@ async fn send(
     }
 }
 
-fn unknown_kind(document: &Document) -> Error {
-    Error::new(format!(
-        "{}:{}: the cluster has no kind {} in {}",
-        document.path.display(),
-        document.line_of("kind"),
-        document.kind(),
-        document.api_version()
-    ))
-    .with_hint("`muster crds | kubectl apply -f -` installs Muster's kinds; others bring their own")
+/// A kind of a manifest that the cluster does not serve.
+pub(crate) fn unknown_kind(kinds: &Kinds, document: &Document) -> Error {
+    let (version, kind) = (document.api_version(), document.kind());
+    let error =
+        Error::new(format!("{}: the cluster has no kind {kind} in {version}", document.place_of("kind")));
+    if let Some(known) = kinds.resembling(version, kind) {
+        return error.with_hint(format!(
+            "did you mean `kind: {}` with `apiVersion: {}`?",
+            known.resource.kind, known.resource.api_version
+        ));
+    }
+    match kinds.of_group(version).as_slice() {
+        [] => error.with_hint(
+            "`muster crds | kubectl apply --server-side -f -` adds Muster's kinds; others bring their own definitions",
+        ),
+        known => error.with_hint(format!("in {version} the cluster knows {}", known.join(", "))),
+    }
 }
 
-/// Deletes an object; whether it was there. `propagation` is Background, Foreground or Orphan.
+/// Deletes an object and returns the server's answer, `None` when it was not there. `propagation` is Background,
+/// Foreground or Orphan.
 pub(crate) async fn delete(
     client: &Client,
     kind: &Kind,
@@ -147,7 +201,7 @@ pub(crate) async fn delete(
     name: &str,
     propagation: &str,
     grace_period_seconds: Option<u32>,
-) -> Result<bool, Error> {
+) -> Result<Option<Value>, Error> {
     let mut options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation});
     if let Some(seconds) = grace_period_seconds {
         options["gracePeriodSeconds"] = json!(seconds);
@@ -156,8 +210,8 @@ pub(crate) async fn delete(
     let headers = [(CONTENT_TYPE, "application/json")];
     let request = request(Method::DELETE, &path, &headers, serde_json::to_vec(&options)?)?;
     match client.request::<Value>(request).await {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        Ok(answer) => Ok(Some(answer)),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

@@ -17,12 +17,14 @@ pub(crate) struct Error {
     message: String,
     hint: Option<String>,
     code: u8,
+    /// The status code of the server's answer that this error tells.
+    answered: Option<u16>,
 }
 
 impl Error {
     /// An error that exits with 1.
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, code: 1 }
+        Self { message: message.into(), hint: None, code: 1, answered: None }
     }
 
     /// An error and its causes.
@@ -42,52 +44,64 @@ impl Error {
         self
     }
 
+    /// Whether the server knows no such object.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.answered == Some(404)
+    }
+
+    /// Whether the server has forgotten the version that was asked for.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.answered == Some(410)
+    }
+
     /// The exit code.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code)
     }
 
-    /// What the API server answered, said with the file and line of the field it is about.
+    /// Fields of a document that do not hold what they should, each with its file and line.
+    pub(crate) fn invalid<'a>(
+        document: &Document,
+        fields: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Self {
+        let line =
+            |(field, message): (&str, &str)| format!("{}: {field}: {message}", document.place_of(field));
+        Self::new(fields.into_iter().map(line).collect::<Vec<_>>().join("\n"))
+    }
+
+    /// What the API server answered, said with the file and line of the fields it is about.
     pub(crate) fn rejected(document: &Document, status: &kube::core::Status) -> Self {
         let causes = status.details.iter().flat_map(|details| &details.causes);
-        let mut places: Vec<String> = causes
+        let fields: Vec<(&str, &str)> = causes
             .filter(|cause| !cause.field.is_empty() && cause.field != "<nil>")
-            .map(|cause| {
-                let line = document.line_of(&cause.field);
-                format!("{}:{line}: {}: {}", document.path.display(), cause.field, cause.message)
-            })
+            .map(|cause| (cause.field.as_str(), cause.message.as_str()))
             .collect();
-        if places.is_empty() {
-            let field = quoted_field(&status.message).unwrap_or("metadata");
-            places.push(format!(
-                "{}:{}: {}",
-                document.path.display(),
-                document.line_of(field),
-                status.message
-            ));
+        if !fields.is_empty() {
+            return Self::invalid(document, fields);
         }
-        let error = Self::new(places.join("\n"));
+        let strict = strict_errors(&status.message);
+        if !strict.is_empty() {
+            let line = |(field, error): (&str, &str)| format!("{}: {error}", document.place_of(field));
+            return Self::new(strict.into_iter().map(line).collect::<Vec<_>>().join("\n"))
+                .with_hint("the field is misspelt or stands at the wrong indentation");
+        }
+        let about = |kind: &str| status.details.as_ref().is_some_and(|details| details.kind == kind);
+        let field = if about("namespaces") { "metadata.namespace" } else { "metadata" };
+        let error = Self::new(format!("{}: {}", document.place_of(field), status.message));
         match status.code {
-            400 if status.message.contains("unknown field") => {
-                error.with_hint("the field is misspelt or stands at the wrong indentation")
-            }
             403 => error.with_hint("the account of this kubeconfig may not do that"),
-            404 => error.with_hint(format!(
-                "does the cluster know the kind {} of {}? `muster crds | kubectl apply -f -` installs Muster's kinds",
-                document.kind(),
-                document.api_version()
-            )),
+            404 if about("namespaces") => error.with_hint(
+                "`kubectl create namespace NAME` makes one; without metadata.namespace the object goes where --namespace says",
+            ),
             _ => error,
         }
     }
 }
 
-/// The field in a message such as `strict decoding error: unknown field "spec.nosuch"`.
-fn quoted_field(message: &str) -> Option<&str> {
-    let (_, rest) = message.split_once("field \"")?;
-    let field = rest.split('"').next()?;
-    // The offending name itself is in the file too, so its own line is found.
-    (!field.is_empty()).then_some(field)
+/// Field and text of each part of a message such as `…: strict decoding error: unknown field "a", unknown field "b"`.
+fn strict_errors(message: &str) -> Vec<(&str, &str)> {
+    let Some((_, list)) = message.split_once("strict decoding error: ") else { return Vec::new() };
+    list.split(", ").map(|error| (error.split('"').nth(1).unwrap_or_default(), error)).collect()
 }
 
 impl fmt::Display for Error {
@@ -115,7 +129,13 @@ impl From<manifest::Error> for Error {
 impl From<kube::Error> for Error {
     fn from(error: kube::Error) -> Self {
         match error {
-            kube::Error::Api(status) => Self::new(format!("the server refused: {}", status.message)),
+            kube::Error::Api(status) => {
+                let said = match status.code {
+                    404 => status.message.clone(),
+                    _ => format!("the server refused: {}", status.message),
+                };
+                Self { answered: Some(status.code), ..Self::new(said) }
+            }
             other => Self::from_source("cannot talk to the cluster", &other)
                 .with_hint("is it running? `muster up` starts the embedded one"),
         }
@@ -144,10 +164,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_field_of_a_strict_decoding_error_is_found() {
-        let message = r#"strict decoding error: unknown field "spec.nosuchfield""#;
-        assert_eq!(quoted_field(message), Some("spec.nosuchfield"));
-        assert_eq!(quoted_field("nothing quoted"), None);
+    fn every_field_of_a_strict_decoding_error_is_found() {
+        let message = r#"Pod in version "v1" cannot be handled as a Pod: strict decoding error: unknown field "spec.a", duplicate field "b""#;
+        assert_eq!(
+            strict_errors(message),
+            [("spec.a", r#"unknown field "spec.a""#), ("b", r#"duplicate field "b""#)]
+        );
+        assert_eq!(strict_errors(r#"no field "a""#), []);
     }
 
     #[test]

@@ -95,6 +95,25 @@ impl Kinds {
         self.0.iter().find(|known| known.resource.api_version == api_version && known.resource.kind == kind)
     }
 
+    /// The kind that someone meant who wrote this one: of another version, or spelt a little differently.
+    pub(crate) fn resembling(&self, api_version: &str, kind: &str) -> Option<&Kind> {
+        let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        let wanted = kind.to_lowercase();
+        let off = |known: &Kind| {
+            let spelling = distance(&known.resource.kind.to_lowercase(), &wanted);
+            (spelling, usize::from(known.resource.group != group))
+        };
+        let closest = self.0.iter().min_by_key(|known| off(known))?;
+        // Short names have many neighbours that nobody meant.
+        (off(closest).0 <= kind.len() / 4).then_some(closest)
+    }
+
+    /// The names of all kinds of a group and version.
+    pub(crate) fn of_group(&self, api_version: &str) -> Vec<&str> {
+        let kinds = self.0.iter().filter(|known| known.resource.api_version == api_version);
+        kinds.map(|known| known.resource.kind.as_str()).collect()
+    }
+
     fn nearest(&self, name: &str) -> Option<&str> {
         let names = self.0.iter().flat_map(|kind| &kind.names);
         let near = |known: &String| (distance(known, name), known.len().abs_diff(name.len()));
@@ -212,6 +231,16 @@ mod tests {
         let job = kinds.named("pytorchjobs.kubeflow.org").unwrap()[0];
         assert_eq!(job.path(Some("a"), Some("b")), "/apis/kubeflow.org/v1/namespaces/a/pytorchjobs/b");
         assert_eq!(job.label(), "pytorchjob.kubeflow.org");
+    }
+
+    #[test]
+    fn a_kind_of_a_manifest_is_recognised_in_another_spelling() {
+        let kinds = kinds();
+        let meant = |version, kind| kinds.resembling(version, kind).map(|known| known.resource.kind.as_str());
+        assert_eq!(meant("kubeflow.org/v1", "PytorchJob"), Some("PyTorchJob"));
+        assert_eq!(meant("kubeflow.org/v2", "PyTorchJob"), Some("PyTorchJob"));
+        assert_eq!(meant("kubeflow.org/v1", "TFJob"), None);
+        assert_eq!(kinds.of_group("kubeflow.org/v1"), ["PyTorchJob"]);
     }
 
     #[test]

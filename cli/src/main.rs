@@ -12,6 +12,7 @@ mod kinds;
 mod locate;
 mod manifest;
 mod output;
+mod targets;
 mod topology;
 
 use std::ffi::OsStr;

@@ -7,7 +7,7 @@ use fs_err as fs;
 use muster_machinery::Hint;
 use serde_json::Value;
 
-use crate::locate;
+use crate::locate::Places;
 
 /// Manifests larger than this are refused: an API object is at most 1.5 MiB.
 const LARGEST_MANIFEST: u64 = 64 << 20;
@@ -18,6 +18,9 @@ pub(crate) enum Error {
     /// There is no such file.
     #[error("{} does not exist", .0.display())]
     Missing(PathBuf),
+    /// A folder.
+    #[error("{} is a folder, not a manifest", .0.display())]
+    Folder(PathBuf),
     /// The file cannot be read.
     #[error("cannot read the manifest")]
     Read(#[source] std::io::Error),
@@ -41,6 +44,7 @@ impl Hint for Error {
             Self::Missing(_) | Self::Read(_) => {
                 Some("check the path; use `-` to read from standard input".to_owned())
             }
+            Self::Folder(_) => Some("name one of its files".to_owned()),
             Self::NotAnObject { .. } => {
                 Some("every object needs `apiVersion`, `kind` and `metadata.name`".to_owned())
             }
@@ -57,10 +61,10 @@ impl Hint for Error {
 pub(crate) struct Document {
     /// The file.
     pub(crate) path: PathBuf,
-    /// The document's text, to find the line of a field.
-    text: String,
-    /// The line in the file where the text starts, from 1.
-    first_line: usize,
+    /// The line of the file before the text that the object stands in.
+    before: usize,
+    /// The lines of its fields in that text.
+    places: Places,
     /// The object.
     pub(crate) object: Value,
 }
@@ -86,9 +90,15 @@ impl Document {
         self.object["metadata"]["namespace"].as_str()
     }
 
-    /// The line of a field such as `spec.replicas`, or of its nearest parent that is there.
-    pub(crate) fn line_of(&self, field: &str) -> usize {
-        self.first_line + locate::line_of(&self.text, field)
+    /// `metadata.generateName`, when the server is to choose the name.
+    pub(crate) fn generate_name(&self) -> Option<&str> {
+        self.object["metadata"]["generateName"].as_str().filter(|_| self.name().is_empty())
+    }
+
+    /// `FILE:LINE` of a field such as `spec.replicas`, or of its nearest parent that is there.
+    pub(crate) fn place_of(&self, field: &str) -> String {
+        let line = self.places.find(field).line.or(self.places.first_line()).unwrap_or(1);
+        format!("{}:{}", self.path.display(), self.before + line)
     }
 }
 
@@ -102,7 +112,11 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Document>, Error> {
         if !path.exists() {
             return Err(Error::Missing(path.to_owned()));
         }
-        if fs::metadata(path).map_err(Error::Read)?.len() > LARGEST_MANIFEST {
+        let about = fs::metadata(path).map_err(Error::Read)?;
+        if about.is_dir() {
+            return Err(Error::Folder(path.to_owned()));
+        }
+        if about.len() > LARGEST_MANIFEST {
             return Err(Error::TooLarge { path: path.to_owned() });
         }
         fs::read_to_string(path).map_err(Error::Read)?
@@ -123,20 +137,25 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Document>, Error> {
             }
         };
         let object: Value = serde_saphyr::from_str(part).map_err(syntax)?;
+        let places = Places::parse(part);
         let objects = match object {
             Value::Null => continue,
             Value::Object(mut list) if list.get("kind").and_then(Value::as_str) == Some("List") => {
-                match list.remove("items") {
+                let items = match list.remove("items") {
                     Some(Value::Array(items)) => items,
                     _ => Vec::new(),
-                }
+                };
+                let with_places =
+                    |(index, item)| (item, places.item("items", index).cloned().unwrap_or_default());
+                items.into_iter().enumerate().map(with_places).collect()
             }
-            one => vec![one],
+            one => vec![(one, places)],
         };
-        for object in objects {
-            let document = Document { path: path.to_owned(), text: part.to_owned(), first_line, object };
+        for (object, places) in objects {
+            let document = Document { path: path.to_owned(), before: first_line - 1, places, object };
             if let Some(problem) = problem_of(&document) {
-                return Err(Error::NotAnObject { path: path.to_owned(), line: first_line, problem });
+                let line = first_line - 1 + document.places.first_line().unwrap_or(1);
+                return Err(Error::NotAnObject { path: path.to_owned(), line, problem });
             }
             documents.push(document);
         }
@@ -145,14 +164,13 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Document>, Error> {
 }
 
 fn problem_of(document: &Document) -> Option<&'static str> {
-    let generated = document.object["metadata"]["generateName"].as_str().is_some();
     if !document.object.is_object() {
         Some("not an object")
     } else if document.api_version().is_empty() {
         Some("the object has no apiVersion")
     } else if document.kind().is_empty() {
         Some("the object has no kind")
-    } else if document.name().is_empty() && !generated {
+    } else if document.name().is_empty() && document.generate_name().is_none() {
         Some("the object has no metadata.name")
     } else {
         None
@@ -189,8 +207,9 @@ mod tests {
         let documents = parse(Path::new("two.yaml"), TWO).unwrap();
         assert_eq!(documents.len(), 2);
         assert_eq!(documents[1].kind(), "Secret");
-        assert_eq!(documents[1].line_of("data.k"), 12);
-        assert_eq!(documents[0].line_of("metadata.name"), 5);
+        assert_eq!(documents[1].place_of("data.k"), "two.yaml:12");
+        assert_eq!(documents[0].place_of("metadata.name"), "two.yaml:5");
+        assert_eq!(documents[0].place_of("data"), "two.yaml:2");
     }
 
     #[test]
@@ -206,8 +225,9 @@ mod tests {
 
     #[test]
     fn lists_are_unpacked() {
-        let list = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: p}}\n";
+        let list = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: p}}\n- apiVersion: v1\n  kind: Pod\n  metadata: {name: q}\n";
         let documents = parse(Path::new("l.yaml"), list).unwrap();
-        assert_eq!((documents.len(), documents[0].name()), (1, "p"));
+        assert_eq!((documents.len(), documents[0].name()), (2, "p"));
+        assert_eq!(documents[1].place_of("metadata.name"), "l.yaml:7");
     }
 }

@@ -25,10 +25,16 @@ pub(crate) enum Format {
 
 /// Writes to standard output; a reader that went away (`| head`) is not an error.
 pub(crate) fn print(text: &str) -> Result<(), Error> {
+    stream(text).map(|_| ())
+}
+
+/// Writes the next part of what has no end; whether anybody still reads.
+pub(crate) fn stream(text: &str) -> Result<bool, Error> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -48,6 +54,10 @@ pub(crate) fn document(value: &Value, format: Format) -> Result<String, Error> {
     text.push('\n');
     Ok(text)
 }
+
+/// How wide the columns of a table have become.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Widths(Vec<usize>);
 
 /// Rows under headings, columns padded to the widest cell and three spaces apart, as kubectl prints them.
 #[derive(Debug, Default, Clone)]
@@ -75,6 +85,21 @@ impl Table {
         }
     }
 
+    /// Puts a column at the end.
+    pub(crate) fn suffix(&mut self, heading: &str, cells: impl IntoIterator<Item = String>) {
+        self.headings.push(heading.to_owned());
+        for (row, cell) in self.rows.iter_mut().zip(cells) {
+            row.push(cell);
+        }
+    }
+
+    /// Puts a text before each cell of the first column.
+    pub(crate) fn mark(&mut self, text: &str) {
+        for cell in self.rows.iter_mut().filter_map(|row| row.first_mut()) {
+            cell.insert_str(0, text);
+        }
+    }
+
     /// A `meta.k8s.io/v1` Table as the API server answers it.
     pub(crate) fn from_server(table: &Value, wide: bool) -> Self {
         let empty = Vec::new();
@@ -90,8 +115,13 @@ impl Table {
 
     /// The text, with or without the headings.
     pub(crate) fn render(&self, headings: bool) -> String {
-        let mut widths: Vec<usize> = self.headings.iter().map(|cell| cell.chars().count()).collect();
-        for row in &self.rows {
+        self.render_below(headings, &mut Widths::default())
+    }
+
+    /// The text as it continues one above, whose columns were this wide.
+    pub(crate) fn render_below(&self, headings: bool, Widths(widths): &mut Widths) -> String {
+        widths.resize(self.headings.len().max(widths.len()), 0);
+        for row in std::iter::once(&self.headings).chain(&self.rows) {
             for (width, cell) in widths.iter_mut().zip(row) {
                 *width = (*width).max(cell.chars().count());
             }
@@ -162,6 +192,21 @@ mod tests {
             "NAME            AGE\nweb             2s\na-longer-name   10m\n"
         );
         assert!(Table::from_server(&answer, true).render(false).ends_with("10m   <none>\n"));
+    }
+
+    #[test]
+    fn a_table_that_goes_on_keeps_its_columns() {
+        let table = |name: &str| {
+            let mut table = Table::new(["NAME", "AGE"]);
+            table.row([name, "1s"]);
+            table
+        };
+        let mut widths = Widths::default();
+        assert_eq!(
+            table("a-long-name").render_below(true, &mut widths),
+            "NAME          AGE\na-long-name   1s\n"
+        );
+        assert_eq!(table("b").render_below(false, &mut widths), "b             1s\n");
     }
 
     #[test]

@@ -53,7 +53,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     let documents = supports_first(manifest::read(&arguments.file)?);
     if !documents.iter().any(is_job) {
         return Err(Error::new(format!("{} has no training job to follow", arguments.file.display()))
-            .with_hint("`muster submit` applies any manifest"));
+            .with_hint(
+                "it follows kinds of kubeflow.org, such as PyTorchJob; `muster submit` applies any manifest",
+            ));
     }
     telemetry::init(Format::Text, Target::StandardError, "error")?;
     let signal = stop_signal();
@@ -74,7 +76,13 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         _ => None,
     };
     if interrupted.is_some() {
-        run.clean_up(own.is_some()).await?;
+        tokio::select! {
+            cleaned = run.clean_up(own.is_some()) => cleaned?,
+            again = stop_signal() => {
+                again?;
+                output::note("the job is being deleted; `muster get pods` shows what is left of it");
+            }
+        }
     }
     if let Some(cluster) = own {
         cluster.stop().await?;
@@ -134,12 +142,19 @@ impl Run {
         crate::api::validate(&self.connection, &kinds, &self.documents).await?;
         self.make_way(&kinds).await?;
         for document in &self.documents {
-            let (applied, object) = crate::api::apply(&self.connection, &kinds, document).await?;
             let kind = kinds.of(document.api_version(), document.kind());
+            let job = kind.filter(|_| is_job(document) && self.applied.is_none());
+            if let (Some(kind), None) = (job, document.generate_name()) {
+                // Before it is there: an interruption must not miss a job that the server just accepted.
+                let namespace = document.namespace().unwrap_or(&self.connection.namespace).to_owned();
+                self.applied =
+                    Some(Applied { kind: kind.clone(), namespace, name: document.name().to_owned() });
+            }
+            let (applied, object) = crate::api::apply(&self.connection, &kinds, document).await?;
             let label = kind.map(Kind::label).unwrap_or_default();
             let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
             self.view.say(&format!("{label}/{name} {}", applied.word()));
-            if let (true, None, Some(kind)) = (is_job(document), &self.applied, kind) {
+            if let Some(kind) = job {
                 let namespace =
                     object["metadata"]["namespace"].as_str().unwrap_or(&self.connection.namespace).to_owned();
                 self.applied = Some(Applied { kind: kind.clone(), namespace, name });
@@ -172,7 +187,8 @@ impl Run {
 
     /// A finished job of the same name gives way; a running one is somebody's.
     async fn make_way(&self, kinds: &Kinds) -> Result<(), Error> {
-        for document in self.documents.iter().filter(|document| is_job(document)) {
+        let named = |document: &&Document| is_job(document) && document.generate_name().is_none();
+        for document in self.documents.iter().filter(named) {
             let Some(kind) = kinds.of(document.api_version(), document.kind()) else { continue };
             let namespace = document.namespace().unwrap_or(&self.connection.namespace);
             let path = kind.path(Some(namespace), Some(document.name()));
@@ -196,9 +212,11 @@ impl Run {
     }
 
     async fn remove(&self, kind: &Kind, namespace: &str, name: &str) -> Result<(), Error> {
-        crate::api::delete(&self.connection.client, kind, namespace, name, "Foreground", None).await?;
+        let client = &self.connection.client;
+        let deleted = crate::api::delete(client, kind, namespace, name, "Foreground", None).await?;
+        let Some(deleted) = deleted else { return Ok(()) };
         let deadline = tokio::time::Instant::now() + CLEAN_UP;
-        wait_until_gone(&self.connection, kind, namespace, name, deadline).await
+        wait_until_gone(&self.connection, kind, namespace, name, &deleted, deadline).await
     }
 
     /// After Ctrl-C: the job goes, with its pods. On a cluster that stops anyway nothing else needs to wait.

@@ -64,10 +64,15 @@ impl View {
         }
     }
 
-    /// Removes the live block.
-    pub(crate) fn finish(&self) {
+    /// Removes the live block; what is said from now on are plain lines.
+    pub(crate) fn finish(&mut self) {
         if let Self::Live(live) = self {
+            // A bar that is dropped while it counts as running is drawn once more, below what came after it.
+            for bar in live.pods.values().chain([&live.steps]) {
+                bar.finish_and_clear();
+            }
             drop(live.block.clear());
+            *self = Self::Plain { shown_tenth: 0 };
         }
     }
 }
