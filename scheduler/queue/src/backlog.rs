@@ -100,15 +100,16 @@ pub(crate) struct Order<'a> {
 impl Order<'_> {
     pub(crate) fn rank(&self, job: &Job, expected: Milliseconds) -> Rank {
         const HOUR: f64 = 3_600_000.0;
-        let Weights { age, fair_share, size, short, quality } = self.policy.weights;
+        let Weights { age, fair_share, size, light, quality } = self.policy.weights;
         let waited = self.now.since(job.submitted);
         let overdue = self.policy.patience.is_some_and(|patience| waited >= patience);
         let priority = if self.policy.by_priority && !overdue { job.priority } else { 0 };
-        let gpus = job.forms.first().map_or(0, Form::gpus) as f64 / self.gpus.max(1.0);
+        let gpus = job.forms.first().map_or(0, Form::gpus) as f64;
+        let gpu_hours = gpus / 1000.0 * expected as f64 / HOUR;
         let score = age * waited as f64 / HOUR
             + fair_share * self.fair.get(job.queue.index()).copied().unwrap_or(0.0)
-            + size * gpus.min(1.0)
-            + short / (1.0 + expected as f64 / HOUR)
+            + size * (gpus / self.gpus.max(1.0)).min(1.0)
+            + light / (1.0 + gpu_hours)
             + quality * f64::from(job.quality);
         let score = if overdue { 0.0 } else { score };
         Rank { overdue, priority, score, submitted: job.submitted, id: job.id }

@@ -70,6 +70,8 @@ struct Cycle<'a> {
     started: BTreeSet<JobId>,
     /// The fewest constraints with which forms did not find room, by their fingerprint.
     no_room: HashMap<(u64, u32), usize>,
+    /// Promises were taken back and made anew elsewhere: those behind may start beside them.
+    disturbed: bool,
     /// Blocked jobs in their order, for preemption.
     blocked: Vec<JobId>,
 }
@@ -97,6 +99,7 @@ impl<'a> Cycle<'a> {
             promises: BTreeMap::new(),
             started: BTreeSet::new(),
             no_room: HashMap::new(),
+            disturbed: false,
             blocked: Vec::new(),
         }
     }
@@ -189,9 +192,12 @@ impl<'a> Cycle<'a> {
                 continue;
             }
             let (job, length) = (&waiter.job, waiter.estimate.length);
-            let taken = self.started.contains(&id) || self.promises.contains_key(&id);
             let mut go_on = true;
-            if !taken && let Err(refusal) = self.start_or_promise(job, length, &rank) {
+            if self.disturbed && self.promises.get(&id).is_some_and(|promise| !promise.pinned) {
+                self.start_instead(job, length);
+            }
+            let settled = self.started.contains(&id) || self.promises.contains_key(&id);
+            if !settled && let Err(refusal) = self.start_or_promise(job, length, &rank) {
                 if self.blocked.len() < PREEMPTORS {
                     self.blocked.push(id);
                 }
@@ -257,7 +263,7 @@ impl<'a> Cycle<'a> {
     /// outranks do not bind it: they are taken back, and made again with what is left.
     fn start_or_promise(&mut self, job: &Arc<Job>, length: Milliseconds, rank: &Rank) -> Result<(), Refusal> {
         let Err(refusal) = self.start(job, length) else { return Ok(()) };
-        if self.depth() == 0 {
+        if self.depth() == 0 || self.now.since(job.submitted) < self.planner.policy.promises_after(length) {
             return Err(refusal);
         }
         let outranked = self.take_back(rank);
@@ -285,6 +291,17 @@ impl<'a> Cycle<'a> {
         started
     }
 
+    /// Starts a job to which room was promised for later, when it can start now after all.
+    fn start_instead(&mut self, job: &Arc<Job>, length: Milliseconds) {
+        let Some(promise) = self.promises.remove(&job.id) else { return };
+        self.timeline.forget(job.id);
+        self.no_room.clear();
+        if self.start(job, length).is_err() {
+            self.timeline.promise(job.id, &promise.hold, promise.from, promise.length);
+            self.promises.insert(job.id, promise);
+        }
+    }
+
     fn has_promises_left(&self, queue: QueueId) -> bool {
         let tree = &self.planner.tree;
         let root = tree.root(queue);
@@ -302,6 +319,7 @@ impl<'a> Cycle<'a> {
         outranked.sort_by(|left, right| right.0.cmp(&left.0));
         if !outranked.is_empty() {
             self.no_room.clear();
+            self.disturbed = true;
         }
         let taken = outranked.into_iter().filter_map(|(_, id)| {
             self.timeline.forget(id);

@@ -304,8 +304,8 @@ impl Planner {
         if self.policy.learns {
             let traits = self.traits(&running.job);
             self.estimator.observe(&traits, now.since(running.since));
-            // What was learned matters most at the beginning.
-            if self.estimator.observed().is_power_of_two() || self.estimator.observed().is_multiple_of(256) {
+            // What is learned matters most at the beginning; who comes later is estimated with all of it.
+            if self.estimator.observed().is_power_of_two() {
                 self.estimate_anew();
             }
         }

@@ -31,15 +31,15 @@ pub struct Weights {
     pub fair_share: f64,
     /// For large jobs (below 0: for small ones).
     pub size: f64,
-    /// For jobs that are expected to be short.
-    pub short: f64,
+    /// For jobs that are expected to use few GPU-hours: they hardly delay anybody.
+    pub light: f64,
     /// For each point of quality of service.
     pub quality: f64,
 }
 
 impl Default for Weights {
     fn default() -> Self {
-        Self { age: 1.0, fair_share: 0.0, size: 0.0, short: 0.0, quality: 0.0 }
+        Self { age: 1.0, fair_share: 0.0, size: 0.0, light: 0.0, quality: 0.0 }
     }
 }
 
@@ -73,6 +73,8 @@ pub struct Policy {
     pub weights: Weights,
     /// What a blocked job does to those behind it.
     pub blocked: Blocked,
+    /// How long a job waits before room is promised to it, in hundredths of its expected run time.
+    pub promise_after: u32,
     /// Half-life of usage in the fair share, in milliseconds; `None` counts only what runs.
     pub half_life: Option<Milliseconds>,
     /// A job that waited this long goes before everybody who did not, whatever their priority, in milliseconds.
@@ -91,13 +93,19 @@ pub const NAMES: [&str; 6] = ["fifo", "strict-fifo", "best-effort-fifo", "easy",
 impl Policy {
     const FIFO: Self = Self {
         by_priority: true,
-        weights: Weights { age: 1.0, fair_share: 0.0, size: 0.0, short: 0.0, quality: 0.0 },
+        weights: Weights { age: 1.0, fair_share: 0.0, size: 0.0, light: 0.0, quality: 0.0 },
         blocked: Blocked::StopsQueue,
+        promise_after: 0,
         half_life: None,
         patience: None,
         preemption: None,
         learns: false,
     };
+
+    /// How long a job that is expected to run for `length` waits before room is promised to it.
+    pub(crate) fn promises_after(&self, length: Milliseconds) -> Milliseconds {
+        length.saturating_mul(i64::from(self.promise_after)) / 100
+    }
 
     /// A policy by name, one of [`NAMES`]: `fifo` (submission order over all queues, the first that cannot start
     /// stops everybody), `strict-fifo` and `best-effort-fifo` (as Kueue documents them), `easy` and
@@ -110,7 +118,7 @@ impl Policy {
             "easy" => Self { blocked: Blocked::Reserves { depth: 1 }, ..Self::FIFO },
             "conservative" => Self { blocked: Blocked::Reserves { depth: 64 }, ..Self::FIFO },
             "muster" => Self {
-                weights: Weights { fair_share: 4.0, short: 2.0, quality: 1.0, ..Weights::default() },
+                weights: Weights { fair_share: 4.0, light: 2.0, quality: 1.0, ..Weights::default() },
                 blocked: Blocked::Reserves { depth: 2 },
                 half_life: Some(24 * HOUR),
                 patience: Some(24 * HOUR),

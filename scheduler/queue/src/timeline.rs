@@ -87,8 +87,8 @@ impl State {
 #[derive(Debug, Clone)]
 struct Throughout {
     least: Space,
-    /// Quota after each promise within has begun, with the time when it does.
-    trees: Vec<(Time, QueueTree)>,
+    /// Quota after each promise within has begun, with the time when it does and the root of its queue.
+    trees: Vec<(Time, QueueId, QueueTree)>,
 }
 
 /// The future as it is supposed to be.
@@ -170,7 +170,10 @@ impl Timeline {
             None => self.throughout(begins),
         };
         let within = self.throughout.entry(begins).or_insert(within);
-        if !within.trees.iter().all(|(_, tree)| tree.admits(request.queue, &request.form.charge)) {
+        // What begins under other roots leaves this quota alone.
+        let root = self.state.tree.root(request.queue);
+        let mut trees = within.trees.iter().filter(|(_, of, _)| *of == root);
+        if !trees.all(|(_, _, tree)| tree.admits(request.queue, &request.form.charge)) {
             return None;
         }
         if closed.is_empty() {
@@ -185,9 +188,10 @@ impl Timeline {
     pub(crate) fn start(&mut self, job: JobId, hold: Arc<Hold>, ends: Time) {
         let begin = Change { at: self.now, kind: Kind::Begins, job, hold: Arc::clone(&hold) };
         self.state.apply(&begin);
+        let root = self.state.tree.root(hold.queue);
         for within in self.throughout.values_mut() {
             within.least.take_slots(&hold.form.demand, &hold.slots);
-            for (_, tree) in within.trees.iter_mut().filter(|(at, _)| *at < ends) {
+            for (_, _, tree) in within.trees.iter_mut().filter(|(at, of, _)| *at < ends && *of == root) {
                 tree.add(hold.queue, &hold.form.charge);
             }
         }
@@ -310,16 +314,39 @@ impl Timeline {
         let until = at + request.length;
         let closed = self.closed(request, at, until);
         let takes = self.changes[next..].iter().take_while(|change| change.at < until);
-        if !takes.clone().any(|change| change.kind == Kind::Begins) && closed.is_empty() {
-            return state.space.find(&request.form.demand);
-        }
         let mut least = state.space.clone();
-        close(&mut least, &closed);
-        let mut future = state.clone();
-        if !self.lower_until(&mut future, &mut least, next, until, request, None) {
-            return None;
+        if takes.clone().any(|change| change.kind == Kind::Begins) || !closed.is_empty() {
+            close(&mut least, &closed);
+            let mut future = state.clone();
+            if !self.lower_until(&mut future, &mut least, next, until, request, None) {
+                return None;
+            }
         }
-        least.find(&request.form.demand)
+        let slots = least.find(&request.form.demand)?;
+        Some(if at == self.now { slots } else { self.off_idle_nodes(least, request, slots) })
+    }
+
+    /// Places that leave as many of the nodes that are idle now alone as can be: others may use these until then
+    /// and beyond, whereas nodes that are busy until then are of no use to anybody else.
+    fn off_idle_nodes(&self, mut least: Space, request: &Request<'_>, found: Slots) -> Slots {
+        let free = |node: &NodeId| self.state.space.room(*node).devices.thousandths();
+        let mut idle: Vec<NodeId> =
+            self.state.space.nodes().map(|(node, _)| node).filter(|node| free(node) > 0).collect();
+        idle.sort_by_key(|node| (std::cmp::Reverse(free(node)), *node));
+        let mut best = found;
+        let (mut fits, mut fails) = (0, idle.len() + 1);
+        while fits + 1 < fails {
+            let middle = usize::midpoint(fits, fails);
+            let mut without = least.clone();
+            for node in &idle[fits..middle.min(idle.len())] {
+                lower(&mut without, *node, &Room::default());
+            }
+            match without.find(&request.form.demand) {
+                Some(slots) => (best, least, fits) = (slots, without, middle),
+                None => fails = middle,
+            }
+        }
+        best
     }
 
     /// Walks on until `until` and lowers `least` to the least that is free on the way; `false` when quota runs
@@ -367,7 +394,8 @@ impl Timeline {
             future.apply(change);
             if change.kind == Kind::Begins {
                 lower_touched(&mut within.least, &future.space, &change.hold, None);
-                within.trees.push((change.at, future.tree.clone()));
+                let root = future.tree.root(change.hold.queue);
+                within.trees.push((change.at, root, future.tree.clone()));
             }
         }
         within

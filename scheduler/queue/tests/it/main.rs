@@ -5,4 +5,5 @@ mod cluster;
 mod drive;
 mod laws;
 mod loads;
+mod philly;
 mod stories;
