@@ -1,0 +1,164 @@
+//! Where plans come from. The state machine speaks to the ledger only through [`Plans`], so that tests can put
+//! anything behind it and a change of the ledger is met in one place.
+
+use std::collections::BTreeSet;
+
+use muster_scheduler_core::{Assignment, Gang, Ledger, Member, Node, Placement, PodKey, TakeError, Waiting};
+
+use crate::core::Time;
+
+/// Why a gang cannot be placed now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// One sentence.
+    pub reason: String,
+    /// Whether it could be placed if other pods went.
+    pub evictable: bool,
+    /// When it is expected to start.
+    pub starts: Option<Time>,
+}
+
+/// What every node has and who took what.
+pub trait Plans: Send + 'static {
+    /// A copy to plan on, elsewhere and later.
+    type Snapshot: Planner;
+
+    /// A node appeared or changed; whether anything that matters did.
+    fn set_node(&mut self, node: Node) -> bool;
+    /// A node is gone.
+    fn remove_node(&mut self, name: &str);
+    /// Whether a node is known.
+    fn knows(&self, node: &str) -> bool;
+    /// Whether pods may be put on a node.
+    fn usable(&self, node: &str) -> bool;
+    /// What a pod takes on a node.
+    fn assignment(&self, member: &Member, node: &str, gpu_indices: &[u32]) -> Assignment;
+    /// Records what a pod has in truth.
+    fn record(&mut self, pod: PodKey, assignment: Assignment);
+    /// What a pod has.
+    fn held(&self, pod: &PodKey) -> Option<&Assignment>;
+    /// Gives back what a pod has; whether it had anything.
+    fn release(&mut self, pod: &PodKey) -> bool;
+    /// Takes all places or none. What these pods and those of `instead_of` have counts as free and is given back.
+    ///
+    /// # Errors
+    /// When one of the places is not free.
+    fn take(&mut self, placement: &Placement, instead_of: &[PodKey]) -> Result<(), TakeError>;
+    /// A copy on which the room of `without` is free.
+    fn snapshot(&self, without: &[PodKey]) -> Self::Snapshot;
+
+    /// Whether all places could be taken.
+    fn fits(&mut self, placement: &Placement, instead_of: &[PodKey]) -> bool {
+        let moved = placement.0.iter().map(|(pod, _)| pod).chain(instead_of);
+        let before: Vec<_> = moved.filter_map(|pod| Some((pod.clone(), self.held(pod)?.clone()))).collect();
+        let fits = self.take(placement, instead_of).is_ok();
+        if fits {
+            for (pod, _) in &placement.0 {
+                self.release(pod);
+            }
+            for (pod, assignment) in before {
+                self.record(pod, assignment);
+            }
+        }
+        fits
+    }
+}
+
+/// A copy of the ledger on which a gang is placed.
+pub trait Planner: Send + 'static {
+    /// Leaves only these nodes.
+    fn restrict(&mut self, offered: &BTreeSet<String>);
+
+    /// Finds places for the gang's waiting pods.
+    ///
+    /// # Errors
+    /// Why there are none.
+    fn place(&mut self, gang: &Gang) -> Result<Placement, Refusal>;
+}
+
+impl Plans for Ledger {
+    type Snapshot = Ledger;
+
+    fn set_node(&mut self, node: Node) -> bool {
+        let changed = self.node(&node.name) != Some(&node);
+        if changed {
+            Ledger::set_node(self, node);
+        }
+        changed
+    }
+
+    fn remove_node(&mut self, name: &str) {
+        Ledger::remove_node(self, name);
+    }
+
+    fn knows(&self, node: &str) -> bool {
+        self.node(node).is_some()
+    }
+
+    fn usable(&self, node: &str) -> bool {
+        self.node(node).is_some_and(|node| node.schedulable)
+    }
+
+    fn assignment(&self, member: &Member, node: &str, gpu_indices: &[u32]) -> Assignment {
+        Assignment {
+            uid: member.uid.clone(),
+            node: node.to_owned(),
+            resources: member.requests.clone(),
+            gpu_indices: gpu_indices.to_vec(),
+        }
+    }
+
+    fn record(&mut self, pod: PodKey, assignment: Assignment) {
+        Ledger::record(self, pod, assignment);
+    }
+
+    fn held(&self, pod: &PodKey) -> Option<&Assignment> {
+        Ledger::assignment(self, pod)
+    }
+
+    fn release(&mut self, pod: &PodKey) -> bool {
+        Ledger::release(self, pod)
+    }
+
+    fn take(&mut self, placement: &Placement, instead_of: &[PodKey]) -> Result<(), TakeError> {
+        let moved = placement.0.iter().map(|(pod, _)| pod).chain(instead_of);
+        let before: Vec<_> =
+            moved.filter_map(|pod| Some((pod.clone(), Ledger::assignment(self, pod)?.clone()))).collect();
+        for (pod, _) in &before {
+            Ledger::release(self, pod);
+        }
+        let taken = Ledger::take(self, placement);
+        if taken.is_err() {
+            for (pod, assignment) in before {
+                Ledger::record(self, pod, assignment);
+            }
+        }
+        taken
+    }
+
+    fn snapshot(&self, without: &[PodKey]) -> Ledger {
+        let mut copy = self.clone();
+        for pod in without {
+            Ledger::release(&mut copy, pod);
+        }
+        copy
+    }
+}
+
+impl Planner for Ledger {
+    fn restrict(&mut self, offered: &BTreeSet<String>) {
+        let others = self.nodes().filter(|node| node.schedulable && !offered.contains(&node.name));
+        for mut node in others.cloned().collect::<Vec<_>>() {
+            node.schedulable = false;
+            Ledger::set_node(self, node);
+        }
+    }
+
+    fn place(&mut self, gang: &Gang) -> Result<Placement, Refusal> {
+        Ledger::place(self, gang).map_err(|waiting| Refusal {
+            reason: waiting.to_string(),
+            evictable: matches!(waiting, Waiting::ForRoom { .. }),
+            starts: None,
+        })
+    }
+}
