@@ -1,4 +1,5 @@
-//! Every figure the project promises, measured on the program that ships: `muster-bars AREA`, one line each.
+//! Every figure the project promises, measured on the program that ships: `muster-bars [AREA]`, one line each.
+//! README.md says how an area is added.
 
 mod area;
 mod cluster;
@@ -20,9 +21,9 @@ use crate::figure::Figure;
 /// Measures what the project promises; exits with 1 when a figure is short of its bar
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The part of the project
+    /// The part of the project [default: all]
     #[arg(value_enum)]
-    area: Area,
+    area: Option<Area>,
     /// The program to measure [default: `muster` beside this one]
     #[arg(long, value_name = "FILE")]
     muster: Option<PathBuf>,
@@ -78,12 +79,13 @@ async fn measure(arguments: &Arguments) -> Result<bool> {
         with_build: arguments.with_build,
     };
     let mut figures: Vec<Figure> = Vec::new();
-    let names = arguments.area.names();
+    let areas = arguments.area.map_or_else(|| Area::value_variants().to_vec(), |area| vec![area]);
+    let names: Vec<&str> = areas.iter().flat_map(|area| area.names()).collect();
     for name in &arguments.only {
         ensure!(names.contains(&name.as_str()), "no figure is called {name}; there are {}", names.join(", "));
     }
     let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|other| other == name);
-    for measurement in arguments.area.measurements() {
+    for measurement in areas.iter().flat_map(|area| area.measurements()) {
         if !measurement.bars.iter().any(|bar| wanted(bar.name)) {
             continue;
         }

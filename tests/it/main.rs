@@ -9,5 +9,6 @@ mod harness;
 mod kubectl;
 mod main_job;
 mod python;
+mod readme;
 mod transcript;
 mod transcript_differences;

@@ -2,6 +2,7 @@
 
 mod bars;
 mod crds;
+mod deny;
 mod kubernetes_schema;
 mod report;
 mod skips;

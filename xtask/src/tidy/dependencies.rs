@@ -15,6 +15,7 @@ enum Layer {
     Machinery,
     Nouns,
     Rules,
+    Policies,
     Services,
     Program,
     Proof,
@@ -23,9 +24,10 @@ enum Layer {
 fn layer(folder: &str) -> Option<Layer> {
     Some(match Path::new(folder).file_name()?.to_str()? {
         "machinery" => Layer::Machinery,
-        "api" | "schema" | "store" | "admission" => Layer::Nouns,
+        "api" | "schema" | "store" | "admission" | "topology" => Layer::Nouns,
         "core" | "algorithms" | "collectives" | "apiserver" => Layer::Rules,
-        "controller" | "controllers" | "node" | "runtime" => Layer::Services,
+        "queue" => Layer::Policies,
+        "controller" | "controllers" | "extender" | "node" | "runtime" | "simulator" => Layer::Services,
         "cli" => Layer::Program,
         "tests" | "benches" => Layer::Proof,
         _ => return None,
@@ -33,7 +35,9 @@ fn layer(folder: &str) -> Option<Layer> {
 }
 
 fn is_pure(folder: &str) -> bool {
-    ["/core", "/algorithms", "/schema", "/admission"].iter().any(|end| folder.ends_with(end))
+    ["/core", "/algorithms", "/topology", "/queue", "/schema", "/admission"]
+        .iter()
+        .any(|end| folder.ends_with(end))
 }
 
 /// The top folder of a crate that is not at the top itself: `local`, `trainer`, `scheduler`.
