@@ -6,9 +6,10 @@
 //! * [`NodeInterior`] is the inside of a node: which GPUs see each other how, and which of the free ones to take.
 //! * [`CostModel`] predicts what a collective takes on a placement, [`Estimator`] quickly from counts alone.
 //! * [`order_ranks`] says which rank goes into which slot, so that a ring leaves each domain once.
-//! * [`import`] makes it from node labels and from what Kueue, Volcano and Slurm write down.
+//! * [`import`] makes it from node labels and from what Kueue, Volcano and Slurm write down; [`draw`] shows it.
 
 pub mod cost;
+pub mod draw;
 pub mod import;
 pub mod interior;
 mod link;

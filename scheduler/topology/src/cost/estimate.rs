@@ -106,7 +106,7 @@ impl<'a> Estimator<'a> {
             islands: n,
             widest: f64::from(widest),
             even: true,
-            inside: self.hardware,
+            inside: if widest > 1 { self.hardware } else { Hardware::NvLink },
             inside_ring: (if widest > 1 { inside } else { 0.0 }, None),
             nvls: (self.nvls > 0.0 && widest > 1).then_some((1.0 / self.nvls, None)),
             low_latency: self.low_latency[(islands as usize).clamp(1, 3) - 1],

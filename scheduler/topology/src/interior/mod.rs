@@ -4,6 +4,8 @@ mod accelerator;
 mod choose;
 mod gpu_set;
 mod ring;
+#[cfg(test)]
+mod tests;
 
 pub use accelerator::Accelerator;
 pub use gpu_set::GpuSet;

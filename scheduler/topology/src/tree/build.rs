@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use super::{Level, LevelIndex, Topology, natural_order};
+use super::{DomainId, Level, LevelIndex, Topology, natural_order};
 use crate::link::{Capacity, Fabric, Link};
 
 /// As deep as a tree may be.
@@ -230,6 +230,21 @@ impl Topology {
                 };
             }
         }
+    }
+
+    /// The same tree with uplinks scaled: `scale` gives a factor above zero for the domains that differ from their
+    /// level's rule. Factors that are no such number are left out.
+    #[must_use]
+    pub fn with_scaled_uplinks(mut self, scale: impl Fn(&Self, DomainId) -> Option<f64>) -> Self {
+        for index in 1..self.domain_count() {
+            let factor =
+                scale(&self, DomainId(index as u32)).filter(|factor| factor.is_finite() && *factor > 0.0);
+            if let Some(factor) = factor {
+                self.links[index].bandwidth *= factor;
+                self.links[index].oversubscription /= factor;
+            }
+        }
+        self
     }
 
     /// Names that stand at one level under several parents.

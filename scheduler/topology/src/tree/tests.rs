@@ -193,10 +193,10 @@ proptest! {
         let topology = build(&names, &entries);
 
         prop_assert_eq!(topology.node_count(), nodes.len());
-        for index in 0..nodes.len() {
+        for (index, (name, _)) in nodes.iter().enumerate() {
             let position = topology.position_of(index);
             prop_assert_eq!(topology.node_at(position), index);
-            prop_assert_eq!(topology.node_name(position), nodes[index].0.as_str());
+            prop_assert_eq!(topology.node_name(position), name.as_str());
         }
         for level in topology.level_indices() {
             let mut next = 0;
