@@ -45,7 +45,7 @@ pub trait Plans: Send + 'static {
     /// When one of the places is not free.
     fn take(&mut self, placement: &Placement, instead_of: &[PodKey]) -> Result<(), TakeError>;
     /// A copy on which the room of `without` is free.
-    fn snapshot(&self, without: &[PodKey]) -> Self::Snapshot;
+    fn snapshot(&mut self, without: &[PodKey]) -> Self::Snapshot;
 
     /// Whether all places could be taken.
     fn fits(&mut self, placement: &Placement, instead_of: &[PodKey]) -> bool {
@@ -105,6 +105,7 @@ impl Plans for Ledger {
             node: node.to_owned(),
             resources: member.requests.clone(),
             gpu_indices: gpu_indices.to_vec(),
+            gpu_share: if member.gpus == 0 { member.gpu_share } else { 0 },
         }
     }
 
@@ -136,10 +137,14 @@ impl Plans for Ledger {
         taken
     }
 
-    fn snapshot(&self, without: &[PodKey]) -> Ledger {
-        let mut copy = self.clone();
+    /// A ledger of the same space that does not know who has what: the space is cheap to copy, its pods are not.
+    fn snapshot(&mut self, without: &[PodKey]) -> Ledger {
+        let mut copy = Ledger::default();
+        *copy.space() = self.space().clone();
         for pod in without {
-            Ledger::release(&mut copy, pod);
+            if let Some((node, shape, devices)) = self.holding(pod) {
+                copy.space().give_back(node, shape, devices);
+            }
         }
         copy
     }
@@ -147,6 +152,7 @@ impl Plans for Ledger {
 
 impl Planner for Ledger {
     fn restrict(&mut self, offered: &BTreeSet<String>) {
+        // What is taken on the other nodes does not matter then.
         let others = self.nodes().filter(|node| node.schedulable && !offered.contains(&node.name));
         for mut node in others.cloned().collect::<Vec<_>>() {
             node.schedulable = false;

@@ -318,6 +318,7 @@ impl GangState {
                 min_available: 1,
                 waiting,
                 placed_on,
+                ..Gang::default()
             },
         }
     }

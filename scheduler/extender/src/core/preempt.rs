@@ -14,11 +14,12 @@ const TRIED: usize = 16;
 
 impl<P: Plans> ExtenderCore<P> {
     /// Which candidates remain, with whom evicting them takes along. Changes nothing.
-    pub fn preempt(&self, request: &PreemptRequest<'_>) -> BTreeMap<String, Victims> {
+    pub fn preempt(&mut self, request: &PreemptRequest<'_>) -> BTreeMap<String, Victims> {
         let mut answer = BTreeMap::new();
         let key = PodKey::new(&*request.pod.namespace, &*request.pod.name);
         let known = self.pods.get(&key).filter(|known| known.seen.member.uid == request.pod.uid);
         let Some(known) = known.filter(|_| self.synced) else { return answer };
+        let priority = known.seen.priority;
         if !known.seen.planned {
             return request.candidates.iter().map(as_proposed).collect();
         }
@@ -34,7 +35,7 @@ impl<P: Plans> ExtenderCore<P> {
         candidates
             .sort_by(|left, right| (left.victims.len(), &left.node).cmp(&(right.victims.len(), &right.node)));
         for candidate in candidates.into_iter().take(TRIED) {
-            let Some(victims) = self.whole_gangs(candidate, known.seen.priority) else { continue };
+            let Some(victims) = self.whole_gangs(candidate, priority) else { continue };
             let without: Vec<PodKey> =
                 victims.iter().filter_map(|uid| self.by_uid.get(uid).cloned()).collect();
             // Nobody is evicted in vain.

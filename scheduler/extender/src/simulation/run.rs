@@ -9,7 +9,7 @@ use super::cluster::{Change, Cluster, KINDS, SimNode, SimPod, Watch};
 use super::kube_scheduler::{FLUSH, Habits, KubeScheduler, TIMEOUT};
 use super::random::Random;
 use super::subject::{
-    Action, ApiOutcome, ApiRequest, Call, Reply, Subject, ledger_gang, ledger_member, ledger_node,
+    Action, ApiOutcome, ApiRequest, Call, Reply, Subject, ledger_member, ledger_node,
 };
 use crate::core::{BindOutcome, Time, WriteOutcome};
 use crate::plans::Plans;
@@ -577,17 +577,11 @@ impl<S: Subject> Run<S> {
                 namespace: first.key.namespace.clone(),
                 name: name.clone(),
                 min_available: least,
-                ..ledger_gang(first).unwrap_or(Gang {
-                    namespace: String::new(),
-                    name: String::new(),
-                    min_available: 1,
-                    waiting: Vec::new(),
-                    placed_on: Vec::new(),
-                })
+                ..Gang::default()
             };
             let members = waiting.iter().map(|pod| ledger_member(pod)).collect();
             let placed_on = pods.iter().filter_map(|pod| pod.node.clone()).collect();
-            let placeable = Ledger::place(&ledger, &Gang { waiting: members, placed_on, ..ask }).is_ok();
+            let placeable = Ledger::place(&mut ledger, &Gang { waiting: members, placed_on, ..ask }).is_ok();
             let held = waiting.iter().filter(|pod| subject.holds(&pod.uid).is_some()).count();
             self.outcome.explained += waiting.len() as u64;
             if reason.is_none() {

@@ -178,7 +178,7 @@ pub fn ledger_member(pod: &SimPod) -> Member {
 pub fn ledger_gang(pod: &SimPod) -> Option<Gang> {
     let (name, min_available) = pod.gang.clone()?;
     let namespace = pod.key.namespace.clone();
-    Some(Gang { namespace, name, min_available, waiting: Vec::new(), placed_on: Vec::new() })
+    Some(Gang { namespace, name, min_available, ..Gang::default() })
 }
 
 /// The gang of a pod as the extender names it.
