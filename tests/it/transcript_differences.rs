@@ -71,17 +71,3 @@ pub(crate) const MEANT: &[Meant] = &[
     meant("kubectl describe node", r"^[-+]out: ", "another node: its labels, conditions, sizes and system"),
     meant("kubectl top pods", r"", "the node's figures are served"),
 ];
-
-/// What is not meant and waits to be mended; an entry that is no longer needed fails the test.
-pub(crate) const DEFECTS: &[Meant] = &[
-    meant(
-        "kubectl apply --server-side",
-        r"",
-        "server-side apply does not default list keys, nor tell the scale subresource's manager apart",
-    ),
-    meant(
-        "kubectl replace",
-        r"err: (The Pod|\* spec)",
-        "tolerations that admission added count as a change of the author",
-    ),
-];

@@ -28,10 +28,14 @@ pub(crate) struct App {
     pub address: std::sync::OnceLock<std::net::SocketAddr>,
     /// Held while the registry follows the definitions.
     pub definitions: tokio::sync::Mutex<()>,
+    /// Definitions whose objects are being deleted.
+    pub ending: parking_lot::Mutex<std::collections::BTreeSet<String>>,
     /// Held while quotas are charged.
     pub quotas: tokio::sync::Mutex<()>,
     /// Answered requests.
     pub requests: crate::telemetry::Requests,
+    /// Lines that watchers share.
+    pub lines: crate::lines::Lines,
     /// OpenAPI documents.
     pub documents: crate::openapi::Cache,
     /// The node's unix socket.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::HeaderMap;
+use muster_schema::catalogue::Catalogue;
 use muster_schema::decode::{self, DecodeError, DuplicateField};
 use muster_schema::protobuf;
 use serde_json::Value;
@@ -20,6 +21,26 @@ pub(crate) fn media_type(headers: &HeaderMap) -> &str {
         headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media = raw.split(';').next().unwrap_or_default().trim();
     if media.is_empty() { "application/json" } else { media }
+}
+
+/// Decodes an object that is not of the resource's own kind, such as a `Scale` or a `Binding`, and checks its types.
+pub(crate) fn other(call: &Call, kind: &str, api_version: &str) -> ApiResult<Value> {
+    let (value, _) = object(call, kind, api_version)?;
+    check_types(&value, kind, api_version)?;
+    Ok(value)
+}
+
+/// Checks an object of a built-in kind against the kind's types.
+pub(crate) fn check_types(value: &Value, kind: &str, api_version: &str) -> ApiResult<()> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let catalogue = Catalogue::get();
+    // Kinds of every group, such as options, stand in the catalogue under the core group.
+    let schema = catalogue.by_kind(group, version, kind).or_else(|| catalogue.by_kind("", version, kind));
+    let Some(schema) = schema.filter(|_| !value.is_null()) else { return Ok(()) };
+    match decode::check(&schema, value).type_errors.first() {
+        Some(first) => Err(ApiError::bad_request(decode::cannot_be_handled(kind, version, kind, first))),
+        None => Ok(()),
+    }
 }
 
 /// Decodes the object in a request; `kind` and `api_version` are what the path takes.

@@ -144,7 +144,7 @@ pub(crate) fn delete_options(call: &Call) -> ApiResult<(DeleteOptions, WriteOpti
     let body = if call.body.is_empty() {
         Value::Null
     } else {
-        body::object(call, "DeleteOptions", "meta.k8s.io/v1")?.0
+        body::other(call, "DeleteOptions", "meta.k8s.io/v1")?
     };
     let mut write = WriteOptions::parse(&call.query, "DeleteOptions")?;
     let listed = body["dryRun"].as_array().is_some_and(|list| list.iter().any(|value| value == "All"));
@@ -196,6 +196,9 @@ pub(crate) async fn delete_collection(call: &mut Call) -> ApiResult<Reply> {
         let key = entry.key();
         let mut scope = Scope { namespace: &key.namespace, ..scope!(call, &write, "") };
         match scope.delete(&key.name, &options).await {
+            Ok((state, _)) if !write.dry_run => {
+                plugins::after_write(&call.app, &call.resource, &state.object()).await?;
+            }
             Ok(_) => {}
             Err(error) if error.code == 404 => {}
             Err(error) => return Err(error),

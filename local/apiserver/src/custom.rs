@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use muster_admission::printing::CustomColumns;
 use muster_schema::structural::{self, CustomResource, NamesInUse, Scope as ResourceScope, Version};
 use muster_store::{ObjectKey, Query};
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::meta::{at, finalizers, is_deleting, meta, meta_mut, now, set_at};
+use crate::meta::{at, finalizers, is_deleting, meta_mut, now, set_at};
 use crate::objects::{DeleteOptions, Ownership, Part, Scope};
 use crate::registry::{Resource, Subresource};
 use crate::request::WriteOptions;
@@ -41,6 +43,11 @@ pub(crate) fn causes(errors: &[muster_schema::field::FieldError]) -> Vec<Cause> 
     errors.iter().map(cause).collect()
 }
 
+/// What is wrong with the change of a definition, beyond the definition itself.
+pub(crate) fn check_definition_update(old: &Value, new: &Value) -> Vec<Cause> {
+    causes(&structural::definition_update_errors(old, new))
+}
+
 /// What is wrong with a definition.
 pub(crate) fn check_definition(definition: &Value) -> Vec<Cause> {
     CustomResource::parse(definition).err().map(|errors| causes(&errors)).unwrap_or_default()
@@ -58,57 +65,65 @@ pub(crate) fn prepare_definition(definition: &mut Value) {
     set_at(definition, &["status"], Some(status));
 }
 
-/// The resources of an established definition.
-fn resources(custom: &CustomResource) -> Vec<Arc<Resource>> {
-    let verbs = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
-    let change = || ["get", "patch", "update"].map(str::to_owned).to_vec();
-    let served = custom.versions.iter().filter(|version| version.served);
-    served
-        .map(|version| {
-            let mut subresources = Vec::new();
-            if version.subresources.status {
-                subresources.push(Subresource { name: "status".into(), kind: None, verbs: change() });
-            }
-            if version.subresources.scale.is_some() {
-                let kind = Some(("autoscaling".into(), "v1".into(), "Scale".into()));
-                subresources.push(Subresource { name: "scale".into(), kind, verbs: change() });
-            }
-            let columns: Vec<Value> = version
-                .printer_columns
-                .iter()
-                .map(|column| {
-                    json!({
-                        "name": column.name, "type": column.kind, "format": column.format,
-                        "description": column.description, "priority": column.priority, "jsonPath": column.json_path,
-                    })
-                })
-                .collect();
-            let selectable = version.selectable_fields.iter().map(|path| path.trim_start_matches('.').to_owned());
-            Arc::new(Resource {
-                group: custom.group.clone(),
-                version: version.name.clone(),
-                plural: custom.plural.clone(),
-                singular: custom.singular.clone(),
-                kind: custom.kind.clone(),
-                list_kind: custom.list_kind.clone(),
-                namespaced: custom.scope == ResourceScope::Namespaced,
-                short_names: custom.short_names.clone(),
-                categories: custom.categories.clone(),
-                verbs: verbs.map(str::to_owned).to_vec(),
-                subresources,
-                storage_key: format!("{}/{}", custom.group, custom.plural).into(),
-                custom: Some(Arc::new(CustomVersion {
-                    columns: CustomColumns::compile(&columns).ok(),
-                    selectable_fields: selectable.collect(),
-                    version: version.clone(),
-                })),
-                schema: OnceLock::new(),
-            })
-        })
-        .collect()
+/// A version that objects are stored in from now on joins those that they may be stored in.
+pub(crate) fn prepare_definition_update(definition: &mut Value) {
+    let versions = at(definition, &["spec", "versions"]).as_array().into_iter().flatten();
+    let storage = versions.filter(|version| version["storage"] == true).map(|version| &version["name"]);
+    let mut stored = at(definition, &["status", "storedVersions"]).as_array().cloned().unwrap_or_default();
+    let new: Vec<Value> = storage.filter(|name| !stored.contains(name)).cloned().collect();
+    if !new.is_empty() {
+        stored.extend(new);
+        set_at(definition, &["status", "storedVersions"], Some(stored.into()));
+    }
 }
 
-/// Makes the registry follow the definitions, and their status follow the registry.
+/// The resource of one version of a definition.
+fn resource(custom: &CustomResource, version: &Version) -> Resource {
+    let verbs = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+    let change = || ["get", "patch", "update"].map(str::to_owned).to_vec();
+    let mut subresources = Vec::new();
+    if version.subresources.status {
+        subresources.push(Subresource { name: "status".into(), kind: None, verbs: change() });
+    }
+    if version.subresources.scale.is_some() {
+        let kind = Some(("autoscaling".into(), "v1".into(), "Scale".into()));
+        subresources.push(Subresource { name: "scale".into(), kind, verbs: change() });
+    }
+    let columns: Vec<Value> = version
+        .printer_columns
+        .iter()
+        .map(|column| {
+            json!({
+                "name": column.name, "type": column.kind, "format": column.format,
+                "description": column.description, "priority": column.priority, "jsonPath": column.json_path,
+            })
+        })
+        .collect();
+    let selectable = version.selectable_fields.iter().map(|path| path.trim_start_matches('.').to_owned());
+    Resource {
+        group: custom.group.clone(),
+        version: version.name.clone(),
+        plural: custom.plural.clone(),
+        singular: custom.singular.clone(),
+        kind: custom.kind.clone(),
+        list_kind: custom.list_kind.clone(),
+        namespaced: custom.scope == ResourceScope::Namespaced,
+        short_names: custom.short_names.clone(),
+        categories: custom.categories.clone(),
+        verbs: verbs.map(str::to_owned).to_vec(),
+        subresources,
+        storage_key: format!("{}/{}", custom.group, custom.plural).into(),
+        custom: Some(Arc::new(CustomVersion {
+            columns: CustomColumns::compile(&columns).ok(),
+            selectable_fields: selectable.collect(),
+            version: version.clone(),
+        })),
+        schema: OnceLock::new(),
+    }
+}
+
+/// Makes the registry follow the definitions, and their status follow the registry; definitions that are being
+/// deleted are emptied, also those that an earlier process did not come to the end of.
 pub(crate) async fn refresh(app: &Arc<App>) -> ApiResult<()> {
     // One at a time: two definitions written at once must not take each other's names.
     let _turn = app.definitions.lock().await;
@@ -125,7 +140,8 @@ pub(crate) async fn refresh(app: &Arc<App>) -> ApiResult<()> {
             let own = [&custom.plural, &custom.singular].into_iter().chain(&custom.short_names);
             names.resources.extend(own.cloned());
             names.kinds.extend([custom.kind.clone(), custom.list_kind.clone()]);
-            served.extend(resources(&custom));
+            let versions = custom.versions.iter().filter(|version| version.served);
+            served.extend(versions.map(|version| Arc::new(resource(&custom, version))));
         }
         let status = json!({
             "conditions": [accepted.to_value(&now()), established.to_value(&now())],
@@ -134,6 +150,9 @@ pub(crate) async fn refresh(app: &Arc<App>) -> ApiResult<()> {
         });
         if !same_status(at(&object, &["status"]), &status) {
             establish(app, &custom.name(), status).await?;
+        }
+        if is_deleting(&object) && app.ending.lock().insert(custom.name()) {
+            tokio::spawn(clean_up(app.clone(), custom));
         }
     }
     app.registry.set_custom(&served);
@@ -198,10 +217,14 @@ async fn establish(app: &Arc<App>, name: &str, status: Value) -> ApiResult<()> {
     }
 }
 
-/// Empties a definition that is being deleted, then lets it go.
-pub(crate) async fn clean_up(app: Arc<App>, definition: Value) {
-    let name = meta(&definition, "name").to_owned();
-    let Ok(custom) = CustomResource::parse(&definition) else { return };
+/// Starts to empty a definition that is being deleted. Boxed, since `refresh` calls it and is called by it.
+fn clean_up(app: Arc<App>, custom: CustomResource) -> BoxFuture<'static, ()> {
+    emptied(app, custom).boxed()
+}
+
+/// Deletes the objects of a definition, then lets it go.
+async fn emptied(app: Arc<App>, custom: CustomResource) {
+    let name = custom.name();
     let key: Arc<str> = format!("{}/{}", custom.group, custom.plural).into();
     let mut pause = std::time::Duration::from_millis(5);
     loop {
@@ -216,18 +239,22 @@ pub(crate) async fn clean_up(app: Arc<App>, definition: Value) {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(std::time::Duration::from_secs(1)),
         }
     }
-    if let Err(error) = release(&app, &name).await {
+    let released = release(&app, &name).await;
+    // From here on a definition of the same name is another one.
+    app.ending.lock().remove(&name);
+    let refreshed = match released {
+        Ok(()) => refresh(&app).await,
+        refused => refused,
+    };
+    if let Err(error) = refreshed {
         tracing::debug!(definition = name, %error, "cannot release the definition");
     }
 }
 
 async fn delete_all(app: &Arc<App>, custom: &CustomResource, key: &str) -> ApiResult<()> {
-    let snapshot = app.registry.snapshot();
-    let served = custom
-        .versions
-        .iter()
-        .find_map(|version| snapshot.find(&custom.group, &version.name, &custom.plural));
-    let Some(resource) = served else { return Err(ApiError::no_such_resource()) };
+    // Objects also go when no version is served any more.
+    let Some(version) = custom.storage_version() else { return Err(ApiError::no_such_resource()) };
+    let resource = resource(custom, version);
     let options = WriteOptions::default();
     for entry in app.store.list(&Query::new(key)).entries {
         let mut scope = Scope {
@@ -268,7 +295,7 @@ async fn release(app: &Arc<App>, name: &str) -> ApiResult<()> {
             Err(error) => return Err(crate::objects::storage_error(&error)),
         }
     }
-    Box::pin(refresh(app)).await
+    Ok(())
 }
 
 /// Refuses writes of objects whose definition is going away.

@@ -15,6 +15,7 @@ mod discovery;
 mod eviction;
 mod http_server;
 mod janitor;
+mod lines;
 mod meta;
 mod negotiate;
 mod node;

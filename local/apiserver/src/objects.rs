@@ -255,6 +255,10 @@ impl Scope<'_> {
             let written = if finished {
                 let shown = stored.clone();
                 let done = self.app.store.delete(key, revision, Some(stored)).await;
+                if done.is_ok() {
+                    // Whatever it used, the change just charged included.
+                    plugins::quota::release(self.app, self.resource, &shown).await;
+                }
                 done.map(|_| Written::Shown(shown))
             } else {
                 self.app.store.update(key, revision, stored).await.map(Written::Stored)
@@ -309,6 +313,7 @@ impl Scope<'_> {
         }
         keep_metadata(&mut new, old);
         rules::default_object(self.resource, &mut new);
+        plugins::mutate_update(self, old, &mut new, part);
         rules::prepare_update(self.resource, old, &mut new, part);
         let mut errors = rules::validate_update(self.resource, old, &new, part);
         check_finalizers(old, &new, &mut errors);

@@ -18,6 +18,9 @@ use crate::status::{About, ApiError, ApiResult, Cause};
 const PATCH_TYPES: &str =
     "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
+/// How often an apply looks anew whether the object is there.
+const APPLY_ATTEMPTS: usize = 8;
+
 /// A decoded patch.
 #[derive(Debug)]
 pub(crate) enum Patch {
@@ -111,28 +114,36 @@ pub(crate) async fn apply(
     }
     let warnings = rules::decode_value(&call.resource, &mut applied, &duplicates, options.field_validation)?;
     call.warnings.extend(warnings);
-    let exists = read::find(call).is_ok();
     let manager = call.default_manager();
     let shared: &Call = call;
     let mut scope = Scope { ownership: Ownership::Given, ..crate::change::scope!(shared, options, &manager) };
     // Merging borrows the scope that then writes, so it gets one of its own.
     let merger = crate::change::scope!(shared, options, &manager);
-    let (code, written) = if exists {
-        let change = &mut |current: &Value| {
-            let mut object = rules::applied(&merger, Some(current), &applied, part)?;
-            rules::check_type(&shared.resource, &mut object)?;
-            if meta(&applied, "resourceVersion").is_empty() {
-                meta_mut(&mut object).remove("resourceVersion");
-            }
-            Ok(object)
-        };
-        (200, scope.modify(name, part, change).await?)
-    } else if part == Part::Main {
-        let object = rules::applied(&merger, None, &applied, part)?;
-        (201, scope.create(object).await?)
-    } else {
-        let about = About { group: &shared.resource.group, what: &shared.resource.plural, name };
-        return Err(ApiError::not_found(about));
+    let change = &mut |current: &Value| {
+        let mut object = rules::applied(&merger, Some(current), &applied, part)?;
+        rules::check_type(&shared.resource, &mut object)?;
+        if meta(&applied, "resourceVersion").is_empty() {
+            meta_mut(&mut object).remove("resourceVersion");
+        }
+        Ok(object)
     };
-    crate::change::finish(shared, code, options, &written).await
+    // Another applier may create the object, or somebody delete it, between the look and the write.
+    let mut attempts = APPLY_ATTEMPTS;
+    loop {
+        attempts -= 1;
+        let exists = read::find(shared).is_ok();
+        let (code, outcome) = if exists {
+            (200, scope.modify(name, part, change).await)
+        } else if part == Part::Main {
+            (201, scope.create(rules::applied(&merger, None, &applied, part)?).await)
+        } else {
+            let about = About { group: &shared.resource.group, what: &shared.resource.plural, name };
+            return Err(ApiError::not_found(about));
+        };
+        match outcome {
+            Err(error) if attempts > 0 && exists && error.reason == "NotFound" => {}
+            Err(error) if attempts > 0 && !exists && error.reason == "AlreadyExists" => {}
+            outcome => return crate::change::finish(shared, code, options, &outcome?).await,
+        }
+    }
 }

@@ -212,8 +212,7 @@ pub(crate) fn page(call: &Call, options: &ListOptions) -> ApiResult<Page> {
             let place = Continue::decode(token, namespace)?;
             (Some(place.revision), Some(place.after))
         }
-        None if options.version_match == Some(VersionMatch::Exact) => (options.resource_version, None),
-        None => (None, None),
+        None => (exact_version(options), None),
     };
     let limit = (options.limit > 0).then_some(options.limit);
     let mut entries = Vec::new();
@@ -246,6 +245,15 @@ pub(crate) fn page(call: &Call, options: &ListOptions) -> ApiResult<Page> {
         }
         after = Some((last.key().namespace.to_string(), last.key().name.to_string()));
     }
+}
+
+/// The revision that a list has to show; a page at a revision shows that one, too, unless told otherwise.
+fn exact_version(options: &ListOptions) -> Option<u64> {
+    let exact = match options.version_match {
+        Some(version_match) => version_match == VersionMatch::Exact,
+        None => options.limit > 0,
+    };
+    options.resource_version.filter(|version| exact && *version > 0)
 }
 
 fn expired(error: &StoreError, options: &ListOptions) -> ApiError {

@@ -158,6 +158,9 @@ pub(crate) fn prepare_update(resource: &Resource, old: &Value, new: &mut Value, 
         };
         admission::prepare::update(&resource.api_version(), &resource.kind, old, new, subresource);
     }
+    if is_definition(resource) && part == Part::Main {
+        custom::prepare_definition_update(new);
+    }
     if has_generation(resource) && crate::meta::generation(old) > 0 {
         let grown = i64::from(spec_changed(resource, old, new));
         // A binding gives a pod its node without counting as a change of its spec.
@@ -216,6 +219,7 @@ pub(crate) fn validate_update(resource: &Resource, old: &Value, new: &Value, par
         errors.extend(custom::causes(&custom.version.validator.validate_update(new, old)));
     } else if is_definition(resource) && part == Part::Main {
         errors.extend(custom::check_definition(new));
+        errors.extend(custom::check_definition_update(old, new));
     }
     errors
 }
@@ -362,7 +366,8 @@ pub(crate) fn mark_deleted(resource: &Resource, old: &Value, options: &DeleteOpt
 /// Seconds that a pod gets: none when no node runs it.
 fn pod_grace(pod: &Value, options: &DeleteOptions) -> i64 {
     let own = at(pod, &["spec", "terminationGracePeriodSeconds"]).as_i64().unwrap_or(30);
-    let asked = options.grace_period_seconds.unwrap_or(own).max(0);
+    // Less than nothing is asked for as "soon", which Kubernetes takes for a second.
+    let asked = options.grace_period_seconds.map_or(own, |asked| if asked < 0 { 1 } else { asked }).max(0);
     if text(pod, &["spec", "nodeName"]).is_empty() || pod_finished(pod) { 0 } else { asked }
 }
 

@@ -6,12 +6,15 @@ use crate::app::Call;
 use crate::body;
 use crate::change::scope;
 use crate::meta::{at, meta, meta_mut, set_at};
-use crate::objects::{Part, Written, with_type};
+use crate::objects::{Ownership, Part, Scope, Written, with_type};
 use crate::patching::Patch;
 use crate::read;
 use crate::request::WriteOptions;
 use crate::respond::{self, Reply};
+use crate::rules;
 use crate::status::{About, ApiError, ApiResult, Cause};
+
+const PART: Part<'static> = Part::Subresource("scale");
 
 /// Where the numbers lie in the object.
 struct Paths {
@@ -98,25 +101,32 @@ pub(crate) async fn answer(call: &mut Call, verb: &str) -> ApiResult<Reply> {
     let name = call.path.name.clone().unwrap_or_default();
     let kind = if verb == "patch" { "PatchOptions" } else { "UpdateOptions" };
     let options = WriteOptions::parse(&call.query, kind)?;
-    let wanted = if verb == "update" { Some(body::object(call, "Scale", "autoscaling/v1")?.0) } else { None };
+    let wanted = if verb == "update" { Some(body::other(call, "Scale", "autoscaling/v1")?) } else { None };
     let patch = if verb == "patch" { Some(Patch::parse(call, &options)?) } else { None };
     let spec_path = Paths::of(call).spec;
     let manager = call.default_manager();
     let shared: &Call = call;
-    let result = scope!(shared, &options, &manager)
-        .modify(&name, Part::Subresource("scale"), &mut |current| {
+    let ownership =
+        if matches!(patch, Some(Patch::Apply(..))) { Ownership::Given } else { Ownership::Writer };
+    let mut scope = Scope { ownership, ..scope!(shared, &options, &manager) };
+    // Merging borrows the scope that then writes, so it gets one of its own.
+    let merger = scope!(shared, &options, &manager);
+    let result = scope
+        .modify(&name, PART, &mut |current| {
             let before = scale(shared, current);
-            let after = match (&wanted, &patch) {
-                (Some(wanted), _) => wanted.clone(),
-                (None, Some(Patch::Apply(applied, _))) => {
-                    let mut merged = before.clone();
-                    json_patch::merge(&mut merged, applied);
-                    merged
+            match (&wanted, &patch) {
+                (Some(wanted), _) => scaled(current, &name, wanted, &spec_path),
+                (None, Some(Patch::Apply(config, _))) => {
+                    let merged = applied(&merger, current, config, &spec_path)?;
+                    let mut after = scale(shared, &merged);
+                    set_at(&mut after, &["metadata"], config.get("metadata").cloned());
+                    scaled(&merged, &name, &after, &spec_path)
                 }
-                (None, Some(patch)) => patch.apply(&shared.resource, &before)?,
-                (None, None) => before,
-            };
-            scaled(current, &name, &after, &spec_path)
+                (None, Some(patch)) => {
+                    scaled(current, &name, &patch.apply(&shared.resource, &before)?, &spec_path)
+                }
+                (None, None) => scaled(current, &name, &before, &spec_path),
+            }
         })
         .await;
     let object = match &result? {
@@ -126,8 +136,22 @@ pub(crate) async fn answer(call: &mut Call, verb: &str) -> ApiResult<Reply> {
     Ok(respond::value(200, encoding, &scale(call, &object)))
 }
 
+/// The object after a server-side apply of a `Scale`: the applier owns the replicas where they lie in the object.
+fn applied(scope: &Scope<'_>, current: &Value, config: &Value, spec_path: &[String]) -> ApiResult<Value> {
+    if !at(config, &["metadata", "managedFields"]).is_null() {
+        return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+    }
+    body::check_types(config, "Scale", "autoscaling/v1")?;
+    let mut wanted = json!({ "kind": current["kind"], "apiVersion": current["apiVersion"] });
+    let keys: Vec<&str> = spec_path.iter().map(String::as_str).collect();
+    let replicas = at(config, &["spec", "replicas"]);
+    set_at(&mut wanted, &keys, (!replicas.is_null()).then(|| replicas.clone()));
+    rules::applied(scope, Some(current), &wanted, PART)
+}
+
 /// The object with the replicas of a `Scale`.
 fn scaled(current: &Value, name: &str, scale: &Value, spec_path: &[String]) -> ApiResult<Value> {
+    body::check_types(scale, "Scale", "autoscaling/v1")?;
     let replicas = at(scale, &["spec", "replicas"]).as_i64().unwrap_or(0);
     if replicas < 0 {
         let about = About { group: "autoscaling", what: "Scale", name };

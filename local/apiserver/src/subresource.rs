@@ -46,7 +46,7 @@ async fn update(call: &mut Call, part: &str) -> ApiResult<Reply> {
 /// `POST pods/NAME/binding`: gives the pod its node.
 async fn bind(call: &mut Call) -> ApiResult<Reply> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
-    let binding = body::object(call, "Binding", "v1")?.0;
+    let binding = body::other(call, "Binding", "v1")?;
     let name = call.path.name.clone().unwrap_or_default();
     let given = meta(&binding, "name");
     if !given.is_empty() && given != name {
@@ -112,7 +112,7 @@ fn bound(pod: &Value, binding: &Value, node: &str) -> Value {
 
 /// `POST pods/NAME/eviction`: deletes the pod unless a disruption budget holds it.
 async fn evict(call: &mut Call) -> ApiResult<Reply> {
-    let eviction = body::object(call, "Eviction", "policy/v1")?.0;
+    let eviction = body::other(call, "Eviction", "policy/v1")?;
     let name = call.path.name.clone().unwrap_or_default();
     let given = &eviction["deleteOptions"];
     let mut options = WriteOptions::parse(&call.query, "CreateOptions")?;

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::app::Call;
+use crate::lines::{Change, Representation};
 use crate::negotiate::Form;
 use crate::read::Selection;
 use crate::registry::Resource;
@@ -37,6 +38,7 @@ struct Stream {
     next_bookmark: Instant,
     ends: Instant,
     finished: bool,
+    representation: Representation,
     type_meta: String,
 }
 
@@ -85,6 +87,12 @@ pub(crate) async fn answer(call: &mut Call) -> ApiResult<Reply> {
         next_bookmark: now + BOOKMARK_INTERVAL,
         ends: now + Duration::from_secs(life),
         finished: false,
+        representation: Representation {
+            resource: call.resource.clone(),
+            form: call.accepted.form,
+            include: call.query.filled("includeObject").unwrap_or_default().into(),
+            second: 0,
+        },
         type_meta: respond::type_meta(&call.resource),
         call: detach(call),
     };
@@ -134,7 +142,8 @@ impl Stream {
         loop {
             if let Some(entry) = self.initial.next() {
                 if self.selection.is_empty() || self.selection.matches(&entry.object()) {
-                    return Some(self.line("ADDED", &entry));
+                    // Everybody begins somewhere else: nobody else wants this line now.
+                    return Some(self.line(Change::Added, &entry));
                 }
                 continue;
             }
@@ -170,52 +179,65 @@ impl Stream {
 
     /// The line of a change, none when the selection never saw the object.
     fn change(&self, event: &Event) -> Option<Bytes> {
+        let change = self.seen(event)?;
+        let size = event.entry.json().len();
+        let second = match self.representation.form {
+            Form::Table(_) => jiff::Timestamp::now().as_second(),
+            Form::Object | Form::Partial => 0,
+        };
+        let representation = Representation { second, ..self.representation.clone() };
+        Some(self.call.app.lines.get(event.revision, change, &representation, size, || {
+            match (change, &event.previous) {
+                // The last selected state, at the revision of the change.
+                (Change::Left, Some(previous)) => {
+                    let mut object = (*previous.object()).clone();
+                    crate::meta::meta_mut(&mut object)
+                        .insert("resourceVersion".into(), event.revision.to_string().into());
+                    self.value_line(change, objects::with_type(&self.call.resource, &object))
+                }
+                _ => self.line(change, &event.entry),
+            }
+        }))
+    }
+
+    /// What the change is to a watcher of this selection.
+    fn seen(&self, event: &Event) -> Option<Change> {
+        let change = match event.kind {
+            EventKind::Added => Change::Added,
+            EventKind::Modified => Change::Modified,
+            EventKind::Deleted => Change::Deleted,
+        };
         if self.selection.is_empty() {
-            let kind = match event.kind {
-                EventKind::Added => "ADDED",
-                EventKind::Modified => "MODIFIED",
-                EventKind::Deleted => "DELETED",
-            };
-            return Some(self.line(kind, &event.entry));
+            return Some(change);
         }
         let was = event.previous.as_ref().is_some_and(|entry| self.selection.matches(&entry.object()));
-        let is = event.kind != EventKind::Deleted && self.selection.matches(&event.entry.object());
+        let is = change != Change::Deleted && self.selection.matches(&event.entry.object());
         match (was, is) {
-            (false, true) => Some(self.line("ADDED", &event.entry)),
-            (true, true) => Some(self.line("MODIFIED", &event.entry)),
-            (true, false) => {
-                if event.kind == EventKind::Deleted {
-                    return Some(self.line("DELETED", &event.entry));
-                }
-                // It left the selection: the last selected state, at the revision of the change.
-                let previous = event.previous.as_ref()?;
-                let mut object = (*previous.object()).clone();
-                crate::meta::meta_mut(&mut object)
-                    .insert("resourceVersion".into(), event.revision.to_string().into());
-                let object = objects::with_type(&self.call.resource, &object);
-                Some(self.value_line("DELETED", object))
-            }
+            (false, true) => Some(Change::Added),
+            (true, true) => Some(Change::Modified),
+            (true, false) if change == Change::Deleted => Some(Change::Deleted),
+            (true, false) => Some(Change::Left),
             (false, false) => None,
         }
     }
 
-    fn line(&self, kind: &str, entry: &Entry) -> Bytes {
-        if self.call.accepted.form != Form::Object {
-            return self.value_line(kind, objects::with_type(&self.call.resource, &entry.object()));
+    fn line(&self, change: Change, entry: &Entry) -> Bytes {
+        if self.representation.form != Form::Object {
+            return self.value_line(change, objects::with_type(&self.call.resource, &entry.object()));
         }
         let object = respond::view(&self.call.resource, entry);
         let mut out = Vec::with_capacity(object.len() + self.type_meta.len() + 40);
         out.extend_from_slice(b"{\"type\":\"");
-        out.extend_from_slice(kind.as_bytes());
+        out.extend_from_slice(change.event_type().as_bytes());
         out.extend_from_slice(b"\",\"object\":");
         respond::push_typed(&mut out, &self.type_meta, &object);
         out.extend_from_slice(b"}\n");
         out.into()
     }
 
-    fn value_line(&self, kind: &str, object: Value) -> Bytes {
-        let object = read::shaped(&self.call, self.call.accepted.form, object);
-        format!("{}\n", json!({ "type": kind, "object": object })).into()
+    fn value_line(&self, change: Change, object: Value) -> Bytes {
+        let object = read::shaped(&self.call, self.representation.form, object);
+        format!("{}\n", json!({ "type": change.event_type(), "object": object })).into()
     }
 
     fn bookmark(&self, revision: u64, ends_initial: bool) -> Bytes {
@@ -224,7 +246,7 @@ impl Stream {
             metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
         }
         let resource: &Resource = &self.call.resource;
-        let object = match self.call.accepted.form {
+        let object = match self.representation.form {
             Form::Object => {
                 json!({ "kind": resource.kind, "apiVersion": resource.api_version(), "metadata": metadata })
             }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::app::App;
 use crate::custom;
 use crate::meta::is_deleting;
-use crate::objects::Scope;
+use crate::objects::{Part, Scope};
 use crate::registry::Resource;
 use crate::status::ApiResult;
 
@@ -30,13 +30,18 @@ pub(crate) fn mutate_create(scope: &Scope<'_>, object: &mut Value) -> ApiResult<
     Ok(())
 }
 
+/// Runs the plugins that change a replaced or patched object.
+pub(crate) fn mutate_update(scope: &Scope<'_>, old: &Value, object: &mut Value, part: Part<'_>) {
+    if scope.resource.is("", "pods") && part == Part::Main {
+        pods::tolerations(object);
+        pods::keep_priority(old, object);
+    }
+}
+
 /// What has to follow a write before it is answered.
 pub(crate) async fn after_write(app: &Arc<App>, resource: &Resource, object: &Value) -> ApiResult<()> {
     if resource.is("apiextensions.k8s.io", "customresourcedefinitions") {
         custom::refresh(app).await?;
-        if is_deleting(object) {
-            tokio::spawn(custom::clean_up(app.clone(), object.clone()));
-        }
     } else if resource.is("", "namespaces") && !is_deleting(object) {
         namespace::furnish(app, crate::meta::meta(object, "name")).await?;
     }

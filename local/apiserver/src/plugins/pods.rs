@@ -102,6 +102,16 @@ pub(crate) fn tolerations(pod: &mut Value) {
     set_at(pod, &["spec", "tolerations"], Some(list.into()));
 }
 
+/// A replacement that leaves out the numbers of its priority keeps them.
+pub(crate) fn keep_priority(old: &Value, pod: &mut Value) {
+    for field in ["priority", "preemptionPolicy"] {
+        let before = at(old, &["spec", field]);
+        if at(pod, &["spec", field]).is_null() && !before.is_null() {
+            set_at(pod, &["spec", field], Some(before.clone()));
+        }
+    }
+}
+
 /// Turns the name of the priority class into numbers.
 pub(crate) fn priority(scope: &Scope<'_>, pod: &mut Value) -> ApiResult<()> {
     const CLASSES: &str = "scheduling.k8s.io/priorityclasses";

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use muster_apiserver::{Handle, Options, Service};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -102,4 +103,42 @@ impl Raw {
         };
         tokio::time::timeout(DEADLINE, sent).await.unwrap_or_else(|_| panic!("no answer to {shown}"))
     }
+}
+
+/// Sends a request through the client inside the process; the answer is its status and body.
+pub(crate) async fn ask(
+    client: &kube::Client,
+    method: &str,
+    path: &str,
+    media: &str,
+    body: impl Into<String>,
+) -> (u16, Value) {
+    let request = Request::builder().method(method).uri(path).header("content-type", media);
+    let request = request.body(kube::client::Body::from(body.into().into_bytes())).expect("request");
+    let response = client.send(request).await.expect("answer");
+    let status = response.status().as_u16();
+    let bytes = response.into_body().collect().await.expect("body").to_bytes();
+    let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
+    (status, serde_json::from_slice(&bytes).unwrap_or_else(|_| text()))
+}
+
+/// Creates an object.
+pub(crate) async fn create(client: &kube::Client, path: &str, object: &Value) -> Value {
+    let (status, answer) = ask(client, "POST", path, "application/json", object.to_string()).await;
+    assert_eq!(status, 201, "{answer}");
+    answer
+}
+
+/// Asks again until the answer is the wanted one.
+pub(crate) async fn until(client: &kube::Client, path: &str, wanted: impl Fn(u16, &Value) -> bool) -> Value {
+    let asked = async {
+        loop {
+            let (status, answer) = ask(client, "GET", path, "", "").await;
+            if wanted(status, &answer) {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, asked).await.unwrap_or_else(|_| panic!("{path} never became as wanted"))
 }

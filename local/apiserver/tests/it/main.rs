@@ -3,8 +3,13 @@
 #![expect(clippy::expect_used, reason = "a test ends at the first surprise")]
 
 mod clients;
+mod custom_resources;
 mod decoder;
 mod harness;
+mod lists;
 mod meant_differences;
+mod mutations;
+mod ownership;
 mod recorded;
 mod restart;
+mod writes;

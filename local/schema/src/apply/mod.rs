@@ -127,8 +127,8 @@ pub fn apply(
     let attempt = |force| Application { place: Place::root(schema), writer, reset }.run(live, config, force);
     match attempt(force) {
         Err(ApplyError::Conflicts(conflicts)) if writer.manager == "kubectl" => {
-            let allowed = live.and_then(|live| last_applied(schema, live)).unwrap_or_default();
-            let allowed = allowed.paths();
+            let allowed = live.and_then(|live| last_applied(schema, live, writer.api_version));
+            let allowed = allowed.unwrap_or_default().paths();
             let rest: Vec<Conflict> =
                 conflicts.into_iter().filter(|conflict| !allowed.contains(&conflict.path)).collect();
             if rest.is_empty() { attempt(true) } else { Err(ApplyError::Conflicts(rest)) }
@@ -137,11 +137,18 @@ pub fn apply(
     }
 }
 
-/// The fields that client-side apply set last: its successor may take them over.
-fn last_applied(schema: &SchemaRef, live: &Value) -> Option<FieldSet> {
+/// The fields that client-side apply set last: its successor may take them over, unless somebody has changed
+/// them since.
+fn last_applied(schema: &SchemaRef, live: &Value, api_version: &str) -> Option<FieldSet> {
     let text = live.pointer(LAST_APPLIED)?.as_str()?;
     let config: Value = serde_json::from_str(text).ok()?;
-    Some(typed::field_set(&Place::root(schema), &config))
+    if config.get("apiVersion")?.as_str()? != api_version {
+        return None;
+    }
+    let place = Place::root(schema);
+    let since = typed::compare(&place, &config, live);
+    let own = typed::field_set(&place, &config);
+    Some(own.difference(&since.modified).difference(&since.added).difference(&since.removed))
 }
 
 struct Application<'a> {
