@@ -111,7 +111,8 @@ impl Order<'_> {
             + size * (gpus / self.gpus.max(1.0)).min(1.0)
             + light / (1.0 + gpu_hours)
             + quality * f64::from(job.quality);
-        let score = if overdue { 0.0 } else { score };
+        let due = self.policy.due.is_some() && waited >= self.policy.due_after(expected);
+        let score = if overdue || due { f64::INFINITY } else { score };
         Rank { overdue, priority, score, submitted: job.submitted, id: job.id }
     }
 }

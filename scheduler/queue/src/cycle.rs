@@ -263,7 +263,7 @@ impl<'a> Cycle<'a> {
     /// outranks do not bind it: they are taken back, and made again with what is left.
     fn start_or_promise(&mut self, job: &Arc<Job>, length: Milliseconds, rank: &Rank) -> Result<(), Refusal> {
         let Err(refusal) = self.start(job, length) else { return Ok(()) };
-        if self.depth() == 0 || self.now.since(job.submitted) < self.planner.policy.promises_after(length) {
+        if self.depth() == 0 || self.now.since(job.submitted) < self.planner.policy.due_after(length) {
             return Err(refusal);
         }
         let outranked = self.take_back(rank);

@@ -43,6 +43,16 @@ impl Default for Weights {
     }
 }
 
+/// How long a job waits until its turn comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Due {
+    /// In hundredths of its expected run time: who runs long can wait longer.
+    pub percent: u32,
+    /// But no longer than this, in milliseconds.
+    pub most: Milliseconds,
+}
+
 /// When running jobs may be evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -73,8 +83,9 @@ pub struct Policy {
     pub weights: Weights,
     /// What a blocked job does to those behind it.
     pub blocked: Blocked,
-    /// How long a job waits before room is promised to it, in hundredths of its expected run time.
-    pub promise_after: u32,
+    /// When a blocked job's turn comes: from then on it goes before those of its priority whose turn has not come,
+    /// and room is promised to it. `None` for at once.
+    pub due: Option<Due>,
     /// Half-life of usage in the fair share, in milliseconds; `None` counts only what runs.
     pub half_life: Option<Milliseconds>,
     /// A job that waited this long goes before everybody who did not, whatever their priority, in milliseconds.
@@ -95,16 +106,16 @@ impl Policy {
         by_priority: true,
         weights: Weights { age: 1.0, fair_share: 0.0, size: 0.0, light: 0.0, quality: 0.0 },
         blocked: Blocked::StopsQueue,
-        promise_after: 0,
+        due: None,
         half_life: None,
         patience: None,
         preemption: None,
         learns: false,
     };
 
-    /// How long a job that is expected to run for `length` waits before room is promised to it.
-    pub(crate) fn promises_after(&self, length: Milliseconds) -> Milliseconds {
-        length.saturating_mul(i64::from(self.promise_after)) / 100
+    /// How long a job that is expected to run for `length` waits before its turn comes.
+    pub(crate) fn due_after(&self, length: Milliseconds) -> Milliseconds {
+        self.due.map_or(0, |due| due.most.min(length.saturating_mul(i64::from(due.percent)) / 100))
     }
 
     /// A policy by name, one of [`NAMES`]: `fifo` (submission order over all queues, the first that cannot start

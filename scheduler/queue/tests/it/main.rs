@@ -5,5 +5,6 @@ mod cluster;
 mod drive;
 mod laws;
 mod loads;
+mod oracle;
 mod philly;
 mod stories;

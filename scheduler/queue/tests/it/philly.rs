@@ -151,21 +151,19 @@ fn backfill_serves_both_the_huge_and_the_small() {
 
 #[test]
 fn explore() {
-    use muster_scheduler_queue::policy::{Blocked, Weights};
+    use muster_scheduler_queue::policy::{Blocked, Due, Weights};
     let base = Policy { preemption: None, ..Policy::named("muster").unwrap() };
     let w = |light: f64| Weights { light, ..Weights::default() };
-    let r = |depth, light, promise_after| Policy { blocked: Blocked::Reserves { depth }, weights: w(light), promise_after, ..base };
+    let r = |light, percent, hours: i64| Policy { blocked: Blocked::Reserves { depth: 1 }, weights: w(light), due: Some(Due { percent, most: hours * 3_600_000 }), ..base };
     let variants: Vec<(String, Policy)> = vec![
-        ("be-l".into(), Policy { blocked: Blocked::Passed, weights: w(20.0), ..base }),
-        ("d1-l5-0".into(), r(1, 5.0, 0)),
-        ("d1-l20-0".into(), r(1, 20.0, 0)),
-        ("d1-l20-100".into(), r(1, 20.0, 100)),
-        ("d1-l20-200".into(), r(1, 20.0, 200)),
-        ("d1-l20-400".into(), r(1, 20.0, 400)),
-        ("d2-l20-200".into(), r(2, 20.0, 200)),
-        ("d1-l200-200".into(), r(1, 200.0, 200)),
+        ("l20-400-6".into(), r(20.0, 400, 6)),
+        ("l20-400-4".into(), r(20.0, 400, 4)),
+        ("l20-800-4".into(), r(20.0, 800, 4)),
+        ("l20-800-3".into(), r(20.0, 800, 3)),
+        ("l20-9999-3".into(), r(20.0, 999_999, 3)),
+        ("l20-9999-2".into(), r(20.0, 999_999, 2)),
     ];
-    let seeds = 7..12;
+    let seeds = 7..15;
     for load in [0.7, 0.9] {
         let run = |policy: Policy, factor| -> Vec<Figures> { seeds.clone().map(|seed| measure(&Mix { nodes: 32, jobs: 1000, load, seed }, policy, factor)).collect() };
         let strict = run(Policy::named("strict-fifo").unwrap(), 1);
