@@ -2,6 +2,7 @@
 
 pub mod core;
 pub mod plans;
+pub mod server;
 pub mod simulation;
 pub mod wire;
 

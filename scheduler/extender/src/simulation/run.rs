@@ -8,9 +8,7 @@ use muster_scheduler_core::{Gang, Ledger, PodKey};
 use super::cluster::{Change, Cluster, KINDS, SimNode, SimPod, Watch};
 use super::kube_scheduler::{FLUSH, Habits, KubeScheduler, TIMEOUT};
 use super::random::Random;
-use super::subject::{
-    Action, ApiOutcome, ApiRequest, Call, Reply, Subject, ledger_member, ledger_node,
-};
+use super::subject::{Action, ApiOutcome, ApiRequest, Call, Reply, Subject, ledger_member, ledger_node};
 use crate::core::{BindOutcome, Time, WriteOutcome};
 use crate::plans::Plans;
 

@@ -1,0 +1,79 @@
+//! The TLS side of the listener.
+
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+
+/// Why a certificate or key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// Not PEM.
+    #[error("cannot read the extender's {what}: {source}")]
+    Pem {
+        /// Which file.
+        what: &'static str,
+        /// Why.
+        source: rustls::pki_types::pem::Error,
+    },
+    /// Nothing in it.
+    #[error("the extender's {0} holds no certificate")]
+    Empty(&'static str),
+    /// The library refuses it.
+    #[error("cannot use the extender's certificate: {0}")]
+    Rustls(#[from] rustls::Error),
+    /// The authority of the clients cannot be used.
+    #[error("cannot use the certificate authority of the extender's clients: {0}")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// A certificate, its key, and who may call.
+#[derive(Clone)]
+pub struct TlsOptions {
+    /// The certificate and its chain, PEM.
+    pub certificate: Vec<u8>,
+    /// Its key, PEM.
+    pub key: Vec<u8>,
+    /// Certificate authority of the clients, PEM; when given, only callers with a certificate of it are heard.
+    pub client_authority: Option<Vec<u8>>,
+}
+
+impl std::fmt::Debug for TlsOptions {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("TlsOptions")
+    }
+}
+
+fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let certificates = certificates.map_err(|source| TlsError::Pem { what, source })?;
+    if certificates.is_empty() { Err(TlsError::Empty(what)) } else { Ok(certificates) }
+}
+
+impl TlsOptions {
+    pub(super) fn server_config(&self) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+        let chain = certificates(&self.certificate, "certificate")?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key)
+            .map_err(|source| TlsError::Pem { what: "key", source })?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()?;
+        let builder = match &self.client_authority {
+            None => builder.with_no_client_auth(),
+            Some(pem) => {
+                let mut roots = RootCertStore::empty();
+                for certificate in certificates(pem, "clients' certificate authority")? {
+                    roots.add(certificate)?;
+                }
+                builder.with_client_cert_verifier(
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?,
+                )
+            }
+        };
+        let mut config = builder.with_single_cert(chain, key)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+}
