@@ -208,6 +208,27 @@ fn impossible_slots_are_refused() {
     assert_eq!(predict(0, 64), Err(CostError::UnknownGpu { rank: 0, gpu: 64 }));
 }
 
+#[test]
+fn predictions_are_quick() {
+    let topology = cluster(5000, 32, 4.0);
+    let hosts = Hosts::uniform(&topology, NodeInterior::standard(Accelerator::H100, 8));
+    let model = CostModel::new(&topology, &hosts);
+    let mut estimator = Estimator::new(model);
+    for nodes in [4, 32, 1250] {
+        let slots = slots(0..nodes, 8);
+        let counts: Vec<(DomainId, u32)> =
+            (0..nodes).map(|position| (topology.host(Position(position)), 8)).collect();
+        let start = std::time::Instant::now();
+        let exact = model.predict(Collective::AllReduce, GIGABYTE, &slots).unwrap();
+        let prediction = start.elapsed();
+        let start = std::time::Instant::now();
+        let estimate = estimator.all_reduce(GIGABYTE, &counts, 8);
+        println!("{nodes} nodes: prediction {prediction:?}, estimate {:?}", start.elapsed());
+        assert!(estimate.seconds <= exact.seconds);
+        assert!(prediction.as_millis() < 500, "{prediction:?}");
+    }
+}
+
 prop_compose! {
     fn any_placement()(
         accelerator in prop::sample::select(vec![

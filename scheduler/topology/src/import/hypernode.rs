@@ -127,8 +127,12 @@ pub fn topology(objects: &[Value], nodes: &[(&str, &Labels)]) -> Result<Topology
     let none = Labels::new();
     let mut members: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (index, hyper_node) in hyper_nodes.iter().enumerate() {
-        for (name, labels) in nodes {
-            if hyper_node.nodes.iter().any(|selector| selector.takes(name, labels)) {
+        for selector in &hyper_node.nodes {
+            if let Selector::Exact(name) = selector {
+                members.entry(name).or_default().push(index);
+                continue;
+            }
+            for (name, _) in nodes.iter().filter(|(name, labels)| selector.takes(name, labels)) {
                 members.entry(name).or_default().push(index);
             }
         }

@@ -4,6 +4,7 @@
 mod tests;
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use thiserror::Error;
 
@@ -37,7 +38,7 @@ pub struct GroupShape {
 }
 
 /// Why a shape does not fit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ShapeError {
     /// A group without ranks.
     #[error("{dimension:?} parallelism must be at least 1")]
@@ -50,6 +51,12 @@ pub enum ShapeError {
     Weight {
         /// The dimension.
         dimension: Dimension,
+    },
+    /// A text that is no shape.
+    #[error("{text:?} is no group shape: write tensor=8,pipeline=2,data=4 (or tp, pp, dp; 1 where left out)")]
+    Text {
+        /// The text, or its beginning.
+        text: String,
     },
     /// The shape is for another number of ranks.
     #[error("tensor × data × pipeline is {shape} ranks, but {slots} are placed")]
@@ -120,6 +127,31 @@ impl GroupShape {
     fn rank_stride(&self, dimension: Dimension) -> usize {
         let faster = Dimension::ALL.into_iter().take_while(|other| *other != dimension);
         faster.map(|other| self.size(other) as usize).product()
+    }
+}
+
+impl FromStr for GroupShape {
+    type Err = ShapeError;
+
+    /// `tensor=8,pipeline=2,data=4`, also `tp`, `pp` and `dp`, in any order; what is left out is 1.
+    fn from_str(text: &str) -> Result<Self, ShapeError> {
+        let fault = || ShapeError::Text { text: text.chars().take(80).collect() };
+        let mut sizes = [None; 3];
+        for part in text.split(',') {
+            let (name, size) = part.split_once('=').ok_or_else(fault)?;
+            let dimension = match name.trim() {
+                "tensor" | "tp" => Dimension::Tensor,
+                "data" | "dp" => Dimension::Data,
+                "pipeline" | "pp" => Dimension::Pipeline,
+                _ => return Err(fault()),
+            };
+            let size: u32 = size.trim().parse().map_err(|_| fault())?;
+            if sizes[dimension as usize].replace(size).is_some() {
+                return Err(fault());
+            }
+        }
+        let [tensor, data, pipeline] = sizes.map(|size| size.unwrap_or(1));
+        Self::new(tensor, pipeline, data)
     }
 }
 

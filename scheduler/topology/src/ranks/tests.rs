@@ -90,6 +90,16 @@ fn tensor_groups_stay_on_their_node_when_nodes_are_filled_unevenly() {
 }
 
 #[test]
+fn shapes_are_read_from_text() {
+    assert_eq!("tp=8, dp=4".parse(), GroupShape::new(8, 1, 4));
+    assert_eq!("pipeline=2,tensor=3".parse(), GroupShape::new(3, 2, 1));
+    for text in ["", "tp", "tp=-1", "tp=1,tensor=2", "xp=2", "tp=4294967296"] {
+        assert_eq!(text.parse::<GroupShape>(), Err(ShapeError::Text { text: text.to_owned() }));
+    }
+    assert_eq!("tp=0".parse::<GroupShape>(), Err(ShapeError::Zero { dimension: Dimension::Tensor }));
+}
+
+#[test]
 fn shapes_that_do_not_fit_are_refused() {
     let (topology, hosts) = binary(1);
     assert_eq!(GroupShape::new(1, 0, 1).unwrap_err().to_string(), "Pipeline parallelism must be at least 1");

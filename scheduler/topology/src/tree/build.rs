@@ -1,7 +1,5 @@
 //! Building the tree from what is known of each node.
 
-use std::collections::BTreeMap;
-
 use thiserror::Error;
 
 use super::{DomainId, Level, LevelIndex, Topology, natural_order};
@@ -326,21 +324,13 @@ fn named<'a>(node: &NodeEntry<'a>, level: usize) -> Option<&'a str> {
 
 /// Per node one key for every inner level and one for the host.
 fn keys(nodes: &[NodeEntry<'_>], inner: usize) -> Vec<Key> {
-    let ranks: Vec<BTreeMap<&str, u32>> = (0..=inner)
-        .map(|level| {
-            let name = |node| if level < inner { named(node, level) } else { Some(node.name) };
-            let mut names: Vec<&str> = nodes.iter().filter_map(name).collect();
-            names.sort_unstable();
-            names.dedup();
-            names.sort_by(|a, b| natural_order(a, b));
-            names.into_iter().zip(0..).collect()
-        })
-        .collect();
+    let ranks: Vec<Vec<Option<u32>>> =
+        (0..inner).map(|level| ranks(nodes.iter().map(|node| named(node, level)).collect())).collect();
+    let hosts = ranks_of_hosts(nodes);
     let mut keys = Vec::with_capacity(nodes.len() * (inner + 1));
-    for node in nodes {
-        let host = ranks[inner][node.name];
+    for (node, host) in hosts.into_iter().enumerate() {
         for level in 0..inner {
-            let below = (level..inner).find_map(|at| Some((at, ranks[at][named(node, at)?])));
+            let below = (level..inner).find_map(|at| Some((at, ranks[at][node]?)));
             keys.push(match below {
                 Some((at, rank)) if at == level => Key::Named(rank),
                 Some((at, rank)) => Key::Below(at as u8, rank),
@@ -350,6 +340,33 @@ fn keys(nodes: &[NodeEntry<'_>], inner: usize) -> Vec<Key> {
         keys.push(Key::Named(host));
     }
     keys
+}
+
+/// For every name its rank among the distinct names.
+fn ranks(names: Vec<Option<&str>>) -> Vec<Option<u32>> {
+    let mut order: Vec<(&str, usize)> =
+        names.iter().enumerate().filter_map(|(index, name)| Some(((*name)?, index))).collect();
+    order.sort_unstable();
+    let mut distinct: Vec<&[(&str, usize)]> = order.chunk_by(|a, b| a.0 == b.0).collect();
+    distinct.sort_by(|a, b| natural_order(a[0].0, b[0].0));
+    let mut ranks = vec![None; names.len()];
+    for (rank, alike) in distinct.into_iter().enumerate() {
+        for (_, index) in alike {
+            ranks[*index] = Some(rank as u32);
+        }
+    }
+    ranks
+}
+
+/// The same for the nodes' own names, which are distinct.
+fn ranks_of_hosts(nodes: &[NodeEntry<'_>]) -> Vec<u32> {
+    let mut order: Vec<usize> = (0..nodes.len()).collect();
+    order.sort_by(|a, b| natural_order(nodes[*a].name, nodes[*b].name));
+    let mut ranks = vec![0; nodes.len()];
+    for (rank, index) in order.into_iter().enumerate() {
+        ranks[index] = rank as u32;
+    }
+    ranks
 }
 
 /// Lays the domains over the nodes in their order; links and irregularities are still open.
