@@ -111,8 +111,7 @@ impl Order<'_> {
             + size * (gpus / self.gpus.max(1.0)).min(1.0)
             + light / (1.0 + gpu_hours)
             + quality * f64::from(job.quality);
-        let due = self.policy.due.is_some() && waited >= self.policy.due_after(expected);
-        let score = if overdue || due { f64::INFINITY } else { score };
+        let score = if overdue { 0.0 } else { score };
         Rank { overdue, priority, score, submitted: job.submitted, id: job.id }
     }
 }

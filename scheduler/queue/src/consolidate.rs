@@ -48,7 +48,7 @@ impl Planner {
         let waiter = self.backlog.get(job)?;
         let mut timeline = self.timeline(now, space);
         for promise in self.promises.values().filter(|promise| promise.job != job) {
-            timeline.promise(promise.job, &promise.hold, promise.from.max(now), promise.length);
+            timeline.promise(promise.job, &promise.hold, promise.latest.max(now), promise.length);
         }
         let cost = |running: &Running| {
             let gpus = running.hold.form.gpus().max(i64::from(running.hold.form.pods()));

@@ -132,9 +132,10 @@ impl<'a> Cycle<'a> {
             let mut promise = promise.clone();
             promise.length = waiter.estimate.length;
             promise.from = promise.from.max(self.now);
+            promise.latest = promise.latest.max(self.now);
             let request = request(&waiter.job, &promise.hold.form, promise.length);
-            if !self.planner.slipped || self.timeline.keeps(&request, &promise.hold.slots, promise.from) {
-                self.timeline.promise(promise.job, &promise.hold, promise.from, promise.length);
+            if !self.planner.slipped || self.timeline.keeps(&request, &promise.hold.slots, promise.latest) {
+                self.timeline.promise(promise.job, &promise.hold, promise.latest, promise.length);
                 self.promises.insert(promise.job, promise);
             } else {
                 broken.push(promise);
@@ -156,7 +157,7 @@ impl<'a> Cycle<'a> {
             if self.start(job, length).is_ok() {
                 continue;
             }
-            let due = promised.from <= self.now;
+            let due = promised.latest <= self.now;
             if (self.planner.gained || due) && self.reserve(job, length, promised.from - 1, pinned) {
                 continue;
             }
@@ -164,7 +165,7 @@ impl<'a> Cycle<'a> {
                 self.reserve(job, length, Time::NEVER, pinned);
                 continue;
             }
-            self.timeline.promise(promised.job, &promised.hold, promised.from, promised.length);
+            self.timeline.promise(promised.job, &promised.hold, promised.latest, promised.length);
             self.promises.insert(promised.job, promised);
         }
         self.no_room.clear();
@@ -281,8 +282,8 @@ impl<'a> Cycle<'a> {
             if !self.has_promises_left(waiter.job.queue) {
                 continue;
             }
-            if self.timeline.keeps(&request, &promise.hold.slots, promise.from) {
-                self.timeline.promise(promise.job, &promise.hold, promise.from, promise.length);
+            if self.timeline.keeps(&request, &promise.hold.slots, promise.latest) {
+                self.timeline.promise(promise.job, &promise.hold, promise.latest, promise.length);
                 self.promises.insert(promise.job, promise);
             } else {
                 self.reserve(&waiter.job, waiter.estimate.length, Time::NEVER, false);
@@ -297,7 +298,7 @@ impl<'a> Cycle<'a> {
         self.timeline.forget(job.id);
         self.no_room.clear();
         if self.start(job, length).is_err() {
-            self.timeline.promise(job.id, &promise.hold, promise.from, promise.length);
+            self.timeline.promise(job.id, &promise.hold, promise.latest, promise.length);
             self.promises.insert(job.id, promise);
         }
     }
@@ -341,8 +342,15 @@ impl<'a> Cycle<'a> {
         let Some((from, form, slots)) = found.min_by_key(|(from, index, _)| (*from, *index)) else { return false };
         let hold = Arc::new(Hold { queue: job.queue, form: job.forms[form].clone(), slots });
         let basis = self.planner.basis(&hold, from);
-        self.timeline.promise(job.id, &hold, from, length);
-        self.promises.insert(job.id, Promise { job: job.id, form, hold, from, length, basis, pinned });
+        let before = self.planner.promises.get(&job.id).map_or(Time::NEVER, |promise| promise.latest);
+        let slack = if pinned { 0 } else { self.planner.policy.slack(from.since(job.submitted)) };
+        // What was promised before stays; a job whose time has come anyway has lost it by its own delay.
+        let mut latest = if before >= from { before.min(from + slack) } else { from + slack };
+        if latest > from && !self.timeline.keeps(&request(job, &hold.form, length), &hold.slots, latest) {
+            latest = from;
+        }
+        self.timeline.promise(job.id, &hold, latest, length);
+        self.promises.insert(job.id, Promise { job: job.id, form, hold, from, latest, length, basis, pinned });
         true
     }
 
@@ -362,7 +370,7 @@ impl<'a> Cycle<'a> {
             let found = preempt::choose(self.planner, &self.timeline, &waiter.job, &rules);
             let Some(chosen) = found else {
                 if let Some(promise) = promised {
-                    self.timeline.promise(id, &promise.hold, promise.from, promise.length);
+                    self.timeline.promise(id, &promise.hold, promise.latest, promise.length);
                 }
                 continue;
             };
@@ -374,6 +382,7 @@ impl<'a> Cycle<'a> {
                 form: chosen.form,
                 hold: Arc::clone(&chosen.preempt.hold),
                 from: self.now + 1,
+                latest: self.now + 1,
                 length: waiter.estimate.length,
                 basis: Basis::Declared,
                 pinned: true,

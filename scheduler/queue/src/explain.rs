@@ -293,11 +293,11 @@ impl Settled {
             return Reason::SetAside;
         }
         let mut promises: Vec<_> = self.planner.promises.values().filter(|promise| promise.job != job.id).collect();
-        promises.sort_by_key(|promise| (promise.from, promise.job));
+        promises.sort_by_key(|promise| (promise.latest, promise.job));
         for promise in promises {
-            timeline.promise(promise.job, &promise.hold, promise.from, promise.length);
+            timeline.promise(promise.job, &promise.hold, promise.latest, promise.length);
             if timeline.start_now(&request).is_none() {
-                return Reason::Promised { to: promise.job, from: promise.from };
+                return Reason::Promised { to: promise.job, from: promise.latest };
             }
         }
         let first = order.iter().find(|other| {

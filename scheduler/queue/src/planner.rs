@@ -59,8 +59,10 @@ pub struct Promise {
     pub form: usize,
     /// What it will get.
     pub hold: Arc<Hold>,
-    /// From when on.
+    /// When it is supposed to start at the earliest.
     pub from: Time,
+    /// When it starts at the latest, were all estimates exact: its room is held from then on.
+    pub latest: Time,
     /// For how long, in milliseconds.
     pub length: Milliseconds,
     /// What the moment rests on; [`Basis::Supposed`] when some end before it is only supposed.

@@ -43,7 +43,7 @@ impl Default for Weights {
     }
 }
 
-/// How long a job waits until its turn comes.
+/// How long a job waits until room is promised to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Due {
@@ -83,9 +83,11 @@ pub struct Policy {
     pub weights: Weights,
     /// What a blocked job does to those behind it.
     pub blocked: Blocked,
-    /// When a blocked job's turn comes: from then on it goes before those of its priority whose turn has not come,
-    /// and room is promised to it. `None` for at once.
+    /// When room is promised to a blocked job; `None` for at once.
     pub due: Option<Due>,
+    /// How much later than promised a job may start for the sake of those behind it, in hundredths of its wait
+    /// until then. What is promised with it is the latest start, which never moves back.
+    pub slack_percent: u32,
     /// Half-life of usage in the fair share, in milliseconds; `None` counts only what runs.
     pub half_life: Option<Milliseconds>,
     /// A job that waited this long goes before everybody who did not, whatever their priority, in milliseconds.
@@ -107,15 +109,21 @@ impl Policy {
         weights: Weights { age: 1.0, fair_share: 0.0, size: 0.0, light: 0.0, quality: 0.0 },
         blocked: Blocked::StopsQueue,
         due: None,
+        slack_percent: 0,
         half_life: None,
         patience: None,
         preemption: None,
         learns: false,
     };
 
-    /// How long a job that is expected to run for `length` waits before its turn comes.
+    /// How long a job that is expected to run for `length` waits before room is promised to it.
     pub(crate) fn due_after(&self, length: Milliseconds) -> Milliseconds {
         self.due.map_or(0, |due| due.most.min(length.saturating_mul(i64::from(due.percent)) / 100))
+    }
+
+    /// How much later than at first possible a job that waits for so long may start.
+    pub(crate) fn slack(&self, wait: Milliseconds) -> Milliseconds {
+        wait.saturating_mul(i64::from(self.slack_percent)) / 100
     }
 
     /// A policy by name, one of [`NAMES`]: `fifo` (submission order over all queues, the first that cannot start

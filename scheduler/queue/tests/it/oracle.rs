@@ -228,7 +228,7 @@ impl World {
             return false;
         }
         let promises: Vec<(u64, i64)> =
-            self.planner.promises().filter(|one| one.job != JobId(id)).map(|one| (one.job.0, one.from.0)).collect();
+            self.planner.promises().filter(|one| one.job != JobId(id)).map(|one| (one.job.0, one.latest.0)).collect();
         self.naive.placements(pods, asked.gpus, in_rack).iter().any(|nodes| {
             promises.iter().all(|(other, from)| {
                 let mut then = self.after(*from);
@@ -269,7 +269,7 @@ impl World {
             Reason::Promised { to, from } => {
                 assert!(within_quota && naive.has_room(asked.pods, asked.gpus, asked.in_rack));
                 assert!(self.now + asked.runs > from.0, "it would be done in time");
-                assert!(self.planner.promises().any(|one| one.job == *to && one.from == *from));
+                assert!(self.planner.promises().any(|one| one.job == *to && one.latest == *from));
             }
             Reason::Behind(_) => {
                 assert_eq!(self.scenario.policy, "strict-fifo");

@@ -154,14 +154,16 @@ fn explore() {
     use muster_scheduler_queue::policy::{Blocked, Due, Weights};
     let base = Policy { preemption: None, ..Policy::named("muster").unwrap() };
     let w = |light: f64| Weights { light, ..Weights::default() };
-    let r = |light, percent, hours: i64| Policy { blocked: Blocked::Reserves { depth: 1 }, weights: w(light), due: Some(Due { percent, most: hours * 3_600_000 }), ..base };
+    let r = |depth, percent, slack_percent| Policy { blocked: Blocked::Reserves { depth }, weights: w(20.0), due: (percent > 0).then_some(Due { percent, most: 4 * 3_600_000 }), slack_percent, ..base };
     let variants: Vec<(String, Policy)> = vec![
-        ("l20-400-6".into(), r(20.0, 400, 6)),
-        ("l20-400-4".into(), r(20.0, 400, 4)),
-        ("l20-800-4".into(), r(20.0, 800, 4)),
-        ("l20-800-3".into(), r(20.0, 800, 3)),
-        ("l20-9999-3".into(), r(20.0, 999_999, 3)),
-        ("l20-9999-2".into(), r(20.0, 999_999, 2)),
+        ("1-0-0".into(), r(1, 0, 0)),
+        ("1-0-25".into(), r(1, 0, 25)),
+        ("1-0-50".into(), r(1, 0, 50)),
+        ("1-0-100".into(), r(1, 0, 100)),
+        ("1-400-0".into(), r(1, 400, 0)),
+        ("1-400-25".into(), r(1, 400, 25)),
+        ("1-400-50".into(), r(1, 400, 50)),
+        ("1-800-25".into(), r(1, 800, 25)),
     ];
     let seeds = 7..15;
     for load in [0.7, 0.9] {
