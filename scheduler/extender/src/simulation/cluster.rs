@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use muster_scheduler_core::PodKey;
 
 use super::subject::{ApiOutcome, ApiRequest};
-use crate::core::{BindOutcome, BindPod, GangKey, SeenReservation, WriteOutcome, WriteReservation};
+use crate::core::{
+    BindOutcome, BindPod, GangKey, ReservedPlace, SeenReservation, WriteOutcome, WriteReservation,
+};
 
 /// A node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,22 +184,29 @@ impl Cluster {
         (ApiOutcome::Bind(BindOutcome::Bound), Some(kind))
     }
 
-    /// Before a pod of a gang is bound, places for enough of the gang, this one among them, are written down.
+    fn reserved(&self, pod: &SimPod) -> &[ReservedPlace] {
+        let key = pod.gang.as_ref().map(|(gang, _)| GangKey::new(&pod.key.namespace, gang));
+        key.and_then(|key| self.reservations.get(&key)).map_or(&[], |seen| &seen.members)
+    }
+
+    /// When a pod of a gang is bound, its place is written down.
     fn check_reserved(&mut self, pod: &SimPod, bind: &BindPod) {
-        let Some((gang, least)) = &pod.gang else { return };
-        let key = GangKey::new(&pod.key.namespace, gang);
-        let members = self.reservations.get(&key).map_or(&[][..], |seen| &seen.members);
-        let own = members.iter().any(|place| place.uid == bind.uid && place.node == bind.node);
-        let mut placed: BTreeSet<&str> = members.iter().map(|place| place.uid.as_str()).collect();
-        let of_gang = |other: &&SimPod| other.gang == pod.gang && other.key.namespace == pod.key.namespace;
-        let bound = || self.pods.values().filter(of_gang).filter(|pod| pod.node.is_some());
-        placed.extend(bound().map(|pod| pod.uid.as_str()));
-        let first = bound().next().is_none();
-        if !own {
+        let own = |place: &ReservedPlace| place.uid == bind.uid && place.node == bind.node;
+        if pod.gang.is_some() && !self.reserved(pod).iter().any(own) {
             let text = format!("{} was bound to {} without a durable place", pod.key, bind.node);
             self.violations.push(text);
-        } else if first && placed.len() < *least {
-            let text = format!("{} was bound although only {} of {least} have places", pod.key, placed.len());
+        }
+    }
+
+    /// When the first binding of a gang is sent, places for enough of its pods are written down.
+    pub fn check_whole(&mut self, bind: &BindPod) {
+        let Some(pod) = self.pods.get(&bind.pod).filter(|pod| pod.uid == bind.uid) else { return };
+        let Some((_, least)) = &pod.gang else { return };
+        let of_gang = |other: &&SimPod| other.gang == pod.gang && other.key.namespace == pod.key.namespace;
+        let first = !self.pods.values().filter(of_gang).any(|pod| pod.node.is_some());
+        let placed = self.reserved(pod).len();
+        if first && placed < *least {
+            let text = format!("the binding of {} was sent with {placed} of {least} places written", pod.key);
             self.violations.push(text);
         }
     }

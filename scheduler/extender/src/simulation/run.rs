@@ -335,6 +335,9 @@ impl<S: Subject> Run<S> {
             match action {
                 Action::Request(id, request) => {
                     self.in_flight += 1;
+                    if let ApiRequest::Bind(bind) = &request {
+                        self.cluster.check_whole(bind);
+                    }
                     let slow = if self.goes_wrong(10) { IN_FLIGHT } else { 30 };
                     self.after(1, slow, Event::Land(incarnation, id, request));
                 }
@@ -430,6 +433,12 @@ impl<S: Subject> Run<S> {
         }
         if self.goes_wrong(4) {
             return self.after(500, 1_000, Event::Outcome(incarnation, id, lost("lost")));
+        }
+        if let ApiRequest::Write(write) | ApiRequest::Overwrite(write) = request {
+            let ready = |node: &String| self.cluster.nodes.get(node).is_some_and(|node| node.ready);
+            if write.members.iter().any(|place| !ready(&place.node)) {
+                self.hurt.insert(write.gang.name.clone());
+            }
         }
         let (outcome, kind) = self.cluster.land(request);
         if outcome == ApiOutcome::Bind(BindOutcome::Bound) {

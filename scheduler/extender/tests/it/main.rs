@@ -1,0 +1,8 @@
+//! The extender as kube-scheduler meets it: over a socket.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod gangs;
+mod hostile;
+mod recorded;
+mod support;
+mod tls;
