@@ -37,6 +37,7 @@ pub(crate) enum Command {
     Version(commands::version::Arguments),
     Crds(commands::crds::Arguments),
     Controller(commands::controller::Arguments),
+    Node(commands::node::Arguments),
     /// Trains a model: the program inside the pods of the examples, also called `muster-train`
     Train(muster_trainer_runtime::Arguments),
     /// Prints the completions of a shell
@@ -64,6 +65,7 @@ impl Command {
             Self::Version(arguments) => commands::version::run(arguments).await?,
             Self::Crds(arguments) => commands::crds::run(arguments)?,
             Self::Controller(arguments) => commands::controller::run(arguments).await?,
+            Self::Node(arguments) => commands::node::run(arguments).await?,
             Self::Train(_) => return Err(Error::new("training runs without the asynchronous runtime")),
             Self::Completions { shell } => {
                 let mut script = Vec::new();

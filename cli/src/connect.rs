@@ -63,19 +63,20 @@ impl ClusterArguments {
 
     /// Connects with this kubeconfig.
     pub(crate) async fn connect_with(&self, path: &Path) -> Result<Connection, Error> {
-        if !path.exists() {
-            return Err(Error::new(format!("the kubeconfig {} does not exist", path.display())).with_hint(
-                "--kubeconfig and $KUBECONFIG name it; without both the embedded cluster is used",
-            ));
-        }
-        let owned = path.to_owned();
-        let kubeconfig = Kubeconfig::read_from(path).map_err(|error| unusable(&owned, &error))?;
-        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
-        let config = Config::from_custom_kubeconfig(kubeconfig, &options)
-            .await
-            .map_err(|error| unusable(&owned, &error))?;
+        let config = config(path, self.context.clone()).await?;
         let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).map_err(Error::from)?;
         Ok(Connection { client, namespace })
     }
+}
+
+/// Reads a kubeconfig.
+pub(crate) async fn config(path: &Path, context: Option<String>) -> Result<Config, Error> {
+    if !path.exists() {
+        return Err(Error::new(format!("the kubeconfig {} does not exist", path.display()))
+            .with_hint("--kubeconfig and $KUBECONFIG name it; without both the embedded cluster is used"));
+    }
+    let kubeconfig = Kubeconfig::read_from(path).map_err(|error| unusable(path, &error))?;
+    let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
+    Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| unusable(path, &error))
 }

@@ -43,6 +43,21 @@ impl Home {
         self.0.join("muster.log")
     }
 
+    /// Who runs the node when it is a process of its own.
+    pub(crate) fn node_running_file(&self) -> PathBuf {
+        self.0.join("node.json")
+    }
+
+    /// Where volume claims have their folders.
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.0.join("volumes")
+    }
+
+    /// Pods, their logs and what else the node keeps.
+    pub(crate) fn node_folder(&self) -> PathBuf {
+        self.0.join("node")
+    }
+
     /// The node agent's socket.
     pub(crate) fn node_socket(&self) -> PathBuf {
         self.0.join("node.sock")

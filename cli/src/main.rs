@@ -1,5 +1,6 @@
 //! The one binary: every role of Muster is a subcommand.
 
+mod agent;
 mod api;
 mod arguments;
 mod cluster;
@@ -12,6 +13,7 @@ mod kinds;
 mod locate;
 mod manifest;
 mod output;
+mod roles;
 mod targets;
 mod topology;
 

@@ -65,9 +65,10 @@ impl TopologyArguments {
 
 /// Everything on one machine is in one rack and zone unless the file says otherwise.
 fn with_place(mut node: NodeDescription) -> NodeDescription {
-    for (label, value) in
-        [(muster_scheduler_core::node::labels::RACK, "rack-0"), (muster_scheduler_core::node::labels::ZONE, "local")]
-    {
+    for (label, value) in [
+        (muster_scheduler_core::node::labels::RACK, "rack-0"),
+        (muster_scheduler_core::node::labels::ZONE, "local"),
+    ] {
         node.labels.entry(label.to_owned()).or_insert_with(|| value.to_owned());
     }
     node

@@ -1,22 +1,27 @@
-//! `muster controller`: Muster's roles against any Kubernetes.
+//! `muster controller`: Muster's roles against any Kubernetes, in as many replicas as wanted.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{Args, ValueEnum};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use clap::Args;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::Api;
 use kube::{Client, Config};
-use muster_machinery::leader::Election;
+use muster_machinery::leader::Timing;
+use muster_machinery::shutdown;
 use muster_machinery::telemetry::{self, Format, Target};
-use muster_machinery::{CancellationToken, shutdown};
 use tokio::task::JoinSet;
 
-use crate::error::{Error, unusable};
+use crate::connect;
+use crate::error::{Error, USAGE};
+use crate::home::Home;
 use crate::output;
+use crate::roles::{Candidacy, Role, RoleOptions};
 
 /// Runs Muster's controllers against a Kubernetes cluster
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  muster controller --kubeconfig ~/.kube/config\n  muster controller --only trainer --gang-scheduler-name volcano"
+    after_help = "Examples:\n  muster controller --kubeconfig ~/.kube/config\n  muster controller --only trainer --gang-scheduler-name volcano\n  muster controller --leader-elect            # several replicas, of which one leads\n\nBeside `muster up --only apiserver,node`, where nobody else does this work:\n  muster controller --kubeconfig ~/.local/share/muster/kubeconfig \\\n    --only trainer,scheduler,built-in --scheduler-names muster,default-scheduler"
 )]
 pub(crate) struct Arguments {
     /// Kubeconfig [default: $KUBECONFIG, ~/.kube/config, or the pod's service account]
@@ -26,7 +31,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
     /// Which roles to run
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["trainer", "scheduler"])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["trainer", "scheduler"], value_name = "ROLE")]
     only: Vec<Role>,
     /// Only jobs of this namespace [default: all]
     #[arg(long, value_name = "NAME")]
@@ -34,93 +39,126 @@ pub(crate) struct Arguments {
     /// Who schedules gangs: muster, volcano, a scheduler-plugins scheduler's name, or nothing
     #[arg(long, default_value = "muster", value_name = "NAME")]
     gang_scheduler_name: String,
-    /// Elect one of several replicas through a Lease in this namespace
-    #[arg(long, value_name = "NAMESPACE")]
-    leader_elect: Option<String>,
+    /// Which pods the scheduler binds, by their schedulerName
+    #[arg(long, value_delimiter = ',', default_value = muster_scheduler_api::SCHEDULER_NAME, value_name = "NAME")]
+    scheduler_names: Vec<String>,
+    #[command(flatten)]
+    election: ElectionArguments,
     /// Log lines as JSON
     #[arg(long)]
     json_log: bool,
+    /// State of the embedded cluster, where built-in makes the folders of volume claims [default: ~/.local/share/muster]
+    #[arg(long, env = "MUSTER_HOME", value_name = "FOLDER")]
+    home: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Role {
-    /// Training jobs
-    Trainer,
-    /// Binding of gangs
-    Scheduler,
+/// Replicas and their leader, with the flags and defaults of Kubernetes' own controllers.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Several replicas")]
+struct ElectionArguments {
+    /// Work only while leading: of the replicas with this flag one leads, for each role
+    #[arg(long = "leader-elect")]
+    elect: bool,
+    /// Where the Leases are [default: the kubeconfig's namespace, or the pod's own]
+    #[arg(long = "leader-elect-resource-namespace", value_name = "NAMESPACE", requires = "elect")]
+    resource_namespace: Option<String>,
+    /// How long a leader that is not heard of is waited for
+    #[arg(long = "leader-elect-lease-duration", value_name = "DURATION", default_value = "15s", value_parser = duration, requires = "elect")]
+    lease_duration: Duration,
+    /// How long a leader works on without having renewed its lease
+    #[arg(long = "leader-elect-renew-deadline", value_name = "DURATION", default_value = "10s", value_parser = duration, requires = "elect")]
+    renew_deadline: Duration,
+    /// How often a lease is tried for or renewed
+    #[arg(long = "leader-elect-retry-period", value_name = "DURATION", default_value = "2s", value_parser = duration, requires = "elect")]
+    retry_period: Duration,
+}
+
+/// Reads `15s` or `500ms`, as Go writes durations.
+fn duration(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
+    Duration::try_from(span).map_err(|_| "a duration cannot be negative".to_owned())
+}
+
+impl ElectionArguments {
+    fn candidacy(&self, default_namespace: &str) -> Result<Option<Candidacy>, Error> {
+        if !self.elect {
+            return Ok(None);
+        }
+        let timing = Timing {
+            lease_duration: self.lease_duration,
+            renew_deadline: self.renew_deadline,
+            retry_period: self.retry_period,
+        };
+        let timing = timing
+            .checked()
+            .map_err(|error| Error::from_source("leader election", &error).with_code(USAGE))?;
+        let host = fs_err::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        Ok(Some(Candidacy {
+            namespace: self.resource_namespace.clone().unwrap_or_else(|| default_namespace.to_owned()),
+            identity: format!("{}_{}_{:08x}", host.trim(), std::process::id(), rand::random::<u32>()),
+            timing,
+        }))
+    }
 }
 
 /// Runs the command.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     let format = if arguments.json_log { Format::Json } else { Format::Text };
-    telemetry::init(format, Target::StandardError, "info")?;
-    let client = connect(&arguments).await?;
+    telemetry::init(format, Target::StandardError, "info,kube_client::client::builder=off")?;
+    let config = match &arguments.kubeconfig {
+        Some(path) => connect::config(path, arguments.context.clone()).await?,
+        None => Config::infer().await.map_err(|error| {
+            Error::from_source("no cluster", &error).with_hint("name one with --kubeconfig")
+        })?,
+    };
+    let candidacy = arguments.election.candidacy(&config.default_namespace)?;
+    let client = Client::try_from(config)?;
     let version = client.apiserver_version().await?;
     output::note(&format!("connected to Kubernetes {}", version.git_version));
-    let stop = shutdown::token_on_signal();
-    let leading = match &arguments.leader_elect {
-        None => stop.clone(),
-        Some(namespace) => {
-            let host = fs_err::read_to_string("/etc/hostname").unwrap_or_default();
-            let identity = format!("{}-{:x}", host.trim(), rand::random::<u64>());
-            match Election::new(namespace, "muster-controller", identity).lead(client.clone(), &stop).await {
-                Some(leading) => leading,
-                None => return Ok(()),
-            }
-        }
+    let roles: Vec<Role> = Role::ALL.into_iter().filter(|role| arguments.only.contains(role)).collect();
+    if roles.contains(&Role::BuiltIn) {
+        refuse_beside_a_controller_manager(&client).await?;
+    }
+    let options = RoleOptions {
+        namespace: arguments.namespace,
+        gang_scheduler_name: arguments.gang_scheduler_name,
+        scheduler_names: arguments.scheduler_names,
+        volumes: Home::find(arguments.home)?.volumes(),
     };
-    serve(&arguments, &client, &leading).await?;
-    if leading.is_cancelled() && !stop.is_cancelled() {
-        return Err(Error::new("another replica leads now").with_code(EXIT_LEADERSHIP_LOST));
-    }
-    Ok(())
-}
-
-/// Exit code after the leadership was lost: the pod restarts and stands for election again.
-const EXIT_LEADERSHIP_LOST: u8 = 3;
-
-async fn serve(arguments: &Arguments, client: &Client, stop: &CancellationToken) -> Result<(), Error> {
-    let mut roles: JoinSet<Result<(), Error>> = JoinSet::new();
-    if arguments.only.contains(&Role::Trainer) {
-        let options = muster_trainer_controller::Options {
-            namespace: arguments.namespace.clone(),
-            gang_scheduler_name: arguments.gang_scheduler_name.clone(),
-            ..muster_trainer_controller::Options::default()
+    let stop = shutdown::token_on_signal();
+    let mut running: JoinSet<Result<(), Error>> = JoinSet::new();
+    for role in roles {
+        let (options, client, stop) = (options.clone(), client.clone(), stop.clone());
+        match candidacy.clone() {
+            Some(candidacy) => running.spawn(role.run_elected(options, client, candidacy, stop)),
+            None => running.spawn(role.run(options, client, stop)),
         };
-        let (trainer, token) = (options.build(client.clone()), stop.clone());
-        roles.spawn(async move {
-            trainer.run(token).await;
-            Ok(())
-        });
     }
-    if arguments.only.contains(&Role::Scheduler) {
-        let scheduler =
-            muster_scheduler_controller::Options::beside_another_scheduler(client.clone()).build();
-        let token = stop.clone();
-        roles.spawn(async move {
-            scheduler.run(token).await;
-            Ok(())
-        });
-    }
-    while let Some(result) = roles.join_next().await {
+    while let Some(result) = running.join_next().await {
         result.map_err(|error| Error::from_source("a role broke", &error))??;
     }
     Ok(())
 }
 
-async fn connect(arguments: &Arguments) -> Result<Client, Error> {
-    let config = match &arguments.kubeconfig {
-        Some(path) => {
-            let kubeconfig = Kubeconfig::read_from(path).map_err(|error| unusable(path, &error))?;
-            let options =
-                KubeConfigOptions { context: arguments.context.clone(), ..KubeConfigOptions::default() };
-            Config::from_custom_kubeconfig(kubeconfig, &options)
-                .await
-                .map_err(|error| unusable(path, &error))?
-        }
-        None => Config::infer().await.map_err(|error| {
-            Error::from_source("no cluster", &error).with_hint("name one with --kubeconfig")
-        })?,
-    };
-    Ok(Client::try_from(config)?)
+/// Two garbage collectors, or two Job controllers, would work against each other.
+async fn refuse_beside_a_controller_manager(client: &Client) -> Result<(), Error> {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
+    if leases.get_opt("kube-controller-manager").await?.is_none() {
+        return Ok(());
+    }
+    Err(Error::new("this cluster has a kube-controller-manager, which does what built-in does")
+        .with_hint("leave built-in out of --only; it is for `muster up --only apiserver`")
+        .with_code(USAGE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_in_go() {
+        assert_eq!(duration("15s"), Ok(Duration::from_secs(15)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert!(duration("-1s").is_err() && duration("soon").is_err());
+    }
 }

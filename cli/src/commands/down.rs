@@ -1,6 +1,6 @@
 //! `muster down`: stops the embedded cluster and everything it runs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -8,7 +8,8 @@ use fs_err as fs;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
 
-use crate::cluster;
+use crate::agent;
+use crate::cluster::{self, Running};
 use crate::error::Error;
 use crate::home::Home;
 use crate::output;
@@ -32,29 +33,19 @@ pub(crate) struct Arguments {
 /// Runs the command.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     let home = Home::find(arguments.home)?;
-    let was_running = cluster::is_running(&home);
-    if was_running {
-        let running = cluster::running(&home).ok_or_else(|| {
-            Error::new("the cluster is still starting or stopping").with_hint("try again in a moment")
-        })?;
-        let pid = i32::try_from(running.pid).ok().and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| Error::new(format!("{} is not a process id", running.pid)))?;
-        kill_process(pid, Signal::TERM)
-            .map_err(|error| Error::from_source("cannot stop the cluster", &error))?;
-        let deadline = Instant::now() + DEADLINE;
-        while cluster::is_running(&home) {
-            if Instant::now() >= deadline {
-                return Err(Error::new(format!("the cluster (process {}) does not end", running.pid))
-                    .with_hint(format!("its log is {}", home.log_file().display())));
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-    }
+    let node_lock = home.node_folder().join("agent.lock");
+    // A node of its own ends its pods while it can still tell the API so.
+    let is_own = cluster::running(&home.node_running_file()).is_some();
+    let node_was_running = is_own
+        && stop("the node", &home.node_running_file(), || cluster::is_locked(&node_lock), &home).await?;
+    let cluster_was_running =
+        stop("the cluster", &home.running_file(), || cluster::is_running(&home), &home).await?;
+    let was_running = node_was_running || cluster_was_running;
     // Pods outlive a killed cluster; nothing may stay behind.
-    muster_node::tear_down(&home.path().join("node"))
-        .await
-        .map_err(|error| Error::from_source("cannot clean up the pods", &error))?;
-    cluster::remove_if_there(&home.running_file())?;
+    agent::tear_down(&home.node_folder()).await?;
+    for file in [home.running_file(), home.node_running_file(), home.node_socket()] {
+        cluster::remove_if_there(&file)?;
+    }
     if arguments.purge && home.path().exists() {
         fs::remove_dir_all(home.path())?;
     }
@@ -65,4 +56,27 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         (false, false) => "no cluster was running",
     });
     Ok(())
+}
+
+/// Ends the process of the file with SIGTERM, if one runs.
+async fn stop(what: &str, file: &Path, runs: impl Fn() -> bool, home: &Home) -> Result<bool, Error> {
+    if !runs() {
+        return Ok(false);
+    }
+    let Running { pid } = cluster::running(file).ok_or_else(|| {
+        Error::new(format!("{what} is still starting or stopping")).with_hint("try again in a moment")
+    })?;
+    let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let process = process.ok_or_else(|| Error::new(format!("{pid} is not a process id")))?;
+    kill_process(process, Signal::TERM)
+        .map_err(|error| Error::from_source(&format!("cannot stop {what}"), &error))?;
+    let deadline = Instant::now() + DEADLINE;
+    while runs() {
+        if Instant::now() >= deadline {
+            return Err(Error::new(format!("{what} (process {pid}) does not end"))
+                .with_hint(format!("the log of a detached cluster is {}", home.log_file().display())));
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    Ok(true)
 }

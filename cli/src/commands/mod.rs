@@ -9,6 +9,7 @@ pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod get;
 pub(crate) mod logs;
+pub(crate) mod node;
 pub(crate) mod nslookup;
 pub(crate) mod run;
 pub(crate) mod submit;

@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use muster_machinery::shutdown::{Stop, stop_signal};
 use muster_machinery::telemetry::{self, Format, Target};
-use muster_node::{ImageRule, Isolation};
 use serde_json::Value;
 
+use crate::agent::AgentArguments;
 use crate::cluster::{self, Cluster, Options};
 use crate::commands::delete::wait_until_gone;
 use crate::commands::submit::supports_first;
-use crate::commands::up::IsolationChoice;
 use crate::connect::{ClusterArguments, Connection};
 use crate::error::Error;
 use crate::follow::progress::View;
@@ -23,7 +22,7 @@ use crate::follow::{summary, watch};
 use crate::kinds::{Kind, Kinds};
 use crate::manifest::{self, Document};
 use crate::output;
-use crate::topology::TopologyArguments;
+use crate::roles::Role;
 
 /// How long a job's pods may take to go.
 const CLEAN_UP: Duration = Duration::from_secs(90);
@@ -37,13 +36,7 @@ pub(crate) struct Arguments {
     /// The manifest
     file: PathBuf,
     #[command(flatten)]
-    topology: TopologyArguments,
-    /// Which folder stands for which images: PATTERN=host or PATTERN=/path/to/root
-    #[arg(long = "image", value_name = "RULE", value_parser = super::up::image_rule)]
-    images: Vec<ImageRule>,
-    /// How far pods are kept apart
-    #[arg(long, value_enum, default_value_t)]
-    isolation: IsolationChoice,
+    agent: AgentArguments,
     #[command(flatten)]
     cluster: ClusterArguments,
 }
@@ -101,21 +94,20 @@ async fn cluster_for(arguments: &Arguments) -> Result<(Connection, Option<Cluste
     if reach.named_kubeconfig().is_some() || cluster::is_running(&home) {
         return Ok((reach.connect().await?, None));
     }
+    let agent = arguments.agent.clone().options()?;
+    let summary = agent.summary();
     let options = Options {
         home,
-        nodes: arguments.topology.nodes()?,
         listen: ([127, 0, 0, 1], 0).into(),
         durable: false,
-        images: arguments.images.clone(),
-        isolation: Isolation::from(arguments.isolation),
+        agent: Some(agent),
+        roles: Role::ALL.to_vec(),
     };
-    let nodes = options.nodes.len();
-    let gpus: u32 = options.nodes.iter().map(|node| node.gpus).sum();
     let cluster = Cluster::start(options).await?;
     output::note(&format!(
-        "embedded cluster ready in {:.2} s: {nodes} nodes with {gpus} GPU slots, isolation {}",
+        "embedded cluster ready in {:.2} s: {summary}, isolation {}",
         cluster.started_in.as_secs_f64(),
-        cluster.isolation
+        cluster.isolation().unwrap_or_default()
     ));
     let namespace = reach.namespace.clone().unwrap_or_else(|| "default".to_owned());
     Ok((Connection { client: cluster.client.clone(), namespace }, Some(cluster)))

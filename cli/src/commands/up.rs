@@ -8,15 +8,15 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use fs_err as fs;
 use muster_machinery::telemetry::{self, Format, Target};
-use muster_node::{ImageRule, Isolation};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::timeout;
 
+use crate::agent::{AgentArguments, AgentOptions};
 use crate::cluster::{Cluster, Options};
 use crate::error::{Error, USAGE};
 use crate::home::Home;
 use crate::output;
-use crate::topology::TopologyArguments;
+use crate::roles::Role;
 
 /// Longest wait for a detached cluster.
 const DETACH_DEADLINE: Duration = Duration::from_mins(1);
@@ -26,26 +26,23 @@ const READY: &str = "ready";
 /// Starts the embedded cluster and stays until Ctrl-C
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  muster up\n  muster up --detach --nodes 2 --gpus-per-node 4\n  muster up --topology racks.yaml --image 'pytorch/*=host'"
+    after_help = "Examples:\n  muster up\n  muster up --detach --nodes 2 --gpus-per-node 4\n  muster up --topology racks.yaml --image 'pytorch/*=host'\n\nEach part as a process of its own:\n  muster up --only apiserver\n  muster node --nodes 2 --gpus-per-node 4\n  muster controller --kubeconfig ~/.local/share/muster/kubeconfig \\\n    --only trainer,scheduler,built-in --scheduler-names muster,default-scheduler"
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    topology: TopologyArguments,
+    agent: AgentArguments,
+    /// Run only these parts; the others are processes of their own
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART", hide_default_value = true, default_values = ["apiserver", "node", "trainer", "scheduler", "built-in"])]
+    only: Vec<Part>,
     /// Run in the background; `muster down` stops it
     #[arg(long, short)]
     detach: bool,
-    /// Address of the API; port 0 takes a free one
+    /// Address of the API; port 0 takes that of the last run, or a free one
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
     listen: SocketAddr,
     /// Let every write survive a power loss, not only a crash
     #[arg(long)]
     durable: bool,
-    /// Which folder stands for which images: PATTERN=host or PATTERN=/path/to/root
-    #[arg(long = "image", value_name = "RULE", value_parser = image_rule)]
-    images: Vec<ImageRule>,
-    /// How far pods are kept apart
-    #[arg(long, value_enum, default_value_t)]
-    isolation: IsolationChoice,
     /// State of the cluster [default: ~/.local/share/muster]
     #[arg(long, env = "MUSTER_HOME", value_name = "FOLDER")]
     home: Option<PathBuf>,
@@ -54,30 +51,30 @@ pub(crate) struct Arguments {
     announce: bool,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum IsolationChoice {
-    /// Full where the machine allows it, else light
-    #[default]
-    Auto,
-    /// Namespaces for processes, files, names and network
-    Full,
-    /// Plain processes
-    Light,
+/// What one process of a cluster may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The API, which every other part needs
+    Apiserver,
+    /// The nodes; else `muster node`
+    Node,
+    /// Training jobs; else `muster controller`
+    Trainer,
+    /// Binding of pods; else `muster controller`
+    Scheduler,
+    /// Garbage collection, Job, Deployment and the like; else `muster controller`
+    BuiltIn,
 }
 
-impl From<IsolationChoice> for Isolation {
-    fn from(choice: IsolationChoice) -> Self {
-        match choice {
-            IsolationChoice::Auto => Self::Auto,
-            IsolationChoice::Full => Self::Full,
-            IsolationChoice::Light => Self::Light,
+impl Part {
+    fn role(self) -> Option<Role> {
+        match self {
+            Self::Apiserver | Self::Node => None,
+            Self::Trainer => Some(Role::Trainer),
+            Self::Scheduler => Some(Role::Scheduler),
+            Self::BuiltIn => Some(Role::BuiltIn),
         }
     }
-}
-
-/// Reads `PATTERN=ROOT`.
-pub(crate) fn image_rule(text: &str) -> Result<ImageRule, String> {
-    text.parse().map_err(|error: muster_node::ImageRuleError| error.to_string())
 }
 
 /// Runs the command.
@@ -87,23 +84,32 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         return detach(&home).await;
     }
     telemetry::init(Format::Text, Target::StandardError, "warn,muster=info")?;
+    if !arguments.only.contains(&Part::Apiserver) {
+        return Err(Error::new("`muster up` runs the API server, so --only must name it")
+            .with_hint("`muster node` and `muster controller` run the other parts by themselves")
+            .with_code(USAGE));
+    }
+    let plays_nodes = arguments.only.contains(&Part::Node);
+    let agent = plays_nodes.then(|| arguments.agent.options()).transpose()?;
+    let summary = agent.as_ref().map_or_else(|| "no node".to_owned(), AgentOptions::summary);
     let options = Options {
-        nodes: arguments.topology.nodes()?,
+        home: home.clone(),
         listen: arguments.listen,
         durable: arguments.durable,
-        images: arguments.images,
-        isolation: arguments.isolation.into(),
-        home: home.clone(),
+        agent,
+        roles: Role::ALL
+            .into_iter()
+            .filter(|role| arguments.only.iter().any(|part| part.role() == Some(*role)))
+            .collect(),
     };
-    let summary = summary(&options);
     let mut cluster = Cluster::start(options).await?;
     if arguments.announce {
         output::print(&format!("{READY}\n"))?;
     } else {
+        let isolation = cluster.isolation().map(|found| format!(", isolation {found}")).unwrap_or_default();
         output::note(&format!(
-            "ready in {:.2} s: {summary}, isolation {}\nexport KUBECONFIG={}",
+            "ready in {:.2} s: {summary}{isolation}\nexport KUBECONFIG={}",
             cluster.started_in.as_secs_f64(),
-            cluster.isolation,
             home.kubeconfig().display()
         ));
     }
@@ -113,11 +119,6 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     };
     cluster.stop().await?;
     failure.map_or(Ok(()), Err)
-}
-
-fn summary(options: &Options) -> String {
-    let gpus: u32 = options.nodes.iter().map(|node| node.gpus).sum();
-    format!("{} nodes with {gpus} GPU slots", options.nodes.len())
 }
 
 /// Starts the same command in the background and waits until it is ready.

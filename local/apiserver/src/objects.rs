@@ -489,6 +489,9 @@ pub(crate) fn storage_error(error: &StoreError) -> ApiError {
             ApiError::expired("The resourceVersion for the provided watch is too old.")
         }
         StoreError::Closed => ApiError::unavailable("the server is shutting down"),
+        StoreError::Log(log) if log.is_full() => ApiError::insufficient_storage(format!(
+            "nothing was written: {log}; free some space, no restart is needed"
+        )),
         other => ApiError::internal_error(other),
     }
 }

@@ -272,6 +272,11 @@ impl ApiError {
         Self::new(503, "ServiceUnavailable", message, None)
     }
 
+    /// 507: the disk has no room.
+    pub(crate) fn insufficient_storage(why: impl fmt::Display) -> Self {
+        Self { code: 507, ..Self::internal_error(why) }
+    }
+
     /// 504: the request ran past its deadline.
     pub(crate) fn timeout(message: impl Into<String>) -> Self {
         Self::new(504, "Timeout", message, Some(json!({})))

@@ -14,6 +14,8 @@ use super::{Home, program};
 pub(crate) struct Cluster {
     pub(crate) home: Home,
     program: Option<Program>,
+    /// Whether something of it may be there.
+    begun: bool,
     /// The line that says that it is ready.
     pub(crate) ready: String,
 }
@@ -25,7 +27,7 @@ impl Cluster {
 
     pub(crate) async fn start_in(home: Home, options: &[&str]) -> Self {
         let words = [&["up"], options].concat();
-        let mut cluster = Self { program: None, ready: String::new(), home };
+        let mut cluster = Self { program: None, begun: true, ready: String::new(), home };
         let mut program = Program::start(cluster.home.muster(&words));
         cluster.ready = program.error_line_with("ready in").await;
         cluster.program = Some(program);
@@ -38,6 +40,7 @@ impl Cluster {
         program.signal(Signal::KILL);
         // Its pods go on and may hold its output open, so only the process itself is waited for.
         program.ended().await;
+        self.begun = false;
         std::mem::replace(&mut self.home, Home::new())
     }
 
@@ -49,6 +52,7 @@ impl Cluster {
         let finished = program.finish().await;
         assert_eq!(finished.code, 0, "{}", finished.stderr);
         wait_until_ended(&family).await;
+        self.begun = false;
         self.home.assert_nothing_left().await;
     }
 
@@ -74,7 +78,8 @@ impl Cluster {
 impl Drop for Cluster {
     /// A test that failed leaves nothing either.
     fn drop(&mut self) {
-        if self.program.take().is_some() {
+        if self.begun {
+            self.program.take();
             let mut down = std::process::Command::new(muster_path());
             let _best_effort =
                 down.arg("down").env_remove("KUBECONFIG").env("MUSTER_HOME", self.home.path()).output();
@@ -82,7 +87,7 @@ impl Drop for Cluster {
     }
 }
 
-async fn wait_for(home: &Home, what: &str, condition: &str) {
+pub(crate) async fn wait_for(home: &Home, what: &str, condition: &str) {
     let (condition, limit) =
         (format!("--for={condition}"), format!("--timeout={}s", DEADLINE.as_secs() - 10));
     let deadline = Instant::now() + DEADLINE;
@@ -102,7 +107,7 @@ async fn wait_for(home: &Home, what: &str, condition: &str) {
     }
 }
 
-async fn object(home: &Home, what: &str) -> Value {
+pub(crate) async fn object(home: &Home, what: &str) -> Value {
     let words = ["get", what, "--ignore-not-found", "-o", "json"];
     let text = program::run(home.kubectl(&words)).await.succeeded().stdout;
     if text.is_empty() { Value::Null } else { serde_json::from_str(&text).expect("JSON") }

@@ -18,18 +18,25 @@ const VANISH: Duration = Duration::from_secs(10);
 /// A folder for a cluster's state, with a folder beside it for files of the test.
 pub(crate) struct Home {
     folder: TempDir,
+    state: PathBuf,
 }
 
 impl Home {
     pub(crate) fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("muster-it-").tempdir().expect("a temporary folder");
         fs::create_dir(folder.path().join("work")).expect("work");
-        Self { folder }
+        let state = folder.path().join("home");
+        Self { folder, state }
+    }
+
+    /// The same with the state in a folder of the test.
+    pub(crate) fn with_state_in(folder: &Path) -> Self {
+        Self { state: folder.join("home"), ..Self::new() }
     }
 
     /// `MUSTER_HOME`.
     pub(crate) fn path(&self) -> PathBuf {
-        self.folder.path().join("home")
+        self.state.clone()
     }
 
     /// Where commands are run and manifests lie.
@@ -96,9 +103,9 @@ impl Home {
         for (process, command) in self.processes() {
             let _infallible = writeln!(left, "process {process}: {command}");
         }
-        let root = self.folder.path().display().to_string();
+        let roots = self.roots();
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
-        for mount in mounts.lines().filter(|line| line.contains(&root)) {
+        for mount in mounts.lines().filter(|line| roots.iter().any(|root| line.contains(root))) {
             let _infallible = writeln!(left, "mount {mount}");
         }
         let bridge = Path::new("/sys/class/net").join(self.bridge());
@@ -111,20 +118,28 @@ impl Home {
                 let _infallible = writeln!(left, "folder {}", pod.path().display());
             }
         }
+        let name = self.bridge().replace("mu-", "muster-");
+        for group in control_groups(Path::new("/sys/fs/cgroup"), &name) {
+            let _infallible = writeln!(left, "control group {}", group.display());
+        }
         left
     }
 
     /// Processes whose command line or environment names this home.
     fn processes(&self) -> Vec<(u32, String)> {
-        let root = self.folder.path().display().to_string();
+        let roots = self.roots();
+        let names = |text: &str| roots.iter().any(|root| text.contains(root));
         let shown = |process: u32, name: &str| {
             let bytes = std::fs::read(format!("/proc/{process}/{name}")).unwrap_or_default();
             String::from_utf8_lossy(&bytes).replace('\0', " ")
         };
         let named = processes().into_iter().map(|process| (process, shown(process, "cmdline")));
-        named
-            .filter(|(process, line)| line.contains(&root) || shown(*process, "environ").contains(&root))
-            .collect()
+        named.filter(|(process, line)| names(line) || names(&shown(*process, "environ"))).collect()
+    }
+
+    /// What names this home in command lines, environments and mounts.
+    fn roots(&self) -> [String; 2] {
+        [self.folder.path(), &self.state].map(|path| path.display().to_string())
     }
 
     /// The name of the bridge that the node gives its pods: it follows from the node's folder.
@@ -132,6 +147,21 @@ impl Home {
         let digest = Sha256::digest(self.path().join("node").as_os_str().as_encoded_bytes());
         format!("mu-{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3])
     }
+}
+
+/// Control groups of a node's name, wherever they hang.
+fn control_groups(folder: &Path, name: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            if entry.file_name() == name {
+                found.push(entry.path());
+            } else {
+                found.extend(control_groups(&entry.path(), name));
+            }
+        }
+    }
+    found
 }
 
 /// All processes of the machine.

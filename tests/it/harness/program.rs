@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 /// No wait of these tests is longer, on a machine that is busy with other tests.
@@ -52,7 +53,8 @@ impl Finished {
 pub(crate) struct Program {
     child: Child,
     stdout: Lines<BufReader<ChildStdout>>,
-    stderr: Lines<BufReader<ChildStderr>>,
+    /// Read all the time: a program whose errors nobody reads comes to a stop.
+    stderr: mpsc::UnboundedReceiver<String>,
     /// The lines of the error output that were read while waiting for one of them.
     seen: String,
 }
@@ -62,7 +64,7 @@ impl Program {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let stdout = BufReader::new(child.stdout.take().expect("stdout")).lines();
-        let stderr = BufReader::new(child.stderr.take().expect("stderr")).lines();
+        let stderr = lines_of(child.stderr.take().expect("stderr"));
         Self { child, stdout, stderr, seen: String::new() }
     }
 
@@ -78,9 +80,8 @@ impl Program {
     /// Reads the error output up to a line with `text`.
     pub(crate) async fn error_line_with(&mut self, text: &str) -> String {
         loop {
-            let line = timeout(DEADLINE, self.stderr.next_line()).await;
+            let line = timeout(DEADLINE, self.stderr.recv()).await;
             let line = line.unwrap_or_else(|_| panic!("no line with `{text}` in time after:\n{}", self.seen));
-            let line = line.expect("error output");
             let line = line.unwrap_or_else(|| panic!("ended without a line with `{text}`:\n{}", self.seen));
             self.seen.push_str(&line);
             self.seen.push('\n');
@@ -103,10 +104,15 @@ impl Program {
     pub(crate) async fn finish(mut self) -> Finished {
         let (mut stdout, mut stderr) = (String::new(), self.seen);
         let end = async {
-            let (mut output, mut errors) = (self.stdout.into_inner(), self.stderr.into_inner());
-            let read = tokio::join!(output.read_to_string(&mut stdout), errors.read_to_string(&mut stderr));
-            read.0.expect("output is text");
-            read.1.expect("error output is text");
+            let mut output = self.stdout.into_inner();
+            let errors = async {
+                while let Some(line) = self.stderr.recv().await {
+                    stderr.push_str(&line);
+                    stderr.push('\n');
+                }
+            };
+            let (read, ()) = tokio::join!(output.read_to_string(&mut stdout), errors);
+            read.expect("output is text");
             self.child.wait().await.expect("the end of a child")
         };
         let status = timeout(DEADLINE, end).await;
@@ -115,6 +121,19 @@ impl Program {
         let code = status.code().or(signal.map(|signal| 128 + signal)).expect("an end");
         Finished { code, stdout, stderr }
     }
+}
+
+/// The lines of a program's error output, as they come.
+fn lines_of(output: ChildStderr) -> mpsc::UnboundedReceiver<String> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(output).lines();
+        while let Some(line) = lines.next_line().await.expect("error output is text") {
+            // Whoever lost interest has dropped the receiver; the program goes on.
+            let _heard = sender.send(line);
+        }
+    });
+    receiver
 }
 
 /// Runs a command to its end.

@@ -13,7 +13,7 @@ use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, Resource, ResourceExt};
 use muster_trainer_api::{JobStatus, label};
-use muster_trainer_core::{Job, Observed, Options, Plan, plan, reject};
+use muster_trainer_core::{Job, Kind, Observed, Options, Plan, plan, reject};
 use serde_json::Value;
 
 use crate::carry_out::Executor;
@@ -51,6 +51,18 @@ pub(crate) fn is_not_found(error: &kube::Error) -> bool {
 /// Whether the object has changed since it was read.
 pub(crate) fn is_refused(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409 && !status.is_already_exists())
+}
+
+/// Whether somebody else changed the job first, or deleted it: nothing that a person must look at.
+pub(crate) fn is_race(error: &Error, kind: &Kind, job: &str) -> bool {
+    let Error::Kube(error) = error else { return false };
+    let is_job_gone = || match error {
+        kube::Error::Api(status) if status.code == 404 => {
+            status.details.as_ref().is_some_and(|about| about.kind == kind.plural && about.name == job)
+        }
+        _ => false,
+    };
+    is_refused(error) || is_job_gone()
 }
 
 /// What all reconciliations of a kind share.

@@ -8,6 +8,7 @@ use futures::stream::{BoxStream, SelectAll};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Pod, Service as KubeService};
 use kube::api::DynamicObject;
+use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{self, Config};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -19,7 +20,7 @@ use muster_trainer_core::{GangScheduler, InitContainer, RestartBackoff};
 
 use crate::expectations::Expectations;
 use crate::kinds::{KINDS, TrainingKind};
-use crate::reconcile::{Context, reconcile, retry};
+use crate::reconcile::{Context, is_race, pod_group_resource, reconcile, retry};
 
 /// How the training controllers run.
 #[derive(Debug, Clone)]
@@ -114,8 +115,9 @@ async fn run_kind(training: TrainingKind, options: &Options, client: &Client) {
         .reflect(job_writer)
         .touched_objects()
         .map(move |job| job.map(|job| ObjectRef::from_obj_with(&job, of_resource.clone())));
+    let own_triggers = [job_triggers.boxed(), pod_triggers, service_triggers];
     let triggers: SelectAll<BoxStream<'static, Trigger>> =
-        futures::stream::select_all([job_triggers.boxed(), pod_triggers, service_triggers]);
+        futures::stream::select_all(own_triggers.into_iter().chain(pod_groups(options, client, training)));
     let reporter = Reporter { controller: training.kind.operator_name.to_owned(), instance: None };
     let context = Arc::new(Context {
         client: client.clone(),
@@ -170,7 +172,22 @@ where
     (store, owners(children, training).boxed())
 }
 
-fn owners<K: Resource<DynamicType = ()>>(
+/// What changes of the gang scheduler's groups trigger, where it has any.
+fn pod_groups(
+    options: &Options,
+    client: &Client,
+    training: TrainingKind,
+) -> Option<BoxStream<'static, Trigger>> {
+    let resource = pod_group_resource(&options.rules())?;
+    let api: Api<PartialObjectMeta<DynamicObject>> = match &options.namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    let groups = watcher(api, watcher::Config::default()).default_backoff().touched_objects();
+    Some(owners(groups, training).boxed())
+}
+
+fn owners<K: Resource>(
     children: impl Stream<Item = Result<K, watcher::Error>> + Send + 'static,
     training: TrainingKind,
 ) -> impl Stream<Item = Trigger> + Send + 'static {
@@ -183,10 +200,7 @@ fn owners<K: Resource<DynamicType = ()>>(
     })
 }
 
-fn owner<K: Resource<DynamicType = ()>>(
-    child: &K,
-    training: TrainingKind,
-) -> Option<ObjectRef<DynamicObject>> {
+fn owner<K: Resource>(child: &K, training: TrainingKind) -> Option<ObjectRef<DynamicObject>> {
     let owners = child.owner_references();
     let owner =
         owners.iter().find(|owner| owner.controller == Some(true) && owner.kind == training.kind.name)?;
@@ -211,6 +225,9 @@ fn report(training: TrainingKind, context: &Context, outcome: Outcome) {
                 context.jobs.state().iter().filter_map(|job| job.uid()).collect();
             context.expectations.retain(|uid| left.contains(uid));
             tracing::debug!(%job, "job is gone");
+        }
+        Err(controller::Error::ReconcilerFailed(error, job)) if is_race(&error, training.kind, &job.name) => {
+            tracing::debug!(%job, %error, "the job changed or went meanwhile");
         }
         Err(controller::Error::ReconcilerFailed(error, job)) => {
             tracing::info!(%job, error = %error, "reconciliation failed, it will be tried again");

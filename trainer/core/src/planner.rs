@@ -226,8 +226,8 @@ impl<'a> Planner<'a> {
             .filter(|_| !missing.is_empty());
         self.explain_wait(waits.as_deref());
         if waits.is_some() {
-            // Not every cluster can watch these groups.
-            self.requeue_at(self.now.checked_add(SignedDuration::from_secs(2)).unwrap_or(Timestamp::MAX));
+            // The groups are watched; this is for a cluster that lets them be read but not watched.
+            self.requeue_at(self.now.checked_add(SignedDuration::from_secs(30)).unwrap_or(Timestamp::MAX));
         }
         if missing.is_empty() || waits.is_some() {
             return;

@@ -196,19 +196,37 @@ fn group_name(state_dir: &Path) -> String {
 }
 
 /// Tools as files of one folder, so that one mount brings them all into a pod.
-fn link_tools(state_dir: &Path, tools: &[(String, std::path::PathBuf)]) -> Result<std::path::PathBuf, Error> {
+fn link_tools(state_dir: &Path, tools: &[(String, PathBuf)]) -> Result<PathBuf, Error> {
     let folder = state_dir.join("tools");
     fs::create_dir_all(&folder)?;
+    let mut missing = Vec::new();
     for (name, file) in tools {
-        let target = folder.join(name);
-        let file = fs::canonicalize(file)?;
-        let _ = fs::remove_file(&target);
-        // A symbolic link would point at nothing where the pod's root is not the machine's.
-        if fs::hard_link(&file, &target).is_err() {
+        let (file, target) = (fs::canonicalize(file)?, folder.join(name));
+        if !is_copy(&file, &target) {
+            // Before anything is copied: the disk may have no room for the old and the new.
+            let _ = fs::remove_file(&target);
+            missing.push((file, target));
+        }
+    }
+    let mut copies: HashMap<PathBuf, PathBuf> = HashMap::new();
+    for (file, target) in missing {
+        // A symbolic link would point at nothing where the pod's root is not the machine's. From another disk a file
+        // is copied, once for all its names.
+        if fs::hard_link(copies.get(&file).unwrap_or(&file), &target).is_err() {
             fs::copy(&file, &target)?;
+            copies.insert(file, target);
         }
     }
     Ok(folder)
+}
+
+/// Whether the target is the file, or was copied from it as it is now.
+fn is_copy(file: &Path, target: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let (Ok(file), Ok(target)) = (fs::metadata(file), fs::metadata(target)) else { return false };
+    let is_same = (file.dev(), file.ino()) == (target.dev(), target.ino());
+    let is_newer = matches!((file.modified(), target.modified()), (Ok(file), Ok(target)) if file <= target);
+    is_same || (file.len() == target.len() && is_newer)
 }
 
 fn listen(socket: &Path) -> Result<tokio::net::UnixListener, Error> {

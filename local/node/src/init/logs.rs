@@ -39,6 +39,10 @@ pub(crate) struct LogWriter {
     size: u64,
     partial: [Vec<u8>; 2],
     scratch: Vec<u8>,
+    /// When something was read last.
+    now: Timestamp,
+    /// How many lines could not be written, and since when.
+    lost: Option<(usize, Timestamp)>,
 }
 
 impl LogWriter {
@@ -55,11 +59,14 @@ impl LogWriter {
             size,
             partial: Default::default(),
             scratch: Vec::new(),
+            now: Timestamp::UNIX_EPOCH,
+            lost: None,
         })
     }
 
     /// Takes what was read from a pipe at `now`; whole lines go to the file.
     pub(crate) fn push(&mut self, stream: Stream, bytes: &[u8], now: Timestamp) {
+        self.now = now;
         let mut partial = std::mem::take(&mut self.partial[stream as usize]);
         let mut rest = bytes;
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
@@ -80,6 +87,7 @@ impl LogWriter {
 
     /// Writes what is left without a line end.
     pub(crate) fn finish(&mut self, now: Timestamp) {
+        self.now = now;
         for stream in [Stream::Output, Stream::Error] {
             let partial = std::mem::take(&mut self.partial[stream as usize]);
             if !partial.is_empty() {
@@ -116,10 +124,15 @@ impl LogWriter {
             return;
         }
         // A full disk must not stop the container: the lines are lost, the work goes on.
-        if let Some(file) = &mut self.file
-            && file.write_all(&self.scratch).is_ok()
-        {
-            self.size += self.scratch.len() as u64;
+        if let Some(file) = &mut self.file {
+            if let Ok(size) = append(file, self.size, self.lost, &self.scratch) {
+                self.size = size;
+                self.lost = None;
+            } else {
+                let count = self.scratch.split(|byte| *byte == b'\n').count() - 1;
+                let (before, since) = self.lost.unwrap_or((0, self.now));
+                self.lost = Some((before + count, since));
+            }
         }
         self.scratch.clear();
         if self.size >= ROTATE_BYTES {
@@ -141,6 +154,24 @@ impl LogWriter {
             self.size = 0;
         }
     }
+}
+
+/// Writes whole entries or nothing, and before them what could not be written; the new size of the file.
+fn append(
+    file: &mut fs::File,
+    size: u64,
+    lost: Option<(usize, Timestamp)>,
+    entries: &[u8],
+) -> io::Result<u64> {
+    let note = lost.map_or_else(String::new, |(count, since)| {
+        format!("{since:.9} stderr F muster: {count} lines are lost: the log could not be written, is the disk full?\n")
+    });
+    let bytes = [note.as_bytes(), entries].concat();
+    if let Err(error) = file.write_all(&bytes) {
+        file.set_len(size)?;
+        return Err(error);
+    }
+    Ok(size + bytes.len() as u64)
 }
 
 #[cfg(test)]

@@ -275,7 +275,7 @@ mod tests {
         };
         limit(&log, 16);
         let full = log.append(&[put(3, 10), put(4, 1 << 20)]).unwrap_err();
-        assert!(full.to_string().contains("full"), "{full}");
+        assert!(full.is_full() && full.to_string().contains("full"), "{full}");
         assert_eq!(revisions(&mut log), [2]);
         log.truncate(2).unwrap();
         log.append(&[put(3, 10)]).unwrap();

@@ -1,0 +1,117 @@
+//! Muster's controllers as roles: in the process of `muster up`, or in processes of their own that elect a leader.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use kube::Client;
+use muster_machinery::CancellationToken;
+use muster_machinery::leader::{Election, Leadership, Timing};
+
+use crate::error::Error;
+
+/// Who decides something in a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// Training jobs
+    Trainer,
+    /// Binding of pods, gangs as a whole
+    Scheduler,
+    /// Garbage collection, namespaces, Job, Deployment, EndpointSlice, volumes: only on the embedded API server
+    BuiltIn,
+}
+
+/// How the roles run.
+#[derive(Debug, Clone)]
+pub(crate) struct RoleOptions {
+    /// The one namespace of the training jobs; all of them when absent.
+    pub(crate) namespace: Option<String>,
+    /// Who schedules gangs.
+    pub(crate) gang_scheduler_name: String,
+    /// Which pods the scheduler binds, by their `schedulerName`.
+    pub(crate) scheduler_names: Vec<String>,
+    /// Where volume claims get their folders.
+    pub(crate) volumes: PathBuf,
+}
+
+impl RoleOptions {
+    /// For the embedded cluster, where nobody else schedules.
+    pub(crate) fn embedded(volumes: PathBuf) -> Self {
+        let names = [muster_scheduler_api::SCHEDULER_NAME, muster_scheduler_api::DEFAULT_SCHEDULER_NAME];
+        Self {
+            namespace: None,
+            gang_scheduler_name: muster_scheduler_api::SCHEDULER_NAME.to_owned(),
+            scheduler_names: names.map(str::to_owned).to_vec(),
+            volumes,
+        }
+    }
+}
+
+/// By what replicas elect a leader.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidacy {
+    /// Namespace of the Leases.
+    pub(crate) namespace: String,
+    /// This process.
+    pub(crate) identity: String,
+    /// How long a lease holds.
+    pub(crate) timing: Timing,
+}
+
+impl Role {
+    /// Every role.
+    pub(crate) const ALL: [Self; 3] = [Self::Trainer, Self::Scheduler, Self::BuiltIn];
+
+    /// The name of its Lease. Each role has its own, so that processes may share the roles out as they like.
+    fn lease(self) -> &'static str {
+        match self {
+            Self::Trainer => "muster-trainer",
+            Self::Scheduler => "muster-scheduler",
+            Self::BuiltIn => "muster-built-in",
+        }
+    }
+
+    /// Works until the shutdown.
+    pub(crate) async fn run(
+        self,
+        options: RoleOptions,
+        client: Client,
+        shutdown: CancellationToken,
+    ) -> Result<(), Error> {
+        match self {
+            Self::Trainer => {
+                let trainer = muster_trainer_controller::Options {
+                    namespace: options.namespace,
+                    gang_scheduler_name: options.gang_scheduler_name,
+                    ..muster_trainer_controller::Options::default()
+                };
+                trainer.build(client).run(shutdown).await;
+                Ok(())
+            }
+            Self::Scheduler => {
+                let scheduler_names = options.scheduler_names;
+                let scheduler = muster_scheduler_controller::Options { client, scheduler_names };
+                scheduler.build().run(shutdown).await;
+                Ok(())
+            }
+            Self::BuiltIn => muster_local_controllers::Options::new(client, options.volumes)
+                .build()
+                .run(shutdown)
+                .await
+                .map_err(|error| Error::from_source("the built-in controllers failed", &error)),
+        }
+    }
+
+    /// Works whenever this process is the role's leader.
+    pub(crate) async fn run_elected(
+        self,
+        options: RoleOptions,
+        client: Client,
+        candidacy: Candidacy,
+        shutdown: CancellationToken,
+    ) -> Result<(), Error> {
+        let Candidacy { namespace, identity, timing } = candidacy;
+        let election = Election { timing, ..Election::new(namespace, self.lease(), identity) };
+        let work = |Leadership { client, shutdown }: Leadership| self.run(options.clone(), client, shutdown);
+        election.lead(client, &shutdown, work).await.unwrap_or(Ok(()))
+    }
+}

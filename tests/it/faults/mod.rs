@@ -1,0 +1,9 @@
+//! What breaks on a machine, and what must hold all the same.
+
+mod disk;
+mod election;
+mod missing;
+mod parts;
+mod random;
+mod whole;
+mod worker;
