@@ -1,25 +1,75 @@
-#![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used)]
-use muster_scheduler_simulator::bars::{Openb, b1};
+//! Prints the bars: `bars b1 FOLDER TRACES POLICIES SEEDS`, `bars b2 FOLDER SEED JOBS`, `bars b3 FILE POLICY`,
+//! `bars b4 FILE|- ESTIMATE`.
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
+use std::path::Path;
+
+use muster_scheduler_simulator::bars::{Openb, b1, b2, b3, b4, gang_workload};
+use muster_scheduler_simulator::generate::gangs::GangMix;
+use muster_scheduler_simulator::generate::{gavel, mixed};
+use muster_scheduler_simulator::report::table;
+
 fn main() {
-    let args: Vec<String> = std::env::args().collect();
-    let openb = Openb::read(std::path::Path::new(&args[1])).unwrap();
-    let traces: Vec<&str> = args[2].split(',').filter(|t| !t.is_empty()).collect();
-    let policies: Vec<&str> = args[3].split(',').collect();
-    let rows = b1(&openb, &traces, &policies, args[4].parse().unwrap());
-    for policy in policies {
-        let of: Vec<_> = rows.iter().filter(|row| row.policy == policy).collect();
-        for r in &of {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args[0].as_str() {
+        "b1" => {
+            let openb = Openb::read(Path::new(&args[1])).unwrap();
+            let traces: Vec<&str> = args[2].split(',').filter(|t| !t.is_empty()).collect();
+            let policies: Vec<&str> = args[3].split(',').collect();
+            let rows = b1(&openb, &traces, &policies, args[4].parse().unwrap());
+            for policy in policies {
+                let of: Vec<_> = rows.iter().filter(|row| row.policy == policy).collect();
+                for r in &of {
+                    let micros = r.decision.as_secs_f64() * 1e6;
+                    println!(
+                        "{policy:14} {:12} made={:5} {:.2} {:.2}±{:.2} pub {:?} {micros:.1}us",
+                        r.trace, r.made, r.at_100, r.at_130, r.deviation, r.published
+                    );
+                }
+                println!("{policy} mean {:.2}", of.iter().map(|r| r.at_130).sum::<f64>() / of.len() as f64);
+            }
+        }
+        "b2" => {
+            let openb = Openb::read(Path::new(&args[1])).ok();
+            let mix = GangMix { jobs: args[3].parse().unwrap(), ..GangMix::default() };
+            let trace = openb.as_ref().and_then(|openb| openb.trace("default"));
+            let figures = b2(&gang_workload(trace, &mix, args[2].parse().unwrap()), 1).unwrap();
+            println!("{}", table(&figures.reports));
+            for r in &figures.reports {
+                println!("{} decisions {} in {:?} {:?}", r.policy, r.decisions, r.deciding, r.gangs);
+            }
             println!(
-                "{policy:14} {:12} made={:5} {:.2} {:.2}±{:.2} pub {:?} {:.1}us",
-                r.trace,
-                r.made,
-                r.at_100,
-                r.at_130,
-                r.deviation,
-                r.published,
-                r.decision.as_secs_f64() * 1e6
+                "partial {} best {} all-reduce ×{:.3} crossings ×{:.3} utilisation {:+.2}",
+                figures.partial_gangs,
+                figures.best,
+                figures.all_reduce_ratio,
+                figures.crossings_ratio,
+                figures.utilisation_gain
             );
         }
-        println!("{policy} mean {:.2}", of.iter().map(|r| r.at_130).sum::<f64>() / of.len() as f64);
+        "b3" => {
+            let figures = b3(&args[1], &std::fs::read_to_string(&args[1]).unwrap(), &args[2]).unwrap();
+            println!("{}", table(std::slice::from_ref(&figures.report)));
+            println!(
+                "makespan {:.2} s, bound {:.2} s, {:.0} workloads/s, {} decisions",
+                figures.makespan, figures.bound, figures.workloads_per_second, figures.report.decisions
+            );
+        }
+        _ => {
+            let small = if args[1] == "-" {
+                mixed::small_jobs(2000, 3)
+            } else {
+                gavel::jobs(&std::fs::read_to_string(&args[1]).unwrap(), None).unwrap()
+            };
+            let workload = mixed::workload("mixed", small, &mixed::HugeGangs::default(), 7);
+            let figures = b4(&workload, args[2].parse().ok()).unwrap();
+            println!("{}", table(&figures.reports));
+            for r in &figures.reports {
+                println!("{} decisions {} in {:?}", r.policy, r.decisions, r.deciding);
+            }
+            println!(
+                "huge ×{:.3} small ×{:.3} utilisation {:+.2}",
+                figures.huge_wait_ratio, figures.small_wait_ratio, figures.utilisation_gain
+            );
+        }
     }
 }

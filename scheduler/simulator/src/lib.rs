@@ -5,6 +5,7 @@
 //! that the scheduler is held to. The same input gives the same output, but for the time that decisions take.
 
 pub mod bars;
+pub mod catalogue;
 pub mod engine;
 pub mod failures;
 pub mod generate;

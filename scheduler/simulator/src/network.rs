@@ -47,7 +47,11 @@ impl Network {
         let entries: Vec<NodeEntry<'_>> = entries(&levels, &named)
             .into_iter()
             .zip(&cluster.nodes)
-            .map(|(entry, node)| NodeEntry { gpus: node.gpu_slots, ..entry })
+            .map(|(entry, node)| NodeEntry {
+                gpus: node.gpu_slots,
+                network: cluster.network_per_gpu.map(|each| each * f64::from(node.gpu_slots.max(1))),
+                ..entry
+            })
             .collect();
         let topology = Topology::build(levels, &entries, SharedNames::Distinct)?;
         let mut kinds: Vec<(Option<&String>, u32)> = Vec::new();
@@ -68,8 +72,8 @@ impl Network {
         Ok(Self { topology, hosts, load, traffic: BTreeMap::new() })
     }
 
-    /// A gang starts: what its places cost it, and its traffic from now on. Nothing for gangs that do not talk
-    /// or stay on one node.
+    /// A gang starts: what its places cost it, and its traffic from now on. Nothing for jobs that do not talk or
+    /// have one pod.
     pub fn start(
         &mut self,
         id: JobId,
@@ -78,8 +82,29 @@ impl Network {
         space: &Space,
         ordered: bool,
     ) -> Option<GangCost> {
-        let first = slots.0.first()?.node;
-        if bytes == 0 || slots.0.iter().all(|slot| slot.node == first) {
+        let ranks = self.ranks(bytes, slots, space, ordered)?;
+        let cost = self.cost_of(bytes, &ranks)?;
+        let model = CostModel::new(&self.topology, &self.hosts).with_load(&self.load);
+        let traffic = model.traffic(Collective::AllReduce, bytes, &ranks, TALKING).ok()?;
+        self.load.add(&traffic);
+        self.traffic.insert(id, traffic);
+        Some(cost)
+    }
+
+    /// What places would cost a gang that starts now.
+    pub fn cost(&self, bytes: u64, slots: &Slots, space: &Space, ordered: bool) -> Option<GangCost> {
+        self.cost_of(bytes, &self.ranks(bytes, slots, space, ordered)?)
+    }
+
+    fn cost_of(&self, bytes: u64, ranks: &[Slot]) -> Option<GangCost> {
+        let model = CostModel::new(&self.topology, &self.hosts).with_load(&self.load);
+        let all_reduce = model.predict(Collective::AllReduce, bytes, ranks).ok()?.seconds;
+        Some(GangCost { all_reduce, crossings: ring_crossings(&self.topology, LevelIndex(1), ranks) })
+    }
+
+    /// The GPUs of a gang in the order of its ranks.
+    fn ranks(&self, bytes: u64, slots: &Slots, space: &Space, ordered: bool) -> Option<Vec<Slot>> {
+        if bytes == 0 || slots.0.len() < 2 {
             return None;
         }
         let mut ranks: Vec<Slot> = Vec::new();
@@ -91,13 +116,7 @@ impl Network {
             let order = order_ranks(&self.topology, &self.hosts, &ranks, None).ok()?;
             ranks = order.into_iter().map(|index| ranks[index as usize]).collect();
         }
-        let model = CostModel::new(&self.topology, &self.hosts).with_load(&self.load);
-        let all_reduce = model.predict(Collective::AllReduce, bytes, &ranks).ok()?.seconds;
-        let traffic = model.traffic(Collective::AllReduce, bytes, &ranks, TALKING).ok()?;
-        let crossings = ring_crossings(&self.topology, LevelIndex(1), &ranks);
-        self.load.add(&traffic);
-        self.traffic.insert(id, traffic);
-        Some(GangCost { all_reduce, crossings })
+        Some(ranks)
     }
 
     /// A gang ended.

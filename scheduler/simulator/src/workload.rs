@@ -15,7 +15,7 @@ pub struct Role {
 }
 
 /// A gang that comes, runs and ends.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Job {
     /// Name.
     pub name: String,
@@ -77,6 +77,8 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// Levels of the network between cluster and hosts; their keys are node labels.
     pub levels: Vec<Level>,
+    /// GB/s per direction of a node's network cards for each of its GPUs; what is usual when absent.
+    pub network_per_gpu: Option<f64>,
 }
 
 impl Cluster {

@@ -206,7 +206,9 @@ impl Tables {
         let part = fill(STEPS, &on_one, LEFT_EMPTY);
         // A device is opened for one pod alone or joins others for a pod of several, in proportion to devices.
         let singles = Kind { share: on_one.iter().map(|kind| kind.share).sum(), gain: part[STEPS], takes: 1 };
-        on_several.iter_mut().for_each(|kind| kind.share *= kind.takes as f32);
+        for kind in &mut on_several {
+            kind.share *= kind.takes as f32;
+        }
         on_several.push(singles);
         let whole = fill(devices, &on_several, 0.0);
         Self { part, whole }

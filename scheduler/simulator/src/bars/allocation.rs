@@ -82,6 +82,8 @@ pub struct AllocationRow {
     pub deviation: f64,
     /// What the paper's authors published for this policy at 130 %; for ours, what they published for theirs.
     pub published: Option<f64>,
+    /// What no policy can exceed at 130 %, for the first seed.
+    pub bound: f64,
     /// Mean time of a decision.
     pub decision: Duration,
 }
@@ -159,6 +161,7 @@ fn published(path: &Path) -> Result<Vec<Published>, OpenbError> {
 pub fn b1(openb: &Openb, traces: &[&str], policies: &[&str], seeds: u64) -> Vec<AllocationRow> {
     let mut rows = Vec::new();
     for list in openb.lists.iter().filter(|list| traces.is_empty() || traces.contains(&list.name)) {
+        let bound = openb::upper_bound(&list.trace, &openb::arrivals(&list.trace, LOAD, FIRST_SEED));
         for policy in policies.iter().filter(|policy| openb::POLICIES.contains(policy)) {
             let (mut at_100, mut at_130) = (Vec::new(), Vec::new());
             let (mut deciding, mut pods) = (Duration::ZERO, 0_u32);
@@ -179,6 +182,7 @@ pub fn b1(openb: &Openb, traces: &[&str], policies: &[&str], seeds: u64) -> Vec<
                 at_130: mean,
                 deviation,
                 published: openb.published(list.name, policy),
+                bound,
                 decision: deciding / pods.max(1),
             });
         }

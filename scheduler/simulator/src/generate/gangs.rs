@@ -1,6 +1,6 @@
 //! Synthetic gangs on a cluster of the openb nodes, or one like it, with a leaf and spine network laid over it.
 
-use muster_scheduler_core::{Closeness, GpuDemand, Node};
+use muster_scheduler_core::{GpuDemand, Node};
 use muster_scheduler_queue::time::Time;
 use muster_scheduler_topology::{Level, UplinkRule};
 use rand::rngs::StdRng;
@@ -27,15 +27,18 @@ pub struct LeafSpine {
     pub leaf_oversubscription: f64,
     /// The same of a spine.
     pub spine_oversubscription: f64,
+    /// GB/s per direction of the network cards for each GPU of a node: 6.25 is two cards of 200 Gb/s for eight.
+    pub network_per_gpu: f64,
 }
 
 impl Default for LeafSpine {
     fn default() -> Self {
         Self {
             nodes_per_leaf: 16,
-            leaves_per_spine: 8,
+            leaves_per_spine: 4,
             leaf_oversubscription: 2.0,
             spine_oversubscription: 4.0,
+            network_per_gpu: 6.25,
         }
     }
 }
@@ -54,18 +57,24 @@ impl LeafSpine {
                 .with_uplink(UplinkRule::oversubscribed(self.spine_oversubscription)),
             Level::new("leaf", &[RACK]).with_uplink(UplinkRule::oversubscribed(self.leaf_oversubscription)),
         ];
-        Cluster { nodes: nodes.into_iter().enumerate().map(place).collect(), levels }
+        let nodes = nodes.into_iter().enumerate().map(place).collect();
+        Cluster { nodes, levels, network_per_gpu: Some(self.network_per_gpu) }
     }
 }
 
+/// What the GPUs of the 8-GPU nodes are taken for: the trace does not say what its models G2 and G3 are.
+const UNDISCLOSED: &str = "NVIDIA-A100-SXM4-40GB";
+
 /// The nodes of an openb list, those of one GPU model and size beside each other, as they are bought and installed.
+/// The undisclosed models are taken for one with NVLink.
 pub fn openb_nodes(machines: &[Machine], models: &[String]) -> Vec<Node> {
     let mut machines: Vec<&Machine> = machines.iter().collect();
     machines.sort_by_key(|machine| (machine.model, machine.devices));
     let made = |machine: &&Machine| {
         let [processor, memory] = machine.host;
         let plain = node(machine.name.clone(), processor, memory * 1000, machine.devices as u32);
-        labelled(plain, PRODUCT, models.get(machine.model).cloned().unwrap_or_default())
+        let model = models.get(machine.model).map_or("", String::as_str);
+        labelled(plain, PRODUCT, if model.starts_with('G') { UNDISCLOSED } else { model })
     };
     machines.iter().map(made).collect()
 }
@@ -73,7 +82,7 @@ pub fn openb_nodes(machines: &[Machine], models: &[String]) -> Vec<Node> {
 /// Nodes in the proportions of the openb cluster, for where its list is not at hand: 8-GPU, 2-GPU and 4-GPU nodes.
 pub fn like_openb(nodes: usize) -> Vec<Node> {
     let kind = |index: usize| match index * 100 / nodes.max(1) {
-        0..52 => (96_000, 384 << 10, 8, "G2"),
+        0..52 => (96_000, 384 << 10, 8, UNDISCLOSED),
         52..95 => (104_000, 512 << 10, 2, "T4"),
         _ => (96_000, 384 << 10, 4, "V100M32"),
     };
@@ -155,8 +164,6 @@ pub fn workload(cluster: Cluster, mix: &GangMix, seed: u64) -> Workload {
             user: format!("user-{}", random.random_range(0..20)),
             class: class.to_owned(),
             queue: "default".to_owned(),
-            priority: 0,
-            submitted: Time(0),
             runtime,
             limit: mix.estimate.map(|factor| (runtime as f64 * factor) as i64),
             roles: vec![Role {
@@ -167,9 +174,8 @@ pub fn workload(cluster: Cluster, mix: &GangMix, seed: u64) -> Workload {
                 ),
                 pods,
             }],
-            closeness: Closeness::default(),
             all_reduce,
-            checkpoint_every: None,
+            ..Job::default()
         });
     }
     jobs.shuffle(&mut random);

@@ -3,8 +3,8 @@
 use muster_scheduler_core::GpuDemand;
 use muster_scheduler_queue::time::Time;
 
-use crate::generate::pod;
-use crate::workload::{Job, Role};
+use crate::generate::{node, pod};
+use crate::workload::{Cluster, Job, Role, Workload};
 
 /// GPUs of a node of that cluster.
 const GPUS_PER_NODE: u32 = 8;
@@ -85,17 +85,35 @@ pub fn jobs(text: &str, estimate: Option<f64>) -> Result<Vec<Job>, TraceError> {
             user: model.to_lowercase(),
             class: if pods == 1 { "small" } else { "large" }.to_owned(),
             queue: "default".to_owned(),
-            priority: 0,
             submitted: Time((arrival * 1000.0) as i64),
             runtime,
             limit: estimate.map(|factor| (runtime as f64 * factor) as i64),
             roles: vec![Role { pod: pod(i64::from(each) * 4000, 0, GpuDemand::Whole(each)), pods }],
-            closeness: Default::default(),
-            all_reduce: 0,
-            checkpoint_every: None,
+            ..Job::default()
         });
     }
     Ok(jobs)
+}
+
+/// The jobs of a trace on nodes of 8 GPUs, as many as make the work that arrives `load` times what they can do, but
+/// enough for the largest job.
+///
+/// # Errors
+/// [`TraceError`].
+pub fn workload(name: &str, text: &str, estimate: Option<f64>, load: f64) -> Result<Workload, TraceError> {
+    let jobs = jobs(text, estimate)?;
+    let work: f64 = jobs.iter().map(|job| job.gpus() as f64 / 1000.0 * job.runtime as f64).sum();
+    let span = jobs.iter().map(|job| job.submitted.0).max().unwrap_or(0).max(1) as f64;
+    let enough = (work / span / load.max(0.01) / f64::from(GPUS_PER_NODE)).ceil() as usize;
+    let largest = jobs.iter().map(|job| job.pods() as usize).max().unwrap_or(1);
+    let made = |index| node(format!("node-{index:03}"), 64_000, 512_000, GPUS_PER_NODE);
+    let nodes = (0..enough.max(largest)).map(made).collect();
+    Ok(Workload {
+        name: name.to_owned(),
+        cluster: Cluster { nodes, ..Cluster::default() },
+        queues: Vec::new(),
+        jobs,
+    })
 }
 
 #[cfg(test)]

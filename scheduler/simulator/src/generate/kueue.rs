@@ -15,7 +15,7 @@ use crate::workload::{Cluster, Job, Role, Workload};
 pub enum GeneratorError {
     /// Not the expected fields.
     #[error("the generator file does not parse: {0}")]
-    Yaml(#[from] serde_saphyr::Error),
+    Yaml(#[from] Box<serde_saphyr::Error>),
     /// A quantity.
     #[error("{field}: {text:?} is no quantity")]
     Quantity {
@@ -133,7 +133,7 @@ impl Quantity {
 /// # Errors
 /// [`GeneratorError`].
 pub fn workload(name: &str, yaml: &str) -> Result<Workload, GeneratorError> {
-    let file: File = serde_saphyr::from_str(yaml)?;
+    let file: File = serde_saphyr::from_str(yaml).map_err(Box::new)?;
     let cluster = cluster(file.topology.as_ref())?;
     let processor = FlavorResource::new("", "cpu");
     let (mut queues, mut jobs) = (Vec::new(), Vec::new());
@@ -189,14 +189,12 @@ fn add_jobs(
                 priority: template.priority,
                 submitted: Time(number * set.creation_interval_ms),
                 runtime: template.runtime_ms,
-                limit: None,
                 roles: vec![Role {
                     pod: pod(request, 0, GpuDemand::None),
                     pods: template.pod_count.unwrap_or(1),
                 }],
                 closeness: closeness.clone(),
-                all_reduce: 0,
-                checkpoint_every: None,
+                ..Job::default()
             });
         }
     }
@@ -231,7 +229,7 @@ fn cluster(topology: Option<&Topology>) -> Result<Cluster, GeneratorError> {
     let Some(topology) = topology else {
         let mut all = node("node-0".to_owned(), ENOUGH, ENOUGH, 0);
         all.allocatable = all.allocatable.with("pods", ENOUGH);
-        return Ok(Cluster { nodes: vec![all], levels: Vec::new() });
+        return Ok(Cluster { nodes: vec![all], ..Cluster::default() });
     };
     let count = |from_host: usize| {
         topology.levels.len().checked_sub(from_host + 1).map_or(1, |at| topology.levels[at].count)
@@ -253,7 +251,7 @@ fn cluster(topology: Option<&Topology>) -> Result<Cluster, GeneratorError> {
         }
     }
     let levels = vec![Level::new("block", &[labels::ZONE]), Level::new("rack", &[labels::RACK])];
-    Ok(Cluster { nodes, levels })
+    Ok(Cluster { nodes, levels, network_per_gpu: None })
 }
 
 #[cfg(test)]

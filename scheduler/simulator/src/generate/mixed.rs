@@ -60,14 +60,9 @@ fn job(name: String, class: &str, pods: u32, gpus: u32, runtime: i64) -> Job {
         name,
         class: class.to_owned(),
         queue: "default".to_owned(),
-        priority: 0,
-        submitted: Default::default(),
         runtime,
-        limit: None,
         roles: vec![Role { pod: pod(i64::from(gpus) * 4000, 0, GpuDemand::Whole(gpus)), pods }],
-        closeness: Default::default(),
-        all_reduce: 0,
-        checkpoint_every: None,
+        ..Job::default()
     }
 }
 
@@ -92,6 +87,6 @@ pub fn workload(name: &str, jobs: Vec<Job>, mix: &HugeGangs, seed: u64) -> Workl
     let gpus = mix.nodes as f64 * f64::from(GPUS);
     spread_arrivals(&mut all, gpus, mix.load, &mut random);
     let made = |index| node(format!("node-{index:03}"), 64_000, 512_000, GPUS);
-    let cluster = Cluster { nodes: (0..mix.nodes).map(made).collect(), levels: Vec::new() };
+    let cluster = Cluster { nodes: (0..mix.nodes).map(made).collect(), ..Cluster::default() };
     Workload { name: name.to_owned(), cluster, queues: Vec::new(), jobs: all }
 }

@@ -10,6 +10,7 @@ mod bound;
 mod read;
 mod run;
 mod variants;
+mod workload;
 
 pub use arrivals::arrivals;
 pub use baselines::{Baseline, POLICIES};
@@ -17,3 +18,4 @@ pub use bound::upper_bound;
 pub use read::{Machine, Pod, ReadError, Trace, machines, pods};
 pub use run::{Allocation, Run, run};
 pub use variants::{VARIANTS, Variant, variant};
+pub use workload::workload;

@@ -18,6 +18,9 @@ impl PlotError {
 
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
+/// A title and what is drawn under it.
+type Figure<T> = (&'static str, fn(&T) -> f64);
+
 const SIZE: (u32, u32) = (1000, 1100);
 /// Colours that people with any eyes tell apart (Okabe and Ito).
 const COLOURS: [RGBColor; 8] = [
@@ -40,7 +43,7 @@ fn colour(index: usize) -> RGBColor {
 /// # Errors
 /// [`PlotError`].
 pub fn curves_svg(reports: &[Report]) -> Result<String, PlotError> {
-    let curves: [(&str, fn(&Sample) -> f64); 4] = [
+    let curves: [Figure<Sample>; 4] = [
         ("In use (%)", |sample| sample.utilisation * 100.0),
         ("Free but of no use to the next pod (%)", |sample| sample.fragmentation * 100.0),
         ("Jobs that wait", |sample| sample.waiting as f64),
@@ -99,7 +102,7 @@ fn lines(
 /// # Errors
 /// [`PlotError`].
 pub fn bars_svg(reports: &[Report]) -> Result<String, PlotError> {
-    let figures: [(&str, fn(&Report) -> f64); 6] = [
+    let figures: [Figure<Report>; 6] = [
         ("In use (%)", |report| report.utilisation * 100.0),
         ("Makespan (hours)", |report| report.makespan as f64 / 3_600_000.0),
         ("Mean wait (minutes)", |report| report.waits.mean / 60_000.0),

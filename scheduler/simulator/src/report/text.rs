@@ -56,11 +56,15 @@ pub fn table(reports: &[Report]) -> String {
         "CROSSINGS P95",
     ];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
+    let several = reports.iter().any(|report| report.seed != reports[0].seed);
+    let named = |report: &Report| {
+        if several { format!("{} #{}", report.policy, report.seed) } else { report.policy.clone() }
+    };
     for report in reports {
         let gangs = report.gangs;
         let measured = |text: String| if gangs.gangs == 0 { "-".to_owned() } else { text };
         rows.push(vec![
-            report.policy.clone(),
+            named(report),
             format!("{}/{}", report.ended, report.jobs),
             length(report.makespan as f64),
             format!("{:.1} %", report.utilisation * 100.0),
@@ -86,7 +90,7 @@ pub fn table(reports: &[Report]) -> String {
             let Waits { started, mean, p50, p95, p99, max } = found.waits;
             rows.push(vec![
                 class.to_owned(),
-                report.policy.clone(),
+                named(report),
                 format!("{started}/{}", found.jobs),
                 length(mean),
                 length(p50 as f64),

@@ -1,0 +1,64 @@
+//! B2: gangs on the openb nodes with a leaf and spine network.
+
+use serde::Serialize;
+
+use crate::engine::{Options, SimulationError, simulate};
+use crate::generate::gangs::{GangMix, LeafSpine, like_openb, openb_nodes, workload};
+use crate::openb::Trace;
+use crate::report::Report;
+use crate::workload::Workload;
+
+/// Baselines that place gangs.
+pub const GANG_BASELINES: [&str; 5] = ["random", "best-fit", "fgd", "volcano-tier", "kueue-tas"];
+
+/// What is compared.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct GangFigures {
+    /// The baselines' reports, then muster's.
+    pub reports: Vec<Report>,
+    /// Partial gangs of muster; must be 0.
+    pub partial_gangs: usize,
+    /// The baseline with the least mean all-reduce time among those whose utilisation muster reaches.
+    pub best: String,
+    /// Its mean predicted all-reduce time over muster's; the bar is 1.3.
+    pub all_reduce_ratio: f64,
+    /// The same for the fewest 95th percentile of ring crossings between spines, each at least 1; the bar is 2.
+    pub crossings_ratio: f64,
+    /// Muster's utilisation less the best baseline's, in points of a hundred; must not be below 0.
+    pub utilisation_gain: f64,
+}
+
+/// The workload: gangs on the nodes of `trace`, or on nodes like them.
+pub fn gang_workload(trace: Option<&Trace>, mix: &GangMix, seed: u64) -> Workload {
+    let nodes = trace.map_or_else(|| like_openb(1213), |trace| openb_nodes(&trace.machines, &trace.models));
+    workload(LeafSpine::default().over(nodes), mix, seed)
+}
+
+/// Runs the baselines and muster.
+///
+/// # Errors
+/// [`SimulationError`].
+pub fn b2(workload: &Workload, seed: u64) -> Result<GangFigures, SimulationError> {
+    let options = Options { seed, ..Options::default() };
+    let mut reports = Vec::new();
+    for policy in GANG_BASELINES {
+        reports.push(simulate(workload, policy, options)?);
+    }
+    let ours = simulate(workload, "muster", options)?;
+    // Half a point of utilisation is chance.
+    let comparable = || reports.iter().filter(|report| report.utilisation <= ours.utilisation + 0.005);
+    let time = |report: &&Report| report.gangs.all_reduce_mean;
+    let best = comparable().min_by(|left, right| time(left).total_cmp(&time(right)));
+    let crossings = comparable().map(|report| report.gangs.crossings_p95).min().unwrap_or(0);
+    let (name, mean, utilisation) = best.map_or((String::new(), 0.0, 0.0), |best| {
+        (best.policy.clone(), best.gangs.all_reduce_mean, best.utilisation)
+    });
+    Ok(GangFigures {
+        partial_gangs: ours.partial_gangs,
+        best: name,
+        all_reduce_ratio: mean / ours.gangs.all_reduce_mean.max(1e-12),
+        crossings_ratio: crossings.max(1) as f64 / ours.gangs.crossings_p95.max(1) as f64,
+        utilisation_gain: (ours.utilisation - utilisation) * 100.0,
+        reports: reports.into_iter().chain([ours]).collect(),
+    })
+}
