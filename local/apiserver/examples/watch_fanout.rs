@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt as _;
@@ -11,6 +12,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::client::Body;
 use muster_apiserver::Options;
 use serde_json::json;
+use tokio::sync::Barrier;
 use tokio_util::sync::CancellationToken;
 
 const WATCHERS: usize = 200;
@@ -33,12 +35,18 @@ fn processor_time() -> Result<Duration, Box<dyn Error>> {
 }
 
 /// Reads lines until the last change has come; the bytes are counted, not understood.
-async fn watch(client: Client, accept: &'static str) -> Result<usize, Box<dyn Error + Send + Sync>> {
+async fn watch(
+    client: Client,
+    accept: &'static str,
+    open: Arc<Barrier>,
+) -> Result<usize, Box<dyn Error + Send + Sync>> {
     let request = http::Request::get(PATH).header("accept", accept).body(Body::empty())?;
     let mut body = client.send(request).await?.into_body();
+    // The object itself comes first, in a line of its own; then everybody is ready for changes.
+    body.frame().await.ok_or("the watch ended")??;
+    open.wait().await;
     let (mut lines, mut bytes) = (0, 0);
-    // The object itself comes first.
-    while lines < CHANGES + 1 {
+    while lines < CHANGES {
         let frame = body.frame().await.ok_or("the watch ended")??;
         let data = frame.into_data().map_err(|_| "trailers in a watch")?;
         lines += data.split(|byte| *byte == b'\n').count() - 1;
@@ -61,9 +69,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let maps: Api<ConfigMap> = Api::namespaced(handle.client(), "default");
         let map = json!({ "metadata": { "name": "busy" }, "data": { "padding": "x".repeat(PADDING_BYTES) } });
         maps.create(&PostParams::default(), &serde_json::from_value(map)?).await?;
-        let watchers: Vec<_> = (0..WATCHERS).map(|_| tokio::spawn(watch(handle.client(), accept))).collect();
-        // All watchers are open before the first change.
-        tokio::task::yield_now().await;
+        let open = Arc::new(Barrier::new(WATCHERS + 1));
+        let watchers: Vec<_> =
+            (0..WATCHERS).map(|_| tokio::spawn(watch(handle.client(), accept, open.clone()))).collect();
+        open.wait().await;
         let (before, started) = (processor_time()?, Instant::now());
         for number in 0..CHANGES {
             let patch = Patch::Merge(json!({ "data": { "number": number.to_string() } }));
