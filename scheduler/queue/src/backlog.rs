@@ -39,6 +39,13 @@ pub(crate) struct LaneKey {
     reservation: Option<String>,
 }
 
+impl LaneKey {
+    /// No job of the lane is expected to be shorter.
+    pub(crate) fn least_length(&self) -> Milliseconds {
+        1 << self.bucket
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Lane {
     forms: Arc<[Form]>,
@@ -158,10 +165,10 @@ impl Backlog {
             lane.forms.1 += 1;
         }
         if job.gate == Gate::Open {
-            let jobs = self.lanes.entry(lane.clone()).or_insert_with(|| Lane {
-                forms: Arc::clone(&job.forms),
-                jobs: BTreeSet::new(),
-            });
+            let jobs = self
+                .lanes
+                .entry(lane.clone())
+                .or_insert_with(|| Lane { forms: Arc::clone(&job.forms), jobs: BTreeSet::new() });
             jobs.jobs.insert((job.submitted, job.id));
         }
         self.waiters.insert(job.id, Waiter { job, estimate, lane });

@@ -41,7 +41,9 @@ pub enum WindowError {
     #[error("window {0}: its length must be above 0")]
     NoLength(String),
     /// It begins again before it ends.
-    #[error("window {name}: it lasts {lasts} ms but begins again every {every} ms; every must not be shorter")]
+    #[error(
+        "window {name}: it lasts {lasts} ms but begins again every {every} ms; every must not be shorter"
+    )]
     OverlapsItself {
         /// The window.
         name: String,
@@ -110,7 +112,8 @@ impl Calendar {
 
     /// When windows are open at any moment of `from` (included) to `to` (not included), by beginning.
     pub fn occurrences(&self, from: Time, to: Time) -> Vec<Occurrence<'_>> {
-        let mut found: Vec<Occurrence<'_>> = self.windows.iter().flat_map(|window| window.within(from, to)).collect();
+        let mut found: Vec<Occurrence<'_>> =
+            self.windows.iter().flat_map(|window| window.within(from, to)).collect();
         found.sort_by_key(|occurrence| (occurrence.from, occurrence.to));
         found
     }

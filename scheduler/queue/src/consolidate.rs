@@ -65,7 +65,13 @@ impl Planner {
         let orders = [movable.iter().map(|(_, id)| *id).collect::<Vec<_>>(), by_node];
         let mut best: Option<Consolidation> = None;
         for form in waiter.job.forms.iter() {
-            let attempt = Attempt { planner: self, timeline: &timeline, job: &waiter.job, form, length: waiter.estimate.length };
+            let attempt = Attempt {
+                planner: self,
+                timeline: &timeline,
+                job: &waiter.job,
+                form,
+                length: waiter.estimate.length,
+            };
             for order in &orders {
                 let Some((moved, hold, moves)) = attempt.greedy(order, &cost) else { continue };
                 let loss = moved.iter().filter_map(|id| self.running.get(id)).map(cost).sum();

@@ -125,7 +125,7 @@ impl<'a> Cycle<'a> {
             let Some(waiter) = self.planner.backlog.get(promise.job) else { continue };
             old.push((promise.pinned, self.rank(&waiter.job, waiter.estimate.length), promise.clone()));
         }
-        old.sort_by(|left, right| (right.0, right.1).cmp(&(left.0, left.1)));
+        old.sort_by_key(|(pinned, rank, _)| std::cmp::Reverse((*pinned, *rank)));
         let mut broken = Vec::new();
         for (_, _, promise) in &old {
             let Some(waiter) = self.planner.backlog.get(promise.job) else { continue };
@@ -208,15 +208,16 @@ impl<'a> Cycle<'a> {
                         stopped.insert(key.queue);
                         go_on = false;
                     }
-                    Blocked::Passed => go_on = refusal != Refusal::Full,
-                    // The next of the lane may get a promise of its own.
-                    Blocked::Reserves { .. } => {
-                        go_on = self.promises.contains_key(&id) || refusal != Refusal::Full;
+                    // The next of the lane may be done in time, or get a promise of its own.
+                    Blocked::Passed | Blocked::Reserves { .. } => {
+                        let shorter = matches!(refusal, Refusal::Constrained(constraints)
+                            if self.timeline.constraints(key.least_length()) < constraints);
+                        go_on = shorter || self.promises.contains_key(&id);
                     }
                 }
             }
-            if go_on
-                && let Some(next) = lanes.get(key).and_then(|lane| lane.after(Some((job.submitted, id)))) {
+            if go_on && let Some(next) = lanes.get(key).and_then(|lane| lane.after(Some((job.submitted, id))))
+            {
                 queue_up(self, &mut line, key, next);
             }
         }
@@ -225,7 +226,10 @@ impl<'a> Cycle<'a> {
     /// Starts the job now in the first form that fits.
     fn start(&mut self, job: &Arc<Job>, length: Milliseconds) -> Result<(), Refusal> {
         let constraints = self.timeline.constraints(length);
-        let fingerprint = self.planner.backlog.get(job.id).map(|waiter| waiter.forms());
+        // Windows that are open to a job alone make it special.
+        let plain = job.reservation.is_none();
+        let fingerprint =
+            self.planner.backlog.get(job.id).filter(|_| plain).map(crate::backlog::Waiter::forms);
         let known = fingerprint.and_then(|fingerprint| self.no_room.get(&fingerprint)).copied();
         if known.is_some_and(|fewest| fewest <= constraints) {
             return Err(if known == Some(0) { Refusal::Full } else { Refusal::Constrained(constraints) });
@@ -251,8 +255,8 @@ impl<'a> Cycle<'a> {
         }
         let sums_allow = job.forms.iter().any(|form| self.timeline.may_start(&request(job, form, length)));
         let fewest = if sums_allow { constraints } else { 0 };
-        // Windows and reservations of its own make a job special; quota differs between queues.
-        if let (None, Some(fingerprint)) = (&job.reservation, fingerprint)
+        // What quota leaves differs between queues.
+        if let Some(fingerprint) = fingerprint
             && (fewest == 0 || job.forms.iter().all(|form| form.charge.is_empty()))
         {
             self.no_room.insert(fingerprint, fewest);
@@ -317,7 +321,7 @@ impl<'a> Cycle<'a> {
             Some((self.rank(&waiter.job, waiter.estimate.length), promise.job))
         });
         let mut outranked: Vec<(Rank, JobId)> = held.filter(|(other, _)| rank.outranks(other)).collect();
-        outranked.sort_by(|left, right| right.0.cmp(&left.0));
+        outranked.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
         if !outranked.is_empty() {
             self.no_room.clear();
             self.disturbed = true;
@@ -339,7 +343,9 @@ impl<'a> Cycle<'a> {
             let (from, slots) = self.timeline.earliest(&request, latest)?;
             Some((from, index, slots))
         });
-        let Some((from, form, slots)) = found.min_by_key(|(from, index, _)| (*from, *index)) else { return false };
+        let Some((from, form, slots)) = found.min_by_key(|(from, index, _)| (*from, *index)) else {
+            return false;
+        };
         let hold = Arc::new(Hold { queue: job.queue, form: job.forms[form].clone(), slots });
         let basis = self.planner.basis(&hold, from);
         let before = self.planner.promises.get(&job.id).map_or(Time::NEVER, |promise| promise.latest);
@@ -350,7 +356,8 @@ impl<'a> Cycle<'a> {
             latest = from;
         }
         self.timeline.promise(job.id, &hold, latest, length);
-        self.promises.insert(job.id, Promise { job: job.id, form, hold, from, latest, length, basis, pinned });
+        self.promises
+            .insert(job.id, Promise { job: job.id, form, hold, from, latest, length, basis, pinned });
         true
     }
 
@@ -361,9 +368,14 @@ impl<'a> Cycle<'a> {
         for id in std::mem::take(&mut self.blocked) {
             let Some(waiter) = self.planner.backlog.get(id) else { continue };
             let promised = self.promises.get(&id).cloned();
-            let soon = promised.as_ref().is_some_and(|promise| promise.from.since(self.now) <= rules.not_within);
+            let soon =
+                promised.as_ref().is_some_and(|promise| promise.from.since(self.now) <= rules.not_within);
             let waited = self.now.since(waiter.job.submitted) >= rules.after;
-            if soon || !waited || self.started.contains(&id) || promised.as_ref().is_some_and(|known| known.pinned) {
+            if soon
+                || !waited
+                || self.started.contains(&id)
+                || promised.as_ref().is_some_and(|known| known.pinned)
+            {
                 continue;
             }
             self.timeline.forget(id);

@@ -65,7 +65,9 @@ pub fn family(name: &str) -> &str {
 /// Whether a part of a name was made up by a machine: letters and digits mixed.
 fn looks_random(part: &str) -> bool {
     let digits = part.chars().filter(char::is_ascii_digit).count();
-    part.len() >= 5 && digits > 0 && part.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit())
+    part.len() >= 5
+        && digits > 0
+        && part.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit())
 }
 
 #[derive(Debug, Clone, Default)]

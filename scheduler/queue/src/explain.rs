@@ -125,7 +125,10 @@ impl Planner {
         let fair = self.fair.factors(&self.tree, now);
         let gpus = space.nodes().map(|(_, node)| f64::from(node.gpu_slots)).sum::<f64>() * 1000.0;
         let order = Order { policy: &self.policy, fair: &fair, gpus, now };
-        let ranked = self.backlog.iter().map(|waiter| (order.rank(&waiter.job, waiter.estimate.length), waiter.job.id));
+        let ranked = self
+            .backlog
+            .iter()
+            .map(|waiter| (order.rank(&waiter.job, waiter.estimate.length), waiter.job.id));
         let mut line: Vec<_> = ranked.collect();
         line.sort_by(|left, right| right.cmp(left));
         line.into_iter().map(|(_, id)| id).collect()
@@ -173,7 +176,8 @@ impl Planner {
         let id = job.id;
         planner.promises.remove(&id);
         planner.gained = true;
-        let estimate = planner.backlog.get(id).map_or_else(|| planner.estimate(&job), |waiter| waiter.estimate);
+        let estimate =
+            planner.backlog.get(id).map_or_else(|| planner.estimate(&job), |waiter| waiter.estimate);
         planner.backlog.insert(Arc::new(job), estimate);
         planner.cycle(now, space).start.iter().any(|start| start.job == id)
     }
@@ -215,7 +219,8 @@ impl Planner {
     }
 
     fn in_any_arrangement(&self, job: &Job, now: Time, space: &Space) -> Option<WhatIf> {
-        let arranged = |form: &Form| form.demand.levels.spread.is_some() || form.demand.levels.slice.is_some();
+        let arranged =
+            |form: &Form| form.demand.levels.spread.is_some() || form.demand.levels.slice.is_some();
         if !job.forms.iter().any(arranged) {
             return None;
         }
@@ -224,18 +229,22 @@ impl Planner {
     }
 
     fn in_another_queue(&self, job: &Job, now: Time, space: &Space) -> Option<WhatIf> {
-        let others = self.tree.queues().filter(|queue| *queue != job.queue && self.tree.children(*queue).is_empty());
+        let others =
+            self.tree.queues().filter(|queue| *queue != job.queue && self.tree.children(*queue).is_empty());
         let room = |queue: &QueueId| job.forms.iter().any(|form| self.tree.admits(*queue, &form.charge));
-        let found = others.filter(room).take(16).find(|queue| {
-            self.would_start(Job { queue: *queue, ..job.clone() }, now, space)
-        })?;
+        let found = others
+            .filter(room)
+            .take(16)
+            .find(|queue| self.would_start(Job { queue: *queue, ..job.clone() }, now, space))?;
         Some(WhatIf::Queue(found))
     }
 }
 
 fn with_levels(job: &Job, change: impl Fn(&mut Levels)) -> Job {
     let mut forms = job.forms.to_vec();
-    forms.iter_mut().for_each(|form| change(&mut form.demand.levels));
+    for form in &mut forms {
+        change(&mut form.demand.levels);
+    }
     Job { forms: forms.into(), ..job.clone() }
 }
 
@@ -281,7 +290,8 @@ impl Settled {
             return Reason::NeverFits;
         }
         let mut space = self.space.clone();
-        let short = form.demand.groups.iter().enumerate().find(|(_, group)| space.fits(&group.shape) < group.count);
+        let short =
+            form.demand.groups.iter().enumerate().find(|(_, group)| space.fits(&group.shape) < group.count);
         if let Some((index, group)) = short {
             let fits = self.space.clone().fits(&group.shape);
             return Reason::Room { group: index, needed: group.count, fits };
@@ -292,7 +302,8 @@ impl Settled {
         if timeline.start_now(&request).is_none() {
             return Reason::SetAside;
         }
-        let mut promises: Vec<_> = self.planner.promises.values().filter(|promise| promise.job != job.id).collect();
+        let mut promises: Vec<_> =
+            self.planner.promises.values().filter(|promise| promise.job != job.id).collect();
         promises.sort_by_key(|promise| (promise.latest, promise.job));
         for promise in promises {
             timeline.promise(promise.job, &promise.hold, promise.latest, promise.length);
@@ -323,7 +334,9 @@ pub struct Told<'a, T>(pub &'a Planner, pub &'a T);
 impl Planner {
     fn job_name(&self, id: JobId) -> &str {
         let waiting = self.backlog.get(id).map(|waiter| waiter.job.name.as_str());
-        waiting.or_else(|| self.running.get(&id).map(|running| running.job.name.as_str())).unwrap_or("another job")
+        waiting
+            .or_else(|| self.running.get(&id).map(|running| running.job.name.as_str()))
+            .unwrap_or("another job")
     }
 }
 
@@ -374,7 +387,9 @@ impl fmt::Display for Told<'_, WhatIf> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Told(planner, what_if) = self;
         match what_if {
-            WhatIf::Pods { pods, instead_of } => write!(formatter, "starts now with {pods} of {instead_of} pods"),
+            WhatIf::Pods { pods, instead_of } => {
+                write!(formatter, "starts now with {pods} of {instead_of} pods")
+            }
             WhatIf::Level { level: 0, .. } => formatter.write_str("starts now if its pods may be anywhere"),
             WhatIf::Level { level, .. } => {
                 write!(formatter, "starts now if its pods may be anywhere within one domain of level {level}")

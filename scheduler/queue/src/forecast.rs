@@ -35,7 +35,8 @@ impl Planner {
         planner.policy.learns = false;
         let mut space = space.clone();
         let mut expected = BTreeMap::new();
-        let mut left: BTreeSet<JobId> = wanted.iter().copied().filter(|id| planner.backlog.contains(*id)).collect();
+        let mut left: BTreeSet<JobId> =
+            wanted.iter().copied().filter(|id| planner.backlog.contains(*id)).collect();
         let mut at = now;
         let mut basis = Basis::Declared;
         let mut last_end = None;

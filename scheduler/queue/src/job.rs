@@ -52,7 +52,9 @@ impl Form {
         }
         (self.demand.levels.required, self.demand.levels.spread, self.demand.levels.slice).hash(hasher);
         self.demand.near.hash(hasher);
-        self.charge.iter().for_each(|part| part.hash(hasher));
+        for part in self.charge.iter() {
+            part.hash(hasher);
+        }
     }
 }
 
@@ -154,7 +156,8 @@ impl Running {
     /// as one thousandth a pod).
     pub fn loss(&self, now: Time) -> i64 {
         let ran = now.since(self.since);
-        let lost = self.job.restart.checkpoint_every.filter(|every| *every > 0).map_or(ran, |every| ran % every);
+        let lost =
+            self.job.restart.checkpoint_every.filter(|every| *every > 0).map_or(ran, |every| ran % every);
         let gpus = self.hold.form.gpus().max(i64::from(self.hold.form.pods()));
         lost.saturating_mul(gpus)
     }

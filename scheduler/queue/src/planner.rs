@@ -270,7 +270,10 @@ impl Planner {
         self.promises.remove(&job);
         let Estimate { length, basis } = waiter.estimate;
         let job = Arc::unwrap_or_clone(waiter.job);
-        self.run(Running { job, hold: Arc::clone(hold), since: now, ends: now + length, basis, leaving_for: None }, now);
+        self.run(
+            Running { job, hold: Arc::clone(hold), since: now, ends: now + length, basis, leaving_for: None },
+            now,
+        );
         Ok(())
     }
 
@@ -284,7 +287,10 @@ impl Planner {
         let waiter = self.backlog.remove(id).ok_or(EventError::NotThere { job: id, expected: "waiting" })?;
         let Estimate { length, basis } = waiter.estimate;
         let job = Arc::unwrap_or_clone(waiter.job);
-        self.run(Running { job, hold: Arc::new(hold), since, ends: since + length, basis, leaving_for: None }, now);
+        self.run(
+            Running { job, hold: Arc::new(hold), since, ends: since + length, basis, leaving_for: None },
+            now,
+        );
         self.slipped = true;
         Ok(())
     }
@@ -379,10 +385,9 @@ impl Planner {
             self.running.iter().filter(|(_, running)| running.ends <= now).map(|(id, _)| *id).collect();
         for id in late {
             let Some(running) = self.running.get(&id) else { continue };
-            if let Some(preemptor) = running.leaving_for {
-                if self.promises.get(&preemptor).is_some_and(|promise| promise.pinned) {
-                    continue;
-                }
+            let preemptor = running.leaving_for.and_then(|preemptor| self.promises.get(&preemptor));
+            if preemptor.is_some_and(|promise| promise.pinned) {
+                continue;
             }
             let (since, traits) = (running.since, self.traits(&running.job));
             let estimate = self.estimator.beyond(&traits, now.since(since));

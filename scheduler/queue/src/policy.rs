@@ -128,7 +128,8 @@ impl Policy {
 
     /// A policy by name, one of [`NAMES`]: `fifo` (submission order over all queues, the first that cannot start
     /// stops everybody), `strict-fifo` and `best-effort-fifo` (as Kueue documents them), `easy` and
-    /// `conservative` (backfill on declared limits), `muster`.
+    /// `conservative` (backfill on declared limits), `muster`: light jobs first, as they hardly delay anybody; the
+    /// rest by age and size; whoever waited for long against its run time is promised room, with some slack.
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
             "fifo" => Self { by_priority: false, blocked: Blocked::StopsAll, ..Self::FIFO },
@@ -137,8 +138,10 @@ impl Policy {
             "easy" => Self { blocked: Blocked::Reserves { depth: 1 }, ..Self::FIFO },
             "conservative" => Self { blocked: Blocked::Reserves { depth: 64 }, ..Self::FIFO },
             "muster" => Self {
-                weights: Weights { fair_share: 4.0, light: 2.0, quality: 1.0, ..Weights::default() },
-                blocked: Blocked::Reserves { depth: 2 },
+                weights: Weights { age: 1.0, fair_share: 4.0, size: 10.0, light: 20.0, quality: 1.0 },
+                blocked: Blocked::Reserves { depth: 1 },
+                due: Some(Due { percent: 1600, most: 4 * HOUR }),
+                slack_percent: 50,
                 half_life: Some(24 * HOUR),
                 patience: Some(24 * HOUR),
                 preemption: Some(Preemption::default()),

@@ -34,10 +34,16 @@ pub(crate) fn choose(
     for (index, form) in job.forms.iter().enumerate() {
         let length = planner.backlog.get(job.id)?.estimate.length;
         let search = Search { planner, timeline, job, request: request(job, form, length), rules };
+        if search.candidates().next().is_none() {
+            continue;
+        }
         for order in [Search::by_loss, Search::by_loss_per_gpu, Search::by_node] {
             let Some((victims, hold)) = search.greedy(order(&search, now)) else { continue };
             let loss = search.loss(&victims, now);
-            if best.as_ref().is_none_or(|best| (loss, victims.len()) < (best.preempt.loss, best.preempt.victims.len())) {
+            if best
+                .as_ref()
+                .is_none_or(|best| (loss, victims.len()) < (best.preempt.loss, best.preempt.victims.len()))
+            {
                 let hold = Arc::new(hold);
                 best = Some(Chosen { preempt: Preempt { job: job.id, victims, hold, loss }, form: index });
             }
@@ -95,16 +101,20 @@ impl Search<'_> {
     }
 
     fn by_loss(&self, now: Time) -> Vec<JobId> {
-        let mut order: Vec<_> = self.candidates().map(|running| (running.loss(now), running.job.id)).collect();
+        let mut order: Vec<_> =
+            self.candidates().map(|running| (running.loss(now), running.job.id)).collect();
         order.sort_unstable();
         order.into_iter().map(|(_, id)| id).collect()
     }
 
     fn by_loss_per_gpu(&self, now: Time) -> Vec<JobId> {
-        let size = |running: &Running| running.hold.form.gpus().max(i64::from(running.hold.form.pods())).max(1);
+        let size =
+            |running: &Running| running.hold.form.gpus().max(i64::from(running.hold.form.pods())).max(1);
         let mut order: Vec<_> = self
             .candidates()
-            .map(|running| (running.loss(now) / size(running), std::cmp::Reverse(size(running)), running.job.id))
+            .map(|running| {
+                (running.loss(now) / size(running), std::cmp::Reverse(size(running)), running.job.id)
+            })
             .collect();
         order.sort_unstable();
         order.into_iter().map(|(_, _, id)| id).collect()
@@ -112,15 +122,17 @@ impl Search<'_> {
 
     /// Node after node, the cheapest to empty first.
     fn by_node(&self, now: Time) -> Vec<JobId> {
-        let mut nodes: std::collections::BTreeMap<_, BTreeSet<(i64, JobId)>> = std::collections::BTreeMap::new();
+        let mut nodes: std::collections::BTreeMap<_, BTreeSet<(i64, JobId)>> =
+            std::collections::BTreeMap::new();
         for running in self.candidates() {
             for slot in &running.hold.slots.0 {
                 nodes.entry(slot.node).or_default().insert((running.loss(now), running.job.id));
             }
         }
-        let mut order: Vec<_> = nodes.into_iter().map(|(node, jobs)| {
-            (jobs.iter().map(|(loss, _)| *loss).sum::<i64>(), node, jobs)
-        }).collect();
+        let mut order: Vec<_> = nodes
+            .into_iter()
+            .map(|(node, jobs)| (jobs.iter().map(|(loss, _)| *loss).sum::<i64>(), node, jobs))
+            .collect();
         order.sort();
         let mut seen = BTreeSet::new();
         let jobs = order.into_iter().flat_map(|(_, _, jobs)| jobs.into_iter().map(|(_, id)| id));
@@ -147,7 +159,9 @@ impl Search<'_> {
         let mut slots = slots?;
         let mut costly = victims.clone();
         costly.sort_by_key(|id| {
-            std::cmp::Reverse(self.planner.running.get(id).map_or(0, |running| running.loss(self.timeline.now())))
+            std::cmp::Reverse(
+                self.planner.running.get(id).map_or(0, |running| running.loss(self.timeline.now())),
+            )
         });
         for spared in costly {
             if victims.len() == 1 {

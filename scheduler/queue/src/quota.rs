@@ -75,7 +75,9 @@ impl QueueTree {
 
     /// Whether the charge, on top of what is used, stays within what `queue` has without borrowing.
     pub fn within_own(&self, queue: QueueId, charge: &Charge) -> bool {
-        let fits = |(resource, amount)| self.used(queue, resource).saturating_add(amount) <= self.room(queue, resource);
+        let fits = |(resource, amount)| {
+            self.used(queue, resource).saturating_add(amount) <= self.room(queue, resource)
+        };
         charge.iter().all(fits)
     }
 

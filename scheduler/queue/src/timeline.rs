@@ -200,7 +200,8 @@ impl Timeline {
 
     /// Gives back now what a running job has, as if it were evicted.
     pub(crate) fn evict(&mut self, job: JobId) -> bool {
-        let Some(index) = self.changes.iter().position(|change| change.job == job && change.kind == Kind::Ends)
+        let Some(index) =
+            self.changes.iter().position(|change| change.job == job && change.kind == Kind::Ends)
         else {
             return false;
         };
@@ -247,7 +248,8 @@ impl Timeline {
             return false;
         }
         let until = from + request.length;
-        if self.closed(request, from, until).iter().any(|node| slots.0.iter().any(|slot| slot.node == *node)) {
+        if self.closed(request, from, until).iter().any(|node| slots.0.iter().any(|slot| slot.node == *node))
+        {
             return false;
         }
         let touched: BTreeSet<NodeId> = slots.0.iter().map(|slot| slot.node).collect();
@@ -259,7 +261,8 @@ impl Timeline {
             let shape = &request.form.demand.groups[slot.group].shape;
             let room = least.room(slot.node);
             let devices = slot.devices.iter().all(|device| {
-                let each = if shape.gpu.thousandths() >= 1000 { 1000 } else { shape.gpu.thousandths() as u16 };
+                let each =
+                    if shape.gpu.thousandths() >= 1000 { 1000 } else { shape.gpu.thousandths() as u16 };
                 room.devices.left().get(usize::from(*device)).is_some_and(|left| *left >= each)
             });
             if !devices || shape.times_in(room) == 0 {
@@ -273,7 +276,8 @@ impl Timeline {
     /// The earliest moment, no later than `latest`, at which the job fits, with its places.
     pub(crate) fn earliest(&self, request: &Request<'_>, latest: Time) -> Option<(Time, Slots)> {
         let mut state = self.state.clone();
-        let reopens = self.closures.iter().filter(|closure| !closure.is_open_to(request)).map(|closure| closure.to);
+        let reopens =
+            self.closures.iter().filter(|closure| !closure.is_open_to(request)).map(|closure| closure.to);
         let mut reopens: Vec<Time> = reopens.filter(|to| *to > self.now && *to <= latest).collect();
         reopens.sort_unstable();
         let mut reopens = reopens.into_iter().peekable();
@@ -403,7 +407,8 @@ impl Timeline {
 
     /// Nodes that are set aside for others at any moment from `from` to `until`.
     fn closed(&self, request: &Request<'_>, from: Time, until: Time) -> BTreeSet<NodeId> {
-        let open = |closure: &&Closure| closure.from < until && closure.to > from && !closure.is_open_to(request);
+        let open =
+            |closure: &&Closure| closure.from < until && closure.to > from && !closure.is_open_to(request);
         self.closures.iter().filter(open).flat_map(|closure| closure.nodes.iter().copied()).collect()
     }
 

@@ -255,7 +255,8 @@ impl QueueTree {
             specs.iter().flat_map(|spec| spec.quotas.keys().cloned()).collect();
         resources.sort();
         resources.dedup();
-        let mut forest = Forest { specs, by_name, parents, roots, children, top, resources, cells: Vec::new() };
+        let mut forest =
+            Forest { specs, by_name, parents, roots, children, top, resources, cells: Vec::new() };
         forest.cells = vec![Cell::default(); forest.specs.len() * forest.resources.len()];
         for root in forest.top.clone() {
             forest.fill_cells(root)?;
@@ -370,7 +371,8 @@ impl QueueTree {
         let mut from_parent = self.available(parent, resource);
         if let Some(limit) = cell.borrowing_limit {
             let used_above = (used - cell.kept).max(0);
-            from_parent = from_parent.min((cell.room - cell.kept).saturating_sub(used_above).saturating_add(limit));
+            from_parent =
+                from_parent.min((cell.room - cell.kept).saturating_sub(used_above).saturating_add(limit));
         }
         of_kept.saturating_add(from_parent)
     }
@@ -436,7 +438,9 @@ impl Forest {
             let spec = &self.specs[queue.index()];
             let quota = spec.quotas.get(resource).copied().unwrap_or_default();
             let limited = spec.quotas.contains_key(resource)
-                || self.children[queue.index()].iter().any(|child| self.cells[child.index() * width + index].limited);
+                || self.children[queue.index()]
+                    .iter()
+                    .any(|child| self.cells[child.index() * width + index].limited);
             let lent_upwards = self.children[queue.index()].iter().map(|child| {
                 let cell = self.cells[child.index() * width + index];
                 cell.room - cell.kept
@@ -477,10 +481,11 @@ fn find_parents(
 ) -> Result<Vec<Option<QueueId>>, TreeError> {
     let find = |spec: &QueueSpec| match &spec.parent {
         None => Ok(None),
-        Some(parent) => by_name.get(parent).copied().map(Some).ok_or_else(|| TreeError::UnknownParent {
-            queue: spec.name.clone(),
-            parent: parent.clone(),
-        }),
+        Some(parent) => by_name
+            .get(parent)
+            .copied()
+            .map(Some)
+            .ok_or_else(|| TreeError::UnknownParent { queue: spec.name.clone(), parent: parent.clone() }),
     };
     specs.iter().map(find).collect()
 }

@@ -66,7 +66,8 @@ fn forest() -> impl Strategy<Value = Vec<QueueSpec>> {
         let mut specs: Vec<QueueSpec> = Vec::new();
         for (index, (nominal, borrowing, lending, parent)) in quotas.into_iter().enumerate() {
             let lending = lending.map(|part| nominal * i64::from(part) / 100);
-            let mut spec = QueueSpec::new(format!("q{index}")).with_quota(gpu(), quota(nominal, borrowing, lending));
+            let mut spec =
+                QueueSpec::new(format!("q{index}")).with_quota(gpu(), quota(nominal, borrowing, lending));
             if index > 0 && parent < index + 1 {
                 spec = spec.below(format!("q{}", parent.min(index - 1)));
             }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use muster_scheduler_core::{Demand, GpuDemand, Group, Ledger, Levels, Member, Node, Resources, Shape, Space};
+use muster_scheduler_core::{
+    Demand, GpuDemand, Group, Ledger, Levels, Member, Node, Resources, Shape, Space,
+};
 use muster_scheduler_queue::job::{Form, Gate, Job, JobId, Restart};
 use muster_scheduler_queue::time::Time;
 use muster_scheduler_queue::tree::{FlavorResource, QueueId, QueueSpec, QueueTree, Quota};

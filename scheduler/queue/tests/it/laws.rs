@@ -23,7 +23,12 @@ fn load(most: usize) -> impl Strategy<Value = Load> {
 
 const NODES: usize = 6;
 
-fn arrivals(space: &mut Space, tree: &QueueTree, load: &Load, limit: impl Fn(i64) -> Option<i64>) -> Vec<Arrival> {
+fn arrivals(
+    space: &mut Space,
+    tree: &QueueTree,
+    load: &Load,
+    limit: impl Fn(i64) -> Option<i64>,
+) -> Vec<Arrival> {
     let leaves: Vec<_> = tree.queues().filter(|queue| tree.children(*queue).is_empty()).collect();
     let mut at = 0;
     let jobs = load.iter().enumerate().map(|(id, (pods, gpus, runs, pause, queue, priority))| {
@@ -60,7 +65,10 @@ fn sound(planner: &Planner, space: &Space, plan: &Plan) {
             let shape = &start.hold.form.demand.groups[slot.group].shape;
             assert!(shape.times_in(space.room(slot.node)) > 0, "{} has no room", start.job);
             let free = space.room(slot.node).devices.left();
-            assert!(slot.devices.iter().all(|device| free[usize::from(*device)] == 1000), "a device is taken twice");
+            assert!(
+                slot.devices.iter().all(|device| free[usize::from(*device)] == 1000),
+                "a device is taken twice"
+            );
             space.take(slot.node, shape, &slot.devices);
         }
         assert_eq!(start.hold.slots.0.len(), start.hold.form.pods() as usize, "not the whole gang");
@@ -134,11 +142,13 @@ proptest! {
 #[test]
 fn nobody_starves_behind_an_endless_stream() {
     for (policy, factor) in [("easy", 1), ("conservative", 1), ("muster", 1), ("muster", 10), ("muster", 0)] {
-        let mut load: Load = (0..600).map(|_| (1, 4, 50, 5, 0, 0)).collect();
+        let mut load: Load = (0..1600).map(|_| (1, 4, 50, 5, 0, 0)).collect();
         load[20] = (6, 8, 100, 5, 0, 0);
         let limit = |runs: i64| (factor > 0).then_some(runs * factor);
         let outcome = drive(named(policy), &QueueTree::unlimited("all"), &load, limit, |_, _, _, _| {});
         let waited = outcome.started[&JobId(20)].0 - 105;
-        assert!(waited < 600, "{policy} x{factor}: the huge gang waited {waited}");
+        // Under muster its turn comes after 16 times its run time, and half as much is slack.
+        let most = if policy == "muster" { 3000 } else { 600 };
+        assert!(waited < most, "{policy} x{factor}: the huge gang waited {waited}");
     }
 }

@@ -6,9 +6,10 @@ use muster_scheduler_core::Space;
 use muster_scheduler_queue::job::{Form, Job};
 use muster_scheduler_queue::planner::Planner;
 use muster_scheduler_queue::policy::Policy;
+use muster_scheduler_queue::time::Time;
 use muster_scheduler_queue::tree::{FlavorResource, QueueSpec, QueueTree, Quota};
 
-use crate::cluster::{cluster, job};
+use crate::cluster::{cluster, form, job};
 use crate::drive::{Arrival, Drive, Outcome};
 
 /// Kueue's performance generators: cohorts of queues that may borrow all the others' quota; per queue
@@ -51,7 +52,8 @@ fn kueue(generator: &Generator) -> (QueueTree, Space, Vec<Arrival>) {
         for (count, interval, runs, priority, processors) in generator.classes {
             let groups = vec![muster_scheduler_core::Group { shape: shape.clone(), count: 1 }];
             let demand = muster_scheduler_core::Demand { groups, ..muster_scheduler_core::Demand::default() };
-            let form = Form { label: String::new(), demand, charge: tree.charge([(&cpu, processors * 1000)]) };
+            let form =
+                Form { label: String::new(), demand, charge: tree.charge([(&cpu, processors * 1000)]) };
             for index in 0..count {
                 let id = arrivals.len() as u64;
                 let job = Job { priority, ..job(id, (index + 1) * interval, queue, form.clone()) };
@@ -65,7 +67,8 @@ fn kueue(generator: &Generator) -> (QueueTree, Space, Vec<Arrival>) {
 fn replay(policy: &str, generator: &Generator) -> (Outcome, f64) {
     let (tree, space, arrivals) = kueue(generator);
     let began = Instant::now();
-    let outcome = Drive::new(Planner::new(Policy::named(policy).unwrap(), tree), space).run(arrivals, |_, _, _, _| {});
+    let outcome =
+        Drive::new(Planner::new(Policy::named(policy).unwrap(), tree), space).run(arrivals, |_, _, _, _| {});
     (outcome, began.elapsed().as_secs_f64())
 }
 
@@ -73,7 +76,10 @@ fn replay(policy: &str, generator: &Generator) -> (Outcome, f64) {
 fn kueues_baseline_is_done_soon_after_the_least_time_possible() {
     for policy in ["muster", "best-effort-fifo"] {
         let (outcome, took) = replay(policy, &BASELINE);
-        eprintln!("{policy}: makespan {} cycles {} evictions {} took {took:.2} s", outcome.last, outcome.cycles, outcome.evictions);
+        eprintln!(
+            "{policy}: makespan {} cycles {} evictions {} took {took:.2} s",
+            outcome.last, outcome.cycles, outcome.evictions
+        );
         assert_eq!(outcome.ended.len(), 15_000);
         assert!(outcome.last.0 <= 80_000, "{policy}: makespan {}", outcome.last);
     }
@@ -82,6 +88,53 @@ fn kueues_baseline_is_done_soon_after_the_least_time_possible() {
 #[test]
 fn a_thousand_queues_are_decided_quickly() {
     let (outcome, took) = replay("muster", &LARGE);
-    eprintln!("makespan {} cycles {} took {took:.2} s: {:.0} a second", outcome.last, outcome.cycles, 50_000.0 / took);
+    eprintln!(
+        "makespan {} cycles {} took {took:.2} s: {:.0} a second",
+        outcome.last,
+        outcome.cycles,
+        50_000.0 / took
+    );
     assert_eq!(outcome.ended.len(), 50_000);
+}
+
+/// Thousands of jobs run, thousands wait, every one with a run time of its own.
+#[test]
+fn a_cycle_over_thousands_of_jobs_takes_milliseconds() {
+    let mut space = cluster(1000, 8, 16);
+    let tree = QueueTree::unlimited("all");
+    let queue = tree.queue("all").unwrap();
+    let mut planner = Planner::new(Policy::named("muster").unwrap(), tree.clone());
+    let sizes = [(1, 1), (1, 2), (1, 4), (1, 8), (2, 8), (16, 8), (200, 8)];
+    for id in 0..8000u64 {
+        let (pods, gpus) = sizes[(id * 7919 % 29 % 7) as usize];
+        let limit = 60_000 + (id as i64 * 104_729) % 86_400_000;
+        let form = form(&mut space, &tree, pods, gpus);
+        planner.submit(Job { limit: Some(limit), ..job(id, id as i64, queue, form) }).unwrap();
+    }
+    let mut now = 10 * 3_600_000;
+    let began = Instant::now();
+    let plan = planner.cycle(Time(now), &space);
+    planner.commit(&plan, &mut space, Time(now)).unwrap();
+    let first = began.elapsed().as_secs_f64() * 1000.0;
+    let mut cycles = Vec::new();
+    for _ in 0..100 {
+        // Somebody ends a little before it was supposed to.
+        let next = planner.running().min_by_key(|running| (running.ends, running.job.id)).unwrap();
+        let (id, hold) = (next.job.id, next.hold.clone());
+        now = (next.ends.0 - 1).max(now + 1);
+        space.give_back_slots(&hold.form.demand, &hold.slots);
+        planner.ended(id, Time(now)).unwrap();
+        let began = Instant::now();
+        let plan = planner.cycle(Time(now), &space);
+        cycles.push(began.elapsed().as_secs_f64() * 1000.0);
+        planner.commit(&plan, &mut space, Time(now)).unwrap();
+    }
+    cycles.sort_by(f64::total_cmp);
+    let (running, waiting) = (planner.running().count(), planner.waiting_count());
+    eprintln!(
+        "{running} running, {waiting} waiting: first cycle {first:.1} ms, then {:.2} ms in the median, {:.2} at the most",
+        cycles[50], cycles[99]
+    );
+    assert!(running > 1000 && waiting > 3000);
+    assert!(cycles[50] < 50.0, "{} ms", cycles[50]);
 }

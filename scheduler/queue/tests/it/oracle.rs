@@ -49,10 +49,18 @@ fn scenario() -> impl Strategy<Value = Scenario> {
         |(nominal, borrows, lends)| (nominal * 8, borrows.map(|part| part * 8), lends.map(|part| part * 8)),
     );
     let policy = prop::sample::select(vec!["strict-fifo", "best-effort-fifo", "easy", "muster"]);
-    let parts = (2..6usize, prop::collection::vec(quota, 1..4), prop::collection::vec(asked, 2..12), policy, any::<bool>());
+    let parts = (
+        2..6usize,
+        prop::collection::vec(quota, 1..4),
+        prop::collection::vec(asked, 2..12),
+        policy,
+        any::<bool>(),
+    );
     parts.prop_map(|(nodes, queues, mut jobs, policy, whole)| {
         if whole {
-            jobs.iter_mut().for_each(|asked| (asked.gpus, asked.in_rack) = (8, false));
+            for asked in &mut jobs {
+                (asked.gpus, asked.in_rack) = (8, false);
+            }
         }
         Scenario { nodes, queues, jobs, policy, whole }
     })
@@ -71,7 +79,8 @@ impl Naive {
         let mut used = self.used.clone();
         used[queue] += gpus;
         let (nominal, borrows, _) = self.queues[queue];
-        let lent: i64 = self.queues.iter().map(|(nominal, _, lends)| lends.unwrap_or(*nominal).min(*nominal)).sum();
+        let lent: i64 =
+            self.queues.iter().map(|(nominal, _, lends)| lends.unwrap_or(*nominal).min(*nominal)).sum();
         let beyond = |(used, (nominal, _, lends)): (&i64, &(i64, Option<i64>, Option<i64>))| {
             (used - (nominal - lends.unwrap_or(*nominal).min(*nominal))).max(0)
         };
@@ -92,7 +101,10 @@ impl Naive {
     fn placements(&self, pods: u32, gpus: u32, in_rack: bool) -> Vec<Vec<u32>> {
         let mut found = Vec::new();
         let racks: Vec<(usize, usize)> = if in_rack {
-            (0..self.free.len()).step_by(PER_RACK).map(|from| (from, (from + PER_RACK).min(self.free.len()))).collect()
+            (0..self.free.len())
+                .step_by(PER_RACK)
+                .map(|from| (from, (from + PER_RACK).min(self.free.len())))
+                .collect()
         } else {
             vec![(0, self.free.len())]
         };
@@ -102,7 +114,15 @@ impl Naive {
         found
     }
 
-    fn place(&self, pods: u32, gpus: u32, node: usize, to: usize, at: &mut Vec<u32>, found: &mut Vec<Vec<u32>>) {
+    fn place(
+        &self,
+        pods: u32,
+        gpus: u32,
+        node: usize,
+        to: usize,
+        at: &mut Vec<u32>,
+        found: &mut Vec<Vec<u32>>,
+    ) {
         if pods == 0 {
             found.push(at.clone());
             return;
@@ -160,7 +180,11 @@ fn world(scenario: &Scenario) -> World {
     let mut running: BTreeMap<u64, (Vec<u32>, i64)> = BTreeMap::new();
     let mut waiting = Vec::new();
     let mut now = 0;
-    let decide = |planner: &mut Planner, space: &mut Space, running: &mut BTreeMap<_, _>, waiting: &mut Vec<u64>, now| {
+    let decide = |planner: &mut Planner,
+                  space: &mut Space,
+                  running: &mut BTreeMap<_, _>,
+                  waiting: &mut Vec<u64>,
+                  now| {
         let plan = planner.cycle(Time(now), space);
         planner.commit(&plan, space, Time(now)).unwrap();
         for start in &plan.start {
@@ -177,7 +201,8 @@ fn world(scenario: &Scenario) -> World {
     while let Some(arrives) = jobs.peek().map(|job| job.submitted.0) {
         let ends = running.values().map(|(_, ends)| *ends).min().unwrap_or(i64::MAX);
         now = ends.min(arrives);
-        let ended: Vec<u64> = running.iter().filter(|(_, (_, ends))| *ends <= now).map(|(id, _)| *id).collect();
+        let ended: Vec<u64> =
+            running.iter().filter(|(_, (_, ends))| *ends <= now).map(|(id, _)| *id).collect();
         for id in ended {
             let hold = Arc::clone(&planner.running().find(|job| job.job.id == JobId(id)).unwrap().hold);
             space.give_back_slots(&hold.form.demand, &hold.slots);
@@ -190,8 +215,11 @@ fn world(scenario: &Scenario) -> World {
         }
         decide(&mut planner, &mut space, &mut running, &mut waiting, now);
     }
-    let mut naive =
-        Naive { free: vec![GPUS; scenario.nodes], used: vec![0; scenario.queues.len()], queues: scenario.queues.clone() };
+    let mut naive = Naive {
+        free: vec![GPUS; scenario.nodes],
+        used: vec![0; scenario.queues.len()],
+        queues: scenario.queues.clone(),
+    };
     for (id, (nodes, _)) in &running {
         let asked = &scenario.jobs[*id as usize];
         nodes.iter().enumerate().for_each(|(node, gpus)| naive.free[node] -= gpus);
@@ -227,8 +255,12 @@ impl World {
         if !self.naive.quota_allows(queue, all) {
             return false;
         }
-        let promises: Vec<(u64, i64)> =
-            self.planner.promises().filter(|one| one.job != JobId(id)).map(|one| (one.job.0, one.latest.0)).collect();
+        let promises: Vec<(u64, i64)> = self
+            .planner
+            .promises()
+            .filter(|one| one.job != JobId(id))
+            .map(|one| (one.job.0, one.latest.0))
+            .collect();
         self.naive.placements(pods, asked.gpus, in_rack).iter().any(|nodes| {
             promises.iter().all(|(other, from)| {
                 let mut then = self.after(*from);
@@ -237,7 +269,8 @@ impl World {
                     then.used[queue] += all;
                 }
                 let (promised, queue, gpus) = self.asked(*other);
-                then.quota_allows(queue, gpus) && then.has_room(promised.pods, promised.gpus, promised.in_rack)
+                then.quota_allows(queue, gpus)
+                    && then.has_room(promised.pods, promised.gpus, promised.in_rack)
             })
         })
     }
@@ -246,7 +279,8 @@ impl World {
         let (asked, queue, gpus) = self.asked(id);
         let naive = &self.naive;
         let within_quota = naive.quota_allows(queue, gpus);
-        let empty = Naive { free: vec![GPUS; naive.free.len()], used: vec![0; naive.used.len()], ..naive.clone() };
+        let empty =
+            Naive { free: vec![GPUS; naive.free.len()], used: vec![0; naive.used.len()], ..naive.clone() };
         match &explained.reason {
             Reason::Quota(shortage) => {
                 assert!(!within_quota && empty.quota_allows(queue, gpus));
@@ -288,7 +322,10 @@ impl World {
                     assert_eq!(*instead_of, asked.pods);
                     assert!(self.can_start(id, *pods, queue, asked.in_rack), "not with {pods} pods");
                     if !promised && self.scenario.policy != "strict-fifo" && pods + 1 < asked.pods {
-                        assert!(!self.can_start(id, pods + 1, queue, asked.in_rack), "more than {pods} would do");
+                        assert!(
+                            !self.can_start(id, pods + 1, queue, asked.in_rack),
+                            "more than {pods} would do"
+                        );
                     }
                 }
                 WhatIf::Level { level, .. } => {
@@ -355,7 +392,9 @@ impl World {
         let mut ends: BTreeMap<u64, i64> = self
             .running
             .iter()
-            .map(|(id, (_, ends))| (*id, (ends - self.scenario.jobs[*id as usize].runs + length(*id)).max(self.now + 1)))
+            .map(|(id, (_, ends))| {
+                (*id, (ends - self.scenario.jobs[*id as usize].runs + length(*id)).max(self.now + 1))
+            })
             .collect();
         let mut starts = BTreeMap::new();
         let mut now = self.now;
@@ -418,7 +457,11 @@ fn reasons_times_and_counterfactuals_are_true() {
     eprintln!(
         "{jobs} waiting jobs, {what_ifs} counterfactuals true, {counted} times confirmed by counting; with jobs that \
          run 50 to 100 % of their limits the start is off by {} / {} / {} / {} / {} ms at p1/p10/p50/p90/p99",
-        at(1), at(10), at(50), at(90), at(99)
+        at(1),
+        at(10),
+        at(50),
+        at(90),
+        at(99)
     );
     assert!(jobs > 1000 && what_ifs > 1000 && counted > 200);
 }
