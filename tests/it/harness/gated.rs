@@ -23,14 +23,18 @@ impl GatedJob {
         let folder = home.work().join(name);
         fs::create_dir_all(&folder).expect("a folder");
         // Whoever runs beside another of the same rank cannot have its lock. The job ends with its master, which
-        // therefore waits for the others.
+        // therefore waits for the others of its gang.
         let script = format!(
             "exec 9>>/gate/lock-$RANK; flock -n 9 || echo rank $RANK >> /gate/twice; echo $RANK >> /gate/starts; \
-             rm -f /gate/done-$RANK; while [ ! -e /gate/open ]; do sleep 0.05; done; \
-             echo {name} rank $RANK is done; touch /gate/done-$RANK; \
-             while [ $RANK = 0 ] && ! [ -e /gate/done-1 -a -e /gate/done-2 ]; do sleep 0.05; done"
+             DONE=/gate/done-$GENERATION; rm -f $DONE-$RANK; while [ ! -e /gate/open ]; do sleep 0.05; done; \
+             echo {name} rank $RANK is done; touch $DONE-$RANK; \
+             while [ $RANK = 0 ] && ! [ -e $DONE-1 -a -e $DONE-2 ]; do sleep 0.05; done"
         );
         let yaml = ShellJob { name, script: &script, workers: 2, gpus: 1, ..ShellJob::default() }.yaml();
+        let generation = "metadata.labels['muster.dev/gang-generation']";
+        let environment = format!(
+            "              env:\n                - {{name: GENERATION, valueFrom: {{fieldRef: {{fieldPath: \"{generation}\"}}}}}}\n"
+        );
         let mount = "              volumeMounts:\n                - {name: gate, mountPath: /gate}\n";
         let volume = format!(
             "          volumes:\n            - {{name: gate, hostPath: {{path: {}}}}}\n",
@@ -41,7 +45,7 @@ impl GatedJob {
         let memory = "                  memory: 64Mi\n";
         home.write(
             &format!("{name}.yaml"),
-            &yaml.replace(limits, &format!("{limits}{memory}{mount}{volume}")),
+            &yaml.replace(limits, &format!("{limits}{memory}{environment}{mount}{volume}")),
         );
         Self { name: name.to_owned(), folder }
     }
