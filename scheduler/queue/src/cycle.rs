@@ -28,7 +28,7 @@ impl Planner {
         cycle.keep_promises();
         cycle.walk_the_line();
         let preempt = cycle.preempt();
-        let Cycle { plan, promises, .. } = cycle;
+        let Cycle { plan, promises, hopeless, .. } = cycle;
         for preemption in &preempt {
             for victim in &preemption.victims {
                 if let Some(running) = self.running.get_mut(victim) {
@@ -38,6 +38,7 @@ impl Planner {
             }
         }
         self.promises = promises;
+        self.hopeless.extend(hopeless);
         (self.gained, self.slipped) = (false, false);
         Plan { reserve: self.promises.values().cloned().collect(), preempt, ..plan }
     }
@@ -70,6 +71,8 @@ struct Cycle<'a> {
     started: BTreeSet<JobId>,
     /// The fewest constraints with which forms did not find room, by their fingerprint.
     no_room: HashMap<(u64, u32), usize>,
+    /// What was found to have no room in any future.
+    hopeless: Vec<(QueueId, (u64, u32))>,
     /// Promises were taken back and made anew elsewhere: those behind may start beside them.
     disturbed: bool,
     /// Blocked jobs in their order, for preemption.
@@ -99,6 +102,7 @@ impl<'a> Cycle<'a> {
             promises: BTreeMap::new(),
             started: BTreeSet::new(),
             no_room: HashMap::new(),
+            hopeless: Vec::new(),
             disturbed: false,
             blocked: Vec::new(),
         }
@@ -335,6 +339,11 @@ impl<'a> Cycle<'a> {
 
     /// Promises the earliest room no later than `latest`; whether there is any.
     fn reserve(&mut self, job: &Arc<Job>, length: Milliseconds, latest: Time, pinned: bool) -> bool {
+        let fingerprint = self.planner.backlog.get(job.id).filter(|_| job.reservation.is_none());
+        let hopeless = fingerprint.map(|waiter| (self.planner.tree.root(job.queue), waiter.forms()));
+        if hopeless.is_some_and(|hopeless| self.planner.hopeless.contains(&hopeless)) {
+            return false;
+        }
         let found = job.forms.iter().enumerate().filter_map(|(index, form)| {
             let request = request(job, form, length);
             if !self.planner.could_ever(job.queue, form) {
@@ -344,6 +353,7 @@ impl<'a> Cycle<'a> {
             Some((from, index, slots))
         });
         let Some((from, form, slots)) = found.min_by_key(|(from, index, _)| (*from, *index)) else {
+            self.hopeless.extend(hopeless.filter(|_| latest == Time::NEVER));
             return false;
         };
         let hold = Arc::new(Hold { queue: job.queue, form: job.forms[form].clone(), slots });
@@ -364,6 +374,7 @@ impl<'a> Cycle<'a> {
     /// Whom to evict for those at the head of the line.
     fn preempt(&mut self) -> Vec<crate::planner::Preempt> {
         let mut preempt = Vec::new();
+        let mut gone = BTreeSet::new();
         let Some(rules) = self.planner.policy.preemption else { return preempt };
         for id in std::mem::take(&mut self.blocked) {
             let Some(waiter) = self.planner.backlog.get(id) else { continue };
@@ -379,7 +390,7 @@ impl<'a> Cycle<'a> {
                 continue;
             }
             self.timeline.forget(id);
-            let found = preempt::choose(self.planner, &self.timeline, &waiter.job, &rules);
+            let found = preempt::choose(self.planner, &self.timeline, &waiter.job, &rules, &gone);
             let Some(chosen) = found else {
                 if let Some(promise) = promised {
                     self.timeline.promise(id, &promise.hold, promise.latest, promise.length);
@@ -388,6 +399,7 @@ impl<'a> Cycle<'a> {
             };
             for victim in &chosen.preempt.victims {
                 self.timeline.evict(*victim);
+                gone.insert(*victim);
             }
             let promise = Promise {
                 job: id,

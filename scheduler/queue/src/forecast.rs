@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use muster_scheduler_core::space::Space;
+use muster_scheduler_core::search::Demand;
+use muster_scheduler_core::space::{NodeId, Space};
 
 use crate::estimate::Basis;
-use crate::job::JobId;
+use crate::job::{Form, JobId};
 use crate::planner::Planner;
-use crate::time::Time;
+use crate::time::{Milliseconds, Time};
+use crate::timeline::Request;
 
 /// Decisions played forward before a forecast gives up.
 const MOST_CYCLES: usize = 20_000;
@@ -72,6 +74,28 @@ impl Planner {
             }
         }
         expected
+    }
+
+    /// Nodes for an advance reservation of so many pods, wherever they can be free at `begins` and stay so for
+    /// `lasts` without delaying anything promised; `None` when there are none. Put them into a
+    /// [`Window`](crate::calendar::Window).
+    pub fn nodes_for(
+        &self,
+        demand: &Demand,
+        begins: Time,
+        lasts: Milliseconds,
+        now: Time,
+        space: &Space,
+    ) -> Option<BTreeSet<NodeId>> {
+        let mut timeline = self.timeline(now, space);
+        for promise in self.promises.values() {
+            timeline.promise(promise.job, &promise.hold, promise.latest.max(now), promise.length);
+        }
+        let form = Form { demand: demand.clone(), ..Form::default() };
+        let queue = self.tree.queues().next()?;
+        let request = Request { queue, form: &form, length: lasts, reservation: None };
+        let slots = timeline.places_at(&request, begins.max(now))?;
+        Some(slots.0.iter().map(|slot| slot.node).collect())
     }
 
     /// The next moment at which a window opens or closes.

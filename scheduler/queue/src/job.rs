@@ -61,7 +61,9 @@ impl Form {
 /// A number that is the same for equal forms.
 pub(crate) fn fingerprint(forms: &[Form]) -> u64 {
     let mut hasher = DefaultHasher::new();
-    forms.iter().for_each(|form| form.hash_into(&mut hasher));
+    for form in forms {
+        form.hash_into(&mut hasher);
+    }
     hasher.finish()
 }
 

@@ -14,6 +14,7 @@ pub mod planner;
 pub mod policy;
 mod preempt;
 pub mod quota;
+mod spec;
 pub mod time;
 mod timeline;
 pub mod tree;

@@ -1,6 +1,6 @@
 //! The planner: what waits, what runs, and what was promised. Events in, plans out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use muster_scheduler_core::search::Slots;
@@ -107,6 +107,8 @@ pub struct Planner {
     pub(crate) running: BTreeMap<JobId, Running>,
     pub(crate) promises: BTreeMap<JobId, Promise>,
     pub(crate) evictions: BTreeMap<JobId, u32>,
+    /// Forms that found no room in any future, by root queue and fingerprint.
+    pub(crate) hopeless: BTreeSet<(QueueId, (u64, u32))>,
     /// Something ended sooner than supposed: promises may move forward.
     pub(crate) gained: bool,
     /// Something ends later than supposed, or nodes changed: promises must be looked at.
@@ -129,6 +131,7 @@ impl Planner {
             running: BTreeMap::new(),
             promises: BTreeMap::new(),
             evictions: BTreeMap::new(),
+            hopeless: BTreeSet::new(),
             gained: false,
             slipped: false,
         }
@@ -151,8 +154,7 @@ impl Planner {
 
     /// Windows of maintenance and advance reservations. What is promised is looked at again.
     pub fn calendar(&mut self) -> &mut Calendar {
-        self.slipped = true;
-        self.gained = true;
+        self.nodes_changed();
         &mut self.calendar
     }
 
@@ -205,6 +207,7 @@ impl Planner {
             self.backlog.insert(Arc::new(job), estimate);
         }
         self.promises.clear();
+        self.hopeless.clear();
         Ok(())
     }
 
@@ -212,6 +215,7 @@ impl Planner {
     pub fn nodes_changed(&mut self) {
         self.gained = true;
         self.slipped = true;
+        self.hopeless.clear();
     }
 
     /// A job came.

@@ -28,12 +28,13 @@ pub(crate) fn choose(
     timeline: &Timeline,
     job: &Job,
     rules: &Preemption,
+    gone: &BTreeSet<JobId>,
 ) -> Option<Chosen> {
     let now = timeline.now();
     let mut best: Option<Chosen> = None;
     for (index, form) in job.forms.iter().enumerate() {
         let length = planner.backlog.get(job.id)?.estimate.length;
-        let search = Search { planner, timeline, job, request: request(job, form, length), rules };
+        let search = Search { planner, timeline, job, request: request(job, form, length), rules, gone };
         if search.candidates().next().is_none() {
             continue;
         }
@@ -61,6 +62,8 @@ struct Search<'a> {
     job: &'a Job,
     request: Request<'a>,
     rules: &'a Preemption,
+    /// Evicted in this cycle already.
+    gone: &'a BTreeSet<JobId>,
 }
 
 impl Search<'_> {
@@ -73,6 +76,7 @@ impl Search<'_> {
         let evicted = self.planner.evictions.get(&running.job.id).copied().unwrap_or(0);
         if running.job.restart.never
             || running.leaving_for.is_some()
+            || self.gone.contains(&running.job.id)
             || timeline.now().since(running.since) < self.rules.min_runtime
             || evicted >= self.rules.most_evictions
         {

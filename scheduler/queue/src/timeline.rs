@@ -273,6 +273,16 @@ impl Timeline {
         true
     }
 
+    /// Places that are free from a later moment on, for as long as is asked for.
+    pub(crate) fn places_at(&self, request: &Request<'_>, at: Time) -> Option<Slots> {
+        let mut state = self.state.clone();
+        let next = self.changes.partition_point(|change| change.at <= at);
+        for change in &self.changes[..next] {
+            state.apply(change);
+        }
+        if state.may_hold(request) { self.fits_from(&mut state, next, at, request) } else { None }
+    }
+
     /// The earliest moment, no later than `latest`, at which the job fits, with its places.
     pub(crate) fn earliest(&self, request: &Request<'_>, latest: Time) -> Option<(Time, Slots)> {
         let mut state = self.state.clone();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use muster_scheduler_core::Space;
 use muster_scheduler_queue::job::{Job, JobId};
 use muster_scheduler_queue::planner::{Plan, Planner};
-use muster_scheduler_queue::policy::Policy;
+use muster_scheduler_queue::policy::{Policy, Preemption};
 use muster_scheduler_queue::time::Time;
 use muster_scheduler_queue::tree::QueueTree;
 use proptest::prelude::*;
@@ -121,6 +121,40 @@ proptest! {
         for (job, at) in promised {
             prop_assert!(outcome.started[&job] <= at, "{} was promised {} and got {}", job, at, outcome.started[&job]);
         }
+    }
+
+    /// Whoever is evicted is evicted for a job that then starts, and sparing any of them would prevent it.
+    #[test]
+    fn nobody_is_evicted_in_vain(load in load(30)) {
+        let tree = cohort(&["a", "b"], 24);
+        let rules = Preemption { min_runtime: 0, not_within: 0, ..Preemption::default() };
+        let policy = Policy { preemption: Some(rules), ..named("muster") };
+        drive(policy, &tree, &load, Some, |planner, space, now, plan| {
+            for (index, preempt) in plan.preempt.iter().enumerate() {
+                // Evictions are planned one after the other: each may build on those before.
+                let before: Vec<JobId> = plan.preempt[..index].iter().flat_map(|one| one.victims.clone()).collect();
+                let starts_without = |victims: &[JobId]| {
+                    let (mut after, mut space) = (planner.clone(), space.clone());
+                    after.commit(plan, &mut space, now).unwrap();
+                    for victim in before.iter().chain(victims) {
+                        let hold = planner.running().find(|one| one.job.id == *victim).unwrap().hold.clone();
+                        space.give_back_slots(&hold.form.demand, &hold.slots);
+                        after.evicted(*victim, now).unwrap();
+                    }
+                    after.cycle(now, &space).start.iter().any(|start| start.job == preempt.job)
+                };
+                assert!(starts_without(&preempt.victims), "{} does not start", preempt.job);
+                for spared in &preempt.victims {
+                    let fewer: Vec<JobId> = preempt.victims.iter().copied().filter(|one| one != spared).collect();
+                    assert!(!starts_without(&fewer), "{spared} need not have gone");
+                }
+                let priority = planner.waiting(preempt.job).unwrap().priority;
+                for victim in planner.running().filter(|one| preempt.victims.contains(&one.job.id)) {
+                    let queue = planner.waiting(preempt.job).unwrap().queue;
+                    assert!(victim.job.queue != queue || victim.job.priority < priority);
+                }
+            }
+        });
     }
 
     /// Nobody who could start without delaying a promise is left waiting.

@@ -101,6 +101,25 @@ fn an_advance_reservation_is_for_those_who_name_it() {
 }
 
 #[test]
+fn nodes_for_a_reservation_are_those_that_will_be_free() {
+    let mut space = cluster(3, 8, 3);
+    let tree = QueueTree::unlimited("all");
+    let queue = tree.queue("all").unwrap();
+    let mut planner = Planner::new(named("easy"), tree.clone());
+    for (id, limit) in [(0, 100), (1, 50), (2, 400)] {
+        let whole = form(&mut space, &tree, 1, 8);
+        planner.submit(Job { limit: Some(limit), ..job(id, id as i64, queue, whole) }).unwrap();
+    }
+    let plan = planner.cycle(Time(3), &space);
+    planner.commit(&plan, &mut space, Time(3)).unwrap();
+    let two = demand(&mut space, 2, 8, 0);
+    let last = plan.start[2].hold.slots.0[0].node;
+    let nodes = planner.nodes_for(&two, Time(200), 50, Time(3), &space).unwrap();
+    assert!(nodes.len() == 2 && !nodes.contains(&last), "{nodes:?}");
+    assert_eq!(planner.nodes_for(&two, Time(80), 50, Time(3), &space), None);
+}
+
+#[test]
 fn what_was_lent_is_taken_back_from_whole_jobs_with_the_least_loss() {
     let mut space = cluster(4, 8, 2);
     let tree = cohort(&["a", "b"], 16);
