@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use muster_scheduler_core::resources::GPU_RESOURCE;
 use muster_scheduler_core::{Gang, Ledger, Member, Node, PodKey, Resources};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -64,6 +65,10 @@ impl Api for Agreeable {
 
     fn bind(&self, _: BindPod) -> BoxFuture<'static, BindOutcome> {
         async { BindOutcome::Bound }.boxed()
+    }
+
+    fn look(&self, bind: BindPod) -> BoxFuture<'static, BindOutcome> {
+        async { BindOutcome::AlreadyBound(bind.node) }.boxed()
     }
 
     fn mark_bound(&self, _: GangKey, _: i64) -> BoxFuture<'static, ()> {
@@ -175,7 +180,7 @@ fn node(index: usize, name: &str) -> Node {
         name: name.to_owned(),
         labels: labels.into_iter().collect(),
         schedulable: true,
-        allocatable: Resources::new().with("cpu", 96_000).with("nvidia.com/gpu", 8_000).with("pods", 110_000),
+        allocatable: Resources::new().with("cpu", 96_000).with(GPU_RESOURCE, 8_000).with("pods", 110_000),
         gpu_slots: 8,
         ..Node::default()
     }
@@ -191,7 +196,7 @@ fn pod(index: usize) -> PodSeen {
     let member = Member {
         name: format!("pod-{index}"),
         uid: format!("uid-{index}"),
-        requests: Resources::new().with("cpu", 1_000).with("nvidia.com/gpu", 8_000).with("pods", 1_000),
+        requests: Resources::new().with("cpu", 1_000).with(GPU_RESOURCE, 8_000).with("pods", 1_000),
         gpus: 8,
         rank: (index % GANG_SIZE) as u32,
         ..Member::default()

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod core;
 pub mod figures;
+mod objects;
 pub mod plans;
 pub mod server;
 pub mod simulation;

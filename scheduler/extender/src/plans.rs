@@ -2,20 +2,35 @@
 //! anything behind it and a change of the ledger is met in one place.
 
 use std::collections::BTreeSet;
+use std::fmt;
+
+use jiff::Timestamp;
 
 use muster_scheduler_core::{Assignment, Gang, Ledger, Member, Node, Placement, PodKey, TakeError, Waiting};
 
 use crate::core::Time;
 
 /// Why a gang cannot be placed now.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Refusal {
     /// One sentence.
     pub reason: String,
     /// Whether it could be placed if other pods went.
     pub evictable: bool,
-    /// When it is expected to start.
+    /// When it is expected to start, in milliseconds since 1970.
     pub starts: Option<Time>,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.reason)?;
+        match self.starts.and_then(|starts| Timestamp::from_millisecond(starts.0).ok()) {
+            Some(starts) => {
+                write!(formatter, "; expected to start at {}", starts.strftime("%Y-%m-%dT%H:%M:%SZ"))
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// What every node has and who took what.
@@ -166,5 +181,18 @@ impl Planner for Ledger {
             evictable: matches!(waiting, Waiting::ForRoom { .. }),
             starts: None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_when_the_gang_starts() {
+        let mut refusal = Refusal { reason: "2 more GPUs are needed".to_owned(), ..Refusal::default() };
+        assert_eq!(refusal.to_string(), "2 more GPUs are needed");
+        refusal.starts = Some(Time(1_700_000_000_000));
+        assert_eq!(refusal.to_string(), "2 more GPUs are needed; expected to start at 2023-11-14T22:13:20Z");
     }
 }

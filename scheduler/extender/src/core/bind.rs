@@ -39,6 +39,9 @@ impl<P: Plans> ExtenderCore<P> {
                 }
             }
             Binding::Unsure { node, .. } => match same(node, "may already be bound to") {
+                Ok(()) if self.short_of_places(&known.gang) => {
+                    answer(Err(format!("it is being found out whether pod {key} is bound to {node}")))
+                }
                 Ok(()) => BindStep::Wait(self.send(&key, node.clone(), None)),
                 Err(error) => answer(Err(error)),
             },
@@ -68,8 +71,9 @@ impl<P: Plans> ExtenderCore<P> {
             return answer(Err(error));
         }
         let attempt = self.number();
-        if let Some(known) = self.pods.get_mut(pod) {
+        if let (Some(known), Some(gang)) = (self.pods.get_mut(pod), self.gangs.get_mut(&key)) {
             known.binding = Binding::Queued { attempt, node: node.to_owned() };
+            gang.queued.insert(pod.name.clone());
         }
         self.proceed(&key);
         BindStep::Wait(attempt)
@@ -139,10 +143,7 @@ impl<P: Plans> ExtenderCore<P> {
                 if let Some(error) = self.not_whole(key) {
                     return self.fail_queued(key, &error);
                 }
-                let Some(gang) = self.gangs.get(key) else { return };
-                let names: Vec<String> = gang.members.iter().cloned().collect();
-                for name in names {
-                    let pod = PodKey::new(&key.namespace, name);
+                for pod in self.queued_of(key) {
                     if let Some(known) = self.pods.get(&pod)
                         && let Binding::Queued { attempt, node } = known.binding.clone()
                     {
@@ -153,19 +154,33 @@ impl<P: Plans> ExtenderCore<P> {
         }
     }
 
+    /// Takes the pods out whose bind calls wait for the reservation.
+    fn queued_of(&mut self, key: &GangKey) -> Vec<PodKey> {
+        let queued = self.gangs.get_mut(key).map(|gang| std::mem::take(&mut gang.queued)).unwrap_or_default();
+        queued.into_iter().map(|name| PodKey::new(&key.namespace, name)).collect()
+    }
+
     /// Why the first pod of a gang may not be bound: pods or places are missing.
     fn not_whole(&self, key: &GangKey) -> Option<String> {
         if let Some(refusal) = self.incomplete(key) {
             return Some(format!("gang {key}: {}", refusal.reason));
         }
-        let gang = self.gangs.get(key)?;
-        let placed = gang.members.iter().filter(|name| self.placed(key, gang, name)).count();
-        (placed < gang.needed() && self.nothing_bound(key, gang)).then(|| {
-            format!(
-                "gang {key}: only {placed} of {} pods still have a place; it is planned again",
-                gang.needed()
-            )
-        })
+        self.short_of_places(key)
+            .then(|| format!("gang {key}: too few of its pods still have a place; it is planned again"))
+    }
+
+    /// Whether no pod of the gang is known to be bound, and too few have a place to bind the first.
+    pub(super) fn short_of_places(&self, key: &GangKey) -> bool {
+        let Some(gang) = self.gangs.get(key).filter(|gang| !self.started(key, gang)) else { return false };
+        gang.members.iter().filter(|name| self.placed(key, gang, name)).count() < gang.needed()
+    }
+
+    /// Finds out whether a pod is bound.
+    pub(super) fn look(&mut self, pod: &PodKey, node: String) {
+        self.send(pod, node, None);
+        if let Some(Effect::Bind(bind)) = self.effects.pop() {
+            self.effects.push(Effect::Look(bind));
+        }
     }
 
     /// Sends a binding; its attempt.
@@ -201,7 +216,6 @@ impl<P: Plans> ExtenderCore<P> {
                 });
                 self.lay_ghosts(key);
                 self.proceed(key);
-                self.mark_if_bound(key);
             }
             WriteOutcome::Conflict(Some(current)) => {
                 gang.durable = Durable::No;
@@ -231,9 +245,8 @@ impl<P: Plans> ExtenderCore<P> {
 
     /// Fails the bind calls that wait for the gang's reservation.
     pub(super) fn fail_queued(&mut self, key: &GangKey, error: &str) {
-        let Some(gang) = self.gangs.get(key) else { return };
-        for name in gang.members.clone() {
-            if let Some(known) = self.pods.get_mut(&PodKey::new(&key.namespace, name))
+        for pod in self.queued_of(key) {
+            if let Some(known) = self.pods.get_mut(&pod)
                 && let Binding::Queued { attempt, .. } = known.binding
             {
                 known.failure = Some((attempt, error.to_owned()));
@@ -269,6 +282,7 @@ impl<P: Plans> ExtenderCore<P> {
                     self.record(bind.pod.clone(), truth);
                 }
             }
+            BindOutcome::NotBound => fail(format!("pod {} was not bound", bind.pod), Binding::Idle),
             BindOutcome::Gone => fail(format!("pod {} is gone", bind.pod), Binding::Idle),
             BindOutcome::Failed(error) => {
                 fail(format!("cannot bind pod {} to {}: {error}", bind.pod, bind.node), Binding::Idle);
@@ -281,7 +295,6 @@ impl<P: Plans> ExtenderCore<P> {
         if let Some(gang) = self.gangs.get_mut(&key) {
             gang.progress = now;
         }
-        self.mark_if_bound(&key);
     }
 
     /// Says in the reservation's status that all is bound.

@@ -57,9 +57,10 @@ impl<P: Plans> ExtenderCore<P> {
     /// Gangs that are not bound, in line: priority, then age, then name.
     pub fn queue(&self) -> Vec<GangReport> {
         let mut line: Vec<(i32, Time, &GangKey)> = self
-            .gangs
+            .open
             .iter()
-            .filter_map(|(key, gang)| {
+            .filter_map(|key| {
+                let gang = self.gangs.get(key)?;
                 let members = || gang.members.iter().filter_map(|name| self.pod(key, name));
                 let waits = members().any(|known| known.seen.planned && known.bound_to().is_none());
                 let priority = members().map(|known| known.seen.priority).max()?;

@@ -85,7 +85,6 @@ impl<P: Plans> ExtenderCore<P> {
         pod: &PodKey,
         offered: &Offered<'_>,
     ) -> FilterStep {
-        let (mut waiting, placed_on) = self.demand(key, gang);
         self.inherit(key, gang, pod);
         gang.plans = self.still_fitting(std::mem::take(&mut gang.plans));
         let places = gang.plans.iter().filter_map(|plan| node_of(&plan.placement, pod));
@@ -96,6 +95,7 @@ impl<P: Plans> ExtenderCore<P> {
             }
             planned.get_or_insert_with(|| node.to_owned());
         }
+        let (mut waiting, placed_on) = self.demand(key, gang);
         // A pod whose reserved node is not offered looks for another place beside the one that it has.
         let reserved = gang.slots.get(&pod.name).map(|slot| slot.assignment.node.clone());
         if self.placed(key, gang, &pod.name)
@@ -158,7 +158,7 @@ impl<P: Plans> ExtenderCore<P> {
     pub(super) fn incomplete(&self, key: &GangKey) -> Option<Refusal> {
         let gang = self.gangs.get(key)?;
         let (present, needed) = (gang.members.len(), gang.needed());
-        if present >= needed || !self.nothing_bound(key, gang) {
+        if present >= needed || self.started(key, gang) {
             return None;
         }
         let reason = format!("{present}/{needed} members created");

@@ -114,6 +114,8 @@ struct GangState {
     /// The gang without its pods; nothing for a pod on its own, which needs no reservation.
     template: Option<Arc<Gang>>,
     members: BTreeSet<String>,
+    /// Pods whose bind calls wait until the reservation is durable.
+    queued: BTreeSet<String>,
     /// Its place in line, which it keeps when it has to be planned again.
     since: Time,
     plans: Vec<Cached>,
@@ -149,6 +151,8 @@ pub struct ExtenderCore<P: Plans> {
     pods: HashMap<PodKey, Known>,
     by_uid: HashMap<String, PodKey>,
     gangs: BTreeMap<GangKey, GangState>,
+    /// Gangs for which something may be left to do; the others are bound.
+    open: BTreeSet<GangKey>,
     /// Reservations as last seen.
     seen: BTreeMap<GangKey, SeenReservation>,
     jobs: HashMap<u64, GangKey>,
@@ -170,6 +174,7 @@ impl<P: Plans> ExtenderCore<P> {
             pods: HashMap::new(),
             by_uid: HashMap::new(),
             gangs: BTreeMap::new(),
+            open: BTreeSet::new(),
             seen: BTreeMap::new(),
             jobs: HashMap::new(),
             next: 0,
@@ -216,9 +221,10 @@ impl<P: Plans> ExtenderCore<P> {
         placement: &Placement,
         instead_of: &[PodKey],
     ) -> Result<(), muster_scheduler_core::TakeError> {
+        let moves = placement.0.iter().any(|(pod, _)| self.plans.held(pod).is_some());
         self.plans.take(placement, instead_of)?;
         self.taken += 1;
-        if !instead_of.is_empty() {
+        if moves || !instead_of.is_empty() {
             self.freed += 1;
         }
         Ok(())
@@ -243,6 +249,11 @@ impl<P: Plans> ExtenderCore<P> {
         self.pods.get(&PodKey::new(&gang.namespace, name))
     }
 
+    /// Whether a pod of the gang is known to be bound.
+    fn started(&self, key: &GangKey, gang: &GangState) -> bool {
+        gang.members.iter().any(|name| self.pod(key, name).is_some_and(|known| known.bound_to().is_some()))
+    }
+
     /// Whether the pod has a place: it is bound, or a slot is held for this very pod.
     fn placed(&self, key: &GangKey, gang: &GangState, name: &str) -> bool {
         let Some(known) = self.pod(key, name) else { return false };
@@ -259,7 +270,7 @@ impl<P: Plans> ExtenderCore<P> {
                 placed_on.push(node.to_owned());
             } else if self.placed(key, gang, name) {
                 placed_on.extend(gang.slots.get(name).map(|slot| slot.assignment.node.clone()));
-            } else {
+            } else if known.seen.planned {
                 waiting.push(known.seen.member.clone());
             }
         }

@@ -1,5 +1,7 @@
 //! What the watches say.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use muster_scheduler_core::{Node, PodKey};
 
 use super::{Binding, Durable, ExtenderCore, GangKey, GangState, Known, PodSeen, PodState, Slot, Time};
@@ -29,7 +31,8 @@ impl<P: Plans> ExtenderCore<P> {
 
     /// Slots on a node that takes no pods any more are given up, but for those whose binding may land.
     fn break_slots(&mut self, now: Time, node: &str) {
-        let keys: Vec<GangKey> = self.gangs.keys().cloned().collect();
+        // Gangs that are not open have bound pods only.
+        let keys: Vec<GangKey> = self.open.iter().cloned().collect();
         for key in keys {
             let Some(gang) = self.gangs.get(&key) else { continue };
             let broken: Vec<String> = gang
@@ -73,6 +76,7 @@ impl<P: Plans> ExtenderCore<P> {
             known.binding = Binding::Idle;
         }
         let Some(gang) = self.gangs.get_mut(key) else { return };
+        self.open.insert(key.clone());
         let slot = gang.slots.remove(name);
         gang.progress = now;
         gang.forget_plans();
@@ -98,51 +102,51 @@ impl<P: Plans> ExtenderCore<P> {
             // Names of gangs hold no space.
             None => GangKey::new(&key.namespace, format!("pod {}", key.name)),
         };
+        if self.pods.get(&key).is_some_and(|known| known.gang != gang_key) {
+            // It changed gangs, which is as good as another pod.
+            self.pod_left(now, &key, false);
+        }
         self.join(&gang_key, &pod, now);
         if let PodState::Bound(assignment) = &pod.state {
             self.bound_in_truth(now, &gang_key, &pod, assignment.clone());
         }
         self.by_uid.insert(pod.member.uid.clone(), key.clone());
-        match self.pods.get_mut(&key) {
-            Some(known) => {
-                known.gang = gang_key;
-                // A late watch does not undo a binding.
-                if pod.state == PodState::Waiting
-                    && let PodState::Bound(_) = known.seen.state
-                {
-                    return;
-                }
-                if let PodState::Bound(assignment) = &pod.state {
-                    known.binding = Binding::Bound { node: assignment.node.clone() };
-                }
-                known.seen = pod;
-            }
-            None => {
-                let binding = match &pod.state {
-                    PodState::Bound(assignment) => Binding::Bound { node: assignment.node.clone() },
-                    PodState::Waiting | PodState::Ended { .. } => Binding::Idle,
-                };
-                self.pods.insert(key, Known { seen: pod, gang: gang_key, binding, failure: None });
-            }
+        let bound = match &pod.state {
+            PodState::Bound(assignment) => Some(Binding::Bound { node: assignment.node.clone() }),
+            PodState::Waiting | PodState::Ended { .. } => None,
+        };
+        let Some(known) = self.pods.get_mut(&key) else {
+            let binding = bound.unwrap_or(Binding::Idle);
+            self.pods.insert(key, Known { seen: pod, gang: gang_key, binding, failure: None });
+            return;
+        };
+        match bound {
+            Some(bound) => known.binding = bound,
+            // A late watch does not undo a binding.
+            None if matches!(known.seen.state, PodState::Bound(_)) => return,
+            None => {}
         }
+        known.seen = pod;
     }
 
     fn join(&mut self, key: &GangKey, pod: &PodSeen, now: Time) {
         let epoch = self.seen.get(key).map_or(0, |seen| seen.epoch);
         let gang = self.gangs.entry(key.clone()).or_insert_with(|| GangState {
             template: pod.gang.clone(),
-            members: Default::default(),
+            members: BTreeSet::new(),
+            queued: BTreeSet::new(),
             since: pod.created,
             plans: Vec::new(),
             refusals: Vec::new(),
-            jobs: Default::default(),
-            slots: Default::default(),
+            jobs: BTreeMap::new(),
+            slots: BTreeMap::new(),
             ghosts: Vec::new(),
             epoch,
             durable: Durable::Yes,
             progress: now,
             marked: false,
         });
+        self.open.insert(key.clone());
         gang.since = gang.since.min(pod.created);
         let grown = gang.members.insert(pod.key.name.clone());
         if pod.gang.is_some() && gang.template != pod.gang {
@@ -171,7 +175,6 @@ impl<P: Plans> ExtenderCore<P> {
             }
         }
         self.record(pod.key.clone(), assignment);
-        self.mark_if_bound(key);
     }
 
     /// A pod is gone from the API server.
@@ -187,6 +190,7 @@ impl<P: Plans> ExtenderCore<P> {
         self.by_uid.remove(&known.seen.member.uid);
         let key = known.gang;
         let Some(gang) = self.gangs.get_mut(&key) else { return };
+        self.open.insert(key.clone());
         gang.members.remove(&pod.name);
         gang.forget_plans();
         gang.marked = false;

@@ -116,6 +116,6 @@ impl<P: Plans> ExtenderCore<P> {
                 gang.slots.insert(place.pod.clone(), Slot { rank, assignment, vacant });
             }
         }
-        self.mark_if_bound(key);
+        self.open.insert(key.clone());
     }
 }

@@ -14,25 +14,30 @@ impl<P: Plans> ExtenderCore<P> {
         if !self.synced {
             return;
         }
-        let unsure: Vec<(PodKey, String)> = self
-            .pods
-            .iter()
-            .filter_map(|(pod, known)| match &known.binding {
+        let keys: Vec<GangKey> = self.open.iter().cloned().collect();
+        let mut unsure = Vec::new();
+        for key in &keys {
+            let names = self.gangs.get(key).into_iter().flat_map(|gang| &gang.members);
+            unsure.extend(names.filter_map(|name| match &self.pod(key, name)?.binding {
                 Binding::Unsure { node, since } if since.plus(self.timing.unsure) <= now => {
-                    Some((pod.clone(), node.clone()))
+                    Some((PodKey::new(&key.namespace, name), node.clone(), key.clone(), *since))
                 }
                 _ => None,
-            })
-            .collect();
-        let mut unsure = unsure;
-        unsure.sort();
-        for (pod, node) in unsure {
-            // Asking again is how one learns what became of it.
-            self.send(&pod, node, None);
+            }));
         }
-        let keys: Vec<GangKey> = self.gangs.keys().cloned().collect();
+        for (pod, node, key, since) in unsure {
+            if !self.short_of_places(&key) {
+                // Asking again is how one learns what became of it.
+                self.send(&pod, node, None);
+            } else if since.plus(self.timing.settle) <= now {
+                // To bind it now would start a gang that is not whole.
+                self.look(&pod, node);
+            }
+        }
         for key in &keys {
             self.pass_time(now, key);
+            self.mark_if_bound(key);
+            self.close(key);
         }
         // From where the last tick stopped, lest the last in line never have a reason.
         let start = keys.partition_point(|key| self.planned_ahead.as_ref().is_some_and(|last| key <= last));
@@ -45,6 +50,21 @@ impl<P: Plans> ExtenderCore<P> {
                 left -= 1;
                 self.planned_ahead = Some(key.clone());
             }
+        }
+    }
+
+    /// Forgets about a gang that is bound, but for what its watches say.
+    fn close(&mut self, key: &GangKey) {
+        let bound = |gang: &GangState| {
+            gang.ghosts.is_empty()
+                && gang.durable == Durable::Yes
+                && gang.slots.values().all(|slot| slot.vacant.is_none())
+                && gang.members.iter().all(|name| {
+                    self.pod(key, name).is_some_and(|known| known.bound_to().is_some() || !known.seen.planned)
+                })
+        };
+        if self.gangs.get(key).is_none_or(bound) {
+            self.open.remove(key);
         }
     }
 

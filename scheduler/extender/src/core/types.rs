@@ -173,6 +173,8 @@ pub enum BindOutcome {
     AlreadyBound(String),
     /// There is no such pod any more.
     Gone,
+    /// The pod has no node; an answer to [`Effect::Look`] only.
+    NotBound,
     /// It was refused.
     Failed(String),
     /// The answer was lost: it may be bound.
@@ -202,6 +204,8 @@ pub enum Effect<S> {
     },
     /// Bind a pod, then `ExtenderCore::bound`.
     Bind(BindPod),
+    /// Read whether a pod has a node, without binding it, then `ExtenderCore::bound`.
+    Look(BindPod),
 }
 
 /// A gang to plan on a copy of the ledger, wherever there is time for it.

@@ -213,10 +213,14 @@ async fn filter<P: Plans>(shared: &Arc<Shared<P>>, body: &[u8]) -> Reply {
                 &format!("none of the {count} offered nodes is known, such as {first}"),
             );
         }
+        let reason;
         let passed_and_refused = match &verdict {
             Verdict::Any => Some((Passed::All, Refused::Silent)),
             Verdict::Node(node) => Some((Passed::Only(node), Refused::Silent)),
-            Verdict::Refused(refusal) => Some((Passed::Nothing, refused(&refusal.reason, refusal.evictable))),
+            Verdict::Refused(refusal) => {
+                reason = refusal.to_string();
+                Some((Passed::Nothing, refused(&reason, refusal.evictable)))
+            }
             Verdict::Error(_) => None,
         };
         let Some((passed, refused)) = passed_and_refused else {

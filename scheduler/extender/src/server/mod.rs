@@ -51,6 +51,9 @@ pub trait Api: Send + Sync + 'static {
     fn write(&self, write: WriteReservation) -> BoxFuture<'static, WriteOutcome>;
     /// Binds a pod; a pod that has a node already is looked up.
     fn bind(&self, bind: BindPod) -> BoxFuture<'static, BindOutcome>;
+    /// Reads whether a pod has a node: [`BindOutcome::AlreadyBound`], [`BindOutcome::NotBound`],
+    /// [`BindOutcome::Gone`] or, when that cannot be read, [`BindOutcome::Unknown`].
+    fn look(&self, bind: BindPod) -> BoxFuture<'static, BindOutcome>;
     /// Notes in the status that all of a reservation is bound.
     fn mark_bound(&self, gang: GangKey, epoch: i64) -> BoxFuture<'static, ()>;
     /// Removes a reservation of this version.
@@ -220,7 +223,7 @@ impl<P: Plans> Service<P> {
             let mut ticks = tokio::time::interval(TICK);
             loop {
                 ticks.tick().await;
-                shared.apply(|core, now| core.tick(now));
+                shared.apply(crate::ExtenderCore::tick);
             }
         };
         tokio::select! {

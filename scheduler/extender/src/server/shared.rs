@@ -85,6 +85,12 @@ impl<P: Plans> Shared<P> {
                     shared.tell(|core, now| core.bound(now, &bind, outcome));
                 });
             }
+            Effect::Look(bind) => {
+                self.tasks.spawn(async move {
+                    let outcome = shared.api.look(bind.clone()).await;
+                    shared.tell(|core, now| core.bound(now, &bind, outcome));
+                });
+            }
             Effect::MarkBound { gang, epoch } => {
                 self.tasks.spawn(async move { shared.api.mark_bound(gang, epoch).await });
             }

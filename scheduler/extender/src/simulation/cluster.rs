@@ -153,6 +153,15 @@ impl Cluster {
                 (ApiOutcome::Other, same.then(|| self.change(Change::ReservationGone(gang.clone()))))
             }
             ApiRequest::Bind(bind) => self.bind(bind),
+            ApiRequest::Look(bind) => {
+                let pod = self.pods.get(&bind.pod).filter(|pod| pod.uid == bind.uid);
+                let outcome = match pod.map(|pod| pod.node.clone()) {
+                    None => BindOutcome::Gone,
+                    Some(None) => BindOutcome::NotBound,
+                    Some(Some(node)) => BindOutcome::AlreadyBound(node),
+                };
+                (ApiOutcome::Bind(outcome), None)
+            }
         }
     }
 

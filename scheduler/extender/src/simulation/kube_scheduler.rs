@@ -207,7 +207,7 @@ impl KubeScheduler {
                 cycle.attempts.pop_front();
                 return self.filter_call();
             }
-            Some(Reply::Refused(_)) | Some(Reply::Error(_)) | None if cycle.attempts.len() > 1 => {
+            Some(Reply::Refused(_) | Reply::Error(_)) | None if cycle.attempts.len() > 1 => {
                 cycle.attempts.pop_front();
                 return self.filter_call();
             }

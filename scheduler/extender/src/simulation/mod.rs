@@ -90,13 +90,89 @@ pub fn replay<S: Subject>(seed: u64, disturbance: Disturbance, extender: bool) -
 
 #[cfg(test)]
 mod tests {
+    use super::cluster::{Change, SimPod};
+    use super::subject::{Action, ApiOutcome, ApiRequest, Call};
     use super::*;
+    use crate::core::{Time, WriteOutcome};
 
     #[test]
     fn no_schedule_breaks_a_promise() {
         let report = run_schedules(600, 1);
-        assert_eq!(report.violations, [String::new(); 0]);
+        assert_eq!(report.violations, Vec::<String>::new());
         assert!(report.kills > 300 && report.bindings > 2_000 && report.explained > 100, "{report:?}");
+    }
+
+    /// A process that takes reservations for written as soon as it has asked for them.
+    struct Hasty(ExtenderSubject);
+
+    /// A process that does not read reservations back.
+    struct Forgetful(ExtenderSubject);
+
+    macro_rules! delegate {
+        ($process:ident, $observe:expr, $actions:expr) => {
+            impl Subject for $process {
+                fn start() -> Self {
+                    Self(ExtenderSubject::start())
+                }
+                fn observe(&mut self, now: Time, change: &Change) {
+                    let observe: fn(&mut ExtenderSubject, Time, &Change) = $observe;
+                    observe(&mut self.0, now, change);
+                }
+                fn synced(&mut self, now: Time) {
+                    self.0.synced(now);
+                }
+                fn call(&mut self, now: Time, ticket: u64, call: Call) {
+                    self.0.call(now, ticket, call);
+                }
+                fn outcome(&mut self, now: Time, request: u64, outcome: ApiOutcome) {
+                    self.0.outcome(now, request, outcome);
+                }
+                fn work(&mut self, now: Time, work: u64) {
+                    self.0.work(now, work);
+                }
+                fn tick(&mut self, now: Time) {
+                    self.0.tick(now);
+                }
+                fn actions(&mut self) -> Vec<Action> {
+                    let actions: fn(&mut ExtenderSubject) -> Vec<Action> = $actions;
+                    actions(&mut self.0)
+                }
+                fn holds(&self, uid: &str) -> Option<String> {
+                    self.0.holds(uid)
+                }
+                fn explained(&self, pod: &SimPod) -> Option<String> {
+                    self.0.explained(pod)
+                }
+            }
+        };
+    }
+
+    delegate!(Hasty, ExtenderSubject::observe, |process| {
+        let mut actions = process.actions();
+        for action in actions.clone() {
+            if let Action::Request(id, ApiRequest::Write(_)) = action {
+                let written = WriteOutcome::Written("0".to_owned());
+                process.outcome(Time(0), id, ApiOutcome::Write(written));
+                actions.extend(process.actions());
+            }
+        }
+        actions
+    });
+
+    delegate!(
+        Forgetful,
+        |process, now, change| if !matches!(change, Change::Reservation(_)) {
+            process.observe(now, change);
+        },
+        ExtenderSubject::actions
+    );
+
+    #[test]
+    fn broken_processes_are_found_out() {
+        let hasty = run_schedules_of::<Hasty>(40, 1, true).violations;
+        assert!(hasty.iter().any(|violation| violation.contains("places written")), "{hasty:?}");
+        let forgetful = run_schedules_of::<Forgetful>(200, 1, true).violations;
+        assert!(forgetful.iter().any(|violation| violation.contains("lost by the restart")), "{forgetful:?}");
     }
 
     #[test]

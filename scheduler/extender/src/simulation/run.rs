@@ -157,7 +157,8 @@ impl<S: Subject> Run<S> {
             }
         }
         if self.disturbance == Disturbance::Everything {
-            let faults: [(i64, i64, fn() -> Event); 4] = [
+            type Fault = (i64, i64, fn() -> Event);
+            let faults: [Fault; 4] = [
                 (3, 60, || Event::Kill),
                 (1, 50, || Event::LoseNode),
                 (1, 40, || Event::FinishGang),
@@ -415,7 +416,7 @@ impl<S: Subject> Run<S> {
             ApiRequest::Write(_) | ApiRequest::Overwrite(_) => {
                 ApiOutcome::Write(WriteOutcome::Unknown(why.into()))
             }
-            ApiRequest::Bind(_) => ApiOutcome::Bind(BindOutcome::Unknown(why.into())),
+            ApiRequest::Bind(_) | ApiRequest::Look(_) => ApiOutcome::Bind(BindOutcome::Unknown(why.into())),
             ApiRequest::MarkBound(..) | ApiRequest::Remove(..) => ApiOutcome::Other,
         };
         if dead && self.random.chance(50) {
@@ -427,6 +428,7 @@ impl<S: Subject> Run<S> {
                     ApiOutcome::Write(WriteOutcome::Failed("500".into()))
                 }
                 ApiRequest::Bind(_) => ApiOutcome::Bind(BindOutcome::Failed("500".into())),
+                ApiRequest::Look(_) => ApiOutcome::Bind(BindOutcome::Unknown("500".into())),
                 ApiRequest::MarkBound(..) | ApiRequest::Remove(..) => ApiOutcome::Other,
             };
             return self.after(1, 20, Event::Outcome(incarnation, id, outcome));

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use muster_scheduler_core::resources::GPU_RESOURCE;
 use muster_scheduler_core::{Gang, Ledger, Member, Node, PodKey, Resources};
 
 use super::cluster::{Change, SimNode, SimPod};
@@ -26,6 +27,8 @@ pub enum ApiRequest {
     Remove(GangKey, String),
     /// Bind a pod.
     Bind(BindPod),
+    /// Read whether a pod is bound.
+    Look(BindPod),
 }
 
 /// What became of a request.
@@ -147,16 +150,15 @@ pub struct ExtenderSubject {
 
 /// A node as the ledger knows it.
 pub fn ledger_node(node: &SimNode) -> Node {
-    let mut labels = BTreeMap::new();
-    labels.insert("kubernetes.io/hostname".to_owned(), node.name.clone());
-    labels.insert("muster.dev/rack".to_owned(), format!("rack-{}", node.rack));
+    let labels = BTreeMap::from([
+        ("kubernetes.io/hostname".to_owned(), node.name.clone()),
+        ("muster.dev/rack".to_owned(), format!("rack-{}", node.rack)),
+    ]);
     Node {
         name: node.name.clone(),
         labels,
         schedulable: node.ready,
-        allocatable: Resources::new()
-            .with("nvidia.com/gpu", i64::from(node.gpus) * 1000)
-            .with("pods", 110_000),
+        allocatable: Resources::new().with(GPU_RESOURCE, i64::from(node.gpus) * 1000).with("pods", 110_000),
         gpu_slots: node.gpus,
         ..Node::default()
     }
@@ -167,7 +169,7 @@ pub fn ledger_member(pod: &SimPod) -> Member {
     Member {
         name: pod.key.name.clone(),
         uid: pod.uid.clone(),
-        requests: Resources::new().with("nvidia.com/gpu", i64::from(pod.gpus) * 1000).with("pods", 1000),
+        requests: Resources::new().with(GPU_RESOURCE, i64::from(pod.gpus) * 1000).with("pods", 1000),
         gpus: pod.gpus,
         rank: pod.rank,
         ..Member::default()
@@ -212,6 +214,7 @@ impl ExtenderSubject {
                 Effect::MarkBound { gang, epoch } => ApiRequest::MarkBound(gang, epoch),
                 Effect::Remove { gang, resource_version } => ApiRequest::Remove(gang, resource_version),
                 Effect::Bind(bind) => ApiRequest::Bind(bind),
+                Effect::Look(bind) => ApiRequest::Look(bind),
             };
             self.requests.insert(self.next, request.clone());
             self.actions.push(Action::Request(self.next, request));
@@ -315,7 +318,9 @@ impl Subject for ExtenderSubject {
             (Some(ApiRequest::Write(write)), ApiOutcome::Write(outcome)) => {
                 self.core.written(now, &write, outcome);
             }
-            (Some(ApiRequest::Bind(bind)), ApiOutcome::Bind(outcome)) => self.core.bound(now, &bind, outcome),
+            (Some(ApiRequest::Bind(bind) | ApiRequest::Look(bind)), ApiOutcome::Bind(outcome)) => {
+                self.core.bound(now, &bind, outcome);
+            }
             _ => {}
         }
         self.settle(now);

@@ -76,6 +76,11 @@ impl Api for InMemory {
         async move { cluster.bind_now(bind) }.boxed()
     }
 
+    fn look(&self, bind: BindPod) -> BoxFuture<'static, BindOutcome> {
+        let node = self.0.bindings.lock().get(&bind.uid).map(|earlier| earlier.node.clone());
+        async { node.map_or(BindOutcome::NotBound, BindOutcome::AlreadyBound) }.boxed()
+    }
+
     fn mark_bound(&self, _: GangKey, _: i64) -> BoxFuture<'static, ()> {
         async {}.boxed()
     }
