@@ -1,10 +1,16 @@
 //! Names by which pods, nodes and gangs speak to the scheduler, and the kinds of the `muster.dev` group.
 
+mod queue;
 mod reservation;
+mod schema;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
+pub use queue::{
+    AdvanceReservation, AdvanceReservationSpec, Preempts, Queue, QueuePreemption, QueueSpec, QueueStatus, ResourceQuota,
+    WindowPurpose,
+};
 pub use reservation::{
     GangReservation, GangReservationSpec, GangReservationStatus, ReservationPhase, ReservedMember,
 };
@@ -22,11 +28,34 @@ pub mod annotations {
     pub const GANG_MIN_AVAILABLE: &str = "muster.dev/gang-min-available";
     /// The pod's place in the gang's communication order, from 0.
     pub const RANK: &str = "muster.dev/rank";
+    /// Levels within whose domain all pods of the gang must be, such as `topology.kubernetes.io/zone`.
+    pub const REQUIRED_LEVEL: &str = "muster.dev/required-topology";
+    /// Levels within whose domain all pods of the gang should be, the best first, separated by commas.
+    pub const PREFERRED_LEVELS: &str = "muster.dev/preferred-topology";
+    /// The level over whose domains the pods of the gang are spread evenly.
+    pub const SPREAD_LEVEL: &str = "muster.dev/spread-topology";
+    /// Ranks that must stay together, as `SIZE@LEVEL`: `8@host` keeps groups of eight ranks within a node.
+    pub const SLICE: &str = "muster.dev/topology-slice";
+    /// Thousandths of one GPU that the pod shares with others.
+    pub const GPU_SHARE: &str = "muster.dev/gpu-share";
+    /// The advance reservation in which the gang runs.
+    pub const RESERVATION: &str = "muster.dev/reservation";
+    /// How long the gang runs at most, such as `90m`; lets others be planned behind it.
+    pub const TIME_LIMIT: &str = "muster.dev/time-limit";
     /// GPU slots of the node that the scheduler chose, such as `0,1`; written with the binding.
     pub const GPU_INDICES: &str = "muster.dev/gpu-indices";
 }
 
+/// Labels of pods and jobs.
+pub mod labels {
+    /// The queue.
+    pub const QUEUE: &str = "muster.dev/queue";
+}
+
+/// The queue of jobs that name none; it exists without being declared.
+pub const DEFAULT_QUEUE: &str = "default";
+
 /// The definitions of the scheduler's kinds.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![GangReservation::crd()]
+    vec![GangReservation::crd(), Queue::crd(), AdvanceReservation::crd()]
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Binding as PodBinding, Event, EventSource, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Client;
-use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use muster_scheduler_api::{GangReservation, ReservedMember, annotations};
 use muster_scheduler_core::{Assignment, PodKey};
 use serde_json::json;
@@ -119,6 +119,28 @@ pub(crate) async fn explain(client: &Client, component: &str, pod: &PodKey, mess
     match api.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(&status)).await {
         Ok(_) => publish(client, component, pod, None, "Warning", "FailedScheduling", message).await,
         Err(error) => tracing::debug!(%error, %pod, "cannot say why the pod waits"),
+    }
+}
+
+/// Deletes the pods of a gang that must make room, as kube-scheduler does: the reason goes into their status
+/// first. What cannot be deleted now is evicted again when the line finds it still in the way.
+pub(crate) async fn evict(client: &Client, component: &str, pods: &[PodKey], message: &str) {
+    let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let status = json!({"status": {"conditions": [{
+        "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+        "message": message, "lastTransitionTime": now,
+    }]}});
+    for pod in pods {
+        let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
+        if let Err(error) =
+            api.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(&status)).await
+        {
+            tracing::debug!(%error, %pod, "cannot note why the pod is preempted");
+        }
+        publish(client, component, pod, None, "Normal", "Preempted", message).await;
+        if let Err(error) = api.delete(&pod.name, &DeleteParams::default()).await {
+            tracing::info!(error = %muster_machinery::hint::chain(&error), %pod, "cannot preempt");
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use kube::api::{Api, ListParams};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use muster_machinery::{CancellationToken, Clock, SystemClock};
-use muster_scheduler_api::{DEFAULT_SCHEDULER_NAME, GangReservation, SCHEDULER_NAME};
+use muster_scheduler_api::{DEFAULT_SCHEDULER_NAME, GangReservation, Queue, SCHEDULER_NAME};
 use muster_scheduler_core::PodKey;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -56,6 +56,7 @@ pub struct Service {
 enum Heard {
     Nodes(Event<Node>),
     Pods(Event<Pod>),
+    Queues(Event<Queue>),
     Failed(Vec<PodKey>),
 }
 
@@ -66,6 +67,7 @@ impl Service {
         let mut tasks = JoinSet::new();
         tasks.spawn(watch(Api::<Node>::all(self.options.client.clone()), Heard::Nodes, sender.clone()));
         tasks.spawn(watch(Api::<Pod>::all(self.options.client.clone()), Heard::Pods, sender.clone()));
+        tasks.spawn(watch(Api::<Queue>::all(self.options.client.clone()), Heard::Queues, sender.clone()));
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = self.plan(receiver, sender) => {}
@@ -120,6 +122,9 @@ impl Service {
                                 let _heard = sender.send(Heard::Failed(failed));
                             }
                         }
+                        Decision::Evict { pods, message } => {
+                            bind::evict(&client, DEFAULT_SCHEDULER_NAME, &pods, &message).await;
+                        }
                         Decision::Explain { pod, message } => {
                             bind::explain(&client, DEFAULT_SCHEDULER_NAME, &pod, &message).await;
                         }
@@ -152,9 +157,11 @@ impl Service {
 struct Listed {
     nodes: Relisting<Node>,
     pods: Relisting<Pod>,
+    queues: Relisting<Queue>,
 }
 
 impl Listed {
+    /// Queues are not waited for: gangs of a queue that is not there yet are held back by name.
     fn complete(&self) -> bool {
         self.nodes.complete && self.pods.complete
     }
@@ -168,6 +175,10 @@ impl Listed {
             Heard::Pods(event) => self.pods.hear(event, |change| match change {
                 Change::Seen(pod) => planner.pod_seen(pod),
                 Change::Gone(pod) => planner.pod_gone(pod),
+            }),
+            Heard::Queues(event) => self.queues.hear(event, |change| match change {
+                Change::Seen(queue) => planner.queue_seen(queue),
+                Change::Gone(queue) => planner.queue_gone(&queue.name_any()),
             }),
             Heard::Failed(pods) => {
                 for pod in &pods {

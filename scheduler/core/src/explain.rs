@@ -1,6 +1,6 @@
 //! Why a gang waits, in one sentence, and what would let it start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::resources::GPU_RESOURCE;
@@ -8,7 +8,9 @@ use crate::resources::GPU_RESOURCE;
 use crate::devices::GpuDemand;
 use crate::gang::{Gang, Member};
 use crate::node::{Selection, Unfit};
+use crate::placement::GangDemand;
 use crate::resources::amount_text;
+use crate::search::{Demand, Group, Slot, Slots};
 use crate::shape::Shape;
 use crate::space::{NodeId, Space};
 
@@ -96,47 +98,57 @@ pub(crate) fn no_room(space: &mut Space, gang: &Gang) -> Waiting {
     if let Some(impossible) = gang.waiting.iter().find_map(|member| impossible(space, member)) {
         return impossible;
     }
-    let nodes: Vec<NodeId> = space.nodes().map(|(id, _)| id).collect();
-    let mut taken = Vec::new();
-    let mut short: BTreeMap<String, usize> = BTreeMap::new();
-    let mut usable = vec![false; nodes.len()];
+    let demand = match GangDemand::new(space, gang, gang.waiting.len()) {
+        Ok(demand) => demand.demand,
+        Err(reason) => return reason,
+    };
     let mut fitting = 0;
-    for member in &gang.waiting {
-        let shape = space.shape(member);
-        let mut place = None;
-        let mut lacks: BTreeMap<&str, usize> = BTreeMap::new();
-        for (index, id) in nodes.iter().enumerate() {
-            if space.node(*id).is_none_or(|node| node.unfit_for(shape.selection()).is_some()) {
-                continue;
-            }
-            usable[index] = true;
-            if place.is_some() {
-                continue;
-            }
-            match space.choose_devices(*id, &shape) {
-                Some(devices) => place = Some((*id, devices)),
-                None => *lacks.entry(lacking(space, *id, &shape)).or_default() += 1,
-            }
-        }
-        if let Some((id, devices)) = place {
-            fitting += 1;
-            space.take(id, &shape, &devices);
-            taken.push((id, shape, devices));
-        } else {
-            for resource in lacks.keys() {
-                *short.entry((*resource).to_owned()).or_default() += 1;
+    let mut short: BTreeMap<String, u32> = BTreeMap::new();
+    let mut taken = Slots::default();
+    let mut usable: BTreeSet<NodeId> = BTreeSet::new();
+    for (index, group) in demand.groups.iter().enumerate() {
+        let fits = space.fits(&group.shape).min(group.count);
+        fitting += fits;
+        take_anywhere(space, &demand, index, fits, &mut taken);
+        let missing = group.count - fits;
+        for resource in scan(space, &group.shape, &mut usable) {
+            if missing > 0 {
+                *short.entry(resource).or_default() += missing;
             }
         }
     }
-    for (id, shape, devices) in taken {
-        space.give_back(id, &shape, &devices);
-    }
+    space.give_back_slots(&demand, &taken);
     let resource =
         short.into_iter().max_by_key(|(_, count)| *count).map_or_else(|| "room".to_owned(), |(name, _)| name);
     let wanted = gang.waiting.iter().map(|member| wanted(member, &resource)).sum();
-    let usable = nodes.iter().zip(usable).filter(|(_, usable)| *usable);
-    let free = usable.map(|(id, _)| left(space, *id, &resource)).sum();
-    Waiting::ForRoom { fitting, needed: gang.waiting.len(), resource, wanted, free }
+    let free = usable.into_iter().map(|id| left(space, id, &resource)).sum();
+    Waiting::ForRoom { fitting: fitting as usize, needed: gang.waiting.len(), resource, wanted, free }
+}
+
+/// Takes room for `count` pods of one group wherever it is, so that the next group sees what is left.
+fn take_anywhere(space: &mut Space, demand: &Demand, group: usize, count: u32, taken: &mut Slots) {
+    let shape = &demand.groups[group].shape;
+    let alone = Demand { groups: vec![Group { shape: shape.clone(), count }], ..Demand::default() };
+    if let Some(slots) = space.find(&alone) {
+        space.take_slots(&alone, &slots);
+        taken.0.extend(slots.0.into_iter().map(|slot| Slot { group, ..slot }));
+    }
+}
+
+/// Notes the nodes that may take the shape, and says of which resources those that do not take it now have
+/// too little.
+fn scan(space: &Space, shape: &Shape, usable: &mut BTreeSet<NodeId>) -> BTreeSet<String> {
+    let mut lacks: BTreeSet<&str> = BTreeSet::new();
+    for (id, node) in space.nodes() {
+        if node.unfit_for(shape.selection()).is_some() {
+            continue;
+        }
+        usable.insert(id);
+        if shape.times_in(space.room(id)) == 0 {
+            lacks.insert(lacking(space, id, shape));
+        }
+    }
+    lacks.into_iter().map(str::to_owned).collect()
 }
 
 /// How much of a resource a member asks for, in thousandths.
