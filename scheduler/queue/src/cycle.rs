@@ -390,7 +390,15 @@ impl<'a> Cycle<'a> {
                 continue;
             }
             self.timeline.forget(id);
-            let found = preempt::choose(self.planner, &self.timeline, &waiter.job, &rules, &gone);
+            // What was freed for another may do for this one too; it starts when that is so.
+            let may_start =
+                |form| self.timeline.start_now(&request(&waiter.job, form, waiter.estimate.length));
+            let freed = !gone.is_empty() && waiter.job.forms.iter().find_map(may_start).is_some();
+            let found = if freed {
+                None
+            } else {
+                preempt::choose(self.planner, &self.timeline, &waiter.job, &rules, &gone)
+            };
             let Some(chosen) = found else {
                 if let Some(promise) = promised {
                     self.timeline.promise(id, &promise.hold, promise.latest, promise.length);

@@ -12,7 +12,7 @@ use crate::time::{Milliseconds, Time};
 use crate::timeline::Request;
 
 /// Decisions played forward before a forecast gives up.
-const MOST_CYCLES: usize = 20_000;
+const MOST_CYCLES: usize = 5_000;
 
 /// When a job is expected to start, were nothing else to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +29,8 @@ pub struct Expected {
 }
 
 impl Planner {
-    /// When each of `wanted` is expected to start, were nothing else to come; jobs that never would, given
-    /// what runs and waits, are left out.
+    /// When each of `wanted` is expected to start, were nothing else to come. Jobs that never would, given what
+    /// runs and waits, are left out, and so are those that are more than some thousand decisions away.
     pub fn forecast(&self, now: Time, space: &Space, wanted: &BTreeSet<JobId>) -> BTreeMap<JobId, Expected> {
         let mut planner = self.clone();
         // What is only supposed to happen teaches nothing.

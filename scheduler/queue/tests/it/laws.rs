@@ -81,7 +81,7 @@ fn sound(planner: &Planner, space: &Space, plan: &Plan) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn everybody_starts_and_nothing_is_given_twice(load in load(40), policy in prop::sample::select(

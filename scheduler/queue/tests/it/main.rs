@@ -8,3 +8,4 @@ mod loads;
 mod oracle;
 mod philly;
 mod stories;
+mod victims;
