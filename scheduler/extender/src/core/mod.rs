@@ -11,6 +11,8 @@ mod filter;
 mod observe;
 mod preempt;
 mod recover;
+#[cfg(test)]
+mod tests;
 mod tick;
 pub mod types;
 
