@@ -1,7 +1,10 @@
-//! Runs simulated schedules of the extender, or repeats one: `schedules COUNT SEED` or `schedules replay SEED [STEP]`.
+//! Runs simulated schedules of the extender, or of the binder, or repeats one:
+//! `schedules [binder] COUNT SEED` or `schedules replay SEED [STEP] [binder]`.
 #![expect(clippy::print_stdout, reason = "a tool of the command line")]
 
-use muster_scheduler_extender::simulation::{Disturbance, ExtenderSubject, replay, run_schedules};
+use muster_scheduler_extender::simulation::{
+    BinderSubject, Disturbance, ExtenderSubject, replay, run_binder_schedules, run_schedules,
+};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -12,8 +15,15 @@ fn main() {
             Some(step) => Disturbance::KillAt(step),
             None => Disturbance::Everything,
         };
-        let (outcome, trace) = replay::<ExtenderSubject>(number(1).unwrap_or(1), disturbance, true);
+        let seed = number(1).unwrap_or(1);
+        let (outcome, trace) = if arguments.iter().any(|argument| argument == "binder") {
+            replay::<BinderSubject>(seed, disturbance, false)
+        } else {
+            replay::<ExtenderSubject>(seed, disturbance, true)
+        };
         println!("{}\n{outcome:#?}", trace.join("\n"));
+    } else if arguments.first().is_some_and(|first| first == "binder") {
+        println!("{:#?}", run_binder_schedules(number(1).unwrap_or(10_000), number(2).unwrap_or(1)));
     } else {
         let report = run_schedules(number(0).unwrap_or(10_000), number(1).unwrap_or(1));
         println!("{report:#?}");

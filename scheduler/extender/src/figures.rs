@@ -208,6 +208,7 @@ fn pod(index: usize) -> PodSeen {
         priority: 0,
         created: Time(0),
         planned: true,
+        own: false,
         state: PodState::Waiting,
     }
 }

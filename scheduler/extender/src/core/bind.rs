@@ -57,7 +57,7 @@ impl<P: Plans> ExtenderCore<P> {
         }
     }
 
-    fn start(&mut self, now: Time, pod: &PodKey, node: &str) -> BindStep {
+    pub(super) fn start(&mut self, now: Time, pod: &PodKey, node: &str) -> BindStep {
         let Some(known) = self.pods.get(pod) else { return BindStep::Unseen };
         if !known.seen.planned {
             return BindStep::Wait(self.send(pod, node.to_owned(), None));

@@ -56,6 +56,10 @@ impl<P: Plans> ExtenderCore<P> {
 
     /// Gangs that are not bound, in line: priority, then age, then name.
     pub fn queue(&self) -> Vec<GangReport> {
+        self.line().iter().filter_map(|key| self.explain(key)).collect()
+    }
+
+    pub(super) fn line(&self) -> Vec<GangKey> {
         let mut line: Vec<(i32, Time, &GangKey)> = self
             .open
             .iter()
@@ -68,6 +72,6 @@ impl<P: Plans> ExtenderCore<P> {
             })
             .collect();
         line.sort_by_key(|(priority, since, key)| (std::cmp::Reverse(*priority), *since, *key));
-        line.into_iter().filter_map(|(_, _, key)| self.explain(key)).collect()
+        line.into_iter().map(|(_, _, key)| key.clone()).collect()
     }
 }

@@ -188,7 +188,7 @@ impl<P: Plans> ExtenderCore<P> {
     }
 
     /// A successor of a vanished pod takes over its place: by name, else by rank.
-    fn inherit(&mut self, key: &GangKey, gang: &mut GangState, pod: &PodKey) {
+    pub(super) fn inherit(&mut self, key: &GangKey, gang: &mut GangState, pod: &PodKey) {
         let Some(known) = self.pods.get(pod) else { return };
         let member = &known.seen.member;
         if self.placed(key, gang, &pod.name)
@@ -276,9 +276,9 @@ impl<P: Plans> ExtenderCore<P> {
 
     /// A gang of which nothing is bound and which cannot be repaired gives everything back and keeps its place
     /// in line.
-    fn requeue_broken(&mut self, now: super::Time, key: &GangKey) {
+    pub(super) fn requeue_broken(&mut self, now: super::Time, key: &GangKey) {
         let Some(gang) = self.gangs.get(key) else { return };
-        if gang.slots.is_empty() || !self.nothing_bound(key, gang) {
+        if gang.slots.is_empty() || !self.short_of_places(key) || !self.nothing_bound(key, gang) {
             return;
         }
         self.release_all(now, key, "a lost place could not be made good");

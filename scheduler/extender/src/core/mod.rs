@@ -9,6 +9,7 @@ mod bind;
 mod explain;
 mod filter;
 mod observe;
+mod own;
 mod preempt;
 mod recover;
 #[cfg(test)]

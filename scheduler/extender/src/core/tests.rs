@@ -43,6 +43,7 @@ fn pod(rank: u32, uid: &str) -> PodSeen {
         priority: 0,
         created: Time(0),
         planned: true,
+        own: false,
         state: PodState::Waiting,
     }
 }

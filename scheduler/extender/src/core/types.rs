@@ -79,6 +79,8 @@ pub struct PodSeen {
     pub created: Time,
     /// Whether this is a pod to plan; others pass through as they are.
     pub planned: bool,
+    /// Whether this process binds it by itself; otherwise kube-scheduler asks for it.
+    pub own: bool,
     /// How far it has come.
     pub state: PodState,
 }

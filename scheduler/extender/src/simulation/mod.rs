@@ -9,7 +9,7 @@ pub mod subject;
 
 pub use random::Random;
 pub use run::{Disturbance, Outcome};
-pub use subject::{ExtenderSubject, Subject};
+pub use subject::{BinderSubject, ExtenderSubject, Subject};
 
 use run::Run;
 
@@ -51,6 +51,11 @@ impl Report {
 /// Runs `count` schedules of the extender from `seed` on.
 pub fn run_schedules(count: u64, seed: u64) -> Report {
     run_schedules_of::<ExtenderSubject>(count, seed, true)
+}
+
+/// Runs `count` schedules of a process that schedules by itself, from `seed` on.
+pub fn run_binder_schedules(count: u64, seed: u64) -> Report {
+    run_schedules_of::<BinderSubject>(count, seed, false)
 }
 
 /// Runs `count` schedules of any process; `extender` says whether kube-scheduler calls it. Half of them are
@@ -98,6 +103,13 @@ mod tests {
     #[test]
     fn no_schedule_breaks_a_promise() {
         let report = run_schedules(600, 1);
+        assert_eq!(report.violations, Vec::<String>::new());
+        assert!(report.kills > 300 && report.bindings > 2_000 && report.explained > 100, "{report:?}");
+    }
+
+    #[test]
+    fn nor_does_a_schedule_without_kube_scheduler() {
+        let report = run_binder_schedules(600, 1);
         assert_eq!(report.violations, Vec::<String>::new());
         assert!(report.kills > 300 && report.bindings > 2_000 && report.explained > 100, "{report:?}");
     }

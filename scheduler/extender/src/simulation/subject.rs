@@ -146,6 +146,8 @@ pub struct ExtenderSubject {
     requests: BTreeMap<u64, ApiRequest>,
     next: u64,
     actions: Vec<Action>,
+    /// Schedules by itself.
+    own: bool,
 }
 
 /// A node as the ledger knows it.
@@ -196,6 +198,9 @@ impl ExtenderSubject {
 
     /// Looks at every open call again, then hands out what is to be done.
     fn settle(&mut self, now: Time) {
+        if self.own {
+            self.core.bind_own(now, false);
+        }
         for mut pending in std::mem::take(&mut self.pending) {
             match self.step(now, &mut pending) {
                 Some(reply) => self.actions.push(Action::Reply(pending.ticket, reply)),
@@ -268,6 +273,7 @@ impl Subject for ExtenderSubject {
             requests: BTreeMap::new(),
             next: 0,
             actions: Vec::new(),
+            own: false,
         }
     }
 
@@ -292,8 +298,10 @@ impl Subject for ExtenderSubject {
                 let gang = ledger_gang(pod).map(Arc::new);
                 let created = Time(pod.created);
                 let key = pod.key.clone();
-                self.core
-                    .pod_seen(now, PodSeen { key, member, gang, priority: 0, created, planned: true, state });
+                self.core.pod_seen(
+                    now,
+                    PodSeen { key, member, gang, priority: 0, created, planned: true, own: self.own, state },
+                );
             }
             Change::PodGone(pod, uid) => self.core.pod_gone(now, pod, uid),
             Change::Reservation(seen) => self.core.reservation_seen(now, seen.clone()),
@@ -335,6 +343,9 @@ impl Subject for ExtenderSubject {
 
     fn tick(&mut self, now: Time) {
         self.core.tick(now);
+        if self.own {
+            self.core.bind_own(now, true);
+        }
         self.settle(now);
     }
 
@@ -349,5 +360,51 @@ impl Subject for ExtenderSubject {
     fn explained(&self, pod: &SimPod) -> Option<String> {
         let report = self.core.explain(&gang_key(pod))?;
         if report.phase == "Waiting" { report.reason } else { None }
+    }
+}
+
+/// The same process without kube-scheduler: it binds all pods by itself.
+pub struct BinderSubject(ExtenderSubject);
+
+impl Subject for BinderSubject {
+    fn start() -> Self {
+        Self(ExtenderSubject { own: true, ..ExtenderSubject::start() })
+    }
+
+    fn observe(&mut self, now: Time, change: &Change) {
+        self.0.observe(now, change);
+    }
+
+    fn synced(&mut self, now: Time) {
+        // It binds from the next tick on: what was read back is looked at before.
+        self.0.core.synced(now);
+    }
+
+    fn call(&mut self, _: Time, ticket: u64, _: Call) {
+        self.0.actions.push(Action::Reply(ticket, Reply::Error("nobody answers here".to_owned())));
+    }
+
+    fn outcome(&mut self, now: Time, request: u64, outcome: ApiOutcome) {
+        self.0.outcome(now, request, outcome);
+    }
+
+    fn work(&mut self, now: Time, work: u64) {
+        self.0.work(now, work);
+    }
+
+    fn tick(&mut self, now: Time) {
+        self.0.tick(now);
+    }
+
+    fn actions(&mut self) -> Vec<Action> {
+        self.0.actions()
+    }
+
+    fn holds(&self, uid: &str) -> Option<String> {
+        self.0.holds(uid)
+    }
+
+    fn explained(&self, pod: &SimPod) -> Option<String> {
+        self.0.explained(pod)
     }
 }

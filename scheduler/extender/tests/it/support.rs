@@ -164,6 +164,7 @@ pub(crate) fn pod(namespace: &str, name: &str, uid: &str, gpus: u32) -> PodSeen 
         priority: 0,
         created: Time(0),
         planned: true,
+        own: false,
         state: PodState::Waiting,
     }
 }
