@@ -340,7 +340,7 @@ impl<'a> Cycle<'a> {
     /// Promises the earliest room no later than `latest`; whether there is any.
     fn reserve(&mut self, job: &Arc<Job>, length: Milliseconds, latest: Time, pinned: bool) -> bool {
         let fingerprint = self.planner.backlog.get(job.id).filter(|_| job.reservation.is_none());
-        let hopeless = fingerprint.map(|waiter| (self.planner.tree.root(job.queue), waiter.forms()));
+        let hopeless = fingerprint.map(|waiter| (job.queue, waiter.forms()));
         if hopeless.is_some_and(|hopeless| self.planner.hopeless.contains(&hopeless)) {
             return false;
         }

@@ -107,7 +107,7 @@ pub struct Planner {
     pub(crate) running: BTreeMap<JobId, Running>,
     pub(crate) promises: BTreeMap<JobId, Promise>,
     pub(crate) evictions: BTreeMap<JobId, u32>,
-    /// Forms that found no room in any future, by root queue and fingerprint.
+    /// Forms that found no room in any future, by queue and fingerprint.
     pub(crate) hopeless: BTreeSet<(QueueId, (u64, u32))>,
     /// Something ended sooner than supposed: promises may move forward.
     pub(crate) gained: bool,

@@ -10,9 +10,9 @@ use muster_scheduler_queue::job::{Gate, Job, JobId, Restart};
 use muster_scheduler_queue::planner::Planner;
 use muster_scheduler_queue::policy::{Policy, Preemption};
 use muster_scheduler_queue::time::Time;
-use muster_scheduler_queue::tree::QueueTree;
+use muster_scheduler_queue::tree::{QueueSpec, QueueTree, Quota};
 
-use crate::cluster::{cluster, cohort, demand, form, job};
+use crate::cluster::{cluster, cohort, demand, form, gpu, job};
 use crate::drive::{Arrival, Drive};
 
 fn named(name: &str) -> Policy {
@@ -284,4 +284,24 @@ fn without_estimates_no_time_is_promised_to_people() {
     assert_eq!(plan.reserve[0].basis, Basis::Supposed);
     let expected = planner.explain(JobId(1), Time(1), &space).unwrap().expected.unwrap();
     assert_eq!(expected.known(), None);
+}
+
+#[test]
+fn what_is_hopeless_in_one_queue_is_not_in_another() {
+    let mut space = cluster(2, 8, 2);
+    let quota = |borrowing| Quota { nominal: 8000, borrowing_limit: borrowing, lending_limit: None };
+    let below = |name: &str, borrowing| QueueSpec::new(name).below("all").with_quota(gpu(), quota(borrowing));
+    let tree = QueueTree::build(vec![QueueSpec::new("all"), below("a", Some(0)), below("b", None)]).unwrap();
+    let (a, b) = (tree.queue("a").unwrap(), tree.queue("b").unwrap());
+    let mut planner = Planner::new(named("easy"), tree.clone());
+    let (whole, both) = (form(&mut space, &tree, 1, 8), form(&mut space, &tree, 2, 8));
+    planner.submit(Job { limit: Some(100), ..job(0, 0, b, whole) }).unwrap();
+    let plan = planner.cycle(Time(0), &space);
+    planner.commit(&plan, &mut space, Time(0)).unwrap();
+    for (id, queue) in [(1, a), (2, b)] {
+        planner.submit(Job { limit: Some(100), ..job(id, id as i64, queue, both.clone()) }).unwrap();
+    }
+    let promised: Vec<JobId> =
+        planner.cycle(Time(2), &space).reserve.iter().map(|promise| promise.job).collect();
+    assert_eq!(promised, [JobId(2)]);
 }
