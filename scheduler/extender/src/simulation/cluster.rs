@@ -75,6 +75,8 @@ pub struct Cluster {
     /// All changes.
     pub logs: [Vec<Change>; KINDS],
     version: u64,
+    /// Uids of all pods that were bound.
+    ever_bound: BTreeSet<String>,
     /// Broken promises.
     pub violations: Vec<String>,
 }
@@ -188,6 +190,7 @@ impl Cluster {
         pod.node = Some(bind.node.clone());
         pod.gpu_indices.clone_from(&bind.gpu_indices);
         self.check_reserved(&pod, bind);
+        self.ever_bound.insert(pod.uid.clone());
         let kind = self.change(Change::Pod(pod));
         self.check_room(&bind.node);
         (ApiOutcome::Bind(BindOutcome::Bound), Some(kind))
@@ -207,14 +210,16 @@ impl Cluster {
         }
     }
 
-    /// When the first binding of a gang is sent, places for enough of its pods are written down.
-    pub fn check_whole(&mut self, bind: &BindPod) {
+    /// When the first binding of a gang is sent, places for enough of its pods are written down. Pods that were
+    /// bound and whose end `told` does not know of yet count as running.
+    pub fn check_whole(&mut self, bind: &BindPod, told: &Watch) {
         let Some(pod) = self.pods.get(&bind.pod).filter(|pod| pod.uid == bind.uid) else { return };
         let Some((_, least)) = &pod.gang else { return };
-        let of_gang = |other: &&SimPod| other.gang == pod.gang && other.key.namespace == pod.key.namespace;
-        let first = !self.pods.values().filter(of_gang).any(|pod| pod.node.is_some());
+        let runs = |other: &SimPod| other.gang == pod.gang && self.ever_bound.contains(&other.uid);
+        let started = self.pods.values().any(runs)
+            || told.known.values().any(|change| matches!(change, Change::Pod(other) if runs(other)));
         let placed = self.reserved(pod).len();
-        if first && placed < *least {
+        if !started && placed < *least {
             let text = format!("the binding of {} was sent with {placed} of {least} places written", pod.key);
             self.violations.push(text);
         }

@@ -337,7 +337,7 @@ impl<S: Subject> Run<S> {
                 Action::Request(id, request) => {
                     self.in_flight += 1;
                     if let ApiRequest::Bind(bind) = &request {
-                        self.cluster.check_whole(bind);
+                        self.cluster.check_whole(bind, &self.watches[1]);
                     }
                     let slow = if self.goes_wrong(10) { IN_FLIGHT } else { 30 };
                     self.after(1, slow, Event::Land(incarnation, id, request));
