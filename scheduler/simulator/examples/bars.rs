@@ -1,9 +1,10 @@
 //! Prints the bars: `bars b1 FOLDER TRACES POLICIES SEEDS`, `bars b2 FOLDER SEED JOBS`, `bars b3 FILE POLICY`,
-//! `bars b4 FILE|- ESTIMATE`.
+//! `bars b4 FILE|- ESTIMATE [LOAD [POLICY]]`.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 use std::path::Path;
 
 use muster_scheduler_simulator::bars::{Openb, b1, b2, b3, b4, gang_workload};
+use muster_scheduler_simulator::engine::{Options, simulate};
 use muster_scheduler_simulator::generate::gangs::GangMix;
 use muster_scheduler_simulator::generate::{gavel, mixed};
 use muster_scheduler_simulator::report::table;
@@ -37,6 +38,7 @@ fn main() {
             for r in &figures.reports {
                 println!("{} decisions {} in {:?} {:?}", r.policy, r.decisions, r.deciding, r.gangs);
             }
+            println!("alone {:?}", figures.alone);
             println!(
                 "partial {} best {} all-reduce ×{:.3} crossings ×{:.3} utilisation {:+.2}",
                 figures.partial_gangs,
@@ -45,6 +47,11 @@ fn main() {
                 figures.crossings_ratio,
                 figures.utilisation_gain
             );
+        }
+        "optimum" => {
+            for row in muster_scheduler_simulator::bars::gang_optimum(300, 1).unwrap() {
+                println!("{row:?}");
+            }
         }
         "b3" => {
             let figures = b3(&args[1], &std::fs::read_to_string(&args[1]).unwrap(), &args[2]).unwrap();
@@ -60,7 +67,25 @@ fn main() {
             } else {
                 gavel::jobs(&std::fs::read_to_string(&args[1]).unwrap(), None).unwrap()
             };
-            let workload = mixed::workload("mixed", small, &mixed::HugeGangs::default(), 7);
+            let load = args.get(3).map_or(mixed::HugeGangs::default().load, |load| load.parse().unwrap());
+            let mix = mixed::HugeGangs { load, ..mixed::HugeGangs::default() };
+            let workload = mixed::workload("mixed", small, &mix, 7);
+            if let Some(policy) = args.get(4) {
+                let mut workload = workload;
+                let factor: Option<f64> = args[2].parse().ok();
+                for job in &mut workload.jobs {
+                    job.limit = factor.map(|factor| (job.runtime as f64 * factor) as i64);
+                }
+                let report =
+                    simulate(&workload, policy, Options { network: false, ..Options::default() }).unwrap();
+                println!(
+                    "{}{} decisions in {:?}",
+                    table(std::slice::from_ref(&report)),
+                    report.decisions,
+                    report.deciding
+                );
+                return;
+            }
             let figures = b4(&workload, args[2].parse().ok()).unwrap();
             println!("{}", table(&figures.reports));
             for r in &figures.reports {

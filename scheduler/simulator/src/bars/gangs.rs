@@ -1,11 +1,14 @@
 //! B2: gangs on the openb nodes with a leaf and spine network.
 
+use muster_scheduler_core::{GangDemand, Ledger};
 use serde::Serialize;
 
 use crate::engine::{Options, SimulationError, simulate};
 use crate::generate::gangs::{GangMix, LeafSpine, like_openb, openb_nodes, workload};
+use crate::network::Network;
 use crate::openb::Trace;
-use crate::report::Report;
+use crate::report::{GangReport, Report};
+use crate::scheduler::ScheduleError;
 use crate::workload::Workload;
 
 /// Baselines that place gangs.
@@ -24,6 +27,8 @@ pub struct GangFigures {
     pub all_reduce_ratio: f64,
     /// The same for the fewest 95th percentile of ring crossings between spines, each at least 1; the bar is 2.
     pub crossings_ratio: f64,
+    /// What no policy is likely to go below: every gang alone on the empty cluster, placed by core.
+    pub alone: GangReport,
     /// Muster's utilisation less the best baseline's, in points of a hundred; must not be below 0.
     pub utilisation_gain: f64,
 }
@@ -58,7 +63,26 @@ pub fn b2(workload: &Workload, seed: u64) -> Result<GangFigures, SimulationError
         best: name,
         all_reduce_ratio: mean / ours.gangs.all_reduce_mean.max(1e-12),
         crossings_ratio: crossings.max(1) as f64 / ours.gangs.crossings_p95.max(1) as f64,
+        alone: alone(workload)?,
         utilisation_gain: (ours.utilisation - utilisation) * 100.0,
         reports: reports.into_iter().chain([ours]).collect(),
     })
+}
+
+fn alone(workload: &Workload) -> Result<GangReport, SimulationError> {
+    let mut ledger = Ledger::default();
+    workload.cluster.nodes.iter().for_each(|node| ledger.set_node(node.clone()));
+    let space = ledger.space();
+    let network = Network::new(&workload.cluster)?;
+    let mut costs = Vec::new();
+    for job in workload.jobs.iter().filter(|job| job.all_reduce > 0) {
+        let gang = job.gang();
+        let demand = GangDemand::new(space, &gang, gang.waiting.len())
+            .map_err(|waiting| ScheduleError::Topology { job: job.name.clone(), waiting })?
+            .demand;
+        if let Some(slots) = space.find(&demand) {
+            costs.extend(network.cost(job.all_reduce, &slots, space, true));
+        }
+    }
+    Ok(GangReport::of(&costs))
 }

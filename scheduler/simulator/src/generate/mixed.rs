@@ -30,7 +30,7 @@ pub struct HugeGangs {
 
 impl Default for HugeGangs {
     fn default() -> Self {
-        Self { nodes: 32, share: 0.05, size: (0.25, 0.75), mean_hours: 2.0, load: 0.9, estimate: Some(1.0) }
+        Self { nodes: 64, share: 0.05, size: (0.25, 0.5), mean_hours: 0.5, load: 1.0, estimate: Some(1.0) }
     }
 }
 

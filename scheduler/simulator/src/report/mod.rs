@@ -9,6 +9,8 @@ use std::time::Duration;
 use muster_scheduler_queue::time::{Milliseconds, Time};
 use serde::Serialize;
 
+use crate::network::GangCost;
+
 pub use plot::{PlotError, bars_svg, curves_svg};
 pub use recorder::Recorder;
 pub use text::{classes_csv, curves_csv, json, summary_csv, table};
@@ -78,6 +80,27 @@ pub struct GangReport {
     pub crossings_mean: f64,
     /// 95 % have no more.
     pub crossings_p95: usize,
+}
+
+impl GangReport {
+    /// Of these costs.
+    pub fn of(costs: &[GangCost]) -> Self {
+        let count = costs.len();
+        if count == 0 {
+            return Self::default();
+        }
+        let mut times: Vec<f64> = costs.iter().map(|cost| cost.all_reduce).collect();
+        times.sort_by(f64::total_cmp);
+        let mut crossings: Vec<usize> = costs.iter().map(|cost| cost.crossings).collect();
+        crossings.sort_unstable();
+        Self {
+            gangs: count,
+            all_reduce_mean: times.iter().sum::<f64>() / count as f64,
+            all_reduce_p95: times[rank(0.95, count)],
+            crossings_mean: crossings.iter().sum::<usize>() as f64 / count as f64,
+            crossings_p95: crossings[rank(0.95, count)],
+        }
+    }
 }
 
 /// A moment on the curves.

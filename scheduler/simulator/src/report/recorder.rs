@@ -10,7 +10,7 @@ use muster_scheduler_queue::time::{Milliseconds, Time};
 
 use crate::engine::Options;
 use crate::network::GangCost;
-use crate::report::{ClassReport, GangReport, Report, Sample, Waits, rank};
+use crate::report::{ClassReport, GangReport, Report, Sample, Waits};
 use crate::workload::{Job, Workload};
 
 /// Counts what happens and makes the [`Report`] of it.
@@ -194,25 +194,7 @@ impl Recorder {
         let samples = &self.report.samples;
         let fragmentation: f64 = samples.iter().map(|sample| sample.fragmentation).sum();
         self.report.fragmentation = fragmentation / samples.len().max(1) as f64;
-        self.report.gangs = gangs(&self.costs);
+        self.report.gangs = GangReport::of(&self.costs);
         self.report
-    }
-}
-
-fn gangs(costs: &[GangCost]) -> GangReport {
-    let count = costs.len();
-    if count == 0 {
-        return GangReport::default();
-    }
-    let mut times: Vec<f64> = costs.iter().map(|cost| cost.all_reduce).collect();
-    times.sort_by(f64::total_cmp);
-    let mut crossings: Vec<usize> = costs.iter().map(|cost| cost.crossings).collect();
-    crossings.sort_unstable();
-    GangReport {
-        gangs: count,
-        all_reduce_mean: times.iter().sum::<f64>() / count as f64,
-        all_reduce_p95: times[rank(0.95, count)],
-        crossings_mean: crossings.iter().sum::<usize>() as f64 / count as f64,
-        crossings_p95: crossings[rank(0.95, count)],
     }
 }

@@ -17,8 +17,8 @@ fn run(workload: &Workload, policy: &str) -> Report {
 }
 
 /// The wait of the only job of a class, in seconds.
-fn wait(report: &Report, class: &str) -> f64 {
-    report.class(class).unwrap().waits.mean / 1000.0
+fn wait(report: &Report, class: &str) -> i64 {
+    report.class(class).unwrap().waits.max / 1000
 }
 
 /// 4 GPUs: a leaves one free, b needs all, c is short enough to go before b, d is not.
@@ -31,7 +31,7 @@ fn backfill() -> Workload {
 #[test]
 fn nobody_goes_before_the_first_in_line() {
     let report = run(&backfill(), "fifo");
-    assert_eq!(["a", "b", "c", "d"].map(|class| wait(&report, class)), [0.0, 9.0, 18.0, 17.0]);
+    assert_eq!(["a", "b", "c", "d"].map(|class| wait(&report, class)), [0, 9, 18, 17]);
     assert_eq!((report.makespan, report.ended), (40_000, 4));
 }
 
@@ -40,7 +40,7 @@ fn whoever_fits_goes_first_and_delays_the_large_job() {
     for policy in ["best-effort-fifo", "best-fit", "volcano-tier", "kueue-tas", "fgd", "random"] {
         let report = run(&backfill(), policy);
         // c runs from 2 to 7, d from 7 to 27, then b.
-        assert_eq!(["b", "c", "d"].map(|class| wait(&report, class)), [26.0, 0.0, 4.0], "{policy}");
+        assert_eq!(["b", "c", "d"].map(|class| wait(&report, class)), [26, 0, 4], "{policy}");
         assert_eq!(report.makespan, 37_000, "{policy}");
     }
 }
@@ -49,7 +49,7 @@ fn whoever_fits_goes_first_and_delays_the_large_job() {
 fn short_jobs_go_before_the_large_one_without_delaying_it() {
     for policy in ["easy", "conservative"] {
         let report = run(&backfill(), policy);
-        assert_eq!(["b", "c", "d"].map(|class| wait(&report, class)), [9.0, 0.0, 17.0], "{policy}");
+        assert_eq!(["b", "c", "d"].map(|class| wait(&report, class)), [9, 0, 17], "{policy}");
     }
 }
 
@@ -65,7 +65,7 @@ fn use_is_counted_until_the_last_submission() {
 fn gangs_start_whole_or_not_at_all() {
     // Two gangs of three pods on four GPUs: never two and one.
     let report = run(&workload(&[2, 2], vec![job("a", 0, 10, 3, 1), job("b", 0, 10, 3, 1)]), "best-fit");
-    assert_eq!((wait(&report, "a"), wait(&report, "b"), report.partial_gangs), (0.0, 10.0, 0));
+    assert_eq!((wait(&report, "a"), wait(&report, "b"), report.partial_gangs), (0, 10, 0));
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn shares_of_one_gpu_are_given_to_several() {
     let three = workload(&[1], vec![shared("a"), shared("b"), shared("c")]);
     for policy in ["muster", "best-fit", "fgd"] {
         let report = run(&three, policy);
-        assert_eq!(["a", "b", "c"].map(|class| wait(&report, class)), [0.0, 0.0, 10.0], "{policy}");
+        assert_eq!(["a", "b", "c"].map(|class| wait(&report, class)), [0, 0, 10], "{policy}");
         assert_eq!(report.partial_gangs, 0, "{policy}");
     }
 }

@@ -1,5 +1,7 @@
 //! The simulator against traces small enough to work out by hand, and against itself.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may panic, and says why it skips")]
+
 mod bars;
 mod engine;
 mod output;

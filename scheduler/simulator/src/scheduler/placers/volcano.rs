@@ -17,8 +17,8 @@ impl Placer for VolcanoTiers {
         for level in (demand.levels.required..=map.hosts_level()).rev() {
             let mut best: Option<(u64, Slots)> = None;
             for domain in map.level(level) {
-                let inside: Vec<NodeId> =
-                    map.positions(domain).map(|position| map.node_at(position)).collect();
+                let span = map.positions(domain);
+                let inside: Vec<NodeId> = span.clone().map(|position| map.node_at(position)).collect();
                 let holds = demand.groups.iter().all(|group| {
                     let fits = inside.iter().map(|node| u64::from(group.shape.times_in(space.room(*node))));
                     fits.sum::<u64>() >= u64::from(group.count)
@@ -31,8 +31,8 @@ impl Placer for VolcanoTiers {
                     continue;
                 }
                 let slots = one_by_one(space, demand, |space, shape, eligible| {
-                    let nodes: Vec<NodeId> =
-                        eligible.iter().copied().filter(|node| inside.contains(node)).collect();
+                    let within = |node: &NodeId| map.position(*node).is_some_and(|at| span.contains(&at));
+                    let nodes: Vec<NodeId> = eligible.iter().copied().filter(within).collect();
                     tightest(space, shape, &nodes).map(|node| (node, None))
                 });
                 if let Some(slots) = slots {
