@@ -91,18 +91,18 @@ impl<P: Plans> ExtenderCore<P> {
     fn adopt(&mut self, now: Time, key: &GangKey, successors: bool) {
         let Some(seen) = self.seen.get(key).cloned() else { return };
         let Some(gang) = self.gangs.get_mut(key) else { return };
-        gang.epoch = seen.epoch;
-        gang.durable = Durable::Yes;
+        if !successors {
+            gang.epoch = seen.epoch;
+            gang.durable = Durable::Yes;
+        }
         gang.progress = now;
         gang.forget_plans();
+        let mut given_up = Vec::new();
         for place in &seen.members {
             let pod = PodKey::new(&key.namespace, &place.pod);
             let Some(known) = self.pods.get(&pod).filter(|known| known.gang == *key) else { continue };
             let member = &known.seen.member;
-            if known.bound_to().is_some()
-                || !self.plans.usable(&place.node)
-                || (member.uid != place.uid) != successors
-            {
+            if known.bound_to().is_some() || (member.uid != place.uid) != successors {
                 continue;
             }
             let vacant = successors.then_some(now);
@@ -110,11 +110,22 @@ impl<P: Plans> ExtenderCore<P> {
             let mut assignment = self.plans.assignment(member, &place.node, &place.gpu_indices);
             assignment.uid.clone_from(&place.uid);
             let placement = Placement(vec![(pod, assignment.clone())]);
-            if self.take(&placement, &[]).is_ok()
-                && let Some(gang) = self.gangs.get_mut(key)
-            {
-                gang.slots.insert(place.pod.clone(), Slot { rank, assignment, vacant });
+            if self.plans.usable(&place.node) && self.take(&placement, &[]).is_ok() {
+                if let Some(gang) = self.gangs.get_mut(key) {
+                    gang.slots.insert(place.pod.clone(), Slot { rank, assignment, vacant });
+                }
+            } else if !successors {
+                given_up.push(assignment);
             }
+        }
+        if !given_up.is_empty() {
+            // The API server must not show them any more before their room goes to others.
+            for assignment in given_up {
+                if !self.plans.usable(&assignment.node) {
+                    self.haunt(key, assignment);
+                }
+            }
+            self.write_if_gang(key);
         }
         self.open.insert(key.clone());
     }
