@@ -22,8 +22,8 @@ fn main() {
                 for r in &of {
                     let micros = r.decision.as_secs_f64() * 1e6;
                     println!(
-                        "{policy:14} {:12} made={:5} {:.2} {:.2}±{:.2} pub {:?} {micros:.1}us",
-                        r.trace, r.made, r.at_100, r.at_130, r.deviation, r.published
+                        "{policy:14} {:12} made={:5} {:.2} {:.2}±{:.2} pub {:?} bound {:.2} {micros:.1}us",
+                        r.trace, r.made, r.at_100, r.at_130, r.deviation, r.published, r.bound
                     );
                 }
                 println!("{policy} mean {:.2}", of.iter().map(|r| r.at_130).sum::<f64>() / of.len() as f64);

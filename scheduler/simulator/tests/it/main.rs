@@ -4,6 +4,7 @@
 
 mod bars;
 mod engine;
+mod openb;
 mod output;
 
 use muster_scheduler_core::GpuDemand;
