@@ -1,9 +1,11 @@
 //! Prints the bars: `bars b1 FOLDER TRACES POLICIES SEEDS`, `bars b2 FOLDER SEED JOBS`, `bars b3 FILE POLICY`,
+//! `bars simulate TRACE POLICIES FOLDER`, `bars optimum`,
 //! `bars b4 FILE|- ESTIMATE [LOAD [POLICY]]`.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 use std::path::Path;
 
 use muster_scheduler_simulator::bars::{Openb, b1, b2, b3, b4, gang_workload};
+use muster_scheduler_simulator::catalogue;
 use muster_scheduler_simulator::engine::{Options, simulate};
 use muster_scheduler_simulator::generate::gangs::GangMix;
 use muster_scheduler_simulator::generate::{gavel, mixed};
@@ -47,6 +49,12 @@ fn main() {
                 figures.crossings_ratio,
                 figures.utilisation_gain
             );
+        }
+        "simulate" => {
+            let workload = catalogue::load(&args[1], 1, Some(1.0)).unwrap();
+            let run = |policy: &str| simulate(&workload, policy, Options::default()).unwrap();
+            let reports: Vec<_> = args[2].split(',').map(run).collect();
+            println!("{}{:?}", table(&reports), catalogue::write(&reports, Path::new(&args[3])).unwrap());
         }
         "optimum" => {
             for row in muster_scheduler_simulator::bars::gang_optimum(300, 1).unwrap() {

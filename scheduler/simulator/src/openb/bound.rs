@@ -7,7 +7,9 @@ use muster_scheduler_core::fragmentation::Want;
 
 use crate::openb::{Pod, Trace};
 
-const ROUNDS: u32 = 120;
+const ROUNDS: u32 = 300;
+/// How far below the best bound the next one is hoped to be, at first.
+const HOPE: f64 = 0.05;
 const PRICES: usize = 24;
 const STEP: usize = 10;
 
@@ -58,11 +60,13 @@ pub fn upper_bound(trace: &Trace, arrivals: &[&Pod]) -> f64 {
             }
         }
         least = least.min(bound);
-        // Dearer what is used more than there is, cheaper what is used less.
-        let pace = 300.0 / f64::from(round + 3);
-        for (kind, used) in kinds.iter_mut().zip(used) {
-            let excess = (used - kind.supply) / (used + kind.supply).max(1.0);
-            kind.price = (kind.price + pace * excess * kind.devices()).max(0.0);
+        // A subgradient step, as long as would reach a bound a little below the best so far were it straight; dearer
+        // what is used more than there is, cheaper what is used less.
+        let excess: Vec<f64> = used.iter().zip(&kinds).map(|(used, kind)| used - kind.supply).collect();
+        let length: f64 = excess.iter().map(|excess| excess * excess).sum();
+        let pace = (bound - least * (1.0 - HOPE / f64::from(1 + round / 50))) / length.max(1.0);
+        for (kind, excess) in kinds.iter_mut().zip(excess) {
+            kind.price = (kind.price + pace * excess).max(0.0);
         }
     }
     least * 100.0 / capacity
