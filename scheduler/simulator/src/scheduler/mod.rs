@@ -8,7 +8,7 @@ use muster_scheduler_core::{Demand, Slots, Space, Waiting};
 use muster_scheduler_queue::job::JobId;
 use muster_scheduler_queue::planner::EventError;
 use muster_scheduler_queue::policy::Policy;
-use muster_scheduler_queue::time::{Milliseconds, Time};
+use muster_scheduler_queue::time::Time;
 use muster_scheduler_queue::tree::{FlavorResource, QueueTree, TreeError};
 
 pub use greedy::Greedy;
@@ -151,6 +151,3 @@ fn charged<'a>(tree: &'a QueueTree, job: &Job) -> Vec<(&'a FlavorResource, i64)>
     };
     tree.resources().iter().map(|resource| (resource, amount(resource))).collect()
 }
-
-/// How long a job that says nothing is supposed to run, in milliseconds.
-pub const SUPPOSED: Milliseconds = 3_600_000;
