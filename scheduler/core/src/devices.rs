@@ -74,9 +74,8 @@ impl Devices {
     /// How many pods of this demand fit.
     pub fn times(&self, demand: GpuDemand) -> u32 {
         match demand {
-            GpuDemand::None | GpuDemand::Whole(0) => u32::MAX,
+            GpuDemand::None | GpuDemand::Whole(0) | GpuDemand::Share(0) => u32::MAX,
             GpuDemand::Whole(count) => self.whole() / count,
-            GpuDemand::Share(0) => u32::MAX,
             GpuDemand::Share(share) => {
                 let fits = self.left.iter().map(|left| u32::from(*left / share)).sum::<u32>();
                 // Which device an unnamed pod has is not known: suppose the emptiest.
@@ -114,7 +113,7 @@ impl Devices {
     }
 
     pub(crate) fn take(&mut self, indices: &[u8], demand: GpuDemand) {
-        self.change(indices, demand, |left, each| left.saturating_sub(each));
+        self.change(indices, demand, u16::saturating_sub);
         self.unnamed += Self::nameless(indices, demand);
     }
 

@@ -220,7 +220,7 @@ impl Ledger {
         let node = &assignment.node;
         let id = self.space.id(node).ok_or_else(|| TakeError::NodeGone(node.clone()))?;
         if self.assignment(pod) == Some(assignment) {
-            return Err(self.already_taken(pod, assignment));
+            return Err(already_taken(pod, assignment));
         }
         let left = self.free_on(id);
         if let Some(resource) = assignment.resources.lacking(&left.resources) {
@@ -234,13 +234,13 @@ impl Ledger {
         self.record(pod.clone(), assignment.clone());
         Ok(())
     }
+}
 
-    fn already_taken(&self, pod: &PodKey, assignment: &Assignment) -> TakeError {
-        let node = assignment.node.clone();
-        match assignment.gpu_indices.first() {
-            Some(slot) => TakeError::SlotTaken { node, slot: *slot },
-            None => TakeError::TooLittle { node, resource: "pods".to_owned(), pod: pod.clone() },
-        }
+fn already_taken(pod: &PodKey, assignment: &Assignment) -> TakeError {
+    let node = assignment.node.clone();
+    match assignment.gpu_indices.first() {
+        Some(slot) => TakeError::SlotTaken { node, slot: *slot },
+        None => TakeError::TooLittle { node, resource: "pods".to_owned(), pod: pod.clone() },
     }
 }
 

@@ -41,7 +41,7 @@ impl GangDemand {
         let levels = if gang.closeness == Closeness::default() {
             Levels::default()
         } else {
-            levels(&*space.map(), &gang.closeness)?
+            levels(&space.map(), &gang.closeness)?
         };
         Ok(Self { demand: Demand { groups, near, levels }, members })
     }

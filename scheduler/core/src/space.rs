@@ -197,18 +197,15 @@ impl Space {
             .counts
             .iter()
             .rposition(|counts| Arc::ptr_eq(&counts.shape, shape) || counts.shape == *shape);
-        let counts = match found {
-            Some(index) => {
-                let mut counts = self.counts.remove(index);
-                if !counts.is_current(&self.log) {
-                    Arc::make_mut(&mut counts).catch_up(&self.log, &self.rooms);
-                }
-                counts
+        let counts = if let Some(index) = found {
+            let mut counts = self.counts.remove(index);
+            if !counts.is_current(&self.log) {
+                Arc::make_mut(&mut counts).catch_up(&self.log, &self.rooms);
             }
-            None => {
-                let node = |id: NodeId| self.node(id).cloned();
-                Arc::new(Counts::new(shape.clone(), &map, &self.log, node, &self.rooms))
-            }
+            counts
+        } else {
+            let node = |id: NodeId| self.node(id).cloned();
+            Arc::new(Counts::new(shape.clone(), &map, &self.log, node, &self.rooms))
         };
         if self.counts.len() >= KEPT_SHAPES {
             self.counts.remove(0);

@@ -381,8 +381,8 @@ impl Planner {
         if let Some(at) = at.and_then(|at| Timestamp::from_millisecond(at.0).ok()) {
             // To the minute: whoever reads it does not want to read it every second.
             let minute = at.strftime("%Y-%m-%d %H:%M UTC");
-            sentence
-                .push_str(&format!("; place {} in line, expected to start at {minute}", explanation.place));
+            let place = explanation.place;
+            sentence = format!("{sentence}; place {place} in line, expected to start at {minute}");
         }
         sentence
     }
