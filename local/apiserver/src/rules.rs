@@ -386,7 +386,8 @@ pub(crate) fn answers_with_object(resource: &Resource) -> bool {
         || (resource.group == "storage.k8s.io" && resource.custom.is_none())
 }
 
-/// Checks a decoded object against the kind's fields and removes what the kind does not have; returns warnings.
+/// Checks a decoded object against the kind's fields, removes what the kind does not have and gives numbers their one
+/// form, so that the same value is the same in every encoding; returns warnings.
 pub(crate) fn decode_value(
     resource: &Resource,
     object: &mut Value,
@@ -396,6 +397,7 @@ pub(crate) fn decode_value(
     let kind = &resource.kind;
     let refuse =
         |why: &str| Err(ApiError::bad_request(decode::cannot_be_handled(kind, &resource.version, kind, why)));
+    decode::whole_numbers(object);
     let mut unknown = Vec::new();
     match (&resource.custom, resource.schema()) {
         (Some(custom), _) => unknown = custom.version.validator.prune(object),

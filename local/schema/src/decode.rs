@@ -18,6 +18,7 @@ use serde_json::Value;
 
 pub(crate) use check::go_kind;
 pub use check::{Checked, check};
+pub use json::whole_numbers;
 pub use prune::prune;
 
 /// The largest body that is read, in bytes; Kubernetes' own limit.

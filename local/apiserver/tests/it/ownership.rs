@@ -130,3 +130,40 @@ async fn appliers_that_meet_at_creation_all_succeed() {
     }
     server.stop().await;
 }
+
+#[tokio::test]
+async fn the_same_value_in_another_form_is_no_conflict() {
+    const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let server = Server::start().await;
+    let client = server.handle.client();
+    let definition = |minimum: Value| {
+        let count = json!({ "type": "integer", "minimum": minimum });
+        let spec = json!({ "type": "object", "properties": { "count": count } });
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": { "name": "widgets.demo.example" },
+            "spec": {
+                "group": "demo.example", "scope": "Namespaced", "names": { "kind": "Widget", "plural": "widgets" },
+                "versions": [{
+                    "name": "v1", "served": true, "storage": true,
+                    "schema": { "openAPIV3Schema": { "type": "object", "properties": { "spec": spec } } },
+                }],
+            },
+        })
+    };
+    // A program in Rust writes a float as 0.0, kubectl writes it as 0, a person as 0.0 in YAML.
+    let mut versions = Vec::new();
+    for (manager, minimum) in [("muster", json!(0.0)), ("kubectl", json!(0)), ("muster", json!(0.0))] {
+        let path = format!("{DEFINITIONS}/widgets.demo.example?fieldManager={manager}");
+        let (status, answer) = ask(&client, "PATCH", &path, APPLY, definition(minimum).to_string()).await;
+        assert!(status < 300, "{answer}");
+        let spec = &answer["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        assert_eq!(spec["properties"]["count"]["minimum"].to_string(), "0");
+        versions.push(answer["metadata"]["generation"].clone());
+    }
+    assert_eq!(versions, [1, 1, 1], "nothing changed");
+    let path = format!("{DEFINITIONS}/widgets.demo.example?fieldManager=third");
+    let (status, answer) = ask(&client, "PATCH", &path, APPLY, definition(json!(1)).to_string()).await;
+    assert_eq!(status, 409, "another value conflicts: {answer}");
+    server.stop().await;
+}

@@ -8,6 +8,27 @@ use serde_json::{Map, Number, Value};
 
 use super::DuplicateField;
 
+/// The whole number that a float stands for. Kubernetes prints 2.0 as 2: whoever writes either form writes the same
+/// object.
+fn whole(value: f64) -> Option<Number> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    (value.fract() == 0.0 && value.abs() <= EXACT).then(|| (value as i64).into())
+}
+
+/// Writes whole numbers without a fraction, at any depth: 2.0 becomes 2.
+pub fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            if let Some(short) = number.as_f64().and_then(whole) {
+                *number = short;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
+}
+
 /// One value at `path`; its duplicates are added to `found`.
 pub(super) struct Tracked<'a> {
     pub(super) path: String,
@@ -42,12 +63,8 @@ impl<'de> Visitor<'de> for Tracked<'_> {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        // Kubernetes prints 2.0 as 2: whoever writes either form writes the same object.
-        const EXACT: f64 = 9_007_199_254_740_992.0;
-        if value.fract() == 0.0 && value.abs() <= EXACT {
-            return Ok(Value::from(value as i64));
-        }
-        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number that JSON cannot hold"))
+        let number = whole(value).or_else(|| Number::from_f64(value));
+        number.map(Value::Number).ok_or_else(|| E::custom("a number that JSON cannot hold"))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {

@@ -45,6 +45,15 @@ fn bodies_that_are_no_json() {
 }
 
 #[test]
+fn whole_numbers_have_one_form() {
+    let (read, _) = decode_json(br#"{"a":[0.0,-2.0,1.5,1e300,7],"b":"2.0"}"#).unwrap();
+    let mut given = json!({"a": [0.0, -2.0, 1.5, 1e300, 7], "b": "2.0"});
+    whole_numbers(&mut given);
+    assert_eq!(given, read);
+    assert_eq!(given, json!({"a": [0, -2, 1.5, 1e300, 7], "b": "2.0"}));
+}
+
+#[test]
 fn unknown_fields_have_their_whole_path() {
     let pod = json!({"metadata": {"name": "x", "labls": {}}, "spec": {
         "containers": [{"name": "c", "comand": ["x"], "resources": {"limits": {"anything": 1}}}],
