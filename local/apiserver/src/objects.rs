@@ -488,6 +488,8 @@ pub(crate) fn storage_error(error: &StoreError) -> ApiError {
         StoreError::Expired { .. } => {
             ApiError::expired("The resourceVersion for the provided watch is too old.")
         }
+        // Kubernetes passes on etcd's words, which clients look for.
+        StoreError::TooLarge { .. } => ApiError::internal("etcdserver: request is too large"),
         StoreError::Closed => ApiError::unavailable("the server is shutting down"),
         StoreError::Log(log) if log.is_full() => ApiError::insufficient_storage(format!(
             "nothing was written: {log}; free some space, no restart is needed"

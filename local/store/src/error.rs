@@ -52,6 +52,16 @@ pub enum Error {
         /// The key it was to be stored under.
         key: ObjectKey,
     },
+    /// The object is larger than the store keeps; see [`Options::object_bytes`](crate::Options::object_bytes).
+    #[error("{key} would take {size} bytes, the limit is {limit}; split the object")]
+    TooLarge {
+        /// The key it was to be stored under.
+        key: ObjectKey,
+        /// Its size as JSON.
+        size: usize,
+        /// The largest size.
+        limit: usize,
+    },
     /// The value cannot be written as JSON.
     #[error("{key}: cannot be encoded: {reason}")]
     Encode {

@@ -51,15 +51,21 @@ impl Mutation {
 }
 
 /// What a batch has gathered so far on top of the state that readers see.
-#[derive(Default)]
 pub(crate) struct Batch {
     pub(crate) records: Vec<Record>,
     pub(crate) changes: Vec<Change>,
     pub(crate) parsed: Vec<Arc<Value>>,
     overlay: HashMap<ObjectKey, Option<Arc<Entry>>>,
+    object_bytes: usize,
 }
 
 impl Batch {
+    /// An empty batch that takes objects of up to `object_bytes` of JSON.
+    pub(crate) fn new(object_bytes: usize) -> Self {
+        let (records, changes, parsed) = (Vec::new(), Vec::new(), Vec::new());
+        Self { records, changes, parsed, overlay: HashMap::new(), object_bytes }
+    }
+
     /// Adds a transaction to the batch, or leaves the batch as it was.
     pub(crate) fn accept(
         &mut self,
@@ -80,7 +86,7 @@ impl Batch {
                 None => state.share(mutation.key().clone()),
             };
             let revision = base + self.records.len() as u64 + 1;
-            match prepare(key.clone(), mutation, current.as_ref(), revision) {
+            match prepare(key.clone(), mutation, current.as_ref(), revision, self.object_bytes) {
                 Ok((record, change, object)) => {
                     let visible = (!change.deleted).then(|| change.entry.clone());
                     undo.push((key.clone(), self.overlay.insert(key, visible)));
@@ -113,6 +119,7 @@ fn prepare(
     mutation: Mutation,
     current: Option<&Arc<Entry>>,
     revision: u64,
+    limit: usize,
 ) -> Result<(Record, Change, Arc<Value>), Error> {
     let (kind, object) = match mutation {
         Mutation::Create { object, .. } => match current {
@@ -130,6 +137,9 @@ fn prepare(
     };
     let create_revision = current.map_or(revision, |current| current.create_revision());
     let (json, object) = encode(&key, object, revision)?;
+    if kind == RecordKind::Put && json.len() > limit {
+        return Err(Error::TooLarge { key, size: json.len(), limit });
+    }
     let entry = Arc::new(Entry::new(key.clone(), revision, create_revision, json.clone()));
     entry.remember(&object);
     let previous_revision = current.map(|current| current.revision());

@@ -37,6 +37,8 @@ impl fmt::Debug for Clock {
 /// How much history is kept and how the writer works.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Largest object, in bytes of JSON; deletions are never too large.
+    pub object_bytes: usize,
     /// Newest events of each resource that are kept in memory.
     pub history_events: usize,
     /// Bytes of events of each resource that are kept in memory.
@@ -56,6 +58,8 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            // What etcd takes in one request.
+            object_bytes: 3 << 19,
             history_events: 10_000,
             history_bytes: 8 << 20,
             retained_revisions: 20_000,

@@ -108,7 +108,7 @@ impl Writer {
         if transactions.is_empty() {
             return;
         }
-        let mut batch = Batch::default();
+        let mut batch = Batch::new(self.options.object_bytes);
         let mut accepted = Vec::with_capacity(transactions.len());
         let mut refused = Vec::new();
         for (mutations, reply) in transactions {

@@ -42,6 +42,22 @@ async fn history_is_bounded_in_bytes() {
 }
 
 #[tokio::test]
+async fn objects_are_bounded_in_bytes_and_large_ones_can_be_deleted() {
+    let store = in_memory(Options { object_bytes: 200, ..Options::default() });
+    let (key, large) = (pod("grown"), "x".repeat(200));
+    let mut value = object(&key, 0);
+    value["data"] = large.clone().into();
+    let refused = store.create(key.clone(), value.clone()).await;
+    assert!(matches!(refused, Err(Error::TooLarge { size: 200.., limit: 200, .. })), "{refused:?}");
+    let revision = store.create(key.clone(), object(&key, 0)).await.unwrap().revision();
+    let refused = store.update(key.clone(), revision, value.clone()).await;
+    assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
+    assert_eq!(store.get(&key).unwrap().revision(), revision, "nothing was written");
+    store.delete(key.clone(), revision, Some(value)).await.unwrap();
+    assert!(store.get(&key).is_none());
+}
+
+#[tokio::test]
 async fn a_watch_of_a_namespace_sees_only_it_and_knows_how_far_it_is() {
     let store = in_memory(Options::default());
     let mut watch = store.watch("core/pods", Some("other"), Start::Now).unwrap();
