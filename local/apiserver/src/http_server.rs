@@ -4,9 +4,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::Request;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -21,6 +21,8 @@ use crate::status::ApiError;
 
 /// Largest request body.
 const BODY_LIMIT: usize = 3 << 20;
+/// How much of a body that is too large is read before the connection ends.
+const DRAIN_LIMIT: usize = 64 << 20;
 /// How long a client may take for the TLS handshake and for its body.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a request may take until its answer begins.
@@ -35,21 +37,42 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (parts, body) = request.into_parts();
-    let limited = Limited::new(body, BODY_LIMIT);
-    let body = match tokio::time::timeout(CLIENT_PATIENCE, limited.collect()).await {
-        Ok(Ok(collected)) => collected.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            return respond::error(&ApiError::too_large(BODY_LIMIT));
-        }
-        Ok(Err(error)) => {
-            return respond::error(&ApiError::bad_request(format!("cannot read the body: {error}")));
-        }
+    let body = match tokio::time::timeout(CLIENT_PATIENCE, bounded(body)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(refusal)) => return respond::error(&refusal),
         Err(_) => return respond::error(&ApiError::timeout("the request's body did not arrive in time")),
     };
     match tokio::time::timeout(REQUEST_DEADLINE, app.handle(parts, body, user)).await {
         Ok(reply) => reply,
         Err(_) => respond::error(&ApiError::timeout("the request did not complete in time")),
     }
+}
+
+/// The body, if it is not too large. The rest of one that is gets read and dropped, within bounds: most clients hear the
+/// answer only after they have sent everything.
+async fn bounded<B>(body: B) -> Result<Bytes, ApiError>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut body = std::pin::pin!(body);
+    let (mut read, mut kept) = (0, BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            let error: Box<dyn std::error::Error + Send + Sync> = error.into();
+            ApiError::bad_request(format!("cannot read the body: {error}"))
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        read += data.len();
+        if read <= BODY_LIMIT {
+            kept.extend_from_slice(&data);
+        } else if read > DRAIN_LIMIT {
+            break;
+        } else {
+            kept = BytesMut::new();
+        }
+    }
+    if read > BODY_LIMIT { Err(ApiError::too_large(BODY_LIMIT)) } else { Ok(kept.freeze()) }
 }
 
 /// Serves connections until the shutdown, then lets open requests end.

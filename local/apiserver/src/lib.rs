@@ -21,6 +21,7 @@ mod negotiate;
 mod node;
 mod objects;
 mod openapi;
+mod own_service;
 mod patching;
 mod plugins;
 mod rbac;

@@ -14,7 +14,7 @@ use crate::auth::User;
 use crate::registry::Registry;
 use crate::respond::BodyError;
 use crate::tls::{Credentials, TlsError, write_private};
-use crate::{bootstrap, custom, http_server, janitor};
+use crate::{bootstrap, custom, http_server, janitor, own_service};
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +112,7 @@ impl Options {
         let bootstrap = |error: crate::status::ApiError| ServiceError::Bootstrap(error.to_string());
         custom::refresh(&app).await.map_err(bootstrap)?;
         bootstrap::fill(&app).await.map_err(bootstrap)?;
+        own_service::put_right(&app).await.map_err(bootstrap)?;
         let handle = Handle { app: app.clone(), address, kubeconfig: kubeconfig.into(), kubeconfig_path };
         Ok(Service { app, listener, tls, handle })
     }
@@ -139,7 +140,7 @@ impl Service {
             app.shutdown.cancel();
         };
         let served = http_server::serve(self.app.clone(), self.listener, self.tls);
-        tokio::join!(stop, served, janitor::run(self.app.clone()));
+        tokio::join!(stop, served, janitor::run(self.app.clone()), own_service::keep(self.app.clone()));
         self.app.store.close().await?;
         Ok(())
     }

@@ -201,7 +201,7 @@ impl ApiError {
 
     /// 413: the body is larger than the server reads.
     pub(crate) fn too_large(limit: usize) -> Self {
-        let message = format!("the request is too large: the limit is {limit} bytes");
+        let message = format!("Request entity too large: limit is {limit}");
         Self::new(413, "RequestEntityTooLarge", message, None)
     }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a test ends at the first surprise")]
 
+mod bounds;
 mod clients;
 mod custom_resources;
 mod decoder;
@@ -9,7 +10,9 @@ mod harness;
 mod lists;
 mod meant_differences;
 mod mutations;
+mod own_service;
 mod ownership;
 mod recorded;
 mod restart;
+mod terminating;
 mod writes;
