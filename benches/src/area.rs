@@ -8,13 +8,15 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::figure::{Bar, Figure};
-use crate::main_area;
+use crate::{main_area, scheduler_area};
 
 /// A part of the project.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Area {
     /// The main job and the embedded cluster below it
     Main,
+    /// The scheduler: placement, time, scale and faults; some of it takes minutes
+    Scheduler,
 }
 
 /// What a measurement works with.
@@ -63,6 +65,7 @@ impl Area {
     pub(crate) fn measurements(self) -> &'static [Measurement] {
         match self {
             Self::Main => main_area::MEASUREMENTS,
+            Self::Scheduler => scheduler_area::MEASUREMENTS,
         }
     }
 

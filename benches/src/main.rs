@@ -6,6 +6,7 @@ mod cluster;
 mod figure;
 mod main_area;
 mod process;
+mod scheduler_area;
 mod statistics;
 
 use std::io::{self, Write};
@@ -57,7 +58,10 @@ fn main() -> ExitCode {
             tokio::select! {
                 result = measure(&arguments) => result,
                 // What has been started is stopped as it is dropped.
-                _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+                signal = muster_machinery::shutdown::stop_signal() => {
+                    signal.context("cannot listen for signals")?;
+                    anyhow::bail!("interrupted")
+                }
             }
         })
     });

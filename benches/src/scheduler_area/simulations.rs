@@ -1,0 +1,82 @@
+//! Traces in virtual time, and schedules with every fault.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use fs_err as fs;
+use muster_scheduler_extender::simulation::{Report, run_binder_schedules, run_schedules};
+use muster_scheduler_simulator::bars::{Openb, b1, b2, b3, b4, gang_optimum, gang_workload};
+use muster_scheduler_simulator::generate::gangs::GangMix;
+use muster_scheduler_simulator::generate::mixed;
+
+/// Seeds of the published runs.
+const OPENB_SEEDS: u64 = 10;
+/// Schedules of each front end.
+const SCHEDULES: u64 = 100_000;
+
+fn traces() -> Result<PathBuf> {
+    let shared = std::env::var_os("MUSTER_SHARED")
+        .context("MUSTER_SHARED does not name the folder with the traces")?;
+    Ok(PathBuf::from(shared).join("upstream/traces"))
+}
+
+/// Makespans of Kueue's generators in virtual seconds, and decisions a second at its large scale.
+pub(super) fn kueue() -> Result<Vec<f64>> {
+    let folder = traces()?.join("kueue");
+    let run = |name: &str| -> Result<_> {
+        let yaml = fs::read_to_string(folder.join(format!("{name}-generator.yaml")))?;
+        Ok(b3(name, &yaml, "muster")?)
+    };
+    Ok(vec![run("baseline")?.makespan, run("tas")?.makespan, run("large-scale")?.workloads_per_second])
+}
+
+/// Broken promises of both front ends.
+pub(super) fn schedules() -> Result<Vec<f64>> {
+    let violations = |report: Report| -> Result<f64> {
+        ensure!(report.schedules >= SCHEDULES, "only {} schedules were run", report.schedules);
+        Ok(report.violations.len() as f64)
+    };
+    Ok(vec![violations(run_schedules(SCHEDULES, 1))?, violations(run_binder_schedules(SCHEDULES, 1))?])
+}
+
+/// GPU allocation at 130 % arrivals: mean of the traces, least margin over the published FGD, time a pod.
+pub(super) fn openb() -> Result<Vec<f64>> {
+    let openb = Openb::read(&traces()?)?;
+    let rows = b1(&openb, &[], &["muster"], OPENB_SEEDS);
+    ensure!(!rows.is_empty(), "there are no traces");
+    let mean = rows.iter().map(|row| row.at_130).sum::<f64>() / rows.len() as f64;
+    let margins = rows.iter().filter_map(|row| Some(row.at_130 - row.published?));
+    let decision = rows.iter().map(|row| row.decision.as_secs_f64() * 1e6).sum::<f64>() / rows.len() as f64;
+    Ok(vec![mean, margins.fold(f64::INFINITY, f64::min), decision])
+}
+
+/// Gangs on leaves and spines against the best baseline, and the worst of small ones against the best there is.
+pub(super) fn gangs() -> Result<Vec<f64>> {
+    let openb = Openb::read(&traces()?)?;
+    let mix = GangMix { jobs: 3000, ..GangMix::default() };
+    let figures = b2(&gang_workload(openb.trace("default"), &mix, 1), 1)?;
+    let optimum = gang_optimum(300, 1)?;
+    let worst = optimum.iter().find(|row| row.policy == "muster").context("no row of our own")?.worst_ratio;
+    Ok(vec![
+        figures.partial_gangs as f64,
+        figures.all_reduce_ratio,
+        figures.crossings_ratio,
+        figures.utilisation_gain,
+        worst,
+    ])
+}
+
+/// The worst over all estimates of: huge gangs' longest wait over strict FIFO's, small jobs' mean wait over
+/// best-effort FIFO's, utilisation over both.
+pub(super) fn backfill() -> Result<Vec<f64>> {
+    let mix = mixed::HugeGangs::default();
+    let workload = mixed::workload("mixed", mixed::small_jobs(2000, 3), &mix, 7);
+    let (mut huge, mut small, mut gain) = (0.0_f64, 0.0_f64, f64::INFINITY);
+    for estimate in [Some(1.0), Some(2.0), Some(10.0), None] {
+        let figures = b4(&workload, estimate)?;
+        huge = huge.max(figures.huge_wait_ratio);
+        small = small.max(figures.small_wait_ratio);
+        gain = gain.min(figures.utilisation_gain);
+    }
+    Ok(vec![huge, small, gain])
+}
