@@ -1,11 +1,12 @@
 //! What every controller and long-running part shares, and nothing else: time, shutdown, telemetry,
-//! leader election, and errors that tell people what to do next.
+//! leader election, pauses of watches, and errors that tell people what to do next.
 
 pub mod clock;
 pub mod hint;
 pub mod leader;
 pub mod shutdown;
 pub mod telemetry;
+pub mod watch;
 
 pub use clock::{Clock, SystemClock};
 pub use hint::Hint;

@@ -9,6 +9,10 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 /// The environment variable that sets the log filter.
 pub const FILTER_VARIABLE: &str = "MUSTER_LOG";
 
+/// The client of `kube` logs each failed connection as an error. Whoever called gets it too, and while an API server
+/// starts again that is nothing a person must look at.
+const QUIET: &str = "kube_client::client::builder=off";
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Format {
@@ -30,12 +34,14 @@ pub enum Target<'a> {
 
 /// Starts logging for the process; a second call changes nothing.
 ///
-/// `default_filter` holds when [`FILTER_VARIABLE`] is not set.
+/// `default_filter` holds when [`FILTER_VARIABLE`] is not set, without the targets that only repeat what their callers
+/// are told.
 ///
 /// # Errors
 /// When the log file cannot be opened.
 pub fn init(format: Format, target: Target<'_>, default_filter: &str) -> io::Result<()> {
-    let filter = EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(default_filter));
+    let filter =
+        EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(quieted(default_filter)));
     let (writer, colours) = match target {
         Target::StandardError => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
         Target::File(path) => {
@@ -50,4 +56,21 @@ pub fn init(format: Format, target: Target<'_>, default_filter: &str) -> io::Res
         Format::Json => builder.json().try_init(),
     };
     Ok(())
+}
+
+fn quieted(default_filter: &str) -> String {
+    format!("{default_filter},{QUIET}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_quiet_is_a_filter() {
+        for filter in ["error", "warn,muster=info"] {
+            let parsed = EnvFilter::builder().parse(quieted(filter)).unwrap();
+            assert!(parsed.to_string().contains(QUIET));
+        }
+    }
 }

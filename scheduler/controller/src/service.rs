@@ -246,7 +246,8 @@ where
     K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
 {
     use kube::runtime::WatchStreamExt;
-    let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let mut events =
+        pin!(watcher(api, watcher::Config::default()).backoff(muster_machinery::watch::backoff()));
     loop {
         match events.try_next().await {
             Ok(Some(event)) => {

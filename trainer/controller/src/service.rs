@@ -111,7 +111,7 @@ async fn run_kind(training: TrainingKind, options: &Options, client: &Client) {
     let (services, service_triggers) = children::<KubeService>(options, client, owned, training);
     let of_resource = resource.clone();
     let job_triggers = watcher(jobs_api, watcher::Config::default())
-        .default_backoff()
+        .backoff(muster_machinery::watch::backoff())
         .reflect(job_writer)
         .touched_objects()
         .map(move |job| job.map(|job| ObjectRef::from_obj_with(&job, of_resource.clone())));
@@ -168,7 +168,8 @@ where
         None => Api::all(client.clone()),
     };
     let (store, writer) = reflector::store();
-    let children = watcher(api, config).default_backoff().reflect(writer).touched_objects();
+    let children =
+        watcher(api, config).backoff(muster_machinery::watch::backoff()).reflect(writer).touched_objects();
     (store, owners(children, training).boxed())
 }
 
@@ -183,7 +184,9 @@ fn pod_groups(
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
     };
-    let groups = watcher(api, watcher::Config::default()).default_backoff().touched_objects();
+    let groups = watcher(api, watcher::Config::default())
+        .backoff(muster_machinery::watch::backoff())
+        .touched_objects();
     Some(owners(groups, training).boxed())
 }
 

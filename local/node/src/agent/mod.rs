@@ -166,7 +166,7 @@ async fn follow_pods(context: Arc<Context>, nodes: Vec<String>, ready: Arc<watch
     let mut watched: HashMap<String, Watched> = HashMap::new();
     let api: Api<Pod> = Api::all(context.client.clone());
     let config = watcher::Config::default().fields("spec.nodeName!=");
-    let mut stream = watcher(api, config).default_backoff().boxed();
+    let mut stream = watcher(api, config).backoff(muster_machinery::watch::backoff()).boxed();
     let mut listed: Vec<String> = Vec::new();
     loop {
         let event = tokio::select! {

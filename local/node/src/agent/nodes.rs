@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
@@ -159,8 +159,10 @@ async fn register_one(context: &Context, node: &NodeSpec) -> Result<(), kube::Er
             other?;
         }
     }
+    // The lease first: a node whose lease has run out is not believed.
+    beat(context, node).await?;
     api.patch_status(&node.name, &PatchParams::default(), &Patch::Merge(node.status(context))).await?;
-    beat(context, node).await
+    Ok(())
 }
 
 /// Renews the leases until the agent ends.
@@ -175,11 +177,23 @@ pub(super) async fn keep_alive(context: Arc<Context>, nodes: Vec<NodeSpec>, mut 
         }
         ticks.tick().await;
         for node in &nodes {
-            if let Err(error) = beat(&context, node).await {
+            if let Err(error) = vouch(&context, node).await {
                 tracing::debug!(node = %node.name, %error, "cannot renew the lease");
             }
         }
     }
+}
+
+/// Renews the lease; a node that was given up while the agent was silent takes pods again.
+async fn vouch(context: &Context, node: &NodeSpec) -> Result<(), kube::Error> {
+    beat(context, node).await?;
+    let api: Api<Node> = Api::all(context.client.clone());
+    let status = api.get_status(&node.name).await?.status.unwrap_or_default();
+    let is_ready = |condition: &NodeCondition| condition.type_ == "Ready" && condition.status == "True";
+    if !status.conditions.iter().flatten().any(is_ready) {
+        api.patch_status(&node.name, &PatchParams::default(), &Patch::Merge(node.status(context))).await?;
+    }
+    Ok(())
 }
 
 async fn beat(context: &Context, node: &NodeSpec) -> Result<(), kube::Error> {

@@ -236,8 +236,8 @@ fn listen(socket: &Path) -> Result<tokio::net::UnixListener, Error> {
     Ok(tokio::net::UnixListener::from_std(listener)?)
 }
 
-/// Ends the processes of a pod that has no worker and removes its files.
-pub(super) async fn remove_pod(state_dir: &Path, record: &Record) {
+/// Ends the processes of a pod that has no worker and removes its files, but not its logs.
+async fn end_pod(state_dir: &Path, record: &Record) {
     let directory = state_dir.join("pods").join(&record.uid);
     if let Ok(process) = PodProcess::adopt(&directory) {
         process.end().await;
@@ -247,19 +247,21 @@ pub(super) async fn remove_pod(state_dir: &Path, record: &Record) {
     if let Some(peers) = &record.peers {
         peers::leave(state_dir, peers, &record.uid);
     }
-    let logs = format!("{}_{}_{}", record.namespace, record.name, record.uid);
-    for folder in [directory, state_dir.join("logs").join(logs)] {
-        if let Err(error) = fs::remove_dir_all(&folder)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %folder.display(), %error, "cannot remove what a pod left");
-        }
+    remove_folder(&directory);
+}
+
+fn remove_folder(folder: &Path) {
+    if let Err(error) = fs::remove_dir_all(folder)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %folder.display(), %error, "cannot remove what a pod left");
     }
 }
 
-/// As [`remove_pod`], and gives back what the pod held.
+/// Ends a pod whose object is gone, removes all its files and gives back what it held.
 pub(super) async fn forget_pod(context: &Context, record: Record) {
-    remove_pod(&context.state_dir, &record).await;
+    end_pod(&context.state_dir, &record).await;
+    remove_folder(&context.logs_dir(&record.namespace, &record.name, &record.uid));
     context.groups.remove(&record.uid, None);
     if let Some(slots) = context.gpus.lock().get_mut(&record.node) {
         slots.release(&record.uid);
@@ -280,21 +282,22 @@ pub(super) fn remove_strangers(context: &Context, is_known: impl Fn(&str) -> boo
             let name = entry.file_name();
             let name = name.to_string_lossy();
             let uid = name.rsplit_once('_').map_or(&*name, |(_, uid)| uid);
-            if !is_known(uid)
-                && let Err(error) = fs::remove_dir_all(entry.path())
-            {
-                tracing::warn!(path = %entry.path().display(), %error, "cannot remove what a pod left");
+            if !is_known(uid) {
+                remove_folder(&entry.path());
             }
         }
     }
 }
 
 /// Ends every pod of the state folder and removes what the node made: processes, namespaces, mounts, the bridge,
-/// and all files of the folder that are the node's. Call it when no agent runs.
+/// and all files of the folder that are the node's, except `logs`. Call it when no agent runs.
+///
+/// Logs stay until the object of their pod is deleted, as they do with a kubelet: whoever looks at a finished pod after
+/// the next start finds them. That start removes those of pods whose objects are gone by then.
 pub async fn tear_down(state_dir: &Path) -> Result<(), Error> {
     let Ok(state_dir) = fs::canonicalize(state_dir) else { return Ok(()) };
     for (_, record) in Record::load_all(&state_dir.join("pods")) {
-        remove_pod(&state_dir, &record).await;
+        end_pod(&state_dir, &record).await;
     }
     remove_bridge(&bridge_name(&state_dir));
     let groups = group_folders(&state_dir);
@@ -305,7 +308,7 @@ pub async fn tear_down(state_dir: &Path) -> Result<(), Error> {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    for folder in ["pods", "logs", "peers", "peers-members", "tools", "trial"] {
+    for folder in ["pods", "peers", "peers-members", "tools", "trial"] {
         match fs::remove_dir_all(state_dir.join(folder)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}

@@ -15,14 +15,14 @@ use crate::sources::Reference;
 pub(super) async fn follow_config_maps(context: Arc<Context>) {
     let api: Api<PartialObjectMeta<ConfigMap>> = Api::all(context.client.clone());
     let events = watcher(api, watcher::Config::default());
-    follow(context, events.default_backoff().boxed(), Reference::ConfigMap).await;
+    follow(context, events.backoff(muster_machinery::watch::backoff()).boxed(), Reference::ConfigMap).await;
 }
 
 /// Tells workers that a Secret changed.
 pub(super) async fn follow_secrets(context: Arc<Context>) {
     let api: Api<PartialObjectMeta<Secret>> = Api::all(context.client.clone());
     let events = watcher(api, watcher::Config::default());
-    follow(context, events.default_backoff().boxed(), Reference::Secret).await;
+    follow(context, events.backoff(muster_machinery::watch::backoff()).boxed(), Reference::Secret).await;
 }
 
 async fn follow<K>(

@@ -104,6 +104,18 @@ impl Cluster {
         assert!(task.await.unwrap_err().is_cancelled());
     }
 
+    /// Ends the agent and its pods as `muster down` does; objects and logs stay.
+    pub(crate) async fn take_node_down(&mut self) {
+        self.stop_node().await;
+        muster_node::tear_down(&self.state_dir()).await.unwrap();
+    }
+
+    /// Folders of logs whose name has this in it.
+    pub(crate) fn log_folders(&self, name: &str) -> usize {
+        let folders = fs_err::read_dir(self.state_dir().join("logs")).unwrap().flatten();
+        folders.filter(|folder| folder.file_name().to_string_lossy().contains(name)).count()
+    }
+
     /// An argument of the spawner, and so of its forks, that only this cluster's processes have.
     pub(crate) fn marker(&self) -> String {
         format!("cluster={}", self.folder.path().display())
@@ -163,9 +175,10 @@ impl Cluster {
         let state = self.state_dir();
         muster_node::tear_down(&state).await.unwrap();
         let state = state.canonicalize().unwrap();
-        let left: Vec<_> =
+        let mut left: Vec<_> =
             fs_err::read_dir(&state).unwrap().flatten().map(|entry| entry.file_name()).collect();
-        assert!(left.is_empty(), "files left: {left:?}");
+        left.retain(|name| name != "logs");
+        assert!(left.is_empty(), "files left besides logs: {left:?}");
         let mounts = fs_err::read_to_string("/proc/mounts").unwrap();
         assert!(!mounts.contains(state.to_str().unwrap()), "mounts left");
         let name = group_name(&state);
@@ -274,8 +287,16 @@ impl Cluster {
         self.get(&format!("/containerLogs/default/{name}/main?{query}")).await
     }
 
+    pub(crate) async fn log_bytes(&self, name: &str, query: &str) -> Vec<u8> {
+        self.get_bytes(&format!("/containerLogs/default/{name}/main?{query}")).await
+    }
+
     /// Asks the node itself.
     pub(crate) async fn get(&self, path: &str) -> String {
+        String::from_utf8(self.get_bytes(path).await).unwrap()
+    }
+
+    async fn get_bytes(&self, path: &str) -> Vec<u8> {
         use http_body_util::BodyExt as _;
         let stream = tokio::net::UnixStream::connect(self.state_dir().join("node.sock")).await.unwrap();
         let (mut sender, connection) =
@@ -288,7 +309,7 @@ impl Cluster {
         let body = sender.send_request(request).await.unwrap().into_body();
         let bytes = tokio::time::timeout(PATIENCE, body.collect()).await.unwrap().unwrap().to_bytes();
         connection.abort();
-        String::from_utf8(bytes.to_vec()).unwrap()
+        bytes.to_vec()
     }
 }
 

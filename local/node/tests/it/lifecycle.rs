@@ -163,3 +163,58 @@ async fn light_isolation_runs_pods_and_ends_their_processes() {
     assert_eq!(terminated(&cluster.wait_phase("fails", "Failed").await).exit_code, 4);
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_and_ends_stay_over_a_stop_until_their_pod_is_deleted() {
+    let mut cluster = Cluster::start(Isolation::Light).await;
+    for name in ["kept", "gone", "lost"] {
+        cluster.create(name, &format!("echo {name} says bye; exit 4"), json!({})).await;
+        cluster.wait_phase(name, "Failed").await;
+    }
+    let spec = json!({"restartPolicy": "OnFailure"});
+    cluster.create("again", "echo start; trap 'exit 0' TERM; while :; do sleep 0.05; done", spec).await;
+    cluster.wait_phase("again", "Running").await;
+    assert_eq!(cluster.log("again", "follow=true&limitBytes=6").await, "start\n");
+    let before = cluster.pods().get("kept").await.unwrap().status;
+    cluster.take_node_down().await;
+    // Nobody is there to see it.
+    let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    cluster.pods().delete("lost", &now).await.unwrap();
+    cluster.start_node().await;
+    assert_eq!(cluster.log("kept", "").await, "kept says bye\n");
+    assert_eq!(cluster.log("kept", "follow=true").await, "kept says bye\n", "a follower ends too");
+    assert_eq!(cluster.pods().get("kept").await.unwrap().status, before);
+    assert_eq!((cluster.log_folders("_gone_"), cluster.log_folders("_lost_")), (1, 0));
+    cluster.pods().delete("gone", &DeleteParams::default()).await.unwrap();
+    cluster.wait_gone("gone").await;
+    let removed = async {
+        while cluster.log_folders("_gone_") > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), removed).await.expect("the logs went too");
+    // What was ended by the stop begins again, and its first log is the previous one.
+    let restarted = |pod: Option<&k8s_openapi::api::core::v1::Pod>| {
+        let status = pod.and_then(|pod| pod.status.as_ref()?.container_statuses.as_ref()?.first());
+        status.is_some_and(|status| status.restart_count == 1 && status.started == Some(true))
+    };
+    cluster.wait("again", "running again", restarted).await;
+    assert_eq!(cluster.log("again", "previous=true").await, "start\n");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_lines_and_any_bytes_reach_the_reader() {
+    let cluster = Cluster::start(Isolation::Light).await;
+    let script = r"head -c 100000 /dev/zero | tr '\0' x; echo; printf 'a\000b\377\376c\n'; echo end";
+    cluster.create("bytes", script, json!({})).await;
+    cluster.wait_phase("bytes", "Succeeded").await;
+    for query in ["", "follow=true", "tailLines=3"] {
+        let log = cluster.log_bytes("bytes", query).await;
+        let lines: Vec<&[u8]> = log.split(|byte| *byte == b'\n').collect();
+        assert_eq!(lines.len(), 4, "{query}");
+        assert!(lines[0].len() == 100_000 && lines[0].iter().all(|byte| *byte == b'x'), "{query}");
+        assert_eq!((lines[1], lines[2]), (b"a\0b\xff\xfec".as_slice(), b"end".as_slice()), "{query}");
+    }
+    cluster.stop().await;
+}

@@ -84,8 +84,9 @@ where
         + 'static,
     V: 'a,
 {
-    let mut events =
-        watcher(Api::<K>::all(context.client.clone()), watcher::Config::default()).default_backoff().boxed();
+    let mut events = watcher(Api::<K>::all(context.client.clone()), watcher::Config::default())
+        .backoff(muster_machinery::watch::backoff())
+        .boxed();
     async move {
         let mut list: BTreeMap<Key, V> = BTreeMap::new();
         let mut is_first = true;
