@@ -1,10 +1,10 @@
 //! Where the nodes of a [`Space`](crate::Space) are: its topology, with nodes by their number.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::node::labels;
-use muster_scheduler_topology::{DomainId, Level, LevelIndex, NodeEntry, Position, SharedNames, Topology};
+use muster_scheduler_topology::{DomainId, LevelIndex, Position, SharedNames, Topology, import};
 
 use crate::node::Node;
 use crate::space::NodeId;
@@ -30,13 +30,13 @@ impl Map {
 
     pub(crate) fn new<'a>(nodes: impl Iterator<Item = (NodeId, &'a Arc<Node>)>) -> Self {
         let nodes: Vec<(NodeId, &Arc<Node>)> = nodes.collect();
-        let inner: Vec<Level> = [("zone", labels::ZONE), ("rack", labels::RACK)]
-            .into_iter()
-            .filter(|(_, label)| nodes.iter().any(|(_, node)| node.labels.contains_key(*label)))
-            .map(|(name, label)| Level::new(name, &[label]))
-            .collect();
-        let levels = Level::between_cluster_and_host(inner);
-        let entries: Vec<NodeEntry<'_>> = nodes.iter().map(|(_, node)| entry(&levels, node)).collect();
+        let labelled: Vec<(&str, &BTreeMap<String, String>)> =
+            nodes.iter().map(|(_, node)| (node.name.as_str(), &node.labels)).collect();
+        let levels = import::labels::detect(labelled.iter().map(|(_, labels)| *labels));
+        let mut entries = import::labels::entries(&levels, &labelled);
+        for (entry, (_, node)) in entries.iter_mut().zip(&nodes) {
+            entry.gpus = node.gpu_slots;
+        }
         #[expect(
             clippy::expect_used,
             reason = "levels are few, named and valid, and a space's nodes have unique names"
@@ -134,11 +134,4 @@ impl Map {
     pub fn level_names(&self) -> Vec<&str> {
         self.topology.levels().iter().map(|level| level.name.as_str()).collect()
     }
-}
-
-fn entry<'a>(levels: &[Level], node: &'a Node) -> NodeEntry<'a> {
-    let inner = &levels[1..levels.len() - 1];
-    let domain = |level: &Level| level.keys.iter().find_map(|key| node.labels.get(key)).map(String::as_str);
-    let path: Vec<Option<&str>> = inner.iter().map(domain).collect();
-    NodeEntry { gpus: node.gpu_slots, ..NodeEntry::new(&node.name, &path) }
 }
