@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    Endpoints, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount,
+    Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -30,6 +31,8 @@ pub(crate) struct Informers {
     pub claims: Arc<Informer<PersistentVolumeClaim>>,
     pub volumes: Arc<Informer<PersistentVolume>>,
     pub classes: Arc<Informer<StorageClass>>,
+    pub nodes: Arc<Informer<Node>>,
+    pub leases: Arc<Informer<Lease>>,
 }
 
 fn new<K: Object>() -> Arc<Informer<K>> {
@@ -51,6 +54,8 @@ impl Informers {
             claims: new(),
             volumes: new(),
             classes: new(),
+            nodes: new(),
+            leases: new(),
         }
     }
 
@@ -68,6 +73,8 @@ impl Informers {
         monitor.cover(&self.claims, true);
         monitor.cover(&self.volumes, false);
         monitor.cover(&self.classes, false);
+        monitor.cover(&self.nodes, false);
+        monitor.cover(&self.leases, true);
     }
 
     /// Starts the watches.
@@ -93,6 +100,8 @@ impl Informers {
         run(&self.claims, client, tasks, shutdown);
         run(&self.volumes, client, tasks, shutdown);
         run(&self.classes, client, tasks, shutdown);
+        run(&self.nodes, client, tasks, shutdown);
+        run(&self.leases, client, tasks, shutdown);
     }
 
     /// Waits until every cache holds its first list.
@@ -110,6 +119,8 @@ impl Informers {
             self.claims.synced(),
             self.volumes.synced(),
             self.classes.synced(),
+            self.nodes.synced(),
+            self.leases.synced(),
         );
     }
 }

@@ -21,6 +21,7 @@ mod informers;
 mod job;
 mod monitor;
 mod namespace;
+mod node_lifecycle;
 mod owners;
 mod pods;
 mod queue;

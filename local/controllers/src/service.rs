@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::Client;
 use muster_machinery::CancellationToken;
@@ -17,9 +18,13 @@ use crate::informers::Informers;
 use crate::job::Jobs;
 use crate::monitor::Monitor;
 use crate::namespace::Namespaces;
+use crate::node_lifecycle::NodeLifecycle;
 use crate::replica_set::ReplicaSets;
 use crate::volume::Volumes;
 use crate::worker::{Reconcile, work};
+
+/// How long the agent of a node may be silent, as in Kubernetes.
+const NODE_GRACE: Duration = Duration::from_secs(40);
 
 /// Why the controllers ended early.
 #[derive(Debug, thiserror::Error)]
@@ -36,12 +41,14 @@ pub struct Options {
     pub client: Client,
     /// Folder under which claims get their folders, as `NAMESPACE/CLAIM`.
     pub volumes_dir: PathBuf,
+    /// After how long without a renewal of its Lease a node becomes Unknown; 40 s unless changed.
+    pub node_grace: Duration,
 }
 
 impl Options {
     /// Controllers that make folders under `volumes_dir`.
     pub fn new(client: Client, volumes_dir: impl Into<PathBuf>) -> Self {
-        Self { client, volumes_dir: volumes_dir.into() }
+        Self { client, volumes_dir: volumes_dir.into(), node_grace: NODE_GRACE }
     }
 
     /// Prepares the controllers; they start with [`Service::run`].
@@ -58,7 +65,7 @@ pub struct Service {
 impl Service {
     /// Runs every controller until the shutdown. They keep nothing but caches and may be stopped at any point.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
-        let Options { client, volumes_dir } = self.options;
+        let Options { client, volumes_dir, node_grace } = self.options;
         let informers = Informers::new();
         let catalogue = Arc::new(Catalogue::new(client.clone()));
         let monitor = Monitor::new(client.clone(), catalogue.clone());
@@ -70,7 +77,8 @@ impl Service {
         let endpoints = Endpoints::new(client.clone(), &informers);
         let jobs = Jobs::new(client.clone(), &informers, recorder.clone());
         let sets = ReplicaSets::new(client.clone(), &informers, recorder.clone());
-        let deployments = Deployments::new(client.clone(), &informers, recorder);
+        let deployments = Deployments::new(client.clone(), &informers, recorder.clone());
+        let nodes = NodeLifecycle::new(client.clone(), &informers, recorder, node_grace);
         let volumes = Volumes::new(client.clone(), &informers, volumes_dir);
 
         let mut tasks = JoinSet::new();
@@ -89,6 +97,7 @@ impl Service {
             start(jobs, 4, &mut tasks, &shutdown);
             start(sets, 4, &mut tasks, &shutdown);
             start(deployments, 4, &mut tasks, &shutdown);
+            start(nodes, 1, &mut tasks, &shutdown);
         }
         while let Some(ended) = tasks.join_next().await {
             ended?;

@@ -140,7 +140,8 @@ impl<K: Object> Informer<K> {
 
     /// Follows the API server until the shutdown.
     pub(crate) async fn run(self: Arc<Self>, api: Api<K>, shutdown: CancellationToken) {
-        let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
+        let events =
+            watcher::watcher(api, watcher::Config::default()).backoff(muster_machinery::watch::backoff());
         let mut events = std::pin::pin!(events.take_until(shutdown.cancelled_owned()));
         let mut listed = BTreeSet::new();
         while let Some(event) = events.next().await {

@@ -150,7 +150,8 @@ impl Monitor {
 
     async fn follow(self: Arc<Self>, kind: Arc<Kind>, token: CancellationToken) {
         let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.client.clone(), &kind.resource);
-        let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
+        let events =
+            watcher::watcher(api, watcher::Config::default()).backoff(muster_machinery::watch::backoff());
         let mut events = std::pin::pin!(events.take_until(token.cancelled_owned()));
         let mut known: HashMap<Key, Arc<Subject>> = HashMap::new();
         let mut listed: HashMap<Key, Arc<Subject>> = HashMap::new();

@@ -32,6 +32,11 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts a server and the controllers.
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// The same with other options of the controllers.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Options)) -> Self {
         let folder = tempfile::tempdir().expect("folder");
         let mut options = ServerOptions::new(folder.path().join("server"));
         options.in_memory = true;
@@ -40,7 +45,8 @@ impl Cluster {
         let (shutdown, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let token = shutdown.clone();
         tasks.spawn(async move { server.run(token).await.expect("served") });
-        let options = Options::new(client.clone(), folder.path().join("volumes"));
+        let mut options = Options::new(client.clone(), folder.path().join("volumes"));
+        change(&mut options);
         let token = shutdown.clone();
         tasks.spawn(async move { options.build().run(token).await.expect("controlled") });
         Self { client, shutdown, tasks, folder }

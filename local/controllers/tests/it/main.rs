@@ -7,5 +7,6 @@ mod garbage;
 mod harness;
 mod jobs;
 mod namespaces;
+mod nodes;
 mod services;
 mod volumes;
