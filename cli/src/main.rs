@@ -11,6 +11,7 @@ mod follow;
 mod home;
 mod kinds;
 mod locate;
+mod log_lines;
 mod manifest;
 mod output;
 mod roles;

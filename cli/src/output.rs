@@ -30,8 +30,13 @@ pub(crate) fn print(text: &str) -> Result<(), Error> {
 
 /// Writes the next part of what has no end; whether anybody still reads.
 pub(crate) fn stream(text: &str) -> Result<bool, Error> {
+    stream_bytes(text.as_bytes())
+}
+
+/// The same of what need not be text.
+pub(crate) fn stream_bytes(bytes: &[u8]) -> Result<bool, Error> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(error.into()),

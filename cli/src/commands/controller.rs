@@ -104,7 +104,7 @@ impl ElectionArguments {
 /// Runs the command.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     let format = if arguments.json_log { Format::Json } else { Format::Text };
-    telemetry::init(format, Target::StandardError, "info,kube_client::client::builder=off")?;
+    telemetry::init(format, Target::StandardError, "info")?;
     let config = match &arguments.kubeconfig {
         Some(path) => connect::config(path, arguments.context.clone()).await?,
         None => Config::infer().await.map_err(|error| {

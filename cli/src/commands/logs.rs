@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use clap::Args;
 use futures::stream::{FuturesUnordered, StreamExt};
-use futures::{AsyncBufReadExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{ListParams, LogParams};
@@ -12,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::connect::ClusterArguments;
 use crate::error::Error;
-use crate::output;
+use crate::{log_lines, output};
 
 /// How long `--follow` waits for a container to start.
 const START_DEADLINE: Duration = Duration::from_mins(2);
@@ -107,10 +106,23 @@ async fn print_log(pods: &Api<Pod>, name: &str, arguments: &Arguments, prefix: b
             Err(error) => return Err(error.into()),
         }
     };
-    let mut lines = stream.lines();
+    let mut log = stream;
     let read = |error: std::io::Error| Error::from_source("the log broke off", &error);
-    while let Some(line) = lines.try_next().await.map_err(read)? {
-        output::print(&if prefix { format!("[{name}] {line}\n") } else { format!("{line}\n") })?;
+    while let Some(line) = log_lines::next(&mut log).await.map_err(read)? {
+        let line = if prefix { beside_others(name, line) } else { line };
+        if !output::stream_bytes(&line)? {
+            break;
+        }
     }
     Ok(())
+}
+
+/// A whole line that says whose it is.
+fn beside_others(name: &str, line: Vec<u8>) -> Vec<u8> {
+    let mut whole = format!("[{name}] ").into_bytes();
+    whole.extend(line);
+    if !whole.ends_with(b"\n") {
+        whole.push(b'\n');
+    }
+    whole
 }

@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
 /// Runs the command.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     let format = if arguments.json_log { Format::Json } else { Format::Text };
-    telemetry::init(format, Target::StandardError, "warn,muster=info,kube_client::client::builder=off")?;
+    telemetry::init(format, Target::StandardError, "warn,muster=info")?;
     let home = Home::find(arguments.home)?;
     let kubeconfig = arguments.kubeconfig.unwrap_or_else(|| home.kubeconfig());
     let config = connect::config(&kubeconfig, arguments.context).await?;

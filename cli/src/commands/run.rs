@@ -168,11 +168,18 @@ impl Run {
                 let model = self.model_path(job).await?;
                 output::print(&summary::success(&self.state, &job.name, began.elapsed(), model.as_deref()))
             }
-            End::Failed(message) => Err(Error::new(summary::failure(&self.state, &job.name, &message))
-                .with_hint(format!(
+            End::Failed(message) => {
+                if let Some((pod, container)) = summary::failed_container(&self.state) {
+                    let lines = watch::last_lines(&self.connection, &job.namespace, &pod, &container).await;
+                    if !lines.is_empty() {
+                        self.state.tails.insert(pod, lines);
+                    }
+                }
+                Err(Error::new(summary::failure(&self.state, &job.name, &message)).with_hint(format!(
                     "`muster describe {}/{}` and `muster logs job/{}` tell more",
                     job.kind.resource.plural, job.name, job.name
-                ))),
+                )))
+            }
             End::Deleted => Err(Error::new(format!("{} was deleted before it ended", job.name))),
         }
     }

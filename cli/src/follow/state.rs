@@ -1,8 +1,8 @@
 //! What is known of a job that is being followed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{ContainerState, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, Event, Pod};
 use muster_scheduler_api::annotations;
 use serde_json::Value;
 
@@ -23,6 +23,8 @@ pub(crate) struct PodView {
     pub(crate) has_log: bool,
     /// Exit code and reason, once it failed.
     pub(crate) failure: Option<String>,
+    /// Which container failed.
+    pub(crate) failed_container: Option<String>,
     /// What the scheduler or the node says it waits for.
     pub(crate) message: Option<String>,
 }
@@ -55,10 +57,17 @@ pub(crate) struct JobState {
     pub(crate) end: Option<End>,
     /// Last lines of each pod's log.
     pub(crate) tails: BTreeMap<String, Vec<String>>,
+    /// Reason and message of the latest warning about each pod of the namespace, by uid.
+    warnings: BTreeMap<String, (String, String)>,
+    /// Uids and messages that were told.
+    told: BTreeSet<(String, String)>,
 }
 
+/// Pods of which a warning is kept, as a namespace may have many of other jobs.
+const WARNED: usize = 256;
+
 /// Lines kept of each log, to show when the pod fails.
-const TAIL: usize = 8;
+pub(crate) const TAIL: usize = 8;
 
 /// Something worth a line when the view is plain.
 pub(crate) type News = Vec<String>;
@@ -107,10 +116,14 @@ impl JobState {
         let name = pod.metadata.name.clone().unwrap_or_default();
         let view = view(pod);
         let before = self.pods.insert(name.clone(), view.clone());
+        if let Some(message) = &view.message {
+            self.told.insert((view.incarnation.0.clone(), message.clone()));
+        }
+        let warning = self.untold_warning(&name);
         let same_state = before.as_ref().is_some_and(|before| before.state == view.state);
         let same_message = before.is_some_and(|before| before.message == view.message);
         if same_state && (same_message || view.message.is_none()) {
-            return News::new();
+            return warning;
         }
         let place = match (&view.node, &view.gpus) {
             (Some(node), Some(gpus)) => format!(" on {node} (GPU {gpus})"),
@@ -123,7 +136,36 @@ impl JobState {
             .or(view.failure.as_deref())
             .map(|why| format!(": {why}"))
             .unwrap_or_default();
-        vec![format!("{name} {}{place}{why}", view.state)]
+        let mut news = vec![format!("{name} {}{place}{why}", view.state)];
+        news.extend(warning);
+        news
+    }
+
+    /// Somebody warned about a pod of the namespace.
+    pub(crate) fn warning_seen(&mut self, event: &Event) -> News {
+        let about = &event.involved_object;
+        let (Some(uid), Some(name), Some(message)) = (&about.uid, &about.name, &event.message) else {
+            return News::new();
+        };
+        if self.warnings.len() >= WARNED && !self.warnings.contains_key(uid) {
+            self.warnings.pop_first();
+        }
+        let reason = event.reason.clone().unwrap_or_default();
+        self.warnings.insert(uid.clone(), (reason, message.clone()));
+        self.untold_warning(name)
+    }
+
+    /// What the latest warning says of a pod that does not start, unless it was said before.
+    fn untold_warning(&mut self, name: &str) -> News {
+        let Some(pod) = self.pods.get_mut(name).filter(|pod| !pod.has_log) else { return News::new() };
+        let uid = &pod.incarnation.0;
+        let Some((reason, message)) = self.warnings.get(uid) else { return News::new() };
+        let news = format!("{name} {reason}: {message}");
+        let is_new = self.told.insert((uid.clone(), message.clone()));
+        if is_new || pod.message.is_none() {
+            pod.message = Some(message.clone());
+        }
+        if is_new { vec![news] } else { News::new() }
     }
 
     /// A pod is gone.
@@ -162,13 +204,18 @@ impl JobState {
 
 fn view(pod: &Pod) -> PodView {
     let status = pod.status.clone().unwrap_or_default();
-    let containers = status.container_statuses.unwrap_or_default();
+    let containers = status.container_statuses.clone().unwrap_or_default();
     let first = containers.first();
-    let all = status.init_container_statuses.iter().flatten().chain(&containers);
-    let held = all.filter_map(|container| container.state.as_ref()?.waiting.as_ref()).find(|waiting| {
+    let all = || status.init_container_statuses.iter().flatten().chain(&containers);
+    let waiting = || all().filter_map(|container| container.state.as_ref()?.waiting.as_ref());
+    let held = waiting().find(|waiting| {
         !matches!(waiting.reason.as_deref(), None | Some("ContainerCreating" | "PodInitializing"))
     });
-    let phase = status.phase.unwrap_or_else(|| "Pending".to_owned());
+    let explained = waiting().find_map(|waiting| waiting.message.clone());
+    let failed =
+        all().find_map(|container| Some((container.name.clone(), failure(container.state.as_ref()?)?)));
+    let (failed_container, failure) = failed.unzip();
+    let phase = status.phase.clone().unwrap_or_else(|| "Pending".to_owned());
     let unscheduled = status
         .conditions
         .iter()
@@ -191,9 +238,11 @@ fn view(pod: &Pod) -> PodView {
         has_log: first
             .and_then(|container| container.state.as_ref())
             .is_some_and(|state| state.running.is_some() || state.terminated.is_some()),
-        failure: first.and_then(|container| container.state.as_ref()).and_then(failure),
+        failure,
+        failed_container,
         message: held
             .and_then(|waiting| waiting.message.clone())
+            .or(explained)
             .or_else(|| unscheduled.and_then(|condition| condition.message.clone())),
         state,
     }
@@ -229,6 +278,39 @@ mod tests {
         let running = pod("d-master-0", json!({"phase": "Running"}));
         assert_eq!(state.pod_seen(&running), ["d-master-0 Running on n0 (GPU 2)"]);
         assert!(state.pod_seen(&running).is_empty());
+    }
+
+    #[test]
+    fn a_warning_about_a_pod_that_does_not_start_is_told_once() {
+        let mut state = JobState::default();
+        let about = |uid: &str, name: &str, text: &str| -> Event {
+            serde_json::from_value(json!({"metadata": {}, "reason": "FailedMount", "message": text,
+                "involvedObject": {"kind": "Pod", "name": name, "uid": uid}}))
+            .unwrap()
+        };
+        let warning = about("u", "d-master-0", "configmap \"c\" not found");
+        assert!(state.warning_seen(&warning).is_empty(), "whose it is becomes known later");
+        let pending = pod("d-master-0", json!({"phase": "Pending"}));
+        let told = "d-master-0 FailedMount: configmap \"c\" not found";
+        assert_eq!(state.pod_seen(&pending), ["d-master-0 Pending on n0 (GPU 2)", told]);
+        assert!(state.warning_seen(&warning).is_empty() && state.pod_seen(&pending).is_empty());
+        assert_eq!(state.pods["d-master-0"].message.as_deref(), Some("configmap \"c\" not found"));
+        assert_eq!(state.warning_seen(&about("u", "d-master-0", "other")), ["d-master-0 FailedMount: other"]);
+        assert!(state.warning_seen(&about("v", "another-0", "other")).is_empty(), "not of this job");
+    }
+
+    #[test]
+    fn the_container_that_failed_is_named() {
+        let of = |name: &str, code: i32| {
+            json!({"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"terminated": {"exitCode": code}}})
+        };
+        let mut state = JobState::default();
+        let status = json!({"phase": "Failed", "containerStatuses": [of("first", 0), of("second", 3)]});
+        state.pod_seen(&pod("d-master-0", status));
+        let seen = &state.pods["d-master-0"];
+        assert_eq!(seen.failed_container.as_deref(), Some("second"));
+        assert_eq!(seen.failure.as_deref(), Some("exit code 3 (Error)"));
     }
 
     #[test]

@@ -64,6 +64,11 @@ pub(crate) fn failure(state: &JobState, job: &str, message: &str) -> String {
     text
 }
 
+/// The first pod that failed and which of its containers did.
+pub(crate) fn failed_container(state: &JobState) -> Option<(String, String)> {
+    state.pods.iter().find_map(|(name, pod)| Some((name.clone(), pod.failed_container.clone()?)))
+}
+
 /// Where a file of the reporter's container lies outside the pod, when a volume holds it.
 pub(crate) async fn locate(
     connection: &Connection,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures::{AsyncBufReadExt, StreamExt, TryStreamExt, pin_mut};
-use k8s_openapi::api::core::v1::Pod;
+use futures::{StreamExt, pin_mut};
+use k8s_openapi::api::core::v1::{Event as Note, Pod};
 use kube::api::{Api, DynamicObject, LogParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -13,9 +13,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::progress::View;
-use super::state::{End, JobState, News};
+use super::state::{End, JobState, News, TAIL};
 use crate::connect::Connection;
 use crate::kinds::Kind;
+use crate::log_lines;
 
 /// How long the last lines of the logs may take once the job has ended.
 const LAST_LINES: Duration = Duration::from_secs(5);
@@ -32,11 +33,15 @@ pub(crate) async fn follow(
     let client = &connection.client;
     let jobs: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind.resource);
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let job_events =
-        watcher(jobs, watcher::Config::default().fields(&format!("metadata.name={name}"))).default_backoff();
+    let job_events = watcher(jobs, watcher::Config::default().fields(&format!("metadata.name={name}")))
+        .backoff(muster_machinery::watch::backoff());
     let selector = format!("{}={name}", muster_trainer_api::label::JOB_NAME);
-    let pod_events = watcher(pods.clone(), watcher::Config::default().labels(&selector)).default_backoff();
-    pin_mut!(job_events, pod_events);
+    let pod_events = watcher(pods.clone(), watcher::Config::default().labels(&selector))
+        .backoff(muster_machinery::watch::backoff());
+    let notes: Api<Note> = Api::namespaced(client.clone(), namespace);
+    let warnings = watcher::Config::default().fields("type=Warning,involvedObject.kind=Pod");
+    let warnings = watcher(notes, warnings).backoff(muster_machinery::watch::backoff());
+    pin_mut!(job_events, pod_events, warnings);
     let (lines_in, mut lines) = mpsc::channel::<(String, String)>(1024);
     let mut logs = JoinSet::new();
     let mut followed: BTreeMap<String, (String, i32)> = BTreeMap::new();
@@ -57,6 +62,10 @@ pub(crate) async fn follow(
                     state.pod_gone(pod.metadata.name.as_deref().unwrap_or_default());
                     News::new()
                 }
+                _ => News::new(),
+            },
+            Some(event) = warnings.next() => match event {
+                Ok(Event::Apply(warning) | Event::InitApply(warning)) => state.warning_seen(&warning),
                 _ => News::new(),
             },
             Some((pod, line)) = lines.recv() => state.line_seen(&pod, &line),
@@ -83,6 +92,30 @@ pub(crate) async fn follow(
     }
 }
 
+/// The last lines of the container that failed, where its log is still there.
+pub(crate) async fn last_lines(
+    connection: &Connection,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+) -> Vec<String> {
+    let pods: Api<Pod> = Api::namespaced(connection.client.clone(), namespace);
+    let parameters = LogParams {
+        container: Some(container.to_owned()),
+        tail_lines: i64::try_from(TAIL).ok(),
+        ..LogParams::default()
+    };
+    let read = async {
+        let mut lines = Vec::new();
+        let mut log = pods.log_stream(pod, &parameters).await.ok()?;
+        while let Ok(Some(line)) = log_lines::next(&mut log).await {
+            lines.push(log_lines::shown(&line));
+        }
+        Some(lines)
+    };
+    timeout(LAST_LINES, read).await.ok().flatten().unwrap_or_default()
+}
+
 /// Sends each line of a container's log until it ends.
 async fn read_log(pods: Api<Pod>, pod: String, lines: mpsc::Sender<(String, String)>) {
     let parameters = LogParams { follow: true, ..LogParams::default() };
@@ -93,9 +126,9 @@ async fn read_log(pods: Api<Pod>, pod: String, lines: mpsc::Sender<(String, Stri
             return;
         }
     };
-    let mut text = stream.lines();
-    while let Ok(Some(line)) = text.try_next().await {
-        if lines.send((pod.clone(), line)).await.is_err() {
+    let mut log = stream;
+    while let Ok(Some(line)) = log_lines::next(&mut log).await {
+        if lines.send((pod.clone(), log_lines::shown(&line))).await.is_err() {
             return;
         }
     }
