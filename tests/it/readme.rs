@@ -79,7 +79,8 @@ impl Shell {
     async fn run(&mut self, line: &str) -> Option<Finished> {
         let line = line.replace("cargo run --release --", "muster");
         if line.starts_with("export ") {
-            self.exports += &format!("{line}\n");
+            self.exports.push_str(line);
+            self.exports.push('\n');
             return None;
         }
         let Some((watch, comment)) = line.split_once("# Ctrl-C") else {
