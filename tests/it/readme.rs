@@ -79,7 +79,7 @@ impl Shell {
     async fn run(&mut self, line: &str) -> Option<Finished> {
         let line = line.replace("cargo run --release --", "muster");
         if line.starts_with("export ") {
-            self.exports.push_str(line);
+            self.exports.push_str(&line);
             self.exports.push('\n');
             return None;
         }
