@@ -62,7 +62,7 @@ pub struct ResourceQuota {
 }
 
 /// Whom a queue's jobs may evict.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct QueuePreemption {
     /// Within this queue.
@@ -71,6 +71,12 @@ pub struct QueuePreemption {
     /// In other queues, to take back quota that they borrowed.
     #[serde(default = "Preempts::any")]
     pub reclaim: Preempts,
+}
+
+impl Default for QueuePreemption {
+    fn default() -> Self {
+        Self { within_queue: Preempts::LowerPriority, reclaim: Preempts::Any }
+    }
 }
 
 /// Jobs that may be evicted.

@@ -1,19 +1,22 @@
 //! Carries a decision out: writes the plan, binds the pods, tells people.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Binding as PodBinding, Event, EventSource, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Client;
-use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use muster_scheduler_api::{GangReservation, ReservedMember, annotations};
 use muster_scheduler_core::{Assignment, PodKey};
 use serde_json::json;
 
 use crate::planner::Binding;
 
+/// Milliseconds between the attempts to delete a pod that must make room.
+const RETRIES: [u64; 6] = [100, 300, 1000, 3000, 10_000, 30_000];
 /// Bindings of one gang that are under way at once.
 const CONCURRENT_BINDINGS: usize = 32;
 
@@ -109,39 +112,56 @@ async fn bind(client: &Client, pod: &PodKey, assignment: &Assignment) -> Result<
 }
 
 /// Writes into the pod's status why it waits, and says so in an event.
-pub(crate) async fn explain(client: &Client, component: &str, pod: &PodKey, message: &str) {
+pub(crate) async fn explain(client: &Client, component: &str, pod: &PodKey, uid: &str, message: &str) {
     let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let status = json!({"status": {"conditions": [{
+    let status = json!({"metadata": {"uid": uid}, "status": {"conditions": [{
         "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
         "message": message, "lastTransitionTime": now,
     }]}});
     let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
     match api.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(&status)).await {
-        Ok(_) => publish(client, component, pod, None, "Warning", "FailedScheduling", message).await,
+        Ok(_) => publish(client, component, pod, Some(uid), "Warning", "FailedScheduling", message).await,
         Err(error) => tracing::debug!(%error, %pod, "cannot say why the pod waits"),
     }
 }
 
 /// Deletes the pods of a gang that must make room, as kube-scheduler does: the reason goes into their status
 /// first. What cannot be deleted now is evicted again when the line finds it still in the way.
-pub(crate) async fn evict(client: &Client, component: &str, pods: &[PodKey], message: &str) {
+pub(crate) async fn evict(client: &Client, component: &str, pods: &[(PodKey, String)], message: &str) {
     let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let status = json!({"status": {"conditions": [{
+    let condition = json!({
         "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
         "message": message, "lastTransitionTime": now,
-    }]}});
-    for pod in pods {
+    });
+    for (pod, uid) in pods {
+        let status = json!({"metadata": {"uid": uid}, "status": {"conditions": [condition]}});
         let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
         if let Err(error) =
             api.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(&status)).await
         {
             tracing::debug!(%error, %pod, "cannot note why the pod is preempted");
         }
-        publish(client, component, pod, None, "Normal", "Preempted", message).await;
-        if let Err(error) = api.delete(&pod.name, &DeleteParams::default()).await {
-            tracing::info!(error = %muster_machinery::hint::chain(&error), %pod, "cannot preempt");
+        publish(client, component, pod, Some(uid), "Normal", "Preempted", message).await;
+        delete(&api, pod, uid).await;
+    }
+}
+
+/// Deletes this very pod, again while the server fails; a gang that is evicted in part helps nobody.
+async fn delete(api: &Api<Pod>, pod: &PodKey, uid: &str) {
+    let preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
+    let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
+    for pause in RETRIES {
+        match api.delete(&pod.name, &parameters).await {
+            Ok(_) => return,
+            // It is gone, or another of its name is there.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return,
+            Err(error) => {
+                tracing::info!(error = %muster_machinery::hint::chain(&error), %pod, "cannot preempt; trying again");
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
         }
     }
+    tracing::warn!(%pod, "a pod that must make room could not be deleted; its gang stays until it ends");
 }
 
 /// An event about a pod; losing one harms nothing.

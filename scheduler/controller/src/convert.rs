@@ -133,16 +133,22 @@ fn required(affinity: &core::Affinity) -> Vec<Vec<Requirement>> {
         .node_affinity
         .as_ref()
         .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
-    let terms = selector.map_or(&[][..], |selector| &selector.node_selector_terms);
-    terms.iter().map(term).collect()
+    let Some(selector) = selector else { return Vec::new() };
+    let mut terms: Vec<Vec<Requirement>> = selector.node_selector_terms.iter().map(term).collect();
+    // A term without requirements matches no node.
+    terms.retain(|term| !term.is_empty());
+    if terms.is_empty() {
+        terms.push(vec![Requirement::NameIn(Vec::new())]);
+    }
+    terms
 }
 
 fn term(term: &core::NodeSelectorTerm) -> Vec<Requirement> {
-    let fields = term
-        .match_fields
-        .iter()
-        .flatten()
-        .map(|field| Requirement::NameIn(field.values.clone().unwrap_or_default()));
+    let fields = term.match_fields.iter().flatten().map(|field| {
+        let names = field.values.clone().unwrap_or_default();
+        // The only field is the name, and the only operators are these two.
+        if field.operator == "NotIn" { Requirement::NameNotIn(names) } else { Requirement::NameIn(names) }
+    });
     let expressions = term.match_expressions.iter().flatten().map(|expression| {
         let key = expression.key.clone();
         let values = expression.values.clone().unwrap_or_default();
@@ -189,5 +195,20 @@ mod tests {
         )
         .unwrap();
         assert_eq!(member(&pod).tolerations, [Toleration::default()]);
+    }
+
+    #[test]
+    fn names_are_excluded_and_empty_terms_match_nothing() {
+        let terms = |terms: serde_json::Value| {
+            let pod: core::Pod =
+                serde_json::from_value(json!({"spec": {"containers": [], "affinity": {"nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}}}))
+                .unwrap();
+            member(&pod).required_affinity
+        };
+        let not_a =
+            json!([{"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": ["a"]}]}]);
+        assert_eq!(terms(not_a), [[Requirement::NameNotIn(vec!["a".into()])]]);
+        assert_eq!(terms(json!([{}])), [[Requirement::NameIn(Vec::new())]]);
     }
 }

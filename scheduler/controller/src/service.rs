@@ -19,6 +19,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::bind;
 use crate::planner::{Decision, Planner};
 
+/// Pause after something that the API server refused.
+const AFTER_FAILURE: Duration = Duration::from_millis(500);
+
 /// How to run the binder.
 #[derive(Clone)]
 pub struct Options {
@@ -102,8 +105,15 @@ impl Service {
             }
             let mut decisions = Vec::new();
             if !restored {
+                match self.restore(&mut planner).await {
+                    Ok(unfinished) => decisions.extend(unfinished),
+                    Err(error) => {
+                        tracing::warn!(error = %muster_machinery::hint::chain(&error), "cannot read the plans of the last run; nothing is planned before they are known");
+                        again = Some(Instant::now() + AFTER_FAILURE);
+                        continue;
+                    }
+                }
                 restored = true;
-                decisions.extend(self.restore(&mut planner).await);
             }
             let planned = planner.decide(self.clock.now());
             again = planned
@@ -118,6 +128,8 @@ impl Service {
                         Decision::Bind(places) => {
                             let failed = bind::carry_out(&client, DEFAULT_SCHEDULER_NAME, &places).await;
                             if !failed.is_empty() {
+                                // Whatever refused it will not have changed its mind at once.
+                                tokio::time::sleep(AFTER_FAILURE).await;
                                 // The loop is gone only at shutdown.
                                 let _heard = sender.send(Heard::Failed(failed));
                             }
@@ -125,8 +137,8 @@ impl Service {
                         Decision::Evict { pods, message } => {
                             bind::evict(&client, DEFAULT_SCHEDULER_NAME, &pods, &message).await;
                         }
-                        Decision::Explain { pod, message } => {
-                            bind::explain(&client, DEFAULT_SCHEDULER_NAME, &pod, &message).await;
+                        Decision::Explain { pod, uid, message } => {
+                            bind::explain(&client, DEFAULT_SCHEDULER_NAME, &pod, &uid, &message).await;
                         }
                     }
                 });
@@ -135,19 +147,10 @@ impl Service {
     }
 
     /// Plans that the last run wrote down and did not finish.
-    async fn restore(&self, planner: &mut Planner) -> Vec<Decision> {
+    async fn restore(&self, planner: &mut Planner) -> Result<Vec<Decision>, kube::Error> {
         let api: Api<GangReservation> = Api::all(self.options.client.clone());
-        match api.list(&ListParams::default()).await {
-            Ok(list) => list
-                .iter()
-                .filter_map(|reservation| planner.restore(reservation))
-                .map(Decision::Bind)
-                .collect(),
-            Err(error) => {
-                tracing::warn!(error = %muster_machinery::hint::chain(&error), "cannot read the plans of the last run; gangs that were half bound are planned anew");
-                Vec::new()
-            }
-        }
+        let list = api.list(&ListParams::default()).await?;
+        Ok(list.iter().filter_map(|reservation| planner.restore(reservation)).map(Decision::Bind).collect())
     }
 }
 
@@ -161,9 +164,8 @@ struct Listed {
 }
 
 impl Listed {
-    /// Queues are not waited for: gangs of a queue that is not there yet are held back by name.
     fn complete(&self) -> bool {
-        self.nodes.complete && self.pods.complete
+        self.nodes.complete && self.pods.complete && self.queues.complete
     }
 
     fn hear(&mut self, planner: &mut Planner, heard: Heard) {
@@ -256,6 +258,13 @@ where
                 }
             }
             Ok(None) => return,
+            // The kind is not installed here: there are none of it.
+            Err(watcher::Error::InitialListFailed(kube::Error::Api(status))) if status.code == 404 => {
+                let none = [Event::Init, Event::InitDone].map(wrap);
+                if none.into_iter().any(|event| sender.send(event).is_err()) {
+                    return;
+                }
+            }
             Err(error) => tracing::debug!(%error, "the watch broke; resuming"),
         }
     }

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use muster_scheduler_topology::{DomainId, LevelIndex, Position, SharedNames, Topology, import};
+use muster_scheduler_topology::{Accelerator, DomainId, LevelIndex, Position, SharedNames, Topology, import};
 
 use crate::node::Node;
 use crate::space::NodeId;
+
+/// The label that names the GPU model.
+const PRODUCT: &str = "nvidia.com/gpu.product";
 
 /// A domain's number in its map: parents come before their children, the whole cluster is 0.
 pub type Domain = usize;
@@ -22,6 +25,8 @@ pub struct Map {
     positions: Vec<Option<u32>>,
     /// By domain.
     parents: Vec<Option<u32>>,
+    /// By position: whether the node's GPUs are linked faster than by PCIe.
+    linked: Vec<bool>,
 }
 
 impl Map {
@@ -43,10 +48,14 @@ impl Map {
         )]
         let topology =
             Topology::build(levels, &entries, SharedNames::Distinct).expect("a tree over named nodes");
-        Self::over(topology, &nodes.iter().map(|(id, _)| *id).collect::<Vec<_>>())
+        let linked = |index: usize| {
+            let product = nodes[index].1.labels.get(PRODUCT);
+            product.is_some_and(|product| Accelerator::of_product(product).nvlink_total() > 0.0)
+        };
+        Self::over(topology, &nodes.iter().map(|(id, _)| *id).collect::<Vec<_>>(), linked)
     }
 
-    fn over(topology: Topology, ids: &[NodeId]) -> Self {
+    fn over(topology: Topology, ids: &[NodeId], is_linked: impl Fn(usize) -> bool) -> Self {
         let nodes: Vec<NodeId> =
             (0..ids.len()).map(|position| ids[topology.node_at(Position(position as u32))]).collect();
         let last = ids.iter().map(|id| id.index()).max().map_or(0, |last| last + 1);
@@ -56,7 +65,9 @@ impl Map {
         }
         let domains = (0..topology.domain_count() as u32).map(DomainId);
         let parents = domains.map(|domain| topology.parent(domain).map(|parent| parent.0)).collect();
-        Self { topology, nodes, positions, parents }
+        let linked =
+            (0..ids.len() as u32).map(|position| is_linked(topology.node_at(Position(position)))).collect();
+        Self { topology, nodes, positions, parents, linked }
     }
 
     /// The tree itself.
@@ -97,6 +108,11 @@ impl Map {
     /// The node of a host.
     pub fn host_node(&self, host: Domain) -> NodeId {
         self.node_at(self.positions(host).start)
+    }
+
+    /// Whether the GPUs of a host are linked faster than by PCIe.
+    pub fn is_linked(&self, host: Domain) -> bool {
+        self.linked[self.positions(host).start]
     }
 
     /// The positions of a domain's nodes.

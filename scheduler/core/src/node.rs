@@ -76,6 +76,8 @@ pub enum Requirement {
     Less(String, i64),
     /// The node's name is one of these (`matchFields`).
     NameIn(Vec<String>),
+    /// The node's name is none of these.
+    NameNotIn(Vec<String>),
 }
 
 impl Requirement {
@@ -90,6 +92,7 @@ impl Requirement {
             Self::Greater(key, bound) => number(key).is_some_and(|value| value > *bound),
             Self::Less(key, bound) => number(key).is_some_and(|value| value < *bound),
             Self::NameIn(names) => names.contains(&node.name),
+            Self::NameNotIn(names) => !names.contains(&node.name),
         }
     }
 }

@@ -28,13 +28,15 @@ pub enum Decision {
     Explain {
         /// The pod.
         pod: PodKey,
+        /// Its uid: a successor of the same name is not meant.
+        uid: String,
         /// One sentence.
         message: String,
     },
     /// Evict these pods, which are a whole gang.
     Evict {
-        /// The pods.
-        pods: Vec<PodKey>,
+        /// The pods with their uids.
+        pods: Vec<(PodKey, String)>,
         /// One sentence: for whom.
         message: String,
     },

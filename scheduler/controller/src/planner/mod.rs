@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
-use muster_scheduler_api::{GangReservation, ReservationPhase};
+use muster_scheduler_api::GangReservation;
 use muster_scheduler_core::{Assignment, Ledger, Placement, PodKey};
 use muster_scheduler_queue::job::JobId;
 use muster_scheduler_queue::planner::Planner as Line;
@@ -43,6 +43,13 @@ struct GangState {
     explained: Option<Timestamp>,
 }
 
+/// The place in line that a gang had when it was evicted.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    submitted: Time,
+    evicted: Time,
+}
+
 /// The planner's view of the cluster.
 #[derive(Debug)]
 pub struct Planner {
@@ -55,7 +62,7 @@ pub struct Planner {
     /// Gangs whose pods have changed since the last decision.
     changed: BTreeSet<GangKey>,
     /// Places in line of gangs that were evicted and will come back.
-    returning: BTreeMap<GangKey, Time>,
+    returning: BTreeMap<GangKey, Place>,
     last_job: u64,
     queues: queues::Queues,
 }
@@ -126,10 +133,10 @@ impl Planner {
                 assignment.gpu_indices.clone_from(&known.gpu_indices);
             }
             self.ledger.record(key.clone(), assignment);
-            if ours && !leaving {
-                self.insert(key.clone(), PodView::new(&key, pod, State::Placed(node)));
+            if ours {
+                let state = if leaving { State::Leaving } else { State::Placed(node) };
+                self.insert(key.clone(), PodView::new(&key, pod, state));
             } else {
-                // It keeps its room until it is gone, but its gang no longer counts on it.
                 self.drop_view(&key);
             }
             return;
@@ -143,6 +150,11 @@ impl Planner {
         let gated =
             spec.and_then(|spec| spec.scheduling_gates.as_ref()).is_some_and(|gates| !gates.is_empty());
         if gated || !ours {
+            // What a pod of the same name held is free: it went while nobody looked.
+            let uid = pod.metadata.uid.as_deref();
+            if self.ledger.assignment(&key).is_some_and(|held| Some(held.uid.as_str()) != uid) {
+                self.forget(&key);
+            }
             return;
         }
         let known = self
@@ -176,11 +188,9 @@ impl Planner {
         }
     }
 
-    /// A plan that an earlier run wrote down and may not have finished: its unbound pods keep their places.
+    /// A plan that an earlier run wrote down and may not have finished: its unbound pods keep their places. The
+    /// phase is not asked: it may be that of the plan before, and a plan whose pods are all bound gives nothing.
     pub fn restore(&mut self, reservation: &GangReservation) -> Option<Binding> {
-        if reservation.status.as_ref().and_then(|status| status.phase) == Some(ReservationPhase::Bound) {
-            return None;
-        }
         let namespace = reservation.metadata.namespace.clone().unwrap_or_default();
         let mut places = Vec::new();
         for reserved in &reservation.spec.members {

@@ -34,6 +34,8 @@ pub(crate) enum State {
     Binding(String),
     /// It has a place.
     Placed(String),
+    /// It ends: its room is not free yet, but its gang no longer counts on it.
+    Leaving,
 }
 
 /// A pod of a gang; a pod without one is a gang of its own.
@@ -160,6 +162,7 @@ impl Pods {
             match &pod.state {
                 State::Waiting => gang.waiting.push(pod.member.clone()),
                 State::Binding(node) | State::Placed(node) => gang.placed_on.push(node.clone()),
+                State::Leaving => {}
             }
             if gang.closeness == Closeness::default() {
                 gang.closeness = pod.closeness.clone();

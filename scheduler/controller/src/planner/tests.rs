@@ -1,6 +1,6 @@
 use super::*;
 use jiff::SignedDuration;
-use muster_scheduler_api::{GangReservationSpec, ReservedMember};
+use muster_scheduler_api::{GangReservationSpec, GangReservationStatus, ReservationPhase, ReservedMember};
 use serde_json::json;
 
 fn node(name: &str, gpus: u32) -> core::Node {
@@ -80,6 +80,7 @@ fn a_failed_binding_gives_its_place_back() {
 
 #[test]
 fn a_restart_finishes_the_plan_that_was_written() {
+    // The phase may still be that of the plan before.
     let mut planner = planner(4);
     planner.pod_seen(&pod("g", 0, 2, Some("n0")));
     planner.pod_seen(&pod("g", 1, 2, None));
@@ -94,6 +95,7 @@ fn a_restart_finishes_the_plan_that_was_written() {
         GangReservationSpec { gang: "g".into(), epoch: 1, members: vec![member(0), member(1)] },
     );
     reservation.metadata.namespace = Some("a".into());
+    reservation.status = Some(GangReservationStatus { phase: Some(ReservationPhase::Bound) });
     let binding = planner.restore(&reservation).unwrap();
     assert_eq!(binding.placement.0.len(), 1, "only the pod that is not bound yet");
     assert_eq!(binding.placement.0[0].1.gpu_indices, [3]);
@@ -221,6 +223,17 @@ fn a_gang_of_higher_priority_evicts_a_whole_gang_and_takes_its_place() {
         (vec![4], vec![]),
         "whole, and nothing starts before it is gone"
     );
+    // Successors of the first do not take the room back while the others end.
+    for index in 0..4 {
+        let mut leaving = running(index);
+        leaving.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+        planner.pod_seen(&leaving);
+    }
+    planner.pod_gone(&running(0));
+    let mut successor = pod("low", 0, 4, None);
+    successor.metadata.uid = Some("later".into());
+    planner.pod_seen(&successor);
+    assert_eq!(bound(&at(&mut planner, 1100)), [0usize; 0]);
     (0..4).for_each(|index| planner.pod_gone(&running(index)));
     assert_eq!(bound(&at(&mut planner, 1101)), [2]);
 }

@@ -11,8 +11,8 @@ use muster_scheduler_queue::time::{Milliseconds, Time};
 use muster_scheduler_queue::tree::{FlavorResource, QueueId};
 
 use super::decision::{Decision, Decisions};
-use super::pods::{GangKey, State};
-use super::{GangState, Planner};
+use super::pods::{GangKey, PodView, State};
+use super::{GangState, Place, Planner};
 
 /// How long a gang may be incomplete before its pods are told so: its controller is creating them one by one.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(2);
@@ -22,6 +22,9 @@ const SIZES: usize = 8;
 const EXPLAINED_AT_ONCE: usize = 32;
 /// A gang that was told why it waits is looked at again after this long.
 const EXPLAINED_AGAIN: SignedDuration = SignedDuration::from_secs(5);
+
+/// A gang that was evicted and has not come back after this long has lost its place in line.
+const KEPT_PLACE: Milliseconds = 3_600_000;
 
 /// What a gang stands in line with.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,24 +40,34 @@ pub(super) struct Asked {
     created: i64,
 }
 
+impl Asked {
+    fn submitted(&self) -> Time {
+        Time(self.created.saturating_mul(1000))
+    }
+}
+
 impl Planner {
     /// What to do now. Places are taken on the ledger at once, so that nothing is planned twice.
     pub fn decide(&mut self, now: Timestamp) -> Decisions {
         let time = Time(now.as_millisecond());
         let mut decisions = Decisions::default();
-        self.follow_queues();
+        self.follow_queues(time);
         let mut joining = Vec::new();
         for key in std::mem::take(&mut self.changed) {
             self.assess(&key, time);
         }
         for (key, state) in &self.gangs {
-            if state.running && self.pods.of(key).any(|(_, pod)| pod.state == State::Waiting) {
+            let any = |wanted: fn(&State) -> bool| self.pods.of(key).any(|(_, pod)| wanted(&pod.state));
+            let placed = any(|state| matches!(state, State::Placed(_) | State::Binding(_)));
+            if state.running && !state.evicting && placed && any(|state| *state == State::Waiting) {
                 joining.push(key.clone());
             }
         }
         for key in &joining {
             self.join(key, &mut decisions);
         }
+        // Copies of the space share the map that is made here.
+        self.ledger.space().map();
         let plan = self.line.cycle(time, self.ledger.space());
         for start in &plan.start {
             self.start(start, time, &mut decisions);
@@ -63,6 +76,13 @@ impl Planner {
             self.evict(preemption, &mut decisions);
         }
         self.explain_waiting(now, &mut decisions);
+        let waits = |state: &GangState| {
+            !state.running && state.asked.gang.present() >= state.asked.gang.min_available
+        };
+        if self.gangs.values().any(waits) {
+            // What makes a job give way, its age above all, is not seen on any object.
+            decisions.ask_again_in(EXPLAINED_AGAIN);
+        }
         if let Some(at) = self.line.next_boundary(time) {
             decisions.ask_again_in(SignedDuration::from_millis(at.since(time).max(1)));
         }
@@ -70,7 +90,7 @@ impl Planner {
     }
 
     /// Where queues have changed, everybody stands in line anew; what was learned of run times is kept.
-    fn follow_queues(&mut self) {
+    fn follow_queues(&mut self, time: Time) {
         match self.queues.changed_tree() {
             None => {}
             Some(Ok(tree)) => {
@@ -80,7 +100,7 @@ impl Planner {
                 self.jobs.clear();
                 for (key, state) in std::mem::take(&mut self.gangs) {
                     if state.evicting {
-                        self.returning.insert(key.clone(), Time(state.asked.created.saturating_mul(1000)));
+                        self.keep_place(&key, &state, time);
                     }
                     self.changed.insert(key);
                 }
@@ -93,7 +113,8 @@ impl Planner {
     fn assess(&mut self, key: &GangKey, time: Time) {
         let gang = self.pods.gang(key);
         let running = self.gangs.get(key).is_some_and(|state| state.running);
-        if running && gang.placed_on.is_empty() {
+        let leaving = self.pods.of(key).any(|(_, pod)| pod.state == State::Leaving);
+        if running && gang.placed_on.is_empty() && !leaving {
             self.leave_line(key, time);
         } else if running {
             let placed = self.pods.of(key).any(|(_, pod)| matches!(pod.state, State::Placed(_)));
@@ -121,12 +142,18 @@ impl Planner {
             self.line.ended(state.job, time)
         } else {
             // It comes back under a number of its own, at its old place.
-            self.returning.insert(key.clone(), Time(state.asked.created.saturating_mul(1000)));
+            self.keep_place(key, &state, time);
             self.line.evicted(state.job, time).and_then(|()| self.line.withdraw(state.job))
         };
         if let Err(error) = left {
             tracing::error!(%error, gang = %key, "the line does not know the gang that leaves it");
         }
+    }
+
+    /// Keeps the place in line of a gang that was evicted, for as long as it may take its owner to bring it back.
+    fn keep_place(&mut self, key: &GangKey, state: &GangState, time: Time) {
+        self.returning.retain(|_, place| time.since(place.evicted) < KEPT_PLACE);
+        self.returning.insert(key.clone(), Place { submitted: state.asked.submitted(), evicted: time });
     }
 
     fn asked(&self, key: &GangKey, gang: Gang) -> Option<Asked> {
@@ -172,7 +199,7 @@ impl Planner {
                 self.line.tree().charge(amounts.iter().map(|(resource, amount)| (resource, *amount)));
             forms.push(Form { label: format!("{size} pods"), demand: demand.demand, charge });
         }
-        let submitted = self.returning.remove(key).unwrap_or(Time(asked.created.saturating_mul(1000)));
+        let submitted = self.returning.remove(key).map_or(asked.submitted(), |place| place.submitted);
         Job {
             id,
             name: key.name.clone(),
@@ -313,8 +340,9 @@ impl Planner {
             if let Some(state) = self.gangs.get_mut(&key) {
                 state.evicting = true;
             }
-            let pods = self.pods.of(&key).filter(|(_, pod)| pod.state != State::Waiting);
-            let pods = pods.map(|(pod, _)| pod.clone()).collect();
+            let placed = |pod: &PodView| matches!(pod.state, State::Placed(_) | State::Binding(_));
+            let pods = self.pods.of(&key).filter(|(_, pod)| placed(pod));
+            let pods = pods.map(|(key, pod)| (key.clone(), pod.member.uid.clone())).collect();
             let message = format!("Preempted as a whole by gang {preemptor}; it keeps its place in line");
             decisions.now.push(Decision::Evict { pods, message });
         }
@@ -399,7 +427,8 @@ impl Planner {
                 && view.told.as_deref() != Some(message)
             {
                 view.told = Some(message.to_owned());
-                decisions.now.push(Decision::Explain { pod, message: message.to_owned() });
+                let uid = view.member.uid.clone();
+                decisions.now.push(Decision::Explain { pod, uid, message: message.to_owned() });
             }
         }
     }

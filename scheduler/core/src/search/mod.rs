@@ -84,7 +84,12 @@ impl Space {
                 return found;
             }
         }
-        if near.is_empty() { None } else { self.find(&Demand { near: Vec::new(), ..demand.clone() }) }
+        // A bound level holds for those who have a place, too: there is no other domain to look in.
+        if near.is_empty() || demand.levels.required > 0 {
+            None
+        } else {
+            self.find(&Demand { near: Vec::new(), ..demand.clone() })
+        }
     }
 
     fn find_in_level(&mut self, demand: &Demand, map: &Map, level: usize, near: &[usize]) -> Option<Slots> {
@@ -96,12 +101,11 @@ impl Space {
         let domains = map.level(level).filter(holds);
         if level == map.hosts_level() && demand.groups.len() == 1 {
             let group = &demand.groups[0];
+            // GPUs that talk to each other get fast links; a lone one leaves those to others.
+            let talks = group.count * group.shape.gpu.thousandths() > 1000;
             let host = domains.min_by_key(|host| {
-                (
-                    fill::tightness(self.room(map.host_node(*host)), &group.shape, group.count),
-                    counts[0].around(*host),
-                    *host,
-                )
+                let tightness = fill::tightness(self.room(map.host_node(*host)), &group.shape, group.count);
+                (talks != map.is_linked(*host), tightness, counts[0].around(*host), *host)
             })?;
             return self.settle(demand, map, vec![vec![(map.positions(host).start, group.count)]]);
         }

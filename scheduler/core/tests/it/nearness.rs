@@ -209,3 +209,17 @@ fn an_unknown_level_is_named() {
     let waiting = cluster(&[0, 0]).place(&within(closeness, 2, 1)).unwrap_err();
     assert_eq!(waiting, Waiting::UnknownLevel { level: "spine".into(), known: "cluster, rack, host".into() });
 }
+
+#[test]
+fn gpus_that_talk_get_fast_links_and_a_lone_one_leaves_them() {
+    let mut ledger = Ledger::default();
+    for (name, product) in [("node-0", "Tesla-T4"), ("node-1", "NVIDIA-H100-80GB-HBM3")] {
+        let mut machine = node(name, "rack", 4);
+        machine.labels.insert("nvidia.com/gpu.product".into(), product.into());
+        ledger.set_node(machine);
+    }
+    for (members, expected) in [(1, "node-0"), (2, "node-1"), (4, "node-1")] {
+        let placement = ledger.place(&gang("g", members, 1)).unwrap();
+        assert!(placement.0.iter().all(|(_, place)| place.node == expected), "{members} on {expected}");
+    }
+}
