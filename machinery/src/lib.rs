@@ -1,9 +1,10 @@
 //! What every controller and long-running part shares, and nothing else: time, shutdown, telemetry,
-//! leader election, pauses of watches, and errors that tell people what to do next.
+//! leader election, pauses of watches, how servers take connections, and errors that tell people what to do next.
 
 pub mod clock;
 pub mod hint;
 pub mod leader;
+pub mod server;
 pub mod shutdown;
 pub mod telemetry;
 pub mod watch;

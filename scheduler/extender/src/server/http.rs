@@ -1,6 +1,5 @@
 //! The listener and the routes.
 
-use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,18 +8,12 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use muster_machinery::server::CLIENT_PATIENCE;
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::shared::Shared;
 use crate::core::{BindStep, FilterStep, GangKey, Verdict};
@@ -29,14 +22,10 @@ use crate::wire::{BindRequest, FilterAnswer, FilterRequest, Passed, PreemptReque
 
 /// Largest request body: 5,000 whole nodes of 10 kB are 50 MB.
 const BODY_LIMIT: usize = 64 << 20;
-/// How long a client may take for the TLS handshake, its headers and its body.
-const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
 /// A filter call is answered by then; kube-scheduler schedules nothing else meanwhile.
 const FILTER_DEADLINE: Duration = Duration::from_millis(45);
 /// A bind call is answered by then; kube-scheduler waits five seconds.
 const BIND_DEADLINE: Duration = Duration::from_secs(4);
-/// How long open requests may take once the server ends.
-const GRACE: Duration = Duration::from_secs(5);
 
 const NOT_SYNCED: &str = "not synced: the cluster is still being listed; try again";
 
@@ -49,67 +38,11 @@ pub(super) async fn serve<P: Plans>(
     tls: Option<Arc<rustls::ServerConfig>>,
     shutdown: CancellationToken,
 ) {
-    let acceptor = tls.map(TlsAcceptor::from);
-    let graceful = Arc::new(GracefulShutdown::new());
-    let connections = TaskTracker::new();
-    loop {
-        let stream = tokio::select! {
-            () = shutdown.cancelled() => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::debug!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                    continue;
-                }
-            },
-        };
-        connections.spawn(connection(shared.clone(), acceptor.clone(), stream, graceful.watcher()));
-    }
-    drop(listener);
-    connections.close();
-    let ended = async {
-        if let Ok(graceful) = Arc::try_unwrap(graceful) {
-            graceful.shutdown().await;
-        }
-        connections.wait().await;
-    };
-    if tokio::time::timeout(GRACE, ended).await.is_err() {
-        tracing::debug!("connections were still open when the extender ended");
-    }
-}
-
-async fn connection<P: Plans>(
-    shared: Arc<Shared<P>>,
-    acceptor: Option<TlsAcceptor>,
-    stream: TcpStream,
-    watcher: Watcher,
-) {
-    let _ = stream.set_nodelay(true);
-    let Some(acceptor) = acceptor else { return converse(shared, stream, watcher).await };
-    match tokio::time::timeout(CLIENT_PATIENCE, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => converse(shared, stream, watcher).await,
-        Ok(Err(error)) => tracing::debug!(%error, "tls handshake failed"),
-        Err(_) => tracing::debug!("tls handshake took too long"),
-    }
-}
-
-async fn converse<P: Plans>(
-    shared: Arc<Shared<P>>,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    watcher: Watcher,
-) {
-    let service = service_fn(move |request: Request<Incoming>| {
+    let handler = move |request: Request<Incoming>| {
         let shared = shared.clone();
-        async move { Ok::<_, Infallible>(route(&shared, request).await) }
-    });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(CLIENT_PATIENCE);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1_000);
-    let served = watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
-    if let Err(error) = served.await {
-        tracing::debug!(%error, "connection ended");
-    }
+        async move { route(&shared, request).await }
+    };
+    muster_machinery::server::serve(listener, tls, shutdown, handler).await;
 }
 
 async fn route<P: Plans>(shared: &Arc<Shared<P>>, request: Request<Incoming>) -> Reply {
