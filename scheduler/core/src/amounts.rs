@@ -77,6 +77,13 @@ impl Amounts {
         }
     }
 
+    /// Takes away what is beyond `limit`.
+    pub(crate) fn lower(&mut self, limit: &Self) {
+        for (place, own) in self.0.iter_mut().enumerate() {
+            *own = (*own).min(limit.get(place));
+        }
+    }
+
     /// How often this much fits into `free`; [`u32::MAX`] when nothing is asked for.
     pub fn times_in(&self, free: &Self) -> u32 {
         let mut times = u32::MAX;

@@ -122,6 +122,14 @@ impl Devices {
         self.unnamed = self.unnamed.saturating_sub(Self::nameless(indices, demand));
     }
 
+    /// Takes away what is beyond `limit`, device by device; nothing is left of those that it does not have.
+    pub(crate) fn lower(&mut self, limit: &Self) {
+        for (device, left) in self.left.iter_mut().enumerate() {
+            *left = (*left).min(limit.left.get(device).copied().unwrap_or(0));
+        }
+        self.unnamed += self.whole().saturating_sub(limit.whole());
+    }
+
     fn change(&mut self, indices: &[u8], demand: GpuDemand, by: impl Fn(u16, u16) -> u16) {
         for index in indices {
             if let Some(left) = self.left.get_mut(usize::from(*index)) {

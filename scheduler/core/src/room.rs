@@ -22,6 +22,12 @@ impl Room {
         self.devices.choose(shape.gpu)
     }
 
+    /// Takes away what is beyond `limit`.
+    pub(crate) fn lower(&mut self, limit: &Self) {
+        self.amounts.lower(&limit.amounts);
+        self.devices.lower(&limit.devices);
+    }
+
     pub(crate) fn take(&mut self, shape: &Shape, devices: &[u8]) {
         self.amounts.add(&shape.amounts, -1);
         self.devices.take(devices, shape.gpu);

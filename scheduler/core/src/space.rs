@@ -174,6 +174,14 @@ impl Space {
         }
     }
 
+    /// Lowers what is free on a node to what is free there at another time, so that what is found fits at both.
+    pub fn lower(&mut self, node: NodeId, limit: &Room) {
+        if self.rooms[node.index()] != *limit {
+            self.rooms[node.index()].lower(limit);
+            self.log.push(node, self.rooms.len());
+        }
+    }
+
     /// Devices for one more pod of `shape` on a node, when it fits.
     pub fn choose_devices(&self, node: NodeId, shape: &Shape) -> Option<DeviceIndices> {
         self.rooms[node.index()].choose(shape)

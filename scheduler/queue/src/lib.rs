@@ -19,7 +19,6 @@ pub mod explain;
 pub mod fair;
 pub mod forecast;
 pub mod job;
-mod lower;
 pub mod planner;
 pub mod policy;
 mod preempt;

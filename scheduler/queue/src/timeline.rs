@@ -10,7 +10,6 @@ use muster_scheduler_core::space::{NodeId, Space};
 
 use crate::calendar::{Calendar, Purpose};
 use crate::job::{Form, Hold, JobId};
-use crate::lower::lower;
 use crate::time::{Milliseconds, Time};
 use crate::tree::{QueueId, QueueTree};
 
@@ -353,7 +352,7 @@ impl Timeline {
             let middle = usize::midpoint(fits, fails);
             let mut without = least.clone();
             for node in &idle[fits..middle.min(idle.len())] {
-                lower(&mut without, *node, &Room::default());
+                without.lower(*node, &Room::default());
             }
             match without.find(&request.form.demand) {
                 Some(slots) => (best, least, fits) = (slots, without, middle),
@@ -438,7 +437,7 @@ fn lower_touched(least: &mut Space, at: &Space, hold: &Hold, only: Option<&BTree
     let mut last = None;
     for slot in &hold.slots.0 {
         if last != Some(slot.node) && only.is_none_or(|only| only.contains(&slot.node)) {
-            lower(least, slot.node, at.room(slot.node));
+            least.lower(slot.node, at.room(slot.node));
         }
         last = Some(slot.node);
     }
@@ -446,6 +445,6 @@ fn lower_touched(least: &mut Space, at: &Space, hold: &Hold, only: Option<&BTree
 
 fn close(space: &mut Space, nodes: &BTreeSet<NodeId>) {
     for node in nodes {
-        lower(space, *node, &Room::default());
+        space.lower(*node, &Room::default());
     }
 }
