@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use muster_node::NodeDescription;
+use muster_scheduler_topology::import::labels;
 use serde::Deserialize;
 
 use crate::error::Error;
@@ -65,10 +66,7 @@ impl TopologyArguments {
 
 /// Everything on one machine is in one rack and zone unless the file says otherwise.
 fn with_place(mut node: NodeDescription) -> NodeDescription {
-    for (label, value) in [
-        (muster_scheduler_core::node::labels::RACK, "rack-0"),
-        (muster_scheduler_core::node::labels::ZONE, "local"),
-    ] {
+    for (label, value) in [(labels::RACK, "rack-0"), (labels::ZONE, "local")] {
         node.labels.entry(label.to_owned()).or_insert_with(|| value.to_owned());
     }
     node

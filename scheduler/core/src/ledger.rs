@@ -7,7 +7,7 @@ use crate::resources::GPU_RESOURCE;
 
 use crate::devices::{DeviceIndices, GpuDemand, WHOLE};
 use crate::explain::Waiting;
-use crate::gang::{Gang, Member, PodKey};
+use crate::gang::{Gang, PodKey};
 use crate::node::Node;
 use crate::placement;
 use crate::resources::Resources;
@@ -131,11 +131,6 @@ impl Ledger {
         self.held.get(pod).map(|held| &held.assignment)
     }
 
-    /// Pods that hold something on a node.
-    pub fn pods_on(&self, node: &str) -> impl Iterator<Item = &PodKey> {
-        self.by_node.get(node).into_iter().flatten()
-    }
-
     /// Node and shape of what a pod holds, for planning on copies of the space.
     pub fn holding(&self, pod: &PodKey) -> Option<(NodeId, &Arc<Shape>, &DeviceIndices)> {
         let held = self.held.get(pod)?;
@@ -251,11 +246,4 @@ pub struct Free {
     pub resources: Resources,
     /// GPU slots nobody has.
     pub gpu_slots: BTreeSet<u32>,
-}
-
-impl Free {
-    /// Whether a pod fits.
-    pub fn holds(&self, member: &Member) -> bool {
-        member.requests.fits_in(&self.resources) && self.gpu_slots.len() >= member.gpus as usize
-    }
 }

@@ -9,9 +9,6 @@ use muster_scheduler_topology::{Accelerator, DomainId, LevelIndex, Position, Sha
 use crate::node::Node;
 use crate::space::NodeId;
 
-/// The label that names the GPU model.
-const PRODUCT: &str = "nvidia.com/gpu.product";
-
 /// A domain's number in its map: parents come before their children, the whole cluster is 0.
 pub type Domain = usize;
 
@@ -49,7 +46,7 @@ impl Map {
         let topology =
             Topology::build(levels, &entries, SharedNames::Distinct).expect("a tree over named nodes");
         let linked = |index: usize| {
-            let product = nodes[index].1.labels.get(PRODUCT);
+            let product = nodes[index].1.labels.get(import::labels::PRODUCT);
             product.is_some_and(|product| Accelerator::of_product(product).nvlink_total() > 0.0)
         };
         Self::over(topology, &nodes.iter().map(|(id, _)| *id).collect::<Vec<_>>(), linked)

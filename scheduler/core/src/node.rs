@@ -4,14 +4,6 @@ use std::collections::BTreeMap;
 
 use crate::resources::Resources;
 
-/// Labels of nodes that say where they are, from the smallest domain to the largest.
-pub mod labels {
-    /// The rack.
-    pub const RACK: &str = "muster.dev/rack";
-    /// The zone.
-    pub const ZONE: &str = "topology.kubernetes.io/zone";
-}
-
 /// A machine that can run pods.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Node {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use muster_scheduler_core::{Slots, Space};
 use muster_scheduler_queue::job::JobId;
 use muster_scheduler_topology::cost::{Collective, CostModel, Hosts, JobTraffic, Load, Slot};
-use muster_scheduler_topology::import::labels::entries;
+use muster_scheduler_topology::import::labels::{PRODUCT, entries};
 use muster_scheduler_topology::interior::{Accelerator, NodeInterior};
 use muster_scheduler_topology::{
     BuildError, Level, LevelIndex, NodeEntry, SharedNames, Topology, order_ranks, ring_crossings,
@@ -15,8 +15,6 @@ use crate::workload::Cluster;
 
 /// Part of its time that a gang spends in all-reduce, for the load that it puts on shared links.
 const TALKING: f64 = 0.3;
-/// The node label that names the GPU model.
-const PRODUCT: &str = "nvidia.com/gpu.product";
 
 /// What a gang's places mean for its workers.
 #[derive(Debug, Clone, Copy, PartialEq)]

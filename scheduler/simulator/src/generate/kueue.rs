@@ -1,10 +1,10 @@
 //! The workloads of Kueue's own performance tests, from their generator files.
 
-use muster_scheduler_core::node::labels;
 use muster_scheduler_core::{Closeness, GpuDemand, Slice};
 use muster_scheduler_queue::time::Time;
 use muster_scheduler_queue::tree::{FlavorResource, Preempts, QueueSpec, Quota};
 use muster_scheduler_topology::Level;
+use muster_scheduler_topology::import::labels;
 use serde::Deserialize;
 
 use crate::generate::{labelled, node, pod};

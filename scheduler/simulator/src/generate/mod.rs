@@ -9,13 +9,14 @@ use std::collections::BTreeMap;
 
 use muster_scheduler_core::resources::GPU_RESOURCE;
 use muster_scheduler_core::{GpuDemand, Member, Node, Resources};
+use muster_scheduler_topology::import::labels;
 
 /// Label of the rack, the leaf switch's domain.
-pub const RACK: &str = "muster.dev/rack";
+pub const RACK: &str = labels::RACK;
 /// Label of the zone; leaf and spine networks use it for the spine's domain.
-pub const SPINE: &str = "topology.kubernetes.io/zone";
+pub const SPINE: &str = labels::ZONE;
 /// Label of the GPU model.
-pub const PRODUCT: &str = "nvidia.com/gpu.product";
+pub const PRODUCT: &str = labels::PRODUCT;
 /// Pods that a node takes, unless it is said otherwise.
 const PODS: i64 = 110;
 

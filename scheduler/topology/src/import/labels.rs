@@ -26,6 +26,15 @@ use crate::tree::{BuildError, Level, NodeEntry, SharedNames, Topology};
 /// The label that names a host.
 pub const HOSTNAME: &str = "kubernetes.io/hostname";
 
+/// The label that names a zone.
+pub const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// Muster's own label that names a rack.
+pub const RACK: &str = "muster.dev/rack";
+
+/// The label that names the GPU model.
+pub const PRODUCT: &str = "nvidia.com/gpu.product";
+
 /// Labels of a node as Kubernetes has them.
 pub type Labels = BTreeMap<String, String>;
 
@@ -38,11 +47,10 @@ const NVLINK_PER_GPU: f64 = 721.8;
 /// A level's name and its labels.
 type Candidate = (&'static str, &'static [&'static str]);
 
-const PLACES: [Candidate; 2] =
-    [("region", &["topology.kubernetes.io/region"]), ("zone", &["topology.kubernetes.io/zone"])];
+const PLACES: [Candidate; 2] = [("region", &["topology.kubernetes.io/region"]), ("zone", &[ZONE])];
 
 const MUSTER: [Candidate; 3] =
-    [("spine", &["muster.dev/spine"]), ("block", &["muster.dev/block"]), ("rack", &["muster.dev/rack"])];
+    [("spine", &["muster.dev/spine"]), ("block", &["muster.dev/block"]), ("rack", &[RACK])];
 
 const FAMILIES: [&[Candidate]; 4] = [
     &[
