@@ -7,6 +7,8 @@
 mod decision;
 mod pods;
 mod queues;
+mod standing;
+mod telling;
 mod turn;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +36,7 @@ struct GangState {
     /// It has been started, and has ended for the line when it has no place any more.
     running: bool,
     /// What it stood in line with: changed pods mean another place in line.
-    asked: turn::Asked,
+    asked: standing::Asked,
     /// One of its pods has been seen with a place.
     has_run: bool,
     /// It is being evicted: when it comes back it takes its old place in line.
@@ -61,6 +63,8 @@ pub struct Planner {
     jobs: BTreeMap<JobId, GangKey>,
     /// Gangs whose pods have changed since the last decision.
     changed: BTreeSet<GangKey>,
+    /// Gangs that run and have pods without a place.
+    joined: BTreeSet<GangKey>,
     /// Places in line of gangs that were evicted and will come back.
     returning: BTreeMap<GangKey, Place>,
     last_job: u64,
@@ -74,14 +78,12 @@ impl Planner {
         Self {
             scheduler_names: scheduler_names.into_iter().collect(),
             ledger: Ledger::default(),
-            line: Line::new(
-                Policy::named("muster").unwrap_or_else(|| unreachable!("the policy has a name")),
-                tree,
-            ),
+            line: line(tree),
             pods: Pods::default(),
             gangs: BTreeMap::new(),
             jobs: BTreeMap::new(),
             changed: BTreeSet::new(),
+            joined: BTreeSet::new(),
             returning: BTreeMap::new(),
             last_job: 0,
             queues: queues::Queues::default(),

@@ -38,6 +38,12 @@ pub(crate) enum State {
     Leaving,
 }
 
+impl State {
+    pub(crate) fn has_place(&self) -> bool {
+        matches!(self, Self::Binding(_) | Self::Placed(_))
+    }
+}
+
 /// A pod of a gang; a pod without one is a gang of its own.
 #[derive(Debug, Clone)]
 pub(crate) struct PodView {
@@ -152,6 +158,11 @@ impl Pods {
     pub(crate) fn of<'a>(&'a self, gang: &GangKey) -> impl Iterator<Item = (&'a PodKey, &'a PodView)> {
         let keys = self.gangs.get(gang).into_iter().flatten();
         keys.filter_map(|key| Some((key, self.pods.get(key)?)))
+    }
+
+    /// Whether a pod of the gang is in such a state.
+    pub(crate) fn any(&self, gang: &GangKey, wanted: impl Fn(&State) -> bool) -> bool {
+        self.of(gang).any(|(_, pod)| wanted(&pod.state))
     }
 
     /// The gang as the ledger plans it: its waiting pods in rank order, and where the others are.

@@ -1,0 +1,107 @@
+//! What gangs that wait are told, and how often.
+
+use jiff::{SignedDuration, Timestamp};
+use muster_scheduler_core::{Gang, PodKey, Waiting};
+use muster_scheduler_queue::explain::{Explanation, Reason, Told};
+use muster_scheduler_queue::forecast::Expected;
+use muster_scheduler_queue::time::Time;
+
+use super::Planner;
+use super::decision::{Decision, Decisions};
+use super::pods::{GangKey, State};
+
+/// How long a gang may be incomplete before its pods are told so: its controller is creating them one by one.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(2);
+/// Gangs that are told why they wait in one decision; the others have to wait for that too.
+const EXPLAINED_AT_ONCE: usize = 32;
+/// A gang that was told why it waits is looked at again after this long.
+pub(super) const EXPLAINED_AGAIN: SignedDuration = SignedDuration::from_secs(5);
+
+impl Planner {
+    /// Tells gangs that wait why, those first that were not told for the longest time.
+    pub(super) fn explain_waiting(&mut self, now: Timestamp, decisions: &mut Decisions) {
+        let mut due: Vec<(Option<Timestamp>, GangKey)> = self
+            .gangs
+            .iter()
+            .filter(|(_, state)| !state.running)
+            .filter(|(_, state)| state.explained.is_none_or(|at| now.duration_since(at) >= EXPLAINED_AGAIN))
+            .map(|(key, state)| (state.explained, key.clone()))
+            .collect();
+        due.sort_unstable();
+        if due.len() > EXPLAINED_AT_ONCE {
+            due.truncate(EXPLAINED_AT_ONCE);
+            decisions.ask_again_in(SignedDuration::from_millis(200));
+        }
+        for (_, key) in due {
+            self.explain(&key, now, decisions);
+        }
+    }
+
+    fn explain(&mut self, key: &GangKey, now: Timestamp, decisions: &mut Decisions) {
+        let Some(state) = self.gangs.get(key) else { return };
+        let (gang, job, complete) = (state.asked.gang.clone(), state.job, state.asked.is_complete());
+        let message = if complete {
+            let Ok(explanation) = self.line.explain(job, Time(now.as_millisecond()), self.ledger.space())
+            else {
+                return;
+            };
+            self.sentence(&gang, &explanation)
+        } else {
+            let left = self.patience_left(key, now);
+            if left > SignedDuration::ZERO {
+                decisions.ask_again_in(left);
+                return;
+            }
+            Waiting::ForMembers { present: gang.present(), needed: gang.min_available }.to_string()
+        };
+        if let Some(state) = self.gangs.get_mut(key) {
+            state.explained = Some(now);
+        }
+        self.tell(key, &message, decisions);
+    }
+
+    /// How long the gang's pods are still spared the news that others are missing.
+    fn patience_left(&self, key: &GangKey, now: Timestamp) -> SignedDuration {
+        let newest = self.pods.of(key).map(|(_, pod)| pod.created).max().unwrap_or(0);
+        // Creation times are whole seconds.
+        SignedDuration::from_secs(newest + 1) + PATIENCE - now.duration_since(Timestamp::UNIX_EPOCH)
+    }
+
+    /// The reason; where the line has nothing better to say than that there is no room, the ledger says of what.
+    fn sentence(&mut self, gang: &Gang, explanation: &Explanation) -> String {
+        let reason = match &explanation.reason {
+            Reason::Room { .. } | Reason::NeverFits | Reason::Scattered => {
+                self.ledger.place(gang).err().map(|waiting| waiting.to_string())
+            }
+            _ => None,
+        };
+        let mut sentence = reason.unwrap_or_else(|| Told(&self.line, &explanation.reason).to_string());
+        let at = explanation.expected.as_ref().and_then(Expected::known);
+        if let Some(at) = at.and_then(|at| Timestamp::from_millisecond(at.0).ok()) {
+            // To the minute: whoever reads it does not want to read it every second.
+            let minute = at.strftime("%Y-%m-%d %H:%M UTC");
+            let place = explanation.place;
+            sentence = format!("{sentence}; place {place} in line, expected to start at {minute}");
+        }
+        sentence
+    }
+
+    /// Tells the gang's waiting pods, unless they know it.
+    pub(super) fn tell(&mut self, key: &GangKey, message: &str, decisions: &mut Decisions) {
+        let waiting: Vec<PodKey> = self
+            .pods
+            .of(key)
+            .filter(|(_, pod)| pod.state == State::Waiting)
+            .map(|(pod, _)| pod.clone())
+            .collect();
+        for pod in waiting {
+            if let Some(view) = self.pods.get_mut(&pod)
+                && view.told.as_deref() != Some(message)
+            {
+                view.told = Some(message.to_owned());
+                let uid = view.member.uid.clone();
+                decisions.now.push(Decision::Explain { pod, uid, message: message.to_owned() });
+            }
+        }
+    }
+}
