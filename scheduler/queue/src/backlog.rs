@@ -185,6 +185,16 @@ impl Backlog {
         Some(waiter)
     }
 
+    /// Changes all jobs; what they are estimated to run stays.
+    pub(crate) fn change_all(&mut self, mut change: impl FnMut(&mut Job)) {
+        self.lanes.clear();
+        for (_, waiter) in std::mem::take(&mut self.waiters) {
+            let mut job = Arc::unwrap_or_clone(waiter.job);
+            change(&mut job);
+            self.insert(Arc::new(job), waiter.estimate);
+        }
+    }
+
     /// Estimates all anew.
     pub(crate) fn estimate_anew(&mut self, estimate: impl Fn(&Job) -> Estimate) {
         let jobs: Vec<Arc<Job>> = self.waiters.values().map(|waiter| Arc::clone(&waiter.job)).collect();

@@ -8,6 +8,7 @@ use muster_scheduler_core::space::Space;
 use crate::backlog::{LaneKey, Order, Rank};
 use crate::estimate::Basis;
 use crate::forecast::worse;
+use crate::hopeless::NeverFits;
 use crate::job::{Form, Hold, Job, JobId};
 use crate::planner::{Plan, Planner, Promise, Start};
 use crate::policy::Blocked;
@@ -24,6 +25,7 @@ impl Planner {
     /// [`Planner::started`] and [`Planner::evicted`]. What is promised is remembered for the next cycle.
     pub fn cycle(&mut self, now: Time, space: &Space) -> Plan {
         self.watch_overruns(now);
+        self.hopeless.look(space, self.running.values());
         let mut cycle = Cycle::new(self, now, space);
         cycle.keep_promises();
         cycle.walk_the_line();
@@ -38,7 +40,7 @@ impl Planner {
             }
         }
         self.promises = promises;
-        self.hopeless.extend(hopeless);
+        self.hopeless.extend(hopeless, space, self.running.values());
         (self.gained, self.slipped) = (false, false);
         Plan { reserve: self.promises.values().cloned().collect(), preempt, ..plan }
     }
@@ -72,7 +74,7 @@ struct Cycle<'a> {
     /// The fewest constraints with which forms did not find room, by their fingerprint.
     no_room: HashMap<(u64, u32), usize>,
     /// What was found to have no room in any future.
-    hopeless: Vec<(QueueId, (u64, u32))>,
+    hopeless: Vec<NeverFits>,
     /// Promises were taken back and made anew elsewhere: those behind may start beside them.
     disturbed: bool,
     /// Blocked jobs in their order, for preemption.

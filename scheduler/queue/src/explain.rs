@@ -12,9 +12,10 @@ use crate::cycle::request;
 use crate::estimate::Basis;
 use crate::forecast::Expected;
 use crate::job::{Form, Gate, Job, JobId};
-use crate::planner::{EventError, Planner};
+use crate::planner::Planner;
 use crate::quota::Shortage;
 use crate::time::Time;
+use crate::timeline::Request;
 use crate::tree::QueueId;
 
 /// Why a job does not start now.
@@ -59,6 +60,8 @@ pub enum Reason {
     SetAside,
     /// Another job that cannot start either goes first.
     Behind(JobId),
+    /// It runs and is being evicted, and pods that join it wait for its next turn.
+    Leaving,
 }
 
 /// Something that would let a job start now, or later.
@@ -134,40 +137,27 @@ impl Planner {
         line.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// All who wait, in their order, each with its reason and expected start.
-    pub fn line(&self, now: Time, space: &Space) -> Vec<InLine> {
-        let order = self.order(now, space);
-        let expected = self.forecast(now, space, &order.iter().copied().collect());
-        let settled = Settled::new(self, now, space);
-        let lines = order.iter().enumerate().filter_map(|(index, id)| {
-            let job = &self.backlog.get(*id)?.job;
-            let reason = settled.reason(job, &order);
-            Some(InLine { job: *id, place: index + 1, reason, expected: expected.get(id).copied() })
-        });
-        lines.collect()
-    }
-
-    /// All that is to be said of a waiting job. Every counterfactual is proved by planning again.
-    ///
-    /// # Errors
-    /// [`EventError::NotThere`] when it does not wait.
-    pub fn explain(&self, id: JobId, now: Time, space: &Space) -> Result<Explanation, EventError> {
-        let waiter = self.backlog.get(id).ok_or(EventError::NotThere { job: id, expected: "waiting" })?;
-        let order = self.order(now, space);
-        let reason = Settled::new(self, now, space).reason(&waiter.job, &order);
-        let place = order.iter().position(|other| *other == id).map_or(0, |index| index + 1);
-        let expected = self.forecast(now, space, &BTreeSet::from([id])).get(&id).copied();
+    /// What would let a job start that waits for this reason.
+    pub(crate) fn what_if(
+        &self,
+        id: JobId,
+        reason: &Reason,
+        expected: Option<&Expected>,
+        now: Time,
+        space: &Space,
+    ) -> Vec<WhatIf> {
         let mut what_if = Vec::new();
+        let Some(waiter) = self.backlog.get(id) else { return what_if };
         if !matches!(reason, Reason::Starts | Reason::Gate(_) | Reason::Members { .. }) {
             what_if.extend(self.with_fewer_pods(&waiter.job, now, space));
             what_if.extend(self.with_wider_level(&waiter.job, now, space));
             what_if.extend(self.in_any_arrangement(&waiter.job, now, space));
             what_if.extend(self.in_another_queue(&waiter.job, now, space));
             if let Some(Expected { at, after: Some(job), .. }) = expected {
-                what_if.push(WhatIf::Ends { job, at });
+                what_if.push(WhatIf::Ends { job: *job, at: *at });
             }
         }
-        Ok(Explanation { job: id, reason, place, expected, what_if })
+        what_if
     }
 
     /// Whether the job, changed so, would start now.
@@ -248,8 +238,59 @@ fn with_levels(job: &Job, change: impl Fn(&mut Levels)) -> Job {
     Job { forms: forms.into(), ..job.clone() }
 }
 
+impl Planner {
+    /// What keeps a job from starting now, as far as quota, room and promises go; `None` when nothing of it does.
+    pub(crate) fn in_the_way(
+        &self,
+        request: &Request<'_>,
+        now: Time,
+        space: &Space,
+        job: JobId,
+    ) -> Option<Reason> {
+        let demand = &request.form.demand;
+        if let Err(shortage) = self.tree.admit(request.queue, &request.form.charge) {
+            let ever = shortage.most >= shortage.needs;
+            return Some(if ever { Reason::Quota(shortage) } else { Reason::NeverQuota(shortage) });
+        }
+        if self.emptied(space).find(demand).is_none() {
+            return Some(Reason::NeverFits);
+        }
+        let mut free = space.clone();
+        for (index, group) in demand.groups.iter().enumerate() {
+            let fits = free.fits(&group.shape);
+            if fits < group.count {
+                return Some(Reason::Room { group: index, needed: group.count, fits });
+            }
+        }
+        if free.find(demand).is_none() {
+            return Some(Reason::Scattered);
+        }
+        let mut timeline = self.timeline(now, space);
+        if timeline.start_now(request).is_none() {
+            return Some(Reason::SetAside);
+        }
+        let mut promises: Vec<_> = self.promises.values().filter(|promise| promise.job != job).collect();
+        promises.sort_by_key(|promise| (promise.latest, promise.job));
+        promises.into_iter().find_map(|promise| {
+            timeline.promise(promise.job, &promise.hold, promise.latest.max(now), promise.length);
+            let blocks = timeline.start_now(request).is_none();
+            blocks.then_some(Reason::Promised { to: promise.job, from: promise.latest })
+        })
+    }
+
+    /// The nodes without any of the jobs.
+    fn emptied(&self, space: &Space) -> Space {
+        let mut space = space.clone();
+        for running in self.running.values() {
+            space.give_back_slots(&running.hold.form.demand, &running.hold.slots);
+        }
+        space
+    }
+}
+
 /// The moment after everybody who can start has started.
-struct Settled {
+#[derive(Debug, Clone)]
+pub(crate) struct Settled {
     planner: Planner,
     now: Time,
     space: Space,
@@ -257,7 +298,7 @@ struct Settled {
 }
 
 impl Settled {
-    fn new(planner: &Planner, now: Time, space: &Space) -> Self {
+    pub(crate) fn new(planner: &Planner, now: Time, space: &Space) -> Self {
         let (mut planner, mut space) = (planner.clone(), space.clone());
         let plan = planner.cycle(now, &space);
         // The plan is of this very planner.
@@ -265,7 +306,7 @@ impl Settled {
         Self { planner, now, space, started: plan.start.iter().map(|start| start.job).collect() }
     }
 
-    fn reason(&self, job: &Job, order: &[JobId]) -> Reason {
+    pub(crate) fn reason(&self, job: &Job, order: &[JobId]) -> Reason {
         match &job.gate {
             Gate::Open => {}
             Gate::Closed(why) => return Reason::Gate(why.clone()),
@@ -278,53 +319,16 @@ impl Settled {
         }
         // The last form asks for the least.
         let Some(form) = job.forms.last() else { return Reason::NeverFits };
-        if let Err(shortage) = self.planner.tree.admit(job.queue, &form.charge) {
-            let ever = shortage.most >= shortage.needs;
-            return if ever { Reason::Quota(shortage) } else { Reason::NeverQuota(shortage) };
-        }
         let length = self.planner.backlog.get(job.id).map_or(1, |waiter| waiter.estimate.length);
-        let mut timeline = self.planner.timeline(self.now, &self.space);
         let request = request(job, form, length);
-        let mut empty = self.emptied();
-        if empty.find(&form.demand).is_none() {
-            return Reason::NeverFits;
-        }
-        let mut space = self.space.clone();
-        let short =
-            form.demand.groups.iter().enumerate().find(|(_, group)| space.fits(&group.shape) < group.count);
-        if let Some((index, group)) = short {
-            let fits = self.space.clone().fits(&group.shape);
-            return Reason::Room { group: index, needed: group.count, fits };
-        }
-        if space.find(&form.demand).is_none() {
-            return Reason::Scattered;
-        }
-        if timeline.start_now(&request).is_none() {
-            return Reason::SetAside;
-        }
-        let mut promises: Vec<_> =
-            self.planner.promises.values().filter(|promise| promise.job != job.id).collect();
-        promises.sort_by_key(|promise| (promise.latest, promise.job));
-        for promise in promises {
-            timeline.promise(promise.job, &promise.hold, promise.latest, promise.length);
-            if timeline.start_now(&request).is_none() {
-                return Reason::Promised { to: promise.job, from: promise.latest };
-            }
-        }
-        let first = order.iter().find(|other| {
-            !self.started.contains(other)
-                && self.planner.backlog.get(**other).is_some_and(|waiter| waiter.job.gate == Gate::Open)
-        });
-        Reason::Behind(first.copied().unwrap_or(job.id))
-    }
-
-    /// The nodes without any of the jobs.
-    fn emptied(&self) -> Space {
-        let mut space = self.space.clone();
-        for running in self.planner.running.values() {
-            space.give_back_slots(&running.hold.form.demand, &running.hold.slots);
-        }
-        space
+        let in_the_way = self.planner.in_the_way(&request, self.now, &self.space, job.id);
+        in_the_way.unwrap_or_else(|| {
+            let first = order.iter().find(|other| {
+                !self.started.contains(other)
+                    && self.planner.backlog.get(**other).is_some_and(|waiter| waiter.job.gate == Gate::Open)
+            });
+            Reason::Behind(first.copied().unwrap_or(job.id))
+        })
     }
 }
 
@@ -378,6 +382,7 @@ impl fmt::Display for Told<'_, Reason> {
                 write!(formatter, "it would delay {}, to which the room is promised", planner.job_name(*to))
             }
             Reason::SetAside => formatter.write_str("nodes that it needs are set aside"),
+            Reason::Leaving => formatter.write_str("its gang is being evicted"),
             Reason::Behind(job) => write!(formatter, "behind {}, which goes first", planner.job_name(*job)),
         }
     }

@@ -36,6 +36,25 @@ impl FairShare {
         Self { half_life, capacity, queues: vec![empty; tree.queues().count()] }
     }
 
+    /// The past of queues of the same names in another tree; nothing is in use there yet.
+    pub(crate) fn carried_over(&self, from: &QueueTree, to: &QueueTree, at: Time) -> Self {
+        let mut carried = Self::new(to, self.half_life);
+        for old in from.queues() {
+            let Some(new) = to.queue(from.name(old)) else { continue };
+            for (index, resource) in from.resources().iter().enumerate() {
+                let Ok(place) = to.resources().binary_search(resource) else { continue };
+                let below = from.children(old).iter().map(|child| self.average(*child, index, at));
+                let own = (self.average(old, index, at) - below.sum::<f64>()).max(0.0);
+                for above in to.path(new) {
+                    let usage = &mut carried.queues[above.index()];
+                    usage.average[place] += own;
+                    usage.since = usage.since.max(at);
+                }
+            }
+        }
+        carried
+    }
+
     /// A job starts to use (`sign` 1) or stops using (`sign` -1) a charge.
     pub(crate) fn change(&mut self, tree: &QueueTree, queue: QueueId, charge: &Charge, sign: f64, at: Time) {
         for above in tree.path(queue) {

@@ -6,7 +6,7 @@ use muster_scheduler_core::search::Demand;
 use muster_scheduler_core::space::{NodeId, Space};
 
 use crate::estimate::Basis;
-use crate::job::{Form, JobId};
+use crate::job::{Form, Gate, JobId};
 use crate::planner::Planner;
 use crate::time::{Milliseconds, Time};
 use crate::timeline::Request;
@@ -28,52 +28,86 @@ pub struct Expected {
     pub after: Option<JobId>,
 }
 
+/// The planner's own rules, played forward on copies as far as somebody asks.
+#[derive(Debug, Clone)]
+pub(crate) struct Forecast {
+    planner: Planner,
+    space: Space,
+    at: Time,
+    /// What the next decision rests on, and the job whose end leads to it.
+    basis: Basis,
+    last_end: Option<JobId>,
+    cycles: usize,
+    /// Nothing more will happen.
+    is_over: bool,
+    expected: BTreeMap<JobId, Expected>,
+}
+
+impl Forecast {
+    pub(crate) fn new(planner: &Planner, now: Time, space: &Space) -> Self {
+        let mut planner = planner.clone();
+        // What is only supposed to happen teaches nothing.
+        planner.policy.learns = false;
+        Self {
+            planner,
+            space: space.clone(),
+            at: now,
+            basis: Basis::Declared,
+            last_end: None,
+            cycles: 0,
+            is_over: false,
+            expected: BTreeMap::new(),
+        }
+    }
+
+    /// When a job is expected to start.
+    pub(crate) fn expected(&mut self, job: JobId) -> Option<Expected> {
+        loop {
+            if let Some(known) = self.expected.get(&job) {
+                return Some(*known);
+            }
+            let waits = self.planner.backlog.get(job).is_some_and(|waiter| waiter.job.gate == Gate::Open);
+            if !waits || self.is_over {
+                return None;
+            }
+            self.is_over = self.cycles == MOST_CYCLES || self.decide().is_none();
+            self.cycles += 1;
+        }
+    }
+
+    /// Carries out one decision and goes on to the moment of the next; `None` when there is none.
+    fn decide(&mut self) -> Option<()> {
+        let Self { planner, space, at, basis, last_end, expected, .. } = self;
+        let plan = planner.cycle(*at, space);
+        planner.commit(&plan, space, *at).ok()?;
+        for start in &plan.start {
+            let found = Expected { at: *at, basis: *basis, form: start.form, after: *last_end };
+            expected.entry(start.job).or_insert(found);
+        }
+        if planner.evict_leaving(*at, space) {
+            return Some(());
+        }
+        let end = planner.running.values().map(|running| running.ends).min();
+        let next = end.into_iter().chain(planner.next_boundary(*at)).min()?;
+        *at = next.max(*at + 1);
+        *last_end = None;
+        let ended = planner.running.iter().filter(|(_, running)| running.ends <= *at);
+        for id in ended.map(|(id, _)| *id).collect::<Vec<_>>() {
+            let Ok(running) = planner.stop(id, *at) else { continue };
+            space.give_back_slots(&running.hold.form.demand, &running.hold.slots);
+            *basis = worse(*basis, running.basis);
+            *last_end = Some(id);
+        }
+        Some(())
+    }
+}
+
 impl Planner {
     /// When each of `wanted` is expected to start, were nothing else to come. Jobs that never would, given what
     /// runs and waits, are left out, and so are those that are more than some thousand decisions away.
     pub fn forecast(&self, now: Time, space: &Space, wanted: &BTreeSet<JobId>) -> BTreeMap<JobId, Expected> {
-        let mut planner = self.clone();
-        // What is only supposed to happen teaches nothing.
-        planner.policy.learns = false;
-        let mut space = space.clone();
-        let mut expected = BTreeMap::new();
-        let mut left: BTreeSet<JobId> =
-            wanted.iter().copied().filter(|id| planner.backlog.contains(*id)).collect();
-        let mut at = now;
-        let mut basis = Basis::Declared;
-        let mut last_end = None;
-        for _ in 0..MOST_CYCLES {
-            let plan = planner.cycle(at, &space);
-            if planner.commit(&plan, &mut space, at).is_err() {
-                break;
-            }
-            for start in &plan.start {
-                if left.remove(&start.job) {
-                    let found = Expected { at, basis, form: start.form, after: last_end };
-                    expected.insert(start.job, found);
-                }
-            }
-            if left.is_empty() {
-                break;
-            }
-            if planner.evict_leaving(at, &mut space) {
-                continue;
-            }
-            let end = planner.running.values().map(|running| running.ends).min();
-            let boundary = planner.next_boundary(at);
-            let Some(next) = end.into_iter().chain(boundary).min() else { break };
-            at = next.max(at + 1);
-            last_end = None;
-            let ended: Vec<JobId> =
-                planner.running.iter().filter(|(_, running)| running.ends <= at).map(|(id, _)| *id).collect();
-            for id in ended {
-                let Ok(running) = planner.stop(id, at) else { continue };
-                space.give_back_slots(&running.hold.form.demand, &running.hold.slots);
-                basis = worse(basis, running.basis);
-                last_end = Some(id);
-            }
-        }
-        expected
+        let mut forecast = Forecast::new(self, now, space);
+        wanted.iter().filter_map(|job| Some((*job, forecast.expected(*job)?))).collect()
     }
 
     /// Nodes for an advance reservation of so many pods, wherever they can be free at `begins` and stay so for

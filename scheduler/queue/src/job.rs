@@ -140,7 +140,7 @@ pub struct Hold {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Running {
     /// The job.
-    pub job: Job,
+    pub job: Arc<Job>,
     /// What it has.
     pub hold: Arc<Hold>,
     /// Since when.

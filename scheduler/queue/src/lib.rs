@@ -6,23 +6,34 @@
 //! starts now and where, who is promised which places from when on, and who must leave for whom. Time is passed
 //! in, and the same events give the same decisions.
 //!
+//! A job that runs may change: [`join`](planner::Planner::join) says whether pods may join it, and
+//! [`rehold`](planner::Planner::rehold) tells what it has now. One that was evicted, and comes back as other pods, stays
+//! the same job, [amended](planner::Planner::amend). Queues are replaced under all of them by
+//! [`set_tree`](planner::Planner::set_tree).
+//!
 //! Quota is a [`QueueTree`](tree::QueueTree); the order and what a blocked job does to others a
-//! [`Policy`](policy::Policy). [`explain`](planner::Planner::explain) says why a job waits, when it will start
-//! ([`forecast`](planner::Planner::forecast) plays the planner forward), and what would let it start now.
+//! [`Policy`](policy::Policy). An [`Outlook`](outlook::Outlook) says of all who wait why they do, when they will
+//! start (by playing the planner forward), and what would let them start now; any thread may ask it.
 
 mod backlog;
 pub mod calendar;
+mod charge;
 pub mod consolidate;
 mod cycle;
 pub mod estimate;
 pub mod explain;
 pub mod fair;
 pub mod forecast;
+mod hopeless;
 pub mod job;
+pub mod join;
+pub mod outlook;
 pub mod planner;
 pub mod policy;
 mod preempt;
 pub mod quota;
+mod requeue;
+mod running;
 mod spec;
 pub mod time;
 mod timeline;

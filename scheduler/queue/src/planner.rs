@@ -1,6 +1,6 @@
 //! The planner: what waits, what runs, and what was promised. Events in, plans out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use muster_scheduler_core::search::Slots;
@@ -10,10 +10,11 @@ use crate::backlog::Backlog;
 use crate::calendar::Calendar;
 use crate::estimate::{Basis, Estimate, Estimator, Traits, family};
 use crate::fair::FairShare;
+use crate::hopeless::Hopeless;
 use crate::job::{Gate, Hold, Job, JobId, Running};
 use crate::policy::Policy;
 use crate::time::{Milliseconds, Time};
-use crate::tree::{QueueId, QueueTree};
+use crate::tree::QueueTree;
 
 /// Why the planner does not take an event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -107,8 +108,7 @@ pub struct Planner {
     pub(crate) running: BTreeMap<JobId, Running>,
     pub(crate) promises: BTreeMap<JobId, Promise>,
     pub(crate) evictions: BTreeMap<JobId, u32>,
-    /// Forms that found no room in any future, by queue and fingerprint.
-    pub(crate) hopeless: BTreeSet<(QueueId, (u64, u32))>,
+    pub(crate) hopeless: Hopeless,
     /// Something ended sooner than supposed: promises may move forward.
     pub(crate) gained: bool,
     /// Something ends later than supposed, or nodes changed: promises must be looked at.
@@ -131,7 +131,7 @@ impl Planner {
             running: BTreeMap::new(),
             promises: BTreeMap::new(),
             evictions: BTreeMap::new(),
-            hopeless: BTreeSet::new(),
+            hopeless: Hopeless::default(),
             gained: false,
             slipped: false,
         }
@@ -178,39 +178,6 @@ impl Planner {
         self.promises.values()
     }
 
-    /// Replaces the queues. Jobs keep their queues by name; what runs is counted anew.
-    ///
-    /// # Errors
-    /// [`EventError::UnknownQueue`] when a job's queue would be gone; nothing changes then.
-    pub fn set_tree(&mut self, mut tree: QueueTree, now: Time) -> Result<(), EventError> {
-        let renamed = |old: &QueueTree, queue: QueueId, job: JobId| {
-            tree.queue(old.name(queue)).ok_or(EventError::UnknownQueue(job))
-        };
-        let mut waiting = Vec::new();
-        for waiter in self.backlog.iter() {
-            let queue = renamed(&self.tree, waiter.job.queue, waiter.job.id)?;
-            waiting.push((Job { queue, ..(*waiter.job).clone() }, waiter.estimate));
-        }
-        let mut running = self.running.clone();
-        for runner in running.values_mut() {
-            runner.job.queue = renamed(&self.tree, runner.job.queue, runner.job.id)?;
-            runner.hold = Arc::new(Hold { queue: runner.job.queue, ..(*runner.hold).clone() });
-        }
-        tree = tree.emptied();
-        let mut fair = FairShare::new(&tree, self.policy.half_life);
-        for runner in running.values() {
-            tree.add(runner.job.queue, &runner.hold.form.charge);
-            fair.change(&tree, runner.job.queue, &runner.hold.form.charge, 1.0, now);
-        }
-        (self.tree, self.fair, self.running) = (tree, fair, running);
-        for (job, estimate) in waiting {
-            self.backlog.insert(Arc::new(job), estimate);
-        }
-        self.promises.clear();
-        self.hopeless.clear();
-        Ok(())
-    }
-
     /// Nodes came, went or changed: what is promised is looked at again.
     pub fn nodes_changed(&mut self) {
         self.gained = true;
@@ -226,11 +193,35 @@ impl Planner {
         if self.backlog.contains(job.id) || self.running.contains_key(&job.id) {
             return Err(EventError::Known(job.id));
         }
+        self.check(&job)?;
+        let estimate = self.estimate(&job);
+        self.backlog.insert(Arc::new(job), estimate);
+        Ok(())
+    }
+
+    fn check(&self, job: &Job) -> Result<(), EventError> {
         if job.queue.index() >= self.tree.queues().count() {
             return Err(EventError::UnknownQueue(job.id));
         }
         if job.forms.is_empty() || job.forms.iter().any(|form| form.pods() == 0) {
             return Err(EventError::NoForm(job.id));
+        }
+        Ok(())
+    }
+
+    /// A waiting job asks for something else: its pods have changed, or it comes back as new pods after an eviction
+    /// (which left it waiting). It keeps its number, its place in line and how often it was evicted. What is
+    /// promised to it stays when its forms and its queue do. Its place is that of the earlier submission.
+    ///
+    /// # Errors
+    /// [`EventError`] when it does not wait, or makes no sense; nothing changes then.
+    pub fn amend(&mut self, mut job: Job) -> Result<(), EventError> {
+        let id = job.id;
+        let before = self.backlog.get(id).ok_or(EventError::NotThere { job: id, expected: "waiting" })?;
+        self.check(&job)?;
+        job.submitted = job.submitted.min(before.job.submitted);
+        if (&before.job.forms, before.job.queue, &before.job.gate) != (&job.forms, job.queue, &job.gate) {
+            self.gained |= self.promises.remove(&id).is_some();
         }
         let estimate = self.estimate(&job);
         self.backlog.insert(Arc::new(job), estimate);
@@ -252,7 +243,8 @@ impl Planner {
         Ok(())
     }
 
-    /// A waiting job was taken back by its owner.
+    /// A waiting job was taken back by its owner. How often it was evicted is forgotten with it; a job that comes
+    /// back as other pods is [amended](Self::amend) instead.
     ///
     /// # Errors
     /// [`EventError::NotThere`] when it does not wait.
@@ -263,86 +255,6 @@ impl Planner {
             self.gained = true;
         }
         Ok(())
-    }
-
-    /// A waiting job was started as planned: its room is taken.
-    ///
-    /// # Errors
-    /// [`EventError::NotThere`] when it does not wait.
-    pub fn started(&mut self, job: JobId, hold: &Arc<Hold>, now: Time) -> Result<(), EventError> {
-        let waiter = self.backlog.remove(job).ok_or(EventError::NotThere { job, expected: "waiting" })?;
-        self.promises.remove(&job);
-        let Estimate { length, basis } = waiter.estimate;
-        let job = Arc::unwrap_or_clone(waiter.job);
-        self.run(
-            Running { job, hold: Arc::clone(hold), since: now, ends: now + length, basis, leaving_for: None },
-            now,
-        );
-        Ok(())
-    }
-
-    /// A job runs already, since before this planner knew it.
-    ///
-    /// # Errors
-    /// [`EventError`] when it is known or its queue is not.
-    pub fn adopt(&mut self, job: Job, hold: Hold, since: Time, now: Time) -> Result<(), EventError> {
-        let id = job.id;
-        self.submit(job)?;
-        let waiter = self.backlog.remove(id).ok_or(EventError::NotThere { job: id, expected: "waiting" })?;
-        let Estimate { length, basis } = waiter.estimate;
-        let job = Arc::unwrap_or_clone(waiter.job);
-        self.run(
-            Running { job, hold: Arc::new(hold), since, ends: since + length, basis, leaving_for: None },
-            now,
-        );
-        self.slipped = true;
-        Ok(())
-    }
-
-    fn run(&mut self, running: Running, now: Time) {
-        let queue = running.job.queue;
-        self.tree.add(queue, &running.hold.form.charge);
-        self.fair.change(&self.tree, queue, &running.hold.form.charge, 1.0, now);
-        self.running.insert(running.job.id, running);
-    }
-
-    /// A running job ended by itself; its room is free. How long it ran is learned.
-    ///
-    /// # Errors
-    /// [`EventError::NotThere`] when it does not run.
-    pub fn ended(&mut self, job: JobId, now: Time) -> Result<(), EventError> {
-        let running = self.stop(job, now)?;
-        self.evictions.remove(&job);
-        if self.policy.learns {
-            let traits = self.traits(&running.job);
-            self.estimator.observe(&traits, now.since(running.since));
-            // What is learned matters most at the beginning; who comes later is estimated with all of it.
-            if self.estimator.observed().is_power_of_two() {
-                self.estimate_anew();
-            }
-        }
-        Ok(())
-    }
-
-    /// A running job was evicted; its room is free. It waits again at its old place in line.
-    ///
-    /// # Errors
-    /// [`EventError::NotThere`] when it does not run.
-    pub fn evicted(&mut self, job: JobId, now: Time) -> Result<(), EventError> {
-        let running = self.stop(job, now)?;
-        *self.evictions.entry(job).or_default() += 1;
-        let estimate = self.estimate(&running.job);
-        self.backlog.insert(Arc::new(running.job), estimate);
-        Ok(())
-    }
-
-    pub(crate) fn stop(&mut self, job: JobId, now: Time) -> Result<Running, EventError> {
-        let running = self.running.remove(&job).ok_or(EventError::NotThere { job, expected: "running" })?;
-        let queue = running.job.queue;
-        self.tree.remove(queue, &running.hold.form.charge);
-        self.fair.change(&self.tree, queue, &running.hold.form.charge, -1.0, now);
-        self.gained |= now < running.ends;
-        Ok(running)
     }
 
     /// Starts all that a plan starts, on the planner and on the free room.
@@ -375,33 +287,12 @@ impl Planner {
         }
     }
 
-    fn estimate_anew(&mut self) {
+    pub(crate) fn estimate_anew(&mut self) {
         let estimates: BTreeMap<JobId, Estimate> =
             self.backlog.iter().map(|waiter| (waiter.job.id, self.estimate(&waiter.job))).collect();
         self.backlog.estimate_anew(|job| {
             estimates.get(&job.id).copied().unwrap_or(Estimate { length: 1, basis: Basis::Supposed })
         });
-    }
-
-    /// Gives jobs that outran their estimates new ones.
-    pub(crate) fn watch_overruns(&mut self, now: Time) {
-        let late: Vec<JobId> =
-            self.running.iter().filter(|(_, running)| running.ends <= now).map(|(id, _)| *id).collect();
-        for id in late {
-            let Some(running) = self.running.get(&id) else { continue };
-            let preemptor = running.leaving_for.and_then(|preemptor| self.promises.get(&preemptor));
-            if preemptor.is_some_and(|promise| promise.pinned) {
-                continue;
-            }
-            let (since, traits) = (running.since, self.traits(&running.job));
-            let estimate = self.estimator.beyond(&traits, now.since(since));
-            if let Some(running) = self.running.get_mut(&id) {
-                running.leaving_for = None;
-                running.ends = (since + estimate.length).max(now + 1);
-                running.basis = estimate.basis;
-            }
-            self.slipped = true;
-        }
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use crate::charge::Charge;
 pub use crate::spec::{FlavorResource, Preempts, QueueSpec, Quota, TreeError};
 
 /// What is available of a resource that nobody limits.
@@ -20,33 +21,6 @@ impl QueueId {
     /// Its index: queues are numbered from 0 in the order in which they were given.
     pub fn index(self) -> usize {
         self.0 as usize
-    }
-}
-
-/// An amount of some resources that have quota, in thousandths, by resource index.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Charge(Vec<(u16, i64)>);
-
-impl Charge {
-    /// Whether nothing that has quota is asked for.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Resource indices and thousandths.
-    pub fn iter(&self) -> impl Iterator<Item = (u16, i64)> + '_ {
-        self.0.iter().copied()
-    }
-
-    /// The same shares of every resource, scaled by `numerator / denominator` and rounded up.
-    #[must_use]
-    pub fn scaled(&self, numerator: i64, denominator: i64) -> Self {
-        let scale = |amount: i64| {
-            let exact = i128::from(amount) * i128::from(numerator);
-            exact.div_euclid(i128::from(denominator.max(1))) as i64
-                + i64::from(exact.rem_euclid(i128::from(denominator.max(1))) > 0)
-        };
-        Self(self.iter().map(|(resource, amount)| (resource, scale(amount))).collect())
     }
 }
 
@@ -189,16 +163,15 @@ impl QueueTree {
         &self.forest.resources
     }
 
-    /// The part of `amounts` (thousandths) that has quota anywhere in the tree; other resources are not limited.
+    /// What `amounts` (thousandths) use of the quota of this tree; resources that have quota nowhere are not limited.
     pub fn charge<'a>(&self, amounts: impl IntoIterator<Item = (&'a FlavorResource, i64)>) -> Charge {
-        let mut sums: BTreeMap<u16, i64> = BTreeMap::new();
-        for (resource, amount) in amounts {
-            if let (Ok(index), true) = (self.forest.resources.binary_search(resource), amount > 0) {
-                let sum = sums.entry(index as u16).or_default();
-                *sum = sum.saturating_add(amount);
-            }
-        }
-        Charge(sums.into_iter().collect())
+        let index = |resource: &FlavorResource| self.forest.resources.binary_search(resource).ok();
+        Charge::new(amounts, |resource| index(resource).map(|index| index as u16))
+    }
+
+    /// The same amounts as a charge that was made by another tree.
+    pub fn recharge(&self, charge: &Charge) -> Charge {
+        self.charge(charge.asked())
     }
 
     /// What the queue itself may use without borrowing, in thousandths: its nominal quota and what its

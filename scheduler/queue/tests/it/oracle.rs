@@ -431,8 +431,9 @@ fn reasons_times_and_counterfactuals_are_true() {
         let naive = (scenario.whole && scenario.policy.ends_with("fifo")).then(|| world.naive_starts());
         let exact = world.true_starts(|_| 10);
         let early = world.true_starts(|id| 5 + (id as i64 * 7) % 6);
+        let mut outlook = world.planner.outlook(Time(world.now), &world.space);
         for id in &world.waiting {
-            let explained = world.planner.explain(JobId(*id), Time(world.now), &world.space).unwrap();
+            let explained = outlook.explain(JobId(*id)).unwrap();
             world.check_reason(*id, &explained);
             let checked = world.check_what_if(*id, &explained);
             let expected = explained.expected.map(|expected| expected.at.0);
