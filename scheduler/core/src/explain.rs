@@ -38,6 +38,11 @@ pub enum Waiting {
         /// Those that exist.
         known: String,
     },
+    /// Its pods fit now, but not the spare places beside them.
+    ForSpares {
+        /// Spare places that it wants.
+        spares: u32,
+    },
     /// Too little is free now.
     ForRoom {
         /// Pods that would fit now.
@@ -70,6 +75,10 @@ impl fmt::Display for Waiting {
                 formatter,
                 "no node has the topology level {level}; it starts when nodes are labelled so or the gang names one of: {known}"
             ),
+            Self::ForSpares { spares } => write!(
+                formatter,
+                "its pods fit now, but not {spares} spare places beside them on other nodes; it starts when there is room or it asks for fewer"
+            ),
             Self::ForRoom { fitting, needed, resource, wanted, free } => {
                 let (wanted_text, free_text) = (amount_text(resource, *wanted), amount_text(resource, *free));
                 write!(
@@ -98,10 +107,14 @@ pub(crate) fn no_room(space: &mut Space, gang: &Gang) -> Waiting {
     if let Some(impossible) = gang.waiting.iter().find_map(|member| impossible(space, member)) {
         return impossible;
     }
-    let demand = match GangDemand::new(space, gang, gang.waiting.len()) {
+    let bare = Gang { spares: 0, ..gang.clone() };
+    let demand = match GangDemand::new(space, &bare, gang.waiting.len()) {
         Ok(demand) => demand.demand,
         Err(reason) => return reason,
     };
+    if gang.spares > 0 && space.find(&demand).is_some() {
+        return Waiting::ForSpares { spares: gang.spares };
+    }
     let mut fitting = 0;
     let mut short: BTreeMap<String, u32> = BTreeMap::new();
     let mut taken = Slots::default();

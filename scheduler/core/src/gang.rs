@@ -21,6 +21,25 @@ impl PodKey {
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
+
+    /// The name under which a gang's spare place is held. No pod can be called so.
+    pub fn spare(namespace: &str, gang: &str, index: usize) -> Self {
+        Self::new(namespace, format!("{}{index}", spare_prefix(gang)))
+    }
+
+    /// Whether this is a spare place, which nobody runs in.
+    pub fn is_spare(&self) -> bool {
+        self.name.contains('/')
+    }
+
+    /// Whether this is a spare place of the gang.
+    pub fn is_spare_of(&self, namespace: &str, gang: &str) -> bool {
+        self.namespace == namespace && self.name.starts_with(&spare_prefix(gang))
+    }
+}
+
+fn spare_prefix(gang: &str) -> String {
+    format!("{gang}/spare-")
 }
 
 impl fmt::Display for PodKey {
@@ -115,11 +134,19 @@ pub struct Gang {
     pub placed_on: Vec<String>,
     /// How near to each other its members must or should be.
     pub closeness: Closeness,
-    /// Places held beside the gang's own, in its smallest domain, for members whose node fails.
+    /// Places held beside the gang's own, for members whose node fails: each with room for its largest member, in
+    /// the domain where the gang is, on nodes where none of it is. It starts when there is room for them, too.
     pub spares: u32,
 }
 
 impl Gang {
+    /// The member that a spare place has room for: the one with the most GPUs.
+    pub(crate) fn largest(&self) -> Option<&Member> {
+        self.waiting
+            .iter()
+            .max_by_key(|member| (member.gpu_demand().thousandths(), member.requests.get("cpu")))
+    }
+
     /// How many of the gang's pods exist.
     pub fn present(&self) -> usize {
         self.waiting.len() + self.placed_on.len()

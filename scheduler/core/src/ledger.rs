@@ -43,7 +43,8 @@ impl Assignment {
     }
 }
 
-/// Places for all pods of a gang that need one, in the order of [`Gang::waiting`].
+/// Places for all pods of a gang that need one, in the order of [`Gang::waiting`], and behind them its spare places
+/// ([`PodKey::is_spare`]), in which nothing is to be bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement(pub Vec<(PodKey, Assignment)>);
 
@@ -87,6 +88,8 @@ pub struct Ledger {
     space: Space,
     held: HashMap<PodKey, Held>,
     by_node: BTreeMap<String, BTreeSet<PodKey>>,
+    /// Spare places among those held.
+    spares: BTreeSet<PodKey>,
 }
 
 impl Ledger {
@@ -149,12 +152,16 @@ impl Ledger {
             self.space.take(id, &shape, &devices);
         }
         self.by_node.entry(assignment.node.clone()).or_default().insert(pod.clone());
+        if pod.is_spare() {
+            self.spares.insert(pod.clone());
+        }
         self.held.insert(pod, Held { assignment, shape, devices });
     }
 
     /// Gives back what a pod took; whether it had anything.
     pub fn release(&mut self, pod: &PodKey) -> bool {
         let Some(held) = self.held.remove(pod) else { return false };
+        self.spares.remove(pod);
         let node = &held.assignment.node;
         if let Some(id) = self.space.id(node) {
             self.space.give_back(id, &held.shape, &held.devices);
@@ -209,6 +216,48 @@ impl Ledger {
             }
         }
         Ok(())
+    }
+
+    /// Finds places for the waiting pods of a gang that has lost some, and takes them: near those that stayed, its
+    /// own spare places included. A spare place whose room is used is given up, the others stay held.
+    ///
+    /// # Errors
+    /// [`Waiting`] when there is no room even so; the spares are still held then.
+    pub fn repair(&mut self, gang: &Gang) -> Result<Placement, Waiting> {
+        let spares = self.release_spares(&gang.namespace, &gang.name);
+        let found = self.place(&Gang { spares: 0, ..gang.clone() });
+        if let Ok(placement) = &found {
+            // Found on what is free, so it is there to take.
+            for (pod, assignment) in &placement.0 {
+                self.record(pod.clone(), assignment.clone());
+            }
+        }
+        for (spare, assignment) in spares {
+            // A spare on a lost node, or whose room was just used, is gone.
+            let _gone = self.take_one(&spare, &assignment);
+        }
+        found
+    }
+
+    /// The spare places that a gang holds.
+    pub fn spares<'a>(
+        &'a self,
+        namespace: &'a str,
+        gang: &'a str,
+    ) -> impl Iterator<Item = (&'a PodKey, &'a Assignment)> {
+        let spares = self.spares.range(PodKey::spare(namespace, gang, 0)..);
+        let own = spares.take_while(move |pod| pod.is_spare_of(namespace, gang));
+        own.filter_map(|pod| Some((pod, self.assignment(pod)?)))
+    }
+
+    /// Gives the spare places of a gang back, which has ended; what they were.
+    pub fn release_spares(&mut self, namespace: &str, gang: &str) -> Vec<(PodKey, Assignment)> {
+        let held: Vec<(PodKey, Assignment)> =
+            self.spares(namespace, gang).map(|(pod, assignment)| (pod.clone(), assignment.clone())).collect();
+        for (pod, _) in &held {
+            self.release(pod);
+        }
+        held
     }
 
     fn take_one(&mut self, pod: &PodKey, assignment: &Assignment) -> Result<(), TakeError> {

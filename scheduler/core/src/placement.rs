@@ -6,7 +6,8 @@ use crate::explain::{self, Waiting};
 use crate::gang::{Closeness, Gang, Member, PodKey};
 use crate::ledger::{Assignment, Placement};
 use crate::map::Map;
-use crate::search::{Demand, Group, Levels, Slots};
+use crate::node::Node;
+use crate::search::{Demand, Group, Levels, Slot, Slots};
 use crate::shape::Shape;
 use crate::space::Space;
 
@@ -15,12 +16,12 @@ use crate::space::Space;
 pub struct GangDemand {
     /// What it asks of the space.
     pub demand: Demand,
-    /// Members by group, in rank order.
+    /// Members by group, in rank order; nobody's for spare places.
     pub members: Vec<Vec<usize>>,
 }
 
 impl GangDemand {
-    /// The demand of the gang's first `count` waiting members.
+    /// The demand of the gang's first `count` waiting members; a gang that starts whole has its spares, too.
     ///
     /// # Errors
     /// When the gang names a level that the topology does not have.
@@ -37,39 +38,53 @@ impl GangDemand {
             members[group].push(index);
             last = Some((member, group));
         }
+        let spares = if count >= gang.waiting.len() && gang.placed_on.is_empty() { gang.spares } else { 0 };
+        if let Some(largest) = gang.largest().filter(|_| spares > 0) {
+            groups.push(Group { shape: space.shape(largest), count: spares });
+            members.push(Vec::new());
+        }
         let near = gang.placed_on.iter().filter_map(|name| space.id(name)).collect();
         let levels = if gang.closeness == Closeness::default() {
             Levels::default()
         } else {
             levels(&space.map(), &gang.closeness)?
         };
-        Ok(Self { demand: Demand { groups, near, levels }, members })
+        Ok(Self { demand: Demand { groups, near, levels, spares: spares > 0 }, members })
     }
 
-    /// The places of the gang's members.
+    /// The places of the gang's members, and after them the spare places under names of their own.
     pub fn placement(&self, space: &Space, gang: &Gang, slots: &Slots) -> Placement {
         let mut next: Vec<std::slice::Iter<'_, usize>> =
             self.members.iter().map(|members| members.iter()).collect();
+        let spares = if self.demand.spares { self.demand.groups.len() - 1 } else { usize::MAX };
         let mut places: Vec<Option<Assignment>> = vec![None; gang.waiting.len()];
+        let mut held = Vec::new();
         for slot in &slots.0 {
-            let (Some(member), Some(node)) = (next[slot.group].next(), space.node(slot.node)) else {
-                continue;
-            };
-            let asked = &gang.waiting[*member];
-            places[*member] = Some(Assignment {
-                uid: asked.uid.clone(),
-                node: node.name.clone(),
-                resources: asked.requests.clone(),
-                gpu_indices: slot.devices.iter().map(|device| u32::from(*device)).collect(),
-                gpu_share: if asked.gpus == 0 { asked.gpu_share } else { 0 },
-            });
+            let Some(node) = space.node(slot.node) else { continue };
+            if slot.group == spares {
+                let key = PodKey::spare(&gang.namespace, &gang.name, held.len());
+                held.extend(
+                    gang.largest().map(|largest| (key, assignment(largest, String::new(), node, slot))),
+                );
+            } else if let Some(member) = next[slot.group].next() {
+                let asked = &gang.waiting[*member];
+                places[*member] = Some(assignment(asked, asked.uid.clone(), node, slot));
+            }
         }
         let named = gang.waiting.iter().zip(places);
-        Placement(
-            named
-                .filter_map(|(member, place)| Some((PodKey::new(&gang.namespace, &member.name), place?)))
-                .collect(),
-        )
+        let members =
+            named.filter_map(|(member, place)| Some((PodKey::new(&gang.namespace, &member.name), place?)));
+        Placement(members.chain(held).collect())
+    }
+}
+
+fn assignment(asked: &Member, uid: String, node: &Node, slot: &Slot) -> Assignment {
+    Assignment {
+        uid,
+        node: node.name.clone(),
+        resources: asked.requests.clone(),
+        gpu_indices: slot.devices.iter().map(|device| u32::from(*device)).collect(),
+        gpu_share: if asked.gpus == 0 { asked.gpu_share } else { 0 },
     }
 }
 

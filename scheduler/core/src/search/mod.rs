@@ -7,6 +7,8 @@
 mod fill;
 mod spread;
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::counts::Counts;
@@ -48,6 +50,15 @@ pub struct Demand {
     pub near: Vec<NodeId>,
     /// The levels that bind it.
     pub levels: Levels,
+    /// Whether the last group are spare places: in the domain of the others, on nodes that these do not use.
+    pub spares: bool,
+}
+
+impl Demand {
+    /// The groups of pods.
+    fn pods(&self) -> &[Group] {
+        &self.groups[..self.groups.len() - usize::from(self.spares)]
+    }
 }
 
 /// A place for one pod.
@@ -99,6 +110,9 @@ impl Space {
                 && (near.is_empty() || near.iter().any(|position| map.positions(*domain).contains(position)))
         };
         let domains = map.level(level).filter(holds);
+        if level == map.hosts_level() && demand.spares {
+            return None;
+        }
         if level == map.hosts_level() && demand.groups.len() == 1 {
             let group = &demand.groups[0];
             // GPUs that talk to each other get fast links; a lone one leaves those to others.
@@ -127,18 +141,58 @@ impl Space {
 
     /// Fills a domain with all groups, the largest pods first; other orders when that fails.
     fn fill_domain(&mut self, demand: &Demand, map: &Map, domain: Domain) -> Option<Slots> {
-        let mut order: Vec<usize> = (0..demand.groups.len()).collect();
+        let mut order: Vec<usize> = (0..demand.pods().len()).collect();
         order.sort_by_key(|index| {
             let shape = &demand.groups[*index].shape;
-            std::cmp::Reverse((shape.gpu.thousandths(), shape.amounts.get(0)))
+            Reverse((shape.gpu.thousandths(), shape.amounts.get(0)))
         });
         for _ in 0..order.len().min(6) {
-            if let Some(places) = self.fill_in_order(demand, map, domain, &order) {
+            if let Some(mut places) = self.fill_in_order(demand, map, domain, &order) {
+                if demand.spares {
+                    let last = demand.groups.len() - 1;
+                    places[last] = self.spares_beside(&demand.groups[last], map, domain, &places)?;
+                }
                 return self.settle(demand, map, places);
             }
             order.rotate_left(1);
         }
         None
+    }
+
+    /// Spare places in a domain, on as few nodes as possible and on none of those in `places`.
+    fn spares_beside(
+        &mut self,
+        spares: &Group,
+        map: &Map,
+        domain: Domain,
+        places: &[Vec<(usize, u32)>],
+    ) -> Option<Vec<(usize, u32)>> {
+        let counts = self.counts(&spares.shape);
+        let used: BTreeSet<usize> = places.iter().flatten().map(|(position, _)| *position).collect();
+        let mut hosts: Vec<(u32, usize)> = map
+            .positions(domain)
+            .filter(|position| !used.contains(position))
+            .map(|position| (counts.of(map.host(position)), position))
+            .filter(|(room, _)| *room > 0)
+            .collect();
+        hosts.sort_unstable_by_key(|(room, position)| (Reverse(*room), *position));
+        let mut left = spares.count;
+        let mut chosen = Vec::new();
+        for (index, (room, position)) in hosts.iter().enumerate() {
+            if left == 0 {
+                break;
+            }
+            if *room < left {
+                chosen.push((*position, *room));
+                left -= room;
+            } else {
+                // The rest goes to the node that it fills best.
+                let tightest = hosts[index..].iter().rev().find(|(room, _)| *room >= left)?;
+                chosen.push((tightest.1, left));
+                left = 0;
+            }
+        }
+        (left == 0).then_some(chosen)
     }
 
     /// Positions and counts by group.

@@ -4,3 +4,4 @@
 mod laws;
 mod nearness;
 mod sentences;
+mod spares;

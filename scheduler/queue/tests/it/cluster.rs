@@ -44,7 +44,7 @@ pub(crate) fn gpu() -> FlavorResource {
 
 pub(crate) fn demand(space: &mut Space, pods: u32, gpus: u32, required: usize) -> Demand {
     let groups = vec![Group { shape: shape(space, gpus), count: pods }];
-    Demand { groups, near: Vec::new(), levels: Levels { required, ..Levels::default() } }
+    Demand { groups, levels: Levels { required, ..Levels::default() }, ..Demand::default() }
 }
 
 pub(crate) fn form(space: &mut Space, tree: &QueueTree, pods: u32, gpus: u32) -> Form {
