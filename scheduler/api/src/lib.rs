@@ -36,6 +36,8 @@ pub mod annotations {
     pub const SPREAD_LEVEL: &str = "muster.dev/spread-topology";
     /// Ranks that must stay together, as `SIZE@LEVEL`: `8@host` keeps groups of eight ranks within a node.
     pub const SLICE: &str = "muster.dev/topology-slice";
+    /// Places held beside the gang's own, near it, for members whose node fails.
+    pub const SPARES: &str = "muster.dev/gang-spares";
     /// Thousandths of one GPU that the pod shares with others.
     pub const GPU_SHARE: &str = "muster.dev/gpu-share";
     /// The advance reservation in which the gang runs.

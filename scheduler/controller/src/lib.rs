@@ -1,10 +1,10 @@
 //! The binder: watches nodes and pods, plans gangs on the ledger, writes the plan down, binds the pods.
 //!
-//! [`planner`] turns what was seen into decisions and touches nothing; [`service`] carries them out with a
+//! [`objects`] reads what the API server has; [`planner`] turns it into decisions and touches nothing; [`service`] carries them out with a
 //! `kube::Client` and cannot tell the embedded cluster from a real one.
 
 mod bind;
-mod convert;
+pub mod objects;
 pub mod planner;
 pub mod service;
 

@@ -23,7 +23,7 @@ use muster_scheduler_queue::policy::Policy;
 use muster_scheduler_queue::time::Time;
 use muster_scheduler_queue::tree::QueueTree;
 
-use crate::convert;
+use crate::objects::{self, PodFacts, Stage};
 use pods::{GangKey, PodView, Pods, State};
 
 pub use decision::{Binding, Decision, Decisions};
@@ -102,7 +102,7 @@ impl Planner {
 
     /// A node appeared or changed.
     pub fn node_seen(&mut self, node: &core::Node) {
-        let node = convert::node(node);
+        let node = objects::node(node);
         if self.ledger.node(&node.name) != Some(&node) {
             self.ledger.set_node(node);
             self.line.nodes_changed();
@@ -117,53 +117,52 @@ impl Planner {
 
     /// A pod appeared or changed.
     pub fn pod_seen(&mut self, pod: &core::Pod) {
-        let key = key_of(pod);
-        let spec = pod.spec.as_ref();
-        let scheduler = spec
-            .and_then(|spec| spec.scheduler_name.as_deref())
-            .unwrap_or(muster_scheduler_api::DEFAULT_SCHEDULER_NAME);
-        let ours = self.scheduler_names.contains(scheduler);
-        let leaving = pod.metadata.deletion_timestamp.is_some();
-        if let Some(mut assignment) = convert::assignment(pod) {
-            let node = assignment.node.clone();
-            // Slots that nobody wrote down stay the node's business, but those given out here are known.
-            if let Some(known) = self.ledger.assignment(&key)
-                && assignment.gpu_indices.is_empty()
-                && known.uid == assignment.uid
-                && known.node == assignment.node
-            {
-                assignment.gpu_indices.clone_from(&known.gpu_indices);
+        let facts = PodFacts::read(pod);
+        let ours = self.scheduler_names.contains(&facts.scheduler_name);
+        match &facts.stage {
+            Stage::Bound(assignment) => {
+                let (assignment, state) = (assignment.clone(), State::Placed(assignment.node.clone()));
+                self.placed(facts, assignment, ours.then_some(state));
             }
-            self.ledger.record(key.clone(), assignment);
-            if ours {
-                let state = if leaving { State::Leaving } else { State::Placed(node) };
-                self.insert(key.clone(), PodView::new(&key, pod, state));
-            } else {
-                self.drop_view(&key);
+            Stage::Leaving(assignment) => {
+                let assignment = assignment.clone();
+                self.placed(facts, assignment, ours.then_some(State::Leaving));
             }
-            return;
-        }
-        let bound = spec.and_then(|spec| spec.node_name.as_deref()).is_some_and(|name| !name.is_empty());
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        if bound || leaving || matches!(phase, Some("Succeeded" | "Failed")) {
-            self.forget(&key);
-            return;
-        }
-        let gated =
-            spec.and_then(|spec| spec.scheduling_gates.as_ref()).is_some_and(|gates| !gates.is_empty());
-        if gated || !ours {
-            // What a pod of the same name held is free: it went while nobody looked.
-            let uid = pod.metadata.uid.as_deref();
-            if self.ledger.assignment(&key).is_some_and(|held| Some(held.uid.as_str()) != uid) {
-                self.forget(&key);
+            Stage::Ended(_) => self.forget(&facts.key),
+            Stage::Waiting if ours => self.waits(facts),
+            Stage::Waiting | Stage::Gated(_) => {
+                // What a pod of the same name held is free: it went while nobody looked.
+                if self.ledger.assignment(&facts.key).is_some_and(|held| held.uid != facts.member.uid) {
+                    self.forget(&facts.key);
+                }
             }
-            return;
         }
+    }
+
+    fn placed(&mut self, facts: PodFacts, mut assignment: Assignment, state: Option<State>) {
+        let key = facts.key.clone();
+        // Slots that nobody wrote down stay the node's business, but those given out here are known.
+        if let Some(known) = self.ledger.assignment(&key)
+            && assignment.gpu_indices.is_empty()
+            && known.uid == assignment.uid
+            && known.node == assignment.node
+        {
+            assignment.gpu_indices.clone_from(&known.gpu_indices);
+        }
+        self.ledger.record(key.clone(), assignment);
+        match state {
+            Some(state) => self.insert(key, PodView::new(facts, state)),
+            None => self.drop_view(&key),
+        }
+    }
+
+    fn waits(&mut self, facts: PodFacts) {
+        let key = facts.key.clone();
         let known = self
             .pods
             .get(&key)
             .map(|known| (known.member.uid.clone(), known.state.clone(), known.told.clone()));
-        let mut view = PodView::new(&key, pod, State::Waiting);
+        let mut view = PodView::new(facts, State::Waiting);
         match known {
             Some((uid, state, told)) if uid == view.member.uid => {
                 view.told = told;

@@ -1,29 +1,14 @@
 //! What the planner knows of each pod and of the gang that it belongs to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
-use jiff::SignedDuration;
-use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use muster_scheduler_api::{DEFAULT_QUEUE, annotations, labels};
-use muster_scheduler_core::{Closeness, Gang, Member, PodKey, Slice};
+use muster_scheduler_core::{Closeness, Gang, Member, PodKey};
 use muster_scheduler_queue::time::Milliseconds;
 
-use crate::convert;
+use crate::objects::{PodFacts, Problem};
 
-/// A gang by namespace and name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct GangKey {
-    pub(crate) namespace: String,
-    pub(crate) name: String,
-}
-
-impl fmt::Display for GangKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}/{}", self.namespace, self.name)
-    }
-}
+pub(crate) use crate::objects::GangKey;
 
 /// How far a pod has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,63 +45,35 @@ pub(crate) struct PodView {
     pub(crate) limit: Option<Milliseconds>,
     pub(crate) reservation: Option<String>,
     pub(crate) closeness: Closeness,
+    pub(crate) spares: u32,
     pub(crate) owner: Option<OwnerReference>,
+    /// What it asks for and cannot have as it is written.
+    pub(crate) problems: Vec<Problem>,
     pub(crate) told: Option<String>,
     pub(crate) state: State,
 }
 
 impl PodView {
-    pub(crate) fn new(key: &PodKey, pod: &core::Pod, state: State) -> Self {
-        let gang = convert::annotation(pod, annotations::GANG);
-        let least =
-            convert::annotation(pod, annotations::GANG_MIN_AVAILABLE).and_then(|text| text.parse().ok());
-        let mut owners = pod.metadata.owner_references.iter().flatten();
-        let spec = pod.spec.as_ref();
-        let label = |name: &str| pod.metadata.labels.as_ref()?.get(name).cloned();
-        let declared =
-            spec.and_then(|spec| spec.active_deadline_seconds).map(|seconds| seconds.saturating_mul(1000));
+    pub(crate) fn new(facts: PodFacts, state: State) -> Self {
+        let membership = facts.membership;
         Self {
-            gang: GangKey {
-                namespace: key.namespace.clone(),
-                // Names of pods cannot hold a space, so a lone pod never meets a gang of its name.
-                name: gang.map_or_else(|| format!("pod {}", key.name), str::to_owned),
-            },
-            named_gang: gang.is_some(),
-            member: convert::member(pod),
-            min_available: least.unwrap_or(1),
-            priority: spec.and_then(|spec| spec.priority).unwrap_or(0),
-            created: pod.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
-            queue: label(labels::QUEUE).unwrap_or_else(|| DEFAULT_QUEUE.to_owned()),
-            user: key.namespace.clone(),
-            limit: convert::annotation(pod, annotations::TIME_LIMIT).and_then(duration).or(declared),
-            reservation: convert::annotation(pod, annotations::RESERVATION).map(str::to_owned),
-            closeness: closeness(pod),
-            owner: owners.rfind(|owner| owner.controller == Some(true)).cloned(),
+            gang: membership.gang,
+            named_gang: membership.named,
+            member: facts.member,
+            min_available: membership.min_available,
+            priority: facts.priority,
+            created: facts.created,
+            queue: facts.queue,
+            user: facts.user,
+            limit: facts.limit,
+            reservation: facts.reservation,
+            closeness: membership.closeness,
+            spares: membership.spares,
+            owner: facts.owner,
+            problems: facts.problems,
             told: None,
             state,
         }
-    }
-}
-
-/// Milliseconds of `90m`, `1h 30m` or `PT90M`.
-fn duration(text: &str) -> Option<Milliseconds> {
-    let length: SignedDuration = text.parse().ok()?;
-    i64::try_from(length.as_millis()).ok().filter(|length| *length > 0)
-}
-
-fn closeness(pod: &core::Pod) -> Closeness {
-    let annotation =
-        |name: &str| convert::annotation(pod, name).map(str::trim).filter(|text| !text.is_empty());
-    let slice = annotation(annotations::SLICE).and_then(|text| {
-        let (size, level) = text.split_once('@')?;
-        Some(Slice { size: size.trim().parse().ok()?, level: level.trim().to_owned() })
-    });
-    let preferred = annotation(annotations::PREFERRED_LEVELS).unwrap_or_default().split(',');
-    Closeness {
-        required: annotation(annotations::REQUIRED_LEVEL).map(str::to_owned),
-        preferred: preferred.map(|level| level.trim().to_owned()).filter(|level| !level.is_empty()).collect(),
-        spread: annotation(annotations::SPREAD_LEVEL).map(str::to_owned),
-        slice,
     }
 }
 
@@ -170,6 +127,7 @@ impl Pods {
         let mut gang = Gang { namespace: key.namespace.clone(), name: key.name.clone(), ..Gang::default() };
         for (_, pod) in self.of(key) {
             gang.min_available = gang.min_available.max(pod.min_available);
+            gang.spares = gang.spares.max(pod.spares);
             match &pod.state {
                 State::Waiting => gang.waiting.push(pod.member.clone()),
                 State::Binding(node) | State::Placed(node) => gang.placed_on.push(node.clone()),

@@ -27,6 +27,8 @@ pub(super) struct Asked {
     limit: Option<Milliseconds>,
     reservation: Option<String>,
     created: i64,
+    /// What one of its pods asks for and cannot have as it is written.
+    pub(super) problem: Option<String>,
 }
 
 impl Asked {
@@ -76,7 +78,17 @@ impl Planner {
             (0..SIZES).map(|step| all - (all - least.min(all)) * step / (SIZES - 1)).collect();
         sizes.dedup();
         let (queue, user, reservation) = (first.queue.clone(), first.user.clone(), first.reservation.clone());
-        Some(Asked { gang, sizes, priority, queue, user, limit, reservation, created })
+        let problem = self.problem(key);
+        Some(Asked { gang, sizes, priority, queue, user, limit, reservation, created, problem })
+    }
+
+    /// The first of what the gang's waiting pods ask for and cannot have.
+    pub(super) fn problem(&self, key: &GangKey) -> Option<String> {
+        let mut waiting = self.pods.of(key).filter(|(_, view)| view.state == State::Waiting);
+        waiting.find_map(|(pod, view)| {
+            let problem = view.problems.first()?;
+            Some(format!("pod {}: {problem}", pod.name))
+        })
     }
 
     fn next_job(&mut self) -> JobId {
@@ -103,6 +115,9 @@ impl Planner {
         if !asked.is_complete() {
             let (present, needed) = (asked.gang.present() as u32, asked.gang.min_available as u32);
             gate = Gate::Members { present, needed };
+        }
+        if let Some(problem) = &asked.problem {
+            gate = Gate::Closed(problem.clone());
         }
         let mut forms = Vec::new();
         for size in &asked.sizes {

@@ -39,8 +39,8 @@ impl Planner {
 
     fn explain(&mut self, key: &GangKey, now: Timestamp, decisions: &mut Decisions) {
         let Some(state) = self.gangs.get(key) else { return };
-        let (gang, job, complete) = (state.asked.gang.clone(), state.job, state.asked.is_complete());
-        let message = if complete {
+        let (gang, job) = (state.asked.gang.clone(), state.job);
+        let message = if state.asked.is_complete() || state.asked.problem.is_some() {
             let Ok(explanation) = self.line.explain(job, Time(now.as_millisecond()), self.ledger.space())
             else {
                 return;

@@ -254,3 +254,19 @@ fn a_gang_that_leaves_is_not_filled_up_by_its_successors_one_by_one() {
     planner.pod_seen(&successor);
     assert_eq!(bound(&decide(&mut planner)), [0usize; 0]);
 }
+
+#[test]
+fn a_wish_that_cannot_be_read_holds_the_gang_and_is_told() {
+    let mut planner = planner(4);
+    let mut first = pod("g", 0, 2, None);
+    let wishes = first.metadata.annotations.as_mut().unwrap();
+    wishes.insert("muster.dev/gang-min-available".into(), "two".into());
+    planner.pod_seen(&first);
+    let sentence =
+        "held back: pod g-0: muster.dev/gang-min-available is `two`; it must be a whole number above 0";
+    assert_eq!(told(&decide(&mut planner)), [sentence]);
+    planner.pod_seen(&pod("g", 1, 2, None));
+    assert_eq!(bound(&decide(&mut planner)), [0usize; 0]);
+    planner.pod_seen(&pod("g", 0, 2, None));
+    assert_eq!(bound(&decide(&mut planner)), [2]);
+}

@@ -103,6 +103,10 @@ impl Planner {
         if self.gangs.get(key).is_none_or(|state| state.evicting) {
             return;
         }
+        if let Some(problem) = self.problem(key) {
+            self.tell(key, &problem, decisions);
+            return;
+        }
         let gang = self.pods.gang(key);
         match self.ledger.place(&gang) {
             Ok(placement) => {

@@ -1,0 +1,78 @@
+//! Which nodes a pod may go to.
+
+use k8s_openapi::api::core::v1 as core;
+use muster_scheduler_core::Toleration;
+use muster_scheduler_core::node::Requirement;
+
+/// A toleration.
+pub(super) fn toleration(given: &core::Toleration) -> Toleration {
+    let exists = given.operator.as_deref() == Some("Exists");
+    Toleration {
+        key: given.key.clone().filter(|key| !key.is_empty()),
+        value: if exists { None } else { Some(given.value.clone().unwrap_or_default()) },
+        effect: given.effect.clone().filter(|effect| !effect.is_empty()),
+    }
+}
+
+/// Terms of which one must hold; empty means any node.
+pub(super) fn required(affinity: &core::Affinity) -> Vec<Vec<Requirement>> {
+    let selector = affinity
+        .node_affinity
+        .as_ref()
+        .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
+    let Some(selector) = selector else { return Vec::new() };
+    let mut terms: Vec<Vec<Requirement>> = selector.node_selector_terms.iter().map(term).collect();
+    // A term without requirements matches no node.
+    terms.retain(|term| !term.is_empty());
+    if terms.is_empty() {
+        terms.push(vec![Requirement::NameIn(Vec::new())]);
+    }
+    terms
+}
+
+fn term(term: &core::NodeSelectorTerm) -> Vec<Requirement> {
+    let fields = term.match_fields.iter().flatten().map(|field| {
+        let names = field.values.clone().unwrap_or_default();
+        // The only field is the name, and the only operators are these two.
+        if field.operator == "NotIn" { Requirement::NameNotIn(names) } else { Requirement::NameIn(names) }
+    });
+    let expressions = term.match_expressions.iter().flatten().map(|expression| {
+        let key = expression.key.clone();
+        let values = expression.values.clone().unwrap_or_default();
+        let number = || values.first().and_then(|value| value.parse().ok()).unwrap_or_default();
+        match expression.operator.as_str() {
+            "In" => Requirement::In(key, values),
+            "NotIn" => Requirement::NotIn(key, values),
+            "DoesNotExist" => Requirement::DoesNotExist(key),
+            "Gt" => Requirement::Greater(key, number()),
+            "Lt" => Requirement::Less(key, number()),
+            _ => Requirement::Exists(key),
+        }
+    });
+    fields.chain(expressions).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn tolerations_without_key_or_value_match_everything() {
+        let given = serde_json::from_value(json!({"operator": "Exists"})).unwrap();
+        assert_eq!(toleration(&given), Toleration::default());
+    }
+
+    #[test]
+    fn names_are_excluded_and_empty_terms_match_nothing() {
+        let terms = |terms: serde_json::Value| {
+            let affinity = json!({"nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}});
+            required(&serde_json::from_value(affinity).unwrap())
+        };
+        let not_a =
+            json!([{"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": ["a"]}]}]);
+        assert_eq!(terms(not_a), [[Requirement::NameNotIn(vec!["a".into()])]]);
+        assert_eq!(terms(json!([{}])), [[Requirement::NameIn(Vec::new())]]);
+    }
+}

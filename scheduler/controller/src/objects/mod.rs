@@ -1,0 +1,16 @@
+//! What Kubernetes' objects say, in the terms of the ledger and the line; read once for every front end.
+//!
+//! Everything here is pure: objects in, facts out. What cannot be read is told as a [`Problem`], never ignored.
+
+mod constraints;
+mod membership;
+mod node;
+mod pod;
+mod requests;
+mod wishes;
+
+pub use membership::{GangKey, Membership};
+pub use node::node;
+pub use pod::{Ending, PodFacts, Stage};
+pub use requests::requests;
+pub use wishes::Problem;

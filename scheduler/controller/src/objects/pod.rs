@@ -1,0 +1,293 @@
+//! Pods.
+
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use muster_scheduler_api::{DEFAULT_QUEUE, DEFAULT_SCHEDULER_NAME, annotations, labels};
+use muster_scheduler_core::resources::GPU_RESOURCE;
+use muster_scheduler_core::{Assignment, Member, PodKey};
+use muster_scheduler_queue::time::Milliseconds;
+
+use super::constraints::{required, toleration};
+use super::membership::Membership;
+use super::requests::{requests, whole};
+use super::wishes::{Problem, Wishes, duration};
+
+/// What a pod says of itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PodFacts {
+    /// Namespace and name.
+    pub key: PodKey,
+    /// What it needs of a node.
+    pub member: Member,
+    /// Its gang.
+    pub membership: Membership,
+    /// Who is to bind it.
+    pub scheduler_name: String,
+    /// How far it has come.
+    pub stage: Stage,
+    /// Higher goes first.
+    pub priority: i32,
+    /// When it was created, in seconds since 1970.
+    pub created: i64,
+    /// Its queue.
+    pub queue: String,
+    /// Who submitted it: its namespace.
+    pub user: String,
+    /// How long it runs at most.
+    pub limit: Option<Milliseconds>,
+    /// The advance reservation in which it runs.
+    pub reservation: Option<String>,
+    /// Its controller.
+    pub owner: Option<OwnerReference>,
+    /// What it asks for and cannot have as it is written.
+    pub problems: Vec<Problem>,
+}
+
+/// How far a pod has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stage {
+    /// It must not be scheduled before these gates are gone.
+    Gated(Vec<String>),
+    /// It needs a node.
+    Waiting,
+    /// It has one.
+    Bound(Assignment),
+    /// It has one, and is being deleted.
+    Leaving(Assignment),
+    /// It needs none any more.
+    Ended(Ending),
+}
+
+/// How a pod ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// All of its containers succeeded.
+    Succeeded,
+    /// It failed or was evicted: its controller may create another.
+    Failed,
+    /// It is being deleted before it had a node.
+    Deleted,
+}
+
+impl PodFacts {
+    /// Reads a pod.
+    pub fn read(pod: &Pod) -> Self {
+        let mut wishes = Wishes::of(pod);
+        let key = PodKey::new(
+            pod.metadata.namespace.clone().unwrap_or_default(),
+            pod.metadata.name.clone().unwrap_or_default(),
+        );
+        let nothing = PodSpec::default();
+        let spec = pod.spec.as_ref().unwrap_or(&nothing);
+        let membership = Membership::read(&key, &mut wishes);
+        let member = member(&key, pod, spec, &mut wishes);
+        let limit =
+            wishes.read(annotations::TIME_LIMIT, "a length of time above 0, such as 90m or 2h 30m", duration);
+        let declared = spec.active_deadline_seconds.map(|seconds| seconds.saturating_mul(1000));
+        let scheduler_name = spec.scheduler_name.as_deref().filter(|name| !name.is_empty());
+        let mut owners = pod.metadata.owner_references.iter().flatten();
+        Self {
+            stage: stage(pod, spec, &member),
+            scheduler_name: scheduler_name.unwrap_or(DEFAULT_SCHEDULER_NAME).to_owned(),
+            priority: spec.priority.unwrap_or(0),
+            created: pod.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
+            queue: wishes.label(labels::QUEUE).unwrap_or(DEFAULT_QUEUE).to_owned(),
+            user: key.namespace.clone(),
+            limit: limit.or(declared),
+            reservation: wishes.name(annotations::RESERVATION),
+            owner: owners.find(|owner| owner.controller == Some(true)).cloned(),
+            problems: wishes.problems,
+            key,
+            member,
+            membership,
+        }
+    }
+}
+
+fn member(key: &PodKey, pod: &Pod, spec: &PodSpec, wishes: &mut Wishes<'_>) -> Member {
+    let requests = requests(spec);
+    let gpus = whole(&requests, GPU_RESOURCE);
+    let share = wishes.read(annotations::GPU_SHARE, "thousandths of a GPU, 1 to 1000", |text| {
+        text.parse::<u16>().ok().filter(|share| (1..=1000).contains(share))
+    });
+    if gpus > 0 && share.is_some() {
+        wishes.problems.push(Problem::Contradiction { left: annotations::GPU_SHARE, right: GPU_RESOURCE });
+    }
+    let rank = wishes.read(annotations::RANK, "a whole number, from 0", |text| text.parse().ok());
+    Member {
+        name: key.name.clone(),
+        uid: pod.metadata.uid.clone().unwrap_or_default(),
+        requests,
+        gpus,
+        gpu_share: if gpus == 0 { share.unwrap_or(0) } else { 0 },
+        node_selector: spec.node_selector.clone().unwrap_or_default(),
+        required_affinity: spec.affinity.as_ref().map(required).unwrap_or_default(),
+        tolerations: spec.tolerations.iter().flatten().map(toleration).collect(),
+        rank: rank.unwrap_or(u32::MAX),
+        ..Member::default()
+    }
+}
+
+fn stage(pod: &Pod, spec: &PodSpec, member: &Member) -> Stage {
+    let leaving = pod.metadata.deletion_timestamp.is_some();
+    let node = spec.node_name.as_deref().filter(|node| !node.is_empty());
+    match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
+        Some("Succeeded") => return Stage::Ended(Ending::Succeeded),
+        Some("Failed") => return Stage::Ended(Ending::Failed),
+        _ => {}
+    }
+    let gates = spec.scheduling_gates.iter().flatten();
+    match node.map(|node| assignment(pod, node, member)) {
+        Some(assignment) if leaving => Stage::Leaving(assignment),
+        Some(assignment) => Stage::Bound(assignment),
+        None if leaving => Stage::Ended(Ending::Deleted),
+        None => {
+            let gates: Vec<String> = gates.map(|gate| gate.name.clone()).collect();
+            if gates.is_empty() { Stage::Waiting } else { Stage::Gated(gates) }
+        }
+    }
+}
+
+/// What a pod has on its node. Slots that are not numbers are the node's business: it chose others.
+fn assignment(pod: &Pod, node: &str, member: &Member) -> Assignment {
+    let annotations = pod.metadata.annotations.as_ref();
+    let slots = annotations.and_then(|all| all.get(annotations::GPU_INDICES)).map_or("", String::as_str);
+    Assignment {
+        uid: member.uid.clone(),
+        node: node.to_owned(),
+        resources: member.requests.clone(),
+        gpu_indices: slots.split(',').filter_map(|slot| slot.trim().parse().ok()).collect(),
+        gpu_share: member.gpu_share,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_scheduler_core::{Closeness, GpuDemand, Slice};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::objects::GangKey;
+
+    fn read(metadata: Value, spec: &Value) -> PodFacts {
+        let mut pod = json!({"metadata": metadata, "spec": spec});
+        pod["metadata"]["name"] = json!("p-0");
+        pod["metadata"]["namespace"] = json!("team");
+        pod["metadata"]["uid"] = json!("u");
+        PodFacts::read(&serde_json::from_value(pod).unwrap())
+    }
+
+    fn with(annotations: Value) -> PodFacts {
+        read(json!({"annotations": annotations}), &json!({"containers": []}))
+    }
+
+    fn said(facts: &PodFacts) -> Vec<String> {
+        facts.problems.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_pod_without_wishes_is_a_gang_of_its_own() {
+        let facts = with(json!({}));
+        assert_eq!(facts.membership.gang, GangKey { namespace: "team".into(), name: "pod p-0".into() });
+        assert_eq!((facts.membership.named, facts.membership.min_available), (false, 1));
+        assert_eq!((facts.scheduler_name.as_str(), facts.queue.as_str()), ("default-scheduler", "default"));
+        assert_eq!((facts.stage, facts.problems), (Stage::Waiting, vec![]));
+    }
+
+    #[test]
+    fn wishes_are_read() {
+        let facts = with(json!({
+            "muster.dev/gang": "g", "muster.dev/gang-min-available": "3", "muster.dev/rank": " 2 ",
+            "muster.dev/required-topology": "topology.kubernetes.io/zone",
+            "muster.dev/preferred-topology": "muster.dev/rack, muster.dev/block",
+            "muster.dev/topology-slice": "8@kubernetes.io/hostname", "muster.dev/gang-spares": "1",
+            "muster.dev/gpu-share": "250", "muster.dev/reservation": "night", "muster.dev/time-limit": "1h 30m",
+        }));
+        assert_eq!(said(&facts), [""; 0]);
+        let membership = facts.membership;
+        assert_eq!((membership.gang.name.as_str(), membership.min_available, membership.spares), ("g", 3, 1));
+        let closeness = Closeness {
+            required: Some("topology.kubernetes.io/zone".into()),
+            preferred: vec!["muster.dev/rack".into(), "muster.dev/block".into()],
+            spread: None,
+            slice: Some(Slice { size: 8, level: "kubernetes.io/hostname".into() }),
+        };
+        assert_eq!(membership.closeness, closeness);
+        assert_eq!((facts.member.rank, facts.member.gpu_demand()), (2, GpuDemand::Share(250)));
+        assert_eq!((facts.reservation.as_deref(), facts.limit), (Some("night"), Some(5_400_000)));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_by_name() {
+        let facts = with(json!({
+            "muster.dev/gang": "My gang", "muster.dev/gang-min-available": "-1", "muster.dev/rank": "first",
+            "muster.dev/required-topology": "", "muster.dev/preferred-topology": "muster.dev/rack,,",
+            "muster.dev/topology-slice": "0@host", "muster.dev/gang-spares": "some",
+            "muster.dev/gpu-share": "1001", "muster.dev/time-limit": "-5m",
+        }));
+        let names: Vec<&str> = facts
+            .problems
+            .iter()
+            .map(|problem| match problem {
+                Problem::Unreadable { name, .. } => *name,
+                _ => "",
+            })
+            .collect();
+        let all = [
+            annotations::GANG,
+            annotations::GANG_MIN_AVAILABLE,
+            annotations::REQUIRED_LEVEL,
+            annotations::PREFERRED_LEVELS,
+            annotations::SLICE,
+            annotations::SPARES,
+            annotations::GPU_SHARE,
+            annotations::RANK,
+            annotations::TIME_LIMIT,
+        ];
+        assert_eq!(names, all);
+        assert_eq!(
+            said(&facts)[6],
+            "muster.dev/gpu-share is `1001`; it must be thousandths of a GPU, 1 to 1000"
+        );
+    }
+
+    #[test]
+    fn wishes_that_exclude_or_need_each_other_are_told() {
+        let spec = json!({"containers": [{"name": "c", "resources": {"limits": {"nvidia.com/gpu": "1"}}}]});
+        let facts = read(
+            json!({"annotations": {"muster.dev/gpu-share": "500", "muster.dev/gang-min-available": "2"}}),
+            &spec,
+        );
+        assert_eq!(facts.member.gpu_demand(), GpuDemand::Whole(1));
+        let sentences = [
+            "muster.dev/gang-min-available means nothing without muster.dev/gang; add it, or remove the other",
+            "muster.dev/gpu-share and nvidia.com/gpu exclude each other; remove one of them",
+        ];
+        assert_eq!(said(&facts), sentences);
+    }
+
+    #[test]
+    fn a_pod_is_gated_waits_has_a_node_leaves_or_has_ended() {
+        let stage = |spec: Value, deleted: bool, phase: &str| {
+            let mut pod = json!({"metadata": {"name": "p", "uid": "u", "annotations": {
+                "muster.dev/gpu-indices": "1,3"}}, "spec": {"containers": []}, "status": {"phase": phase}});
+            if let (Some(into), Value::Object(from)) = (pod["spec"].as_object_mut(), spec) {
+                into.extend(from);
+            }
+            if deleted {
+                pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            }
+            PodFacts::read(&serde_json::from_value(pod).unwrap()).stage
+        };
+        assert_eq!(stage(json!({}), false, "Pending"), Stage::Waiting);
+        let gate = json!({"schedulingGates": [{"name": "example.com/wait"}]});
+        assert_eq!(stage(gate, false, "Pending"), Stage::Gated(vec!["example.com/wait".into()]));
+        assert_eq!(stage(json!({}), true, "Pending"), Stage::Ended(Ending::Deleted));
+        let on = || json!({"nodeName": "n"});
+        let Stage::Bound(assignment) = stage(on(), false, "Running") else { panic!("it has a node") };
+        assert_eq!((assignment.node.as_str(), assignment.gpu_indices.as_slice()), ("n", [1, 3].as_slice()));
+        assert_eq!(stage(on(), true, "Running"), Stage::Leaving(assignment));
+        assert_eq!(stage(on(), true, "Failed"), Stage::Ended(Ending::Failed));
+        assert_eq!(stage(on(), false, "Succeeded"), Stage::Ended(Ending::Succeeded));
+    }
+}
