@@ -101,10 +101,19 @@ pub(crate) async fn validate(
         return Ok(());
     }
     for document in documents {
-        let completed = send(connection, kinds, document, "&dryRun=All").await?;
+        let completed = dry_run(connection, kinds, document).await?;
         check_job(document, completed)?;
     }
     Ok(())
+}
+
+/// The object as the server would have it, without creating it.
+pub(crate) async fn dry_run(
+    connection: &Connection,
+    kinds: &Kinds,
+    document: &Document,
+) -> Result<Value, Error> {
+    send(connection, kinds, document, "&dryRun=All").await
 }
 
 /// What the controller of a job would reject: the kind's schema cannot say all of it.

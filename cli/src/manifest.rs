@@ -95,6 +95,11 @@ impl Document {
         self.object["metadata"]["generateName"].as_str().filter(|_| self.name().is_empty())
     }
 
+    /// An object that follows from this one: what is wrong with it is wrong here.
+    pub(crate) fn implies(&self, object: Value) -> Self {
+        Self { object, ..self.clone() }
+    }
+
     /// `FILE:LINE` of a field such as `spec.replicas`, or of its nearest parent that is there.
     pub(crate) fn place_of(&self, field: &str) -> String {
         let line = self.places.find(field).line.or(self.places.first_line()).unwrap_or(1);

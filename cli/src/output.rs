@@ -43,6 +43,24 @@ pub(crate) fn stream_bytes(bytes: &[u8]) -> Result<bool, Error> {
     }
 }
 
+/// `-o` of commands whose text is no table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum DocumentFormat {
+    /// JSON
+    Json,
+    /// YAML
+    Yaml,
+}
+
+impl From<DocumentFormat> for Format {
+    fn from(format: DocumentFormat) -> Self {
+        match format {
+            DocumentFormat::Json => Self::Json,
+            DocumentFormat::Yaml => Self::Yaml,
+        }
+    }
+}
+
 /// Writes a message for people to standard error.
 pub(crate) fn note(text: &str) {
     // Nobody is left to tell when standard error is gone.
@@ -51,12 +69,14 @@ pub(crate) fn note(text: &str) {
 
 /// A value as pretty JSON or YAML.
 pub(crate) fn document(value: &Value, format: Format) -> Result<String, Error> {
-    if format == Format::Yaml {
-        return serde_saphyr::to_string(value)
-            .map_err(|error| Error::from_source("cannot print as YAML", &error));
+    let mut text = if format == Format::Yaml {
+        serde_saphyr::to_string(value).map_err(|error| Error::from_source("cannot print as YAML", &error))?
+    } else {
+        serde_json::to_string_pretty(value)?
+    };
+    if !text.ends_with('\n') {
+        text.push('\n');
     }
-    let mut text = serde_json::to_string_pretty(value)?;
-    text.push('\n');
     Ok(text)
 }
 

@@ -1,21 +1,30 @@
-//! `muster explain`: in one sentence, why a job waits and what would let it start.
+//! `muster explain`: why a job waits, when it is expected to start, and what would let it start.
 
 use clap::Args;
+use jiff::Timestamp;
 use muster_scheduler_api::annotations;
+use muster_scheduler_controller::picture;
+use muster_scheduler_controller::planner::{GangReport, Phase};
 use serde_json::Value;
 
 use crate::api;
 use crate::connect::{ClusterArguments, Connection};
 use crate::error::Error;
+use crate::gang_text;
 use crate::kinds::Kinds;
-use crate::output;
+use crate::output::{self, DocumentFormat};
 
-/// Says why a job waits and what would let it start
+/// Says why a job waits, when it is expected to start, and what would let it start now
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  muster explain job/digits\n  muster explain pod/web")]
+#[command(
+    after_help = "Examples:\n  muster explain job/digits\n  muster explain pod/web\n  muster explain job/digits -o json\n\nEvery alternative it names was planned with on a copy of the cluster as it is now."
+)]
 pub(crate) struct Arguments {
     /// job/NAME, pod/NAME or KIND/NAME
     target: String,
+    /// For programs, instead of text
+    #[arg(short, long, value_enum)]
+    output: Option<DocumentFormat>,
     #[command(flatten)]
     cluster: ClusterArguments,
 }
@@ -28,11 +37,42 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     let list = api::get(&connection.client, &path).await?;
     let pods: Vec<&Value> =
         list["items"].as_array().into_iter().flatten().filter(|pod| belongs(pod, kind, name)).collect();
-    let text = match pods.as_slice() {
-        [] => without_pods(connection, kind, name).await?,
-        pods => sentence(name, pods),
+    let report = report(connection, &pods).await;
+    if let Some(format) = arguments.output {
+        let report = report.ok_or_else(|| {
+            Error::new(format!("{} is nothing that Muster's scheduler places", arguments.target))
+                .with_hint("without -o it is told what else is known of it")
+        })?;
+        return output::print(&output::document(&serde_json::to_value(report)?, format.into())?);
+    }
+    let text = match (pods.as_slice(), report) {
+        ([], _) => without_pods(connection, kind, name).await?,
+        (_, Some(report)) if report.phase == Phase::Waiting => waiting(name, &report),
+        (pods, _) => sentence(name, pods),
     };
-    output::print(&format!("{text}\n"))
+    output::print(&format!("{}\n", text.trim_end()))
+}
+
+/// What the scheduler's own planner says of the gang of these pods. Who may not read the whole cluster is told no
+/// more than what the scheduler wrote on the pods.
+async fn report(connection: &Connection, pods: &[&Value]) -> Option<GangReport> {
+    let mut planner = picture::read(&connection.client).await.ok()?;
+    let gang = pods
+        .iter()
+        .find_map(|pod| planner.gang_name(&connection.namespace, pod["metadata"]["name"].as_str()?))?;
+    let now = Timestamp::now();
+    planner.catch_up(now);
+    planner.report(&connection.namespace, &gang, now)
+}
+
+fn waiting(name: &str, report: &GangReport) -> String {
+    let Some(reason) = &report.reason else {
+        return format!(
+            "{name} waits for the scheduler to look at it: there is room for its {} pods",
+            report.pods
+        );
+    };
+    format!("{name} waits: {reason}\n{}", gang_text::outlook(report))
 }
 
 fn belongs(pod: &Value, kind: &str, name: &str) -> bool {

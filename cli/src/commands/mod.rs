@@ -19,3 +19,4 @@ pub(crate) mod topology;
 pub(crate) mod train;
 pub(crate) mod up;
 pub(crate) mod version;
+pub(crate) mod whatif;

@@ -5,6 +5,7 @@
 
 mod bind;
 pub mod objects;
+pub mod picture;
 pub mod planner;
 pub mod service;
 

@@ -7,6 +7,7 @@
 mod decision;
 mod pods;
 mod queues;
+mod report;
 mod standing;
 mod telling;
 mod turn;
@@ -28,6 +29,7 @@ use pods::{GangKey, PodView, Pods, State};
 
 pub use decision::{Binding, Decision, Decisions};
 pub use queues::QueueError;
+pub use report::{Alternative, ExpectedStart, GangReport, NodePlaces, Phase, Prospect, StartBasis};
 
 /// What is known of a gang beyond its pods.
 #[derive(Debug, Clone)]

@@ -37,6 +37,14 @@ impl Asked {
         self.gang.present() >= self.gang.min_available
     }
 
+    pub(super) fn priority(&self) -> i32 {
+        self.priority
+    }
+
+    pub(super) fn queue(&self) -> &str {
+        &self.queue
+    }
+
     pub(super) fn submitted(&self) -> Time {
         Time(self.created.saturating_mul(1000))
     }

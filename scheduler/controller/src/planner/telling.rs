@@ -9,6 +9,7 @@ use muster_scheduler_queue::time::Time;
 use super::Planner;
 use super::decision::{Decision, Decisions};
 use super::pods::{GangKey, State};
+use super::report::minute;
 
 /// How long a gang may be incomplete before its pods are told so: its controller is creating them one by one.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(2);
@@ -68,20 +69,23 @@ impl Planner {
     }
 
     /// The reason; where the line has nothing better to say than that there is no room, the ledger says of what.
-    fn sentence(&mut self, gang: &Gang, explanation: &Explanation) -> String {
+    pub(super) fn reason(&mut self, gang: &Gang, explanation: &Explanation) -> String {
         let reason = match &explanation.reason {
             Reason::Room { .. } | Reason::NeverFits | Reason::Scattered => {
                 self.ledger.place(gang).err().map(|waiting| waiting.to_string())
             }
             _ => None,
         };
-        let mut sentence = reason.unwrap_or_else(|| Told(&self.line, &explanation.reason).to_string());
+        reason.unwrap_or_else(|| Told(&self.line, &explanation.reason).to_string())
+    }
+
+    /// The reason, the place in line and the expected start.
+    fn sentence(&mut self, gang: &Gang, explanation: &Explanation) -> String {
+        let mut sentence = self.reason(gang, explanation);
         let at = explanation.expected.as_ref().and_then(Expected::known);
         if let Some(at) = at.and_then(|at| Timestamp::from_millisecond(at.0).ok()) {
-            // To the minute: whoever reads it does not want to read it every second.
-            let minute = at.strftime("%Y-%m-%d %H:%M UTC");
-            let place = explanation.place;
-            sentence = format!("{sentence}; place {place} in line, expected to start at {minute}");
+            let (place, at) = (explanation.place, minute(at));
+            sentence = format!("{sentence}; place {place} in line, expected to start at {at}");
         }
         sentence
     }

@@ -3,7 +3,7 @@ use jiff::SignedDuration;
 use muster_scheduler_api::{GangReservationSpec, GangReservationStatus, ReservationPhase, ReservedMember};
 use serde_json::json;
 
-fn node(name: &str, gpus: u32) -> core::Node {
+pub(super) fn node(name: &str, gpus: u32) -> core::Node {
     serde_json::from_value(json!({
         "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
         "status": {"allocatable": {"nvidia.com/gpu": gpus.to_string(), "cpu": "8", "pods": "110"},
@@ -12,7 +12,7 @@ fn node(name: &str, gpus: u32) -> core::Node {
     .unwrap()
 }
 
-fn pod(gang: &str, index: u32, of: u32, node: Option<&str>) -> core::Pod {
+pub(super) fn pod(gang: &str, index: u32, of: u32, node: Option<&str>) -> core::Pod {
     serde_json::from_value(json!({
         "metadata": {"name": format!("{gang}-{index}"), "namespace": "a", "uid": format!("{gang}-{index}-uid"),
             "annotations": {"muster.dev/gang": gang, "muster.dev/gang-min-available": of.to_string(), "muster.dev/rank": index.to_string()}},

@@ -15,11 +15,7 @@ impl Planner {
     pub fn decide(&mut self, now: Timestamp) -> Decisions {
         let time = Time(now.as_millisecond());
         let mut decisions = Decisions::default();
-        self.follow_queues(time);
-        for key in std::mem::take(&mut self.changed) {
-            self.assess(&key, time);
-            self.note_joined(key);
-        }
+        self.settle(time);
         for key in self.joined.clone() {
             self.join(&key, &mut decisions);
         }
@@ -42,6 +38,15 @@ impl Planner {
             decisions.ask_again_in(SignedDuration::from_millis(at.since(time).max(1)));
         }
         decisions
+    }
+
+    /// Brings the line up to date with what was seen.
+    pub(super) fn settle(&mut self, time: Time) {
+        self.follow_queues(time);
+        for key in std::mem::take(&mut self.changed) {
+            self.assess(&key, time);
+            self.note_joined(key);
+        }
     }
 
     /// Where queues have changed, everybody stands in line anew; what was learned of run times is kept.
@@ -126,7 +131,7 @@ impl Planner {
         true
     }
 
-    fn start(&mut self, start: &Start, time: Time, decisions: &mut Decisions) {
+    pub(super) fn start(&mut self, start: &Start, time: Time, decisions: &mut Decisions) {
         let Some(key) = self.jobs.get(&start.job).cloned() else { return };
         let Some(state) = self.gangs.get(&key) else { return };
         let (gang, size) = (state.asked.gang.clone(), state.asked.sizes[start.form]);

@@ -1,0 +1,67 @@
+//! A planner that knows a cluster as it is now, to be asked and not to be obeyed.
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Client;
+use kube::api::{Api, ListParams};
+use muster_scheduler_api::{DEFAULT_SCHEDULER_NAME, GangReservation, Queue, SCHEDULER_NAME};
+use serde::de::DeserializeOwned;
+
+use crate::planner::Planner;
+
+/// Objects a request.
+const PAGE: u32 = 1000;
+
+/// Reads nodes, pods, queues and written plans of the whole cluster into a planner.
+///
+/// # Errors
+/// What the API server answers; the reader must be allowed to list all of these.
+pub async fn read(client: &Client) -> Result<Planner, kube::Error> {
+    let mut planner = Planner::new(schedulers(client).await?);
+    // A server without Muster's definitions has no such objects.
+    for queue in none_if_unknown(list::<Queue>(client).await)? {
+        planner.queue_seen(&queue);
+    }
+    for node in list::<Node>(client).await? {
+        planner.node_seen(&node);
+    }
+    for pod in list::<Pod>(client).await? {
+        planner.pod_seen(&pod);
+    }
+    for reservation in none_if_unknown(list::<GangReservation>(client).await)? {
+        planner.restore(&reservation);
+    }
+    Ok(planner)
+}
+
+/// Whose pods Muster places: its own, and where no kube-scheduler has ever run, everybody's.
+async fn schedulers(client: &Client) -> Result<Vec<String>, kube::Error> {
+    let leases = Api::<Lease>::namespaced(client.clone(), "kube-system");
+    let another = leases.get_opt("kube-scheduler").await?.is_some();
+    let names = if another { &[SCHEDULER_NAME][..] } else { &[SCHEDULER_NAME, DEFAULT_SCHEDULER_NAME] };
+    Ok(names.iter().map(|name| (*name).to_owned()).collect())
+}
+
+fn none_if_unknown<K>(listed: Result<Vec<K>, kube::Error>) -> Result<Vec<K>, kube::Error> {
+    match listed {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        other => other,
+    }
+}
+
+async fn list<K>(client: &Client) -> Result<Vec<K>, kube::Error>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
+{
+    let api = Api::<K>::all(client.clone());
+    let mut items = Vec::new();
+    let mut parameters = ListParams::default().limit(PAGE);
+    loop {
+        let page = api.list(&parameters).await?;
+        items.extend(page.items);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => parameters = parameters.continue_token(&token),
+            None => return Ok(items),
+        }
+    }
+}
