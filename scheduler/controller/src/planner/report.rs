@@ -9,6 +9,7 @@ use muster_scheduler_core::{Closeness, PodKey};
 use muster_scheduler_queue::estimate::Basis;
 use muster_scheduler_queue::explain::{Reason, WhatIf};
 use muster_scheduler_queue::job::JobId;
+use muster_scheduler_queue::outlook::Outlook;
 use muster_scheduler_queue::time::Time;
 use serde::Serialize;
 
@@ -173,6 +174,15 @@ impl Planner {
 
     /// What is to be said of a gang after [`Planner::catch_up`]; nothing when it is not known.
     pub fn report(&mut self, namespace: &str, gang: &str, now: Timestamp) -> Option<GangReport> {
+        let mut outlook = self.outlook(now);
+        self.report_by(&mut outlook, namespace, gang)
+    }
+
+    fn outlook(&mut self, now: Timestamp) -> Outlook {
+        self.line.outlook(Time(now.as_millisecond()), self.ledger.space())
+    }
+
+    fn report_by(&mut self, outlook: &mut Outlook, namespace: &str, gang: &str) -> Option<GangReport> {
         let key = GangKey { namespace: namespace.to_owned(), name: gang.to_owned() };
         let state = self.gangs.get(&key)?;
         let (job, waits, asked) = (state.job, !state.running, state.asked.clone());
@@ -195,7 +205,7 @@ impl Planner {
         if !waits {
             return Some(report);
         }
-        let explanation = self.line.explain(job, Time(now.as_millisecond()), self.ledger.space()).ok()?;
+        let explanation = outlook.explain(job).ok()?;
         report.starts_now = explanation.reason == Reason::Starts;
         report.reason = (!report.starts_now).then(|| self.reason(&asked.gang, &explanation));
         report.place_in_line = Some(explanation.place);
@@ -217,8 +227,11 @@ impl Planner {
     /// What would become of these gangs, by namespace and name, if everybody who can start did. It decides, so this
     /// planner must be a picture that nobody acts on, after [`Planner::catch_up`].
     pub fn prospects(&mut self, gangs: &BTreeSet<(String, String)>, now: Timestamp) -> Vec<Prospect> {
-        let reports: Vec<GangReport> =
-            gangs.iter().filter_map(|(namespace, gang)| self.report(namespace, gang, now)).collect();
+        let mut outlook = self.outlook(now);
+        let reports: Vec<GangReport> = gangs
+            .iter()
+            .filter_map(|(namespace, gang)| self.report_by(&mut outlook, namespace, gang))
+            .collect();
         let time = Time(now.as_millisecond());
         let plan = self.line.cycle(time, self.ledger.space());
         for start in &plan.start {
@@ -345,6 +358,15 @@ mod tests {
                 Alternative::Ends { gang: "a/first".to_owned(), at: Some(end) }
             ]
         );
+    }
+
+    #[test]
+    fn who_asks_for_more_than_there_is_is_not_told_to_wait_for_it() {
+        let mut planner = planner();
+        gang(&mut planner, "huge", 9);
+        let report = planner.report("a", "huge", NOW).unwrap();
+        assert_eq!(report.reason.as_deref(), Some("it would not fit if all nodes were empty"));
+        assert_eq!((report.expected_start, report.alternatives.len()), (None, 1), "{report:?}");
     }
 
     #[test]

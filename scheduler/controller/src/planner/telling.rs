@@ -71,12 +71,15 @@ impl Planner {
     /// The reason; where the line has nothing better to say than that there is no room, the ledger says of what.
     pub(super) fn reason(&mut self, gang: &Gang, explanation: &Explanation) -> String {
         let reason = match &explanation.reason {
-            Reason::Room { .. } | Reason::NeverFits | Reason::Scattered => {
-                self.ledger.place(gang).err().map(|waiting| waiting.to_string())
+            Reason::Room { .. } | Reason::Scattered => self.ledger.place(gang).err(),
+            // What is free now does not matter to it.
+            Reason::NeverFits => {
+                self.ledger.place(gang).err().filter(|waiting| !matches!(waiting, Waiting::ForRoom { .. }))
             }
             _ => None,
         };
-        reason.unwrap_or_else(|| Told(&self.line, &explanation.reason).to_string())
+        reason
+            .map_or_else(|| Told(&self.line, &explanation.reason).to_string(), |waiting| waiting.to_string())
     }
 
     /// The reason, the place in line and the expected start.
