@@ -24,6 +24,8 @@ pub const DEFAULT_SCHEDULER_NAME: &str = "default-scheduler";
 pub mod annotations {
     /// The pod's gang: pods of a namespace with the same value start together or not at all.
     pub const GANG: &str = "muster.dev/gang";
+    /// The kind of owner whose pods are a gang: `Job`, `JobSet`, `ReplicatedJob`, `LeaderWorkerSet` or `RayCluster`.
+    pub const GANG_BY: &str = "muster.dev/gang-by";
     /// How many pods of the gang must be placed at once.
     pub const GANG_MIN_AVAILABLE: &str = "muster.dev/gang-min-available";
     /// The pod's place in the gang's communication order, from 0.

@@ -4,6 +4,7 @@
 //! `kube::Client` and cannot tell the embedded cluster from a real one.
 
 mod bind;
+mod groups;
 pub mod objects;
 pub mod picture;
 pub mod planner;

@@ -7,6 +7,7 @@ use kube::api::{Api, ListParams};
 use muster_scheduler_api::{DEFAULT_SCHEDULER_NAME, GangReservation, Queue, SCHEDULER_NAME};
 use serde::de::DeserializeOwned;
 
+use crate::groups;
 use crate::planner::Planner;
 
 /// Objects a request.
@@ -27,6 +28,11 @@ pub async fn read(client: &Client) -> Result<Planner, kube::Error> {
     }
     for pod in list::<Pod>(client).await? {
         planner.pod_seen(&pod);
+    }
+    for kind in planner.group_kinds_to_watch() {
+        for event in groups::list(client, kind).await {
+            planner.group_changed(event);
+        }
     }
     for reservation in none_if_unknown(list::<GangReservation>(client).await)? {
         planner.restore(&reservation);

@@ -17,7 +17,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::bind;
-use crate::planner::{Decision, Planner};
+use crate::groups;
+use crate::planner::{Decision, GroupEvent, Planner};
 
 /// Pause after something that the API server refused.
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
@@ -60,6 +61,7 @@ enum Heard {
     Nodes(Event<Node>),
     Pods(Event<Pod>),
     Queues(Event<Queue>),
+    Group(GroupEvent),
     Failed(Vec<PodKey>),
 }
 
@@ -83,6 +85,7 @@ impl Service {
         let mut listed = Listed::default();
         let mut restored = false;
         let mut binding = JoinSet::new();
+        let mut watches = JoinSet::new();
         let mut again: Option<Instant> = None;
         loop {
             let first = match again {
@@ -100,6 +103,11 @@ impl Service {
                 next = heard.try_recv().ok();
             }
             while binding.try_join_next().is_some() {}
+            for kind in planner.group_kinds_to_watch() {
+                let sender = sender.clone();
+                let tell = move |event| sender.send(Heard::Group(event)).is_ok();
+                watches.spawn(groups::watch(self.options.client.clone(), kind, tell));
+            }
             if !listed.complete() {
                 continue;
             }
@@ -182,6 +190,7 @@ impl Listed {
                 Change::Seen(queue) => planner.queue_seen(queue),
                 Change::Gone(queue) => planner.queue_gone(&queue.name_any()),
             }),
+            Heard::Group(event) => planner.group_changed(event),
             Heard::Failed(pods) => {
                 for pod in &pods {
                     planner.binding_failed(pod);

@@ -3,13 +3,15 @@
 //! Everything here is pure: objects in, facts out. What cannot be read is told as a [`Problem`], never ignored.
 
 mod constraints;
+mod groups;
 mod membership;
 mod node;
 mod pod;
 mod requests;
 mod wishes;
 
-pub use membership::{GangKey, Membership};
+pub use groups::{ForeignGroup, GroupKey, GroupKind};
+pub use membership::{GangKey, GroupPart, Membership};
 pub use node::node;
 pub use pod::{Ending, PodFacts, Stage};
 pub use requests::requests;

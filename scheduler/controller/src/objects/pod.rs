@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use muster_scheduler_api::{DEFAULT_QUEUE, DEFAULT_SCHEDULER_NAME, annotations, labels};
+use muster_scheduler_api::{DEFAULT_SCHEDULER_NAME, annotations, labels};
 use muster_scheduler_core::resources::GPU_RESOURCE;
 use muster_scheduler_core::{Assignment, Member, PodKey};
 use muster_scheduler_queue::time::Milliseconds;
@@ -29,8 +29,8 @@ pub struct PodFacts {
     pub priority: i32,
     /// When it was created, in seconds since 1970.
     pub created: i64,
-    /// Its queue.
-    pub queue: String,
+    /// The queue that it names.
+    pub queue: Option<String>,
     /// Who submitted it: its namespace.
     pub user: String,
     /// How long it runs at most.
@@ -79,7 +79,7 @@ impl PodFacts {
         );
         let nothing = PodSpec::default();
         let spec = pod.spec.as_ref().unwrap_or(&nothing);
-        let membership = Membership::read(&key, &mut wishes);
+        let membership = Membership::read(&key, spec, &mut wishes);
         let member = member(&key, pod, spec, &mut wishes);
         let limit =
             wishes.read(annotations::TIME_LIMIT, "a length of time above 0, such as 90m or 2h 30m", duration);
@@ -91,7 +91,7 @@ impl PodFacts {
             scheduler_name: scheduler_name.unwrap_or(DEFAULT_SCHEDULER_NAME).to_owned(),
             priority: spec.priority.unwrap_or(0),
             created: pod.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
-            queue: wishes.label(labels::QUEUE).unwrap_or(DEFAULT_QUEUE).to_owned(),
+            queue: wishes.label(labels::QUEUE).map(str::to_owned),
             user: key.namespace.clone(),
             limit: limit.or(declared),
             reservation: wishes.name(annotations::RESERVATION),
@@ -123,9 +123,27 @@ fn member(key: &PodKey, pod: &Pod, spec: &PodSpec, wishes: &mut Wishes<'_>) -> M
         node_selector: spec.node_selector.clone().unwrap_or_default(),
         required_affinity: spec.affinity.as_ref().map(required).unwrap_or_default(),
         tolerations: spec.tolerations.iter().flatten().map(toleration).collect(),
-        rank: rank.unwrap_or(u32::MAX),
+        rank: rank.or_else(|| rank_of_others(wishes)).unwrap_or(u32::MAX),
         ..Member::default()
     }
+}
+
+/// The place in the order in which other systems number the pods of a job.
+fn rank_of_others(wishes: &Wishes<'_>) -> Option<u32> {
+    const COMPLETION: &str = "batch.kubernetes.io/job-completion-index";
+    const OTHERS: [&str; 5] = [
+        "kueue.x-k8s.io/pod-group-pod-index",
+        "leaderworkerset.sigs.k8s.io/worker-index",
+        "training.kubeflow.org/replica-index",
+        COMPLETION,
+        "apps.kubernetes.io/pod-index",
+    ];
+    let number = |label: &str| -> Option<u32> { wishes.label(label)?.parse().ok() };
+    if let Some(job) = number("jobset.sigs.k8s.io/job-global-index") {
+        // Jobs of a set one after the other, each with fewer pods than that.
+        return Some(job.saturating_mul(1 << 17).saturating_add(number(COMPLETION).unwrap_or(0)));
+    }
+    OTHERS.into_iter().find_map(number)
 }
 
 fn stage(pod: &Pod, spec: &PodSpec, member: &Member) -> Stage {
@@ -190,7 +208,7 @@ mod tests {
         let facts = with(json!({}));
         assert_eq!(facts.membership.gang, GangKey { namespace: "team".into(), name: "pod p-0".into() });
         assert_eq!((facts.membership.named, facts.membership.min_available), (false, 1));
-        assert_eq!((facts.scheduler_name.as_str(), facts.queue.as_str()), ("default-scheduler", "default"));
+        assert_eq!((facts.scheduler_name.as_str(), facts.queue), ("default-scheduler", None));
         assert_eq!((facts.stage, facts.problems), (Stage::Waiting, vec![]));
     }
 

@@ -5,6 +5,7 @@
 //! do not wait in line again.
 
 mod decision;
+mod groups;
 mod pods;
 mod queues;
 mod report;
@@ -28,6 +29,7 @@ use crate::objects::{self, PodFacts, Stage};
 use pods::{GangKey, PodView, Pods, State};
 
 pub use decision::{Binding, Decision, Decisions};
+pub use groups::{Availability, GroupEvent};
 pub use queues::QueueError;
 pub use report::{Alternative, ExpectedStart, GangReport, NodePlaces, Phase, Prospect, StartBasis};
 

@@ -6,7 +6,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use muster_scheduler_core::{Closeness, Gang, Member, PodKey};
 use muster_scheduler_queue::time::Milliseconds;
 
-use crate::objects::{PodFacts, Problem};
+use super::groups::Groups;
+use super::standing::Held;
+use crate::objects::{ForeignGroup, GroupKey, GroupPart, PodFacts, Problem};
 
 pub(crate) use crate::objects::GangKey;
 
@@ -37,10 +39,13 @@ pub(crate) struct PodView {
     pub(crate) named_gang: bool,
     pub(crate) member: Member,
     pub(crate) min_available: usize,
+    /// The object of another system that describes the gang.
+    pub(crate) described_by: Option<GroupPart>,
     pub(crate) priority: i32,
     /// Seconds since 1970.
     pub(crate) created: i64,
-    pub(crate) queue: String,
+    /// The queue that the pod itself names.
+    pub(crate) queue: Option<String>,
     pub(crate) user: String,
     pub(crate) limit: Option<Milliseconds>,
     pub(crate) reservation: Option<String>,
@@ -61,6 +66,7 @@ impl PodView {
             named_gang: membership.named,
             member: facts.member,
             min_available: membership.min_available,
+            described_by: membership.described_by,
             priority: facts.priority,
             created: facts.created,
             queue: facts.queue,
@@ -80,28 +86,32 @@ impl PodView {
 /// All pods of the planner, by name and by gang.
 #[derive(Debug, Default)]
 pub(crate) struct Pods {
-    pods: BTreeMap<PodKey, PodView>,
+    views: BTreeMap<PodKey, PodView>,
     gangs: BTreeMap<GangKey, BTreeSet<PodKey>>,
+    pub(super) groups: Groups,
 }
 
 impl Pods {
     pub(crate) fn get(&self, key: &PodKey) -> Option<&PodView> {
-        self.pods.get(key)
+        self.views.get(key)
     }
 
     pub(crate) fn get_mut(&mut self, key: &PodKey) -> Option<&mut PodView> {
-        self.pods.get_mut(key)
+        self.views.get_mut(key)
     }
 
     pub(crate) fn insert(&mut self, key: PodKey, pod: PodView) {
         self.remove(&key);
+        if let Some(described_by) = &pod.described_by {
+            self.groups.want(described_by.group.kind);
+        }
         self.gangs.entry(pod.gang.clone()).or_default().insert(key.clone());
-        self.pods.insert(key, pod);
+        self.views.insert(key, pod);
     }
 
     /// The gang that the pod was in.
     pub(crate) fn remove(&mut self, key: &PodKey) -> Option<GangKey> {
-        let gang = self.pods.remove(key)?.gang;
+        let gang = self.views.remove(key)?.gang;
         if let Some(members) = self.gangs.get_mut(&gang) {
             members.remove(key);
             if members.is_empty() {
@@ -114,12 +124,26 @@ impl Pods {
     /// The pods of a gang.
     pub(crate) fn of<'a>(&'a self, gang: &GangKey) -> impl Iterator<Item = (&'a PodKey, &'a PodView)> {
         let keys = self.gangs.get(gang).into_iter().flatten();
-        keys.filter_map(|key| Some((key, self.pods.get(key)?)))
+        keys.filter_map(|key| Some((key, self.views.get(key)?)))
     }
 
     /// Whether a pod of the gang is in such a state.
     pub(crate) fn any(&self, gang: &GangKey, wanted: impl Fn(&State) -> bool) -> bool {
         self.of(gang).any(|(_, pod)| wanted(&pod.state))
+    }
+
+    /// The object of another system that describes the gang, with the fewest of its pods that start; nothing when
+    /// the pods themselves say all.
+    pub(super) fn described(&self, gang: &GangKey) -> Option<Result<(&ForeignGroup, usize), Held>> {
+        let described_by = self.of(gang).find_map(|(_, pod)| pod.described_by.as_ref())?;
+        Some(self.groups.find(described_by))
+    }
+
+    /// Gangs that such objects describe.
+    pub(super) fn described_by(&self, concerns: impl Fn(&GroupKey) -> bool) -> Vec<GangKey> {
+        let pods = self.views.values();
+        let described = pods.filter(|pod| pod.described_by.as_ref().is_some_and(|by| concerns(&by.group)));
+        described.map(|pod| pod.gang.clone()).collect()
     }
 
     /// The gang as the ledger plans it: its waiting pods in rank order, and where the others are.
@@ -135,6 +159,12 @@ impl Pods {
             }
             if gang.closeness == Closeness::default() {
                 gang.closeness = pod.closeness.clone();
+            }
+        }
+        if let Some(Ok((group, least))) = self.described(key) {
+            gang.min_available = gang.min_available.max(least);
+            if gang.closeness == Closeness::default() {
+                gang.closeness = group.closeness.clone();
             }
         }
         gang.waiting.sort_by(|left, right| (left.rank, &left.name).cmp(&(right.rank, &right.name)));

@@ -27,8 +27,25 @@ pub(super) struct Asked {
     limit: Option<Milliseconds>,
     reservation: Option<String>,
     created: i64,
-    /// What one of its pods asks for and cannot have as it is written.
-    pub(super) problem: Option<String>,
+    /// What keeps it back whatever is free.
+    pub(super) held: Option<Held>,
+}
+
+/// What keeps a gang back whatever is free.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Held {
+    /// Something is asked for that cannot be had as it is written.
+    Problem(String),
+    /// The object that describes the gang is not there, or not yet.
+    Missing(String),
+}
+
+impl Held {
+    pub(super) fn sentence(&self) -> &str {
+        match self {
+            Self::Problem(sentence) | Self::Missing(sentence) => sentence,
+        }
+    }
 }
 
 impl Asked {
@@ -77,7 +94,9 @@ impl Planner {
 
     fn asked(&self, key: &GangKey, gang: Gang) -> Option<Asked> {
         let created = self.pods.of(key).map(|(_, pod)| pod.created).min()?;
-        let priority = self.pods.of(key).map(|(_, pod)| pod.priority).max()?;
+        let group = self.pods.described(key).and_then(Result::ok).map(|(group, _)| group);
+        let highest = self.pods.of(key).map(|(_, pod)| pod.priority).max()?;
+        let priority = group.and_then(|group| group.priority).unwrap_or(highest);
         let limit = self.pods.of(key).filter_map(|(_, pod)| pod.limit).max();
         let (_, first) = self.pods.of(key).next()?;
         let all = gang.waiting.len();
@@ -85,18 +104,21 @@ impl Planner {
         let mut sizes: Vec<usize> =
             (0..SIZES).map(|step| all - (all - least.min(all)) * step / (SIZES - 1)).collect();
         sizes.dedup();
-        let (queue, user, reservation) = (first.queue.clone(), first.user.clone(), first.reservation.clone());
-        let problem = self.problem(key);
-        Some(Asked { gang, sizes, priority, queue, user, limit, reservation, created, problem })
+        let queue = first.queue.clone().or_else(|| group?.queue.clone());
+        let queue = queue.unwrap_or_else(|| muster_scheduler_api::DEFAULT_QUEUE.to_owned());
+        let (user, reservation) = (first.user.clone(), first.reservation.clone());
+        let held = self.held(key);
+        Some(Asked { gang, sizes, priority, queue, user, limit, reservation, created, held })
     }
 
-    /// The first of what the gang's waiting pods ask for and cannot have.
-    pub(super) fn problem(&self, key: &GangKey) -> Option<String> {
+    /// What keeps the gang's waiting pods back whatever is free.
+    pub(super) fn held(&self, key: &GangKey) -> Option<Held> {
         let mut waiting = self.pods.of(key).filter(|(_, view)| view.state == State::Waiting);
-        waiting.find_map(|(pod, view)| {
+        let problem = waiting.find_map(|(pod, view)| {
             let problem = view.problems.first()?;
-            Some(format!("pod {}: {problem}", pod.name))
-        })
+            Some(Held::Problem(format!("pod {}: {problem}", pod.name)))
+        });
+        problem.or_else(|| self.pods.described(key)?.err())
     }
 
     fn next_job(&mut self) -> JobId {
@@ -124,8 +146,8 @@ impl Planner {
             let (present, needed) = (asked.gang.present() as u32, asked.gang.min_available as u32);
             gate = Gate::Members { present, needed };
         }
-        if let Some(problem) = &asked.problem {
-            gate = Gate::Closed(problem.clone());
+        if let Some(held) = &asked.held {
+            gate = Gate::Closed(held.sentence().to_owned());
         }
         let mut forms = Vec::new();
         for size in &asked.sizes {

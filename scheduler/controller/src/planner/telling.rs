@@ -10,6 +10,7 @@ use super::Planner;
 use super::decision::{Decision, Decisions};
 use super::pods::{GangKey, State};
 use super::report::minute;
+use super::standing::Held;
 
 /// How long a gang may be incomplete before its pods are told so: its controller is creating them one by one.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(2);
@@ -41,19 +42,20 @@ impl Planner {
     fn explain(&mut self, key: &GangKey, now: Timestamp, decisions: &mut Decisions) {
         let Some(state) = self.gangs.get(key) else { return };
         let (gang, job) = (state.asked.gang.clone(), state.job);
-        let message = if state.asked.is_complete() || state.asked.problem.is_some() {
-            let Ok(explanation) = self.line.explain(job, Time(now.as_millisecond()), self.ledger.space())
-            else {
-                return;
-            };
-            self.sentence(&gang, &explanation)
-        } else {
+        let incomplete = state.asked.held.is_none() && !state.asked.is_complete();
+        if incomplete || matches!(state.asked.held, Some(Held::Missing(_))) {
             let left = self.patience_left(key, now);
             if left > SignedDuration::ZERO {
                 decisions.ask_again_in(left);
                 return;
             }
+        }
+        let message = if incomplete {
             Waiting::ForMembers { present: gang.present(), needed: gang.min_available }.to_string()
+        } else {
+            let explanation = self.line.explain(job, Time(now.as_millisecond()), self.ledger.space());
+            let Ok(explanation) = explanation else { return };
+            self.sentence(&gang, &explanation)
         };
         if let Some(state) = self.gangs.get_mut(key) {
             state.explained = Some(now);

@@ -108,8 +108,8 @@ impl Planner {
         if self.gangs.get(key).is_none_or(|state| state.evicting) {
             return;
         }
-        if let Some(problem) = self.problem(key) {
-            self.tell(key, &problem, decisions);
+        if let Some(held) = self.held(key) {
+            self.tell(key, held.sentence(), decisions);
             return;
         }
         let gang = self.pods.gang(key);

@@ -1,6 +1,8 @@
 //! The binder against the API server in process.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod groups;
+
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
