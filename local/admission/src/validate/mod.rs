@@ -2,6 +2,7 @@
 
 mod config;
 mod container;
+mod gated;
 mod job;
 mod meta;
 mod pod;

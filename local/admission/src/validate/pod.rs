@@ -173,6 +173,9 @@ pub(super) fn change(old: &Value, new: &Value, errors: &mut Errors) {
             format!("only deletion is allowed, but found new scheduling gate '{}'", text(gate, "name"));
         errors.push(FieldError::forbidden(format!("spec.schedulingGates[{index}].name"), detail));
     }
+    if !gates.is_empty() {
+        super::gated::steering(old, new, errors);
+    }
     if fixed_part(old, old) != fixed_part(new, old) {
         let detail = format!("pod updates may not change fields other than {UPDATABLE}\n");
         errors.push(FieldError::forbidden("spec", detail));
@@ -209,9 +212,10 @@ fn fixed_part(spec: &Value, old: &Value) -> Value {
         fields.remove("terminationGracePeriodSeconds");
     }
     if gated {
-        // A pod that may not be scheduled yet can still be steered.
         fields.remove("nodeSelector");
-        fields.remove("affinity");
+        if let Some(affinity) = crate::json::object_if(fields, "affinity") {
+            affinity.remove("nodeAffinity");
+        }
     }
     for key in ["containers", "initContainers"] {
         for container in crate::json::objects(fields, key) {

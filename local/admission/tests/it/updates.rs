@@ -59,6 +59,73 @@ fn a_pod_changes_only_its_images_gates_and_tolerations() {
     );
 }
 
+/// A pod with a gate, a node selector and one term of required node affinity.
+fn steered() -> Value {
+    let required = json!({"nodeSelectorTerms": [
+        {"matchExpressions": [{"key": "gpu", "operator": "In", "values": ["h100"]}]}]});
+    let pod = json!({"metadata": {"name": "p"}, "spec": {
+        "containers": [{"name": "c", "image": "busybox"}],
+        "nodeSelector": {"zone": "a"},
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}},
+        "schedulingGates": [{"name": "example.com/wait"}]
+    }});
+    created("v1", "Pod", pod)
+}
+
+fn terms(pod: &mut Value) -> &mut Value {
+    &mut pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+}
+
+#[test]
+fn a_gated_pod_is_steered_to_fewer_nodes() {
+    let old = steered();
+    let mut new = old.clone();
+    new["spec"]["nodeSelector"]["kubernetes.io/hostname"] = json!("n");
+    terms(&mut new)[0]["matchFields"] = json!([{"key": "metadata.name", "operator": "In", "values": ["n"]}]);
+    new["spec"]["schedulingGates"] = json!([]);
+    assert_eq!(
+        refusals("v1", "Pod", &old, new.clone()),
+        Vec::<String>::new(),
+        "with the gate opened at once"
+    );
+
+    let mut later = new.clone();
+    later["spec"]["nodeSelector"]["more"] = json!("x");
+    assert_eq!(refusals("v1", "Pod", &new, later).len(), 1, "not once the gate is open");
+
+    let unsteered = pod();
+    let mut anywhere = unsteered.clone();
+    anywhere["spec"]["affinity"] = steered()["spec"]["affinity"].clone();
+    assert_eq!(refusals("v1", "Pod", &unsteered, anywhere), Vec::<String>::new());
+}
+
+#[test]
+fn a_gated_pod_is_not_steered_elsewhere() {
+    let old = steered();
+    let refused = |change: &dyn Fn(&mut Value)| {
+        let mut new = old.clone();
+        change(&mut new);
+        let errors = refusals("v1", "Pod", &old, new);
+        errors[0].split(": ").map(str::to_owned).collect::<Vec<_>>()
+    };
+    let of_terms =
+        "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
+    let words = refused(&|pod| pod["spec"]["nodeSelector"] = json!({"zone": "b"}));
+    assert_eq!(words[0], "spec.nodeSelector");
+    assert_eq!(
+        words.last().unwrap(),
+        "only additions to spec.nodeSelector are allowed (no mutations or deletions)"
+    );
+    let words = refused(&|pod| terms(pod).as_array_mut().unwrap().push(json!({})));
+    assert_eq!(words[0], of_terms);
+    let words = refused(&|pod| terms(pod)[0]["matchExpressions"][0]["values"] = json!(["a100"]));
+    assert_eq!(words[0], format!("{of_terms}[0]"));
+    assert_eq!(words.last().unwrap(), "only additions are allowed (no mutations or deletions)");
+    let anti = json!({"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "zone"}]});
+    let words = refused(&|pod| pod["spec"]["affinity"]["podAntiAffinity"] = anti.clone());
+    assert_eq!(words[0], "spec", "affinity to pods stays as it is");
+}
+
 #[test]
 fn status_and_spec_are_written_apart() {
     let old = pod();
