@@ -54,6 +54,8 @@ pub mod annotations {
 pub mod labels {
     /// The queue.
     pub const QUEUE: &str = "muster.dev/queue";
+    /// Of a gang's plan: who wrote it, and so takes it away when the gang is gone.
+    pub const PLANNED_BY: &str = "muster.dev/planned-by";
 }
 
 /// The queue of jobs that name none; it exists without being declared.

@@ -3,11 +3,16 @@
 //! [`objects`] reads what the API server has; [`planner`] turns it into decisions and touches nothing; [`service`] carries them out with a
 //! `kube::Client` and cannot tell the embedded cluster from a real one.
 
+mod attempt;
 mod bind;
+mod evict;
 mod groups;
 pub mod objects;
+mod observe;
 pub mod picture;
+mod plan;
 pub mod planner;
 pub mod service;
+mod tell;
 
 pub use service::{Options, Service};

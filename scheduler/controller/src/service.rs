@@ -1,27 +1,35 @@
 //! `Options` → [`Service::run`]: watches, the planning loop, and the tasks that carry decisions out.
 
-use std::collections::{HashMap, HashSet};
-use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Client;
 use kube::api::{Api, ListParams};
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Client, ResourceExt};
+use kube::runtime::watcher::Event;
 use muster_machinery::{CancellationToken, Clock, SystemClock};
 use muster_scheduler_api::{DEFAULT_SCHEDULER_NAME, GangReservation, Queue, SCHEDULER_NAME};
 use muster_scheduler_core::PodKey;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::bind;
+use crate::bind::Binder;
+use crate::evict::evict;
 use crate::groups;
-use crate::planner::{Decision, GroupEvent, Planner};
+use crate::observe::{Change, Relisting, watch};
+use crate::plan;
+use crate::planner::{Answers, Decision, GroupEvent, Outcome, Planner};
+use crate::tell::{Note, Teller};
 
 /// Pause after something that the API server refused.
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
+/// Longest that a graceful stop waits for bindings that are under way.
+const LAST_BINDINGS: Duration = Duration::from_secs(5);
+/// Longest that it waits for what is still to be said.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Shortest pause between two looks at why gangs wait. Such looks take no more than half of the time.
+const BETWEEN_QUESTIONS: Duration = Duration::from_millis(200);
 
 /// How to run the binder.
 #[derive(Clone)]
@@ -62,59 +70,92 @@ enum Heard {
     Pods(Event<Pod>),
     Queues(Event<Queue>),
     Group(GroupEvent),
-    Failed(Vec<PodKey>),
+    CarriedOut(Outcome),
+    Discarded { namespace: String, gang: String },
+    Answered { answers: Option<Answers>, took: Duration },
 }
 
 impl Service {
-    /// Binds pods until the shutdown.
+    /// Binds pods until the shutdown; then lets bindings that are under way end, for a while.
     pub async fn run(self, shutdown: CancellationToken) {
+        let client = &self.options.client;
         let (sender, receiver) = mpsc::unbounded_channel();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(watch(Api::<Node>::all(self.options.client.clone()), Heard::Nodes, sender.clone()));
-        tasks.spawn(watch(Api::<Pod>::all(self.options.client.clone()), Heard::Pods, sender.clone()));
-        tasks.spawn(watch(Api::<Queue>::all(self.options.client.clone()), Heard::Queues, sender.clone()));
+        let mut watches = JoinSet::new();
+        watches.spawn(watch(Api::<Node>::all(client.clone()), Heard::Nodes, sender.clone()));
+        watches.spawn(watch(Api::<Pod>::all(client.clone()), Heard::Pods, sender.clone()));
+        watches.spawn(watch(Api::<Queue>::all(client.clone()), Heard::Queues, sender.clone()));
+        let teller = Teller::new(client.clone(), DEFAULT_SCHEDULER_NAME);
+        let last_words = CancellationToken::new();
+        let telling = tokio::spawn({
+            let (teller, end) = (Arc::clone(&teller), last_words.clone());
+            async move { teller.run(end).await }
+        });
+        let mut hands = Hands {
+            client: client.clone(),
+            binder: Binder::new(client.clone(), Arc::clone(&teller), shutdown.clone()),
+            teller,
+            sender,
+            stop: shutdown.clone(),
+            tasks: JoinSet::new(),
+        };
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = self.plan(receiver, sender) => {}
+            () = self.plan(receiver, &mut hands) => {}
         }
-        tasks.shutdown().await;
+        watches.shutdown().await;
+        if timeout(LAST_BINDINGS, async { while hands.tasks.join_next().await.is_some() {} }).await.is_err() {
+            tracing::info!(
+                tasks = hands.tasks.len(),
+                "requests were still under way when the scheduler ended"
+            );
+        }
+        hands.tasks.shutdown().await;
+        last_words.cancel();
+        let abort = telling.abort_handle();
+        if timeout(LAST_WORDS, telling).await.is_err() {
+            abort.abort();
+        }
     }
 
-    async fn plan(&self, mut heard: mpsc::UnboundedReceiver<Heard>, sender: mpsc::UnboundedSender<Heard>) {
+    async fn plan(&self, mut heard: mpsc::UnboundedReceiver<Heard>, hands: &mut Hands) {
         let mut planner = Planner::new(self.options.scheduler_names.iter().cloned());
         let mut listed = Listed::default();
         let mut restored = false;
-        let mut binding = JoinSet::new();
         let mut watches = JoinSet::new();
         let mut again: Option<Instant> = None;
+        // When the next question may be asked; none while one is being answered.
+        let mut questions = Some(Instant::now());
         loop {
-            let first = match again {
+            let mut next = match again {
                 None => heard.recv().await,
-                Some(at) => match timeout_at(at, heard.recv()).await {
-                    Ok(first) => first,
-                    Err(_) => Some(Heard::Failed(Vec::new())),
-                },
+                Some(at) => timeout_at(at, heard.recv()).await.unwrap_or(None),
             };
-            let Some(first) = first else { return };
             // Whatever has come in by now is seen before anything is decided.
-            let mut next = Some(first);
             while let Some(one) = next {
-                listed.hear(&mut planner, one);
+                match one {
+                    Heard::Answered { answers, took } => {
+                        questions = Some(Instant::now() + took.max(BETWEEN_QUESTIONS));
+                        let now = self.clock.now();
+                        let told = answers.map(|answers| planner.answered(answers, now));
+                        told.into_iter().flatten().for_each(|decision| hands.carry_out(decision));
+                    }
+                    other => listed.hear(&mut planner, other),
+                }
                 next = heard.try_recv().ok();
             }
-            while binding.try_join_next().is_some() {}
+            while hands.tasks.try_join_next().is_some() {}
             for kind in planner.group_kinds_to_watch() {
-                let sender = sender.clone();
+                let sender = hands.sender.clone();
                 let tell = move |event| sender.send(Heard::Group(event)).is_ok();
                 watches.spawn(groups::watch(self.options.client.clone(), kind, tell));
             }
             if !listed.complete() {
+                again = None;
                 continue;
             }
-            let mut decisions = Vec::new();
             if !restored {
                 match self.restore(&mut planner).await {
-                    Ok(unfinished) => decisions.extend(unfinished),
+                    Ok(unfinished) => unfinished.into_iter().for_each(|decision| hands.carry_out(decision)),
                     Err(error) => {
                         tracing::warn!(error = %muster_machinery::hint::chain(&error), "cannot read the plans of the last run; nothing is planned before they are known");
                         again = Some(Instant::now() + AFTER_FAILURE);
@@ -128,28 +169,16 @@ impl Service {
                 .again_in
                 .and_then(|wait| Duration::try_from(wait).ok())
                 .map(|wait| Instant::now() + wait);
-            decisions.extend(planned.now);
-            for decision in decisions {
-                let (client, sender) = (self.options.client.clone(), sender.clone());
-                binding.spawn(async move {
-                    match decision {
-                        Decision::Bind(places) => {
-                            let failed = bind::carry_out(&client, DEFAULT_SCHEDULER_NAME, &places).await;
-                            if !failed.is_empty() {
-                                // Whatever refused it will not have changed its mind at once.
-                                tokio::time::sleep(AFTER_FAILURE).await;
-                                // The loop is gone only at shutdown.
-                                let _heard = sender.send(Heard::Failed(failed));
-                            }
-                        }
-                        Decision::Evict { pods, message } => {
-                            bind::evict(&client, DEFAULT_SCHEDULER_NAME, &pods, &message).await;
-                        }
-                        Decision::Explain { pod, uid, message } => {
-                            bind::explain(&client, DEFAULT_SCHEDULER_NAME, &pod, &uid, &message).await;
-                        }
+            planned.now.into_iter().for_each(|decision| hands.carry_out(decision));
+            match questions {
+                Some(at) if at <= Instant::now() => {
+                    if let Some(question) = planner.question(self.clock.now()) {
+                        questions = None;
+                        hands.ask(question);
                     }
-                });
+                }
+                Some(at) => again = Some(again.map_or(at, |again| again.min(at))),
+                None => {}
             }
         }
     }
@@ -162,13 +191,68 @@ impl Service {
     }
 }
 
-/// What has been listed so far: nothing is decided on half a picture. A list after a lost watch also tells
-/// which objects vanished meanwhile.
+/// Carries decisions out, each in a task of its own.
+struct Hands {
+    client: Client,
+    binder: Binder,
+    teller: Arc<Teller>,
+    /// The loop is gone only at shutdown.
+    sender: mpsc::UnboundedSender<Heard>,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Hands {
+    fn carry_out(&mut self, decision: Decision) {
+        let (client, sender, stop) = (self.client.clone(), self.sender.clone(), self.stop.clone());
+        match decision {
+            Decision::Bind(binding) => {
+                let binder = self.binder.clone();
+                self.tasks.spawn(async move {
+                    let outcome = binder.carry_out(&binding).await;
+                    if !outcome.refused.is_empty() {
+                        // Whatever refused it will not have changed its mind at once.
+                        tokio::select! {
+                            () = tokio::time::sleep(AFTER_FAILURE) => {}
+                            () = stop.cancelled() => {}
+                        }
+                    }
+                    let _heard = sender.send(Heard::CarriedOut(outcome));
+                });
+            }
+            Decision::Discard { namespace, gang, written } => {
+                self.tasks.spawn(async move {
+                    plan::discard(&client, &namespace, &gang, &written).await;
+                    let _heard = sender.send(Heard::Discarded { namespace, gang });
+                });
+            }
+            Decision::Evict { pods, message } => {
+                let teller = Arc::clone(&self.teller);
+                self.tasks.spawn(async move { evict(&client, &teller, &pods, &message, &stop).await });
+            }
+            Decision::Explain { pod, uid, message, news } => {
+                self.teller.say(Note::Waits { pod, uid, message, with_event: news });
+            }
+        }
+    }
+
+    fn ask(&mut self, question: crate::planner::Question) {
+        let sender = self.sender.clone();
+        self.tasks.spawn(async move {
+            let began = Instant::now();
+            // Not when the runtime ends.
+            let answers = tokio::task::spawn_blocking(move || question.answer()).await.ok();
+            let _heard = sender.send(Heard::Answered { answers, took: began.elapsed() });
+        });
+    }
+}
+
+/// What has been listed so far: nothing is decided on half a picture.
 #[derive(Default)]
 struct Listed {
-    nodes: Relisting<Node>,
-    pods: Relisting<Pod>,
-    queues: Relisting<Queue>,
+    nodes: Relisting,
+    pods: Relisting,
+    queues: Relisting,
 }
 
 impl Listed {
@@ -180,101 +264,22 @@ impl Listed {
         match heard {
             Heard::Nodes(event) => self.nodes.hear(event, |change| match change {
                 Change::Seen(node) => planner.node_seen(node),
-                Change::Gone(node) => planner.node_gone(&node.name_any()),
+                Change::Gone { name, .. } => planner.node_gone(name),
             }),
             Heard::Pods(event) => self.pods.hear(event, |change| match change {
                 Change::Seen(pod) => planner.pod_seen(pod),
-                Change::Gone(pod) => planner.pod_gone(pod),
+                Change::Gone { namespace, name, uid } => {
+                    planner.pod_gone(&PodKey::new(namespace, name), uid);
+                }
             }),
             Heard::Queues(event) => self.queues.hear(event, |change| match change {
                 Change::Seen(queue) => planner.queue_seen(queue),
-                Change::Gone(queue) => planner.queue_gone(&queue.name_any()),
+                Change::Gone { name, .. } => planner.queue_gone(name),
             }),
             Heard::Group(event) => planner.group_changed(event),
-            Heard::Failed(pods) => {
-                for pod in &pods {
-                    planner.binding_failed(pod);
-                }
-            }
-        }
-    }
-}
-
-enum Change<'a, K> {
-    Seen(&'a K),
-    Gone(&'a K),
-}
-
-/// Turns a watcher's events, relists included, into plain changes.
-struct Relisting<K> {
-    complete: bool,
-    known: HashMap<(Option<String>, String), K>,
-    relisted: HashSet<(Option<String>, String)>,
-}
-
-impl<K> Default for Relisting<K> {
-    fn default() -> Self {
-        Self { complete: false, known: HashMap::new(), relisted: HashSet::new() }
-    }
-}
-
-impl<K: ResourceExt + Clone> Relisting<K> {
-    fn hear(&mut self, event: Event<K>, mut tell: impl FnMut(Change<'_, K>)) {
-        let key = |object: &K| (object.namespace(), object.name_any());
-        match event {
-            Event::Init => self.relisted.clear(),
-            Event::InitApply(object) => {
-                self.relisted.insert(key(&object));
-                tell(Change::Seen(&object));
-                self.known.insert(key(&object), object);
-            }
-            Event::InitDone => {
-                self.complete = true;
-                let relisted = std::mem::take(&mut self.relisted);
-                self.known.retain(|key, object| {
-                    let still_there = relisted.contains(key);
-                    if !still_there {
-                        tell(Change::Gone(object));
-                    }
-                    still_there
-                });
-            }
-            Event::Apply(object) => {
-                tell(Change::Seen(&object));
-                self.known.insert(key(&object), object);
-            }
-            Event::Delete(object) => {
-                tell(Change::Gone(&object));
-                self.known.remove(&key(&object));
-            }
-        }
-    }
-}
-
-/// Sends what a watcher sees; it reconnects by itself with back-off.
-async fn watch<K>(api: Api<K>, wrap: fn(Event<K>) -> Heard, sender: mpsc::UnboundedSender<Heard>)
-where
-    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
-{
-    use kube::runtime::WatchStreamExt;
-    let mut events =
-        pin!(watcher(api, watcher::Config::default()).backoff(muster_machinery::watch::backoff()));
-    loop {
-        match events.try_next().await {
-            Ok(Some(event)) => {
-                if sender.send(wrap(event)).is_err() {
-                    return;
-                }
-            }
-            Ok(None) => return,
-            // The kind is not installed here: there are none of it.
-            Err(watcher::Error::InitialListFailed(kube::Error::Api(status))) if status.code == 404 => {
-                let none = [Event::Init, Event::InitDone].map(wrap);
-                if none.into_iter().any(|event| sender.send(event).is_err()) {
-                    return;
-                }
-            }
-            Err(error) => tracing::debug!(%error, "the watch broke; resuming"),
+            Heard::CarriedOut(outcome) => planner.carried_out(&outcome),
+            Heard::Discarded { namespace, gang } => planner.discarded(&namespace, &gang),
+            Heard::Answered { .. } => {}
         }
     }
 }

@@ -141,7 +141,7 @@ pub struct Gang {
 
 impl Gang {
     /// The member that a spare place has room for: the one with the most GPUs.
-    pub(crate) fn largest(&self) -> Option<&Member> {
+    pub fn largest(&self) -> Option<&Member> {
         self.waiting
             .iter()
             .max_by_key(|member| (member.gpu_demand().thousandths(), member.requests.get("cpu")))

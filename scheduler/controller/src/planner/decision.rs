@@ -1,7 +1,8 @@
-//! What the planner wants done.
+//! What the planner wants done, and what it hears of it.
 
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use muster_scheduler_api::{GangReservation, ReservedMember};
 use muster_scheduler_core::{Placement, PodKey};
 
 /// What to do now, and when to ask again although nothing was seen.
@@ -22,8 +23,19 @@ impl Decisions {
 /// Something to carry out.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decision {
-    /// Bind these pods, after the plan has been written when there are several.
+    /// Bind these pods, after the plan has been written when there are several; then tell
+    /// [`Planner::carried_out`](super::Planner::carried_out).
     Bind(Binding),
+    /// Take away the written plan of a gang that is gone; then tell
+    /// [`Planner::discarded`](super::Planner::discarded).
+    Discard {
+        /// Namespace.
+        namespace: String,
+        /// Name of the gang.
+        gang: String,
+        /// The plan.
+        written: Written,
+    },
     /// Tell a pod why it waits.
     Explain {
         /// The pod.
@@ -32,6 +44,8 @@ pub enum Decision {
         uid: String,
         /// One sentence.
         message: String,
+        /// Whether the kind of reason is a new one, and not only its numbers.
+        news: bool,
     },
     /// Evict these pods, which are a whole gang.
     Evict {
@@ -42,7 +56,26 @@ pub enum Decision {
     },
 }
 
-/// Pods of one gang with their places.
+/// A gang's plan as it stands in the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Counts the plans of the gang.
+    pub epoch: i64,
+    /// By which a later change of somebody else is noticed.
+    pub resource_version: String,
+}
+
+impl Written {
+    /// What is to be known of a plan.
+    pub fn of(reservation: &GangReservation) -> Self {
+        Self {
+            epoch: reservation.spec.epoch,
+            resource_version: reservation.metadata.resource_version.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// Pods of one gang with their places. Of one gang, one is carried out at a time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Binding {
     /// Namespace.
@@ -51,8 +84,25 @@ pub struct Binding {
     pub gang: String,
     /// Whether the plan must be written down first: it binds several pods, or is part of a gang.
     pub durable: bool,
+    /// The written plan that this one replaces.
+    pub replaces: Option<Written>,
     /// The controller that owns the pods, as owner of the written plan.
     pub owner: Option<OwnerReference>,
+    /// Pods of the gang that have places already and keep them.
+    pub settled: Vec<ReservedMember>,
     /// The places.
     pub placement: Placement,
+}
+
+/// What came of a binding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Namespace.
+    pub namespace: String,
+    /// Name of the gang.
+    pub gang: String,
+    /// The plan that is written now.
+    pub written: Option<Written>,
+    /// Pods with their uids that certainly do not have their places.
+    pub refused: Vec<(PodKey, String)>,
 }

@@ -17,43 +17,66 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
-use muster_scheduler_api::GangReservation;
+use kube::ResourceExt;
+use muster_scheduler_api::{GangReservation, ReservedMember, SCHEDULER_NAME, labels};
 use muster_scheduler_core::{Assignment, Ledger, Placement, PodKey};
 use muster_scheduler_queue::job::JobId;
 use muster_scheduler_queue::planner::Planner as Line;
 use muster_scheduler_queue::policy::Policy;
 use muster_scheduler_queue::time::Time;
-use muster_scheduler_queue::tree::QueueTree;
+use muster_scheduler_queue::tree::{Charge, QueueTree};
 
-use crate::objects::{self, PodFacts, Stage};
+use crate::objects::{self, PodFacts};
+use crate::plan;
 use pods::{GangKey, PodView, Pods, State};
 
-pub use decision::{Binding, Decision, Decisions};
+pub use decision::{Binding, Decision, Decisions, Outcome, Written};
 pub use groups::{Availability, GroupEvent};
 pub use queues::QueueError;
 pub use report::{Alternative, ExpectedStart, GangReport, NodePlaces, Phase, Prospect, StartBasis};
+pub use telling::{Answers, Question};
+
+/// How far a gang has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It stands in line.
+    Waiting,
+    /// It was evicted, or its start came to nothing. It keeps its place in line until it runs, with or without
+    /// pods.
+    Returning {
+        /// Since when.
+        since: Time,
+    },
+    /// Its places are taken, and none of its pods has been seen with one.
+    Starting,
+    /// It runs.
+    Running,
+    /// It runs, and a node that it is on is lost or not to be used. When it ends so, it returns.
+    Broken,
+    /// It runs, and is being evicted.
+    Evicting,
+}
+
+impl Stage {
+    /// Whether it stands in line.
+    fn is_in_line(self) -> bool {
+        matches!(self, Self::Waiting | Self::Returning { .. })
+    }
+}
 
 /// What is known of a gang beyond its pods.
 #[derive(Debug, Clone)]
 struct GangState {
     job: JobId,
-    /// It has been started, and has ended for the line when it has no place any more.
-    running: bool,
-    /// What it stood in line with: changed pods mean another place in line.
+    stage: Stage,
+    /// What it stands in line with, or stood in line with when it was started.
     asked: standing::Asked,
-    /// One of its pods has been seen with a place.
-    has_run: bool,
-    /// It is being evicted: when it comes back it takes its old place in line.
-    evicting: bool,
+    /// Pods whose room the line counts as the gang's, while it runs.
+    held: usize,
+    /// What the line counts as used by it, while it runs.
+    charge: Charge,
     /// When it was last looked at why it waits.
     explained: Option<Timestamp>,
-}
-
-/// The place in line that a gang had when it was evicted.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    submitted: Time,
-    evicted: Time,
 }
 
 /// The planner's view of the cluster.
@@ -69,8 +92,12 @@ pub struct Planner {
     changed: BTreeSet<GangKey>,
     /// Gangs that run and have pods without a place.
     joined: BTreeSet<GangKey>,
-    /// Places in line of gangs that were evicted and will come back.
-    returning: BTreeMap<GangKey, Place>,
+    /// Gangs that return and have no pods yet.
+    expected_back: BTreeSet<GangKey>,
+    /// Gangs whose plan is being carried out, or taken away. Nothing else is planned for them meanwhile.
+    under_way: BTreeSet<GangKey>,
+    /// Written plans.
+    written: BTreeMap<GangKey, Written>,
     last_job: u64,
     queues: queues::Queues,
 }
@@ -88,7 +115,9 @@ impl Planner {
             jobs: BTreeMap::new(),
             changed: BTreeSet::new(),
             joined: BTreeSet::new(),
-            returning: BTreeMap::new(),
+            expected_back: BTreeSet::new(),
+            under_way: BTreeSet::new(),
+            written: BTreeMap::new(),
             last_job: 0,
             queues: queues::Queues::default(),
         }
@@ -107,7 +136,11 @@ impl Planner {
     /// A node appeared or changed.
     pub fn node_seen(&mut self, node: &core::Node) {
         let node = objects::node(node);
-        if self.ledger.node(&node.name) != Some(&node) {
+        let known = self.ledger.node(&node.name);
+        if known != Some(&node) {
+            if known.is_some_and(|known| known.schedulable != node.schedulable) {
+                self.gangs_on_change(&node.name);
+            }
             self.ledger.set_node(node);
             self.line.nodes_changed();
         }
@@ -115,8 +148,17 @@ impl Planner {
 
     /// A node is gone.
     pub fn node_gone(&mut self, name: &str) {
+        self.gangs_on_change(name);
         self.ledger.remove_node(name);
         self.line.nodes_changed();
+    }
+
+    /// Gangs on a node are looked at again.
+    fn gangs_on_change(&mut self, node: &str) {
+        let ledger = &self.ledger;
+        let there = |pod: &PodKey| ledger.assignment(pod).is_some_and(|place| place.node == node);
+        self.changed
+            .extend(self.pods.iter().filter(|(pod, _)| there(pod)).map(|(_, view)| view.gang.clone()));
     }
 
     /// A pod appeared or changed.
@@ -124,17 +166,17 @@ impl Planner {
         let facts = PodFacts::read(pod);
         let ours = self.scheduler_names.contains(&facts.scheduler_name);
         match &facts.stage {
-            Stage::Bound(assignment) => {
+            objects::Stage::Bound(assignment) => {
                 let (assignment, state) = (assignment.clone(), State::Placed(assignment.node.clone()));
                 self.placed(facts, assignment, ours.then_some(state));
             }
-            Stage::Leaving(assignment) => {
+            objects::Stage::Leaving(assignment) => {
                 let assignment = assignment.clone();
                 self.placed(facts, assignment, ours.then_some(State::Leaving));
             }
-            Stage::Ended(_) => self.forget(&facts.key),
-            Stage::Waiting if ours => self.waits(facts),
-            Stage::Waiting | Stage::Gated(_) => {
+            objects::Stage::Ended(_) => self.forget(&facts.key),
+            objects::Stage::Waiting if ours => self.waits(facts, pod),
+            objects::Stage::Waiting | objects::Stage::Gated(_) => {
                 // What a pod of the same name held is free: it went while nobody looked.
                 if self.ledger.assignment(&facts.key).is_some_and(|held| held.uid != facts.member.uid) {
                     self.forget(&facts.key);
@@ -160,7 +202,7 @@ impl Planner {
         }
     }
 
-    fn waits(&mut self, facts: PodFacts) {
+    fn waits(&mut self, facts: PodFacts, pod: &core::Pod) {
         let key = facts.key.clone();
         let known = self
             .pods
@@ -175,21 +217,22 @@ impl Planner {
                     view.state = state;
                 }
             }
-            Some(_) => self.forget(&key),
-            None => {}
+            Some(_) => {
+                self.forget(&key);
+                view.told = telling::told_before(pod);
+            }
+            None => view.told = telling::told_before(pod),
         }
         self.insert(key, view);
     }
 
-    /// A pod is gone.
-    pub fn pod_gone(&mut self, pod: &core::Pod) {
-        let key = key_of(pod);
+    /// The pod of this uid is gone.
+    pub fn pod_gone(&mut self, key: &PodKey, uid: &str) {
         // A later pod of the same name may already be here.
-        let uid = pod.metadata.uid.as_deref();
-        let viewed = self.pods.get(&key).map(|known| known.member.uid.as_str());
-        let recorded = self.ledger.assignment(&key).map(|assignment| assignment.uid.as_str());
-        if viewed.is_some() && viewed == uid || viewed.is_none() && recorded.is_some() && recorded == uid {
-            self.forget(&key);
+        let viewed = self.pods.get(key).map(|known| known.member.uid.as_str());
+        let recorded = self.ledger.assignment(key).map(|assignment| assignment.uid.as_str());
+        if viewed.or(recorded) == Some(uid) {
+            self.forget(key);
         }
     }
 
@@ -197,50 +240,114 @@ impl Planner {
     /// phase is not asked: it may be that of the plan before, and a plan whose pods are all bound gives nothing.
     pub fn restore(&mut self, reservation: &GangReservation) -> Option<Binding> {
         let namespace = reservation.metadata.namespace.clone().unwrap_or_default();
+        let key = GangKey { namespace, name: reservation.spec.gang.clone() };
         let mut places = Vec::new();
+        let mut ours = reservation.labels().get(labels::PLANNED_BY).is_some_and(|by| by == SCHEDULER_NAME);
         for reserved in &reservation.spec.members {
-            let key = PodKey::new(&namespace, &reserved.pod);
-            let waiting = self
-                .pods
-                .get(&key)
-                .filter(|pod| pod.state == State::Waiting && pod.member.uid == reserved.uid);
-            let Some(waiting) = waiting else { continue };
-            places.push((
-                key,
-                Assignment {
+            let pod = PodKey::new(&key.namespace, &reserved.pod);
+            let Some(view) = self.pods.get(&pod).filter(|view| view.member.uid == reserved.uid) else {
+                continue;
+            };
+            ours = true;
+            if view.state == State::Waiting {
+                let assignment = Assignment {
                     uid: reserved.uid.clone(),
                     node: reserved.node.clone(),
-                    resources: waiting.member.requests.clone(),
+                    resources: view.member.requests.clone(),
                     gpu_indices: reserved.gpu_indices.clone(),
-                    gpu_share: waiting.member.gpu_share,
-                },
-            ));
+                    gpu_share: view.member.gpu_share,
+                };
+                places.push((pod, assignment));
+            }
+        }
+        if ours {
+            self.written.insert(key.clone(), Written::of(reservation));
+            self.changed.insert(key.clone());
         }
         let placement = Placement(places);
-        if placement.0.is_empty() {
-            return None;
-        }
         if let Err(error) = self.ledger.take(&placement) {
-            tracing::info!(%error, gang = reservation.spec.gang, "the plan of the last run no longer fits; planning anew");
+            tracing::info!(%error, gang = %key, "the plan of the last run no longer fits; planning anew");
             return None;
         }
-        Some(self.binding(namespace, reservation.spec.gang.clone(), placement))
+        self.restore_spares(&key, &reservation.spec.members, !placement.0.is_empty());
+        (!placement.0.is_empty()).then(|| self.binding(&key, placement))
     }
 
-    /// A pod could not be bound: its place is free again, and it is planned anew.
-    pub fn binding_failed(&mut self, pod: &PodKey) {
-        if let Some(view) = self.pods.get_mut(pod)
-            && let State::Binding(_) = view.state
-        {
-            view.state = State::Waiting;
-            self.changed.insert(view.gang.clone());
-            self.ledger.release(pod);
+    /// Takes a gang's spare places again, when it has places at all.
+    fn restore_spares(&mut self, gang: &GangKey, members: &[ReservedMember], taken: bool) {
+        let largest = self.pods.of(gang).map(|(_, view)| &view.member).max_by_key(|member| member.gpus);
+        let Some(largest) = largest.filter(|_| taken || self.pods.census(gang).with_place() > 0).cloned()
+        else {
+            return;
+        };
+        for member in members {
+            let spare = PodKey::new(&gang.namespace, &member.pod);
+            if !spare.is_spare_of(&gang.namespace, &gang.name) {
+                continue;
+            }
+            let assignment = Assignment {
+                uid: String::new(),
+                node: member.node.clone(),
+                resources: largest.requests.clone(),
+                gpu_indices: member.gpu_indices.clone(),
+                gpu_share: largest.gpu_share,
+            };
+            if let Err(error) = self.ledger.take(&Placement(vec![(spare, assignment)])) {
+                tracing::debug!(%error, %gang, "a spare place of the last run is taken");
+            }
         }
+    }
+
+    /// What came of a binding. Places of pods that do not have them are free again, and planned anew.
+    pub fn carried_out(&mut self, outcome: &Outcome) {
+        let key = GangKey { namespace: outcome.namespace.clone(), name: outcome.gang.clone() };
+        self.under_way.remove(&key);
+        match &outcome.written {
+            Some(written) => self.written.insert(key.clone(), written.clone()),
+            None => self.written.remove(&key),
+        };
+        for (pod, uid) in &outcome.refused {
+            if let Some(view) = self.pods.get_mut(pod)
+                && view.member.uid == *uid
+                && let State::Binding(_) = view.state
+            {
+                view.state = State::Waiting;
+                self.changed.insert(view.gang.clone());
+                self.ledger.release(pod);
+            }
+        }
+        self.changed.insert(key);
+    }
+
+    /// The plan of a gang that was gone has been taken away, or stays because somebody else has changed it.
+    pub fn discarded(&mut self, namespace: &str, gang: &str) {
+        let key = GangKey { namespace: namespace.to_owned(), name: gang.to_owned() };
+        self.under_way.remove(&key);
+        self.written.remove(&key);
+        self.changed.insert(key);
     }
 
     /// Notes that the places are taken and about to be bound.
-    fn binding(&mut self, namespace: String, gang: String, placement: Placement) -> Binding {
-        let mut binding = Binding { namespace, gang, durable: false, owner: None, placement };
+    fn binding(&mut self, gang: &GangKey, placement: Placement) -> Binding {
+        let places = placement.0.into_iter().filter(|(pod, _)| !pod.is_spare()).collect();
+        let mut binding = Binding {
+            namespace: gang.namespace.clone(),
+            gang: gang.name.clone(),
+            durable: false,
+            replaces: self.written.get(gang).cloned(),
+            owner: None,
+            settled: Vec::new(),
+            placement: Placement(places),
+        };
+        for (pod, view) in self.pods.of(gang).filter(|(_, view)| view.state.has_place()) {
+            if let Some(assignment) = self.ledger.assignment(pod) {
+                binding.settled.push(plan::reserved(pod, assignment));
+            }
+            binding.owner = view.owner.clone().or(binding.owner);
+        }
+        for (spare, assignment) in self.ledger.spares(&gang.namespace, &gang.name) {
+            binding.settled.push(plan::reserved(spare, assignment));
+        }
         for (pod, assignment) in &binding.placement.0 {
             if let Some(view) = self.pods.get_mut(pod) {
                 view.state = State::Binding(assignment.node.clone());
@@ -249,6 +356,7 @@ impl Planner {
                 self.changed.insert(view.gang.clone());
             }
         }
+        self.under_way.insert(gang.clone());
         binding
     }
 
@@ -278,13 +386,6 @@ fn line(tree: QueueTree) -> Line {
     #[expect(clippy::expect_used, reason = "the name is one of the policies' own")]
     let policy = Policy::named("muster").expect("a policy of this name");
     Line::new(policy, tree)
-}
-
-fn key_of(pod: &core::Pod) -> PodKey {
-    PodKey::new(
-        pod.metadata.namespace.clone().unwrap_or_default(),
-        pod.metadata.name.clone().unwrap_or_default(),
-    )
 }
 
 #[cfg(test)]

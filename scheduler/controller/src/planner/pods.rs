@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use muster_scheduler_core::{Closeness, Gang, Member, PodKey};
 use muster_scheduler_queue::time::Milliseconds;
@@ -31,6 +32,59 @@ impl State {
     }
 }
 
+/// What a pod was told last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Of what kind; not known of what an earlier run told it.
+    pub(crate) kind: Option<Kind>,
+    pub(crate) message: String,
+    pub(crate) at: Timestamp,
+}
+
+/// Kinds of reasons why pods wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Others of the gang are missing.
+    Members,
+    /// Somebody or something keeps it back.
+    Gate,
+    /// Its queue has too little left.
+    Quota,
+    /// Its queue could never have enough.
+    NeverQuota,
+    /// The nodes could never take it.
+    NeverFits,
+    /// The nodes have too little left.
+    Room,
+    /// What is free is promised or set aside.
+    Promised,
+    /// Others go first.
+    Behind,
+    /// It starts.
+    Starts,
+}
+
+/// How many pods of a gang are in which state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Census {
+    pub(crate) waiting: usize,
+    pub(crate) binding: usize,
+    pub(crate) placed: usize,
+    pub(crate) leaving: usize,
+}
+
+impl Census {
+    /// Those that the gang counts on.
+    pub(crate) fn with_place(self) -> usize {
+        self.binding + self.placed
+    }
+
+    /// Those that take room.
+    pub(crate) fn with_room(self) -> usize {
+        self.with_place() + self.leaving
+    }
+}
+
 /// A pod of a gang; a pod without one is a gang of its own.
 #[derive(Debug, Clone)]
 pub(crate) struct PodView {
@@ -54,7 +108,7 @@ pub(crate) struct PodView {
     pub(crate) owner: Option<OwnerReference>,
     /// What it asks for and cannot have as it is written.
     pub(crate) problems: Vec<Problem>,
-    pub(crate) told: Option<String>,
+    pub(crate) told: Option<Told>,
     pub(crate) state: State,
 }
 
@@ -121,15 +175,29 @@ impl Pods {
         Some(gang)
     }
 
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&PodKey, &PodView)> {
+        self.views.iter()
+    }
+
     /// The pods of a gang.
     pub(crate) fn of<'a>(&'a self, gang: &GangKey) -> impl Iterator<Item = (&'a PodKey, &'a PodView)> {
         let keys = self.gangs.get(gang).into_iter().flatten();
         keys.filter_map(|key| Some((key, self.views.get(key)?)))
     }
 
-    /// Whether a pod of the gang is in such a state.
-    pub(crate) fn any(&self, gang: &GangKey, wanted: impl Fn(&State) -> bool) -> bool {
-        self.of(gang).any(|(_, pod)| wanted(&pod.state))
+    /// How many pods of a gang are in which state.
+    pub(crate) fn census(&self, gang: &GangKey) -> Census {
+        let mut census = Census::default();
+        for (_, pod) in self.of(gang) {
+            match pod.state {
+                State::Waiting => census.waiting += 1,
+                State::Binding(_) => census.binding += 1,
+                State::Placed(_) => census.placed += 1,
+                State::Leaving => census.leaving += 1,
+            }
+        }
+        census
     }
 
     /// The object of another system that describes the gang, with the fewest of its pods that start; nothing when

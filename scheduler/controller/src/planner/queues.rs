@@ -10,10 +10,8 @@ use muster_scheduler_queue::tree::{FlavorResource, Preempts, QueueSpec, QueueTre
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QueueError {
     /// A quantity cannot be read.
-    #[error("queue {queue}: {field} of {resource}: {source}")]
+    #[error("{field} of {resource}: {source}")]
     Quantity {
-        /// The queue.
-        queue: String,
         /// The field.
         field: &'static str,
         /// The resource.
@@ -21,7 +19,7 @@ pub enum QueueError {
         /// Why.
         source: muster_scheduler_core::ParseQuantityError,
     },
-    /// The queues do not form a sound tree.
+    /// It does not fit into the tree.
     #[error(transparent)]
     Tree(#[from] TreeError),
 }
@@ -30,6 +28,9 @@ pub enum QueueError {
 #[derive(Debug, Default)]
 pub(crate) struct Queues {
     declared: BTreeMap<String, api::QueueSpec>,
+    /// As they were when they were sound last, where they are not.
+    sound: BTreeMap<String, api::QueueSpec>,
+    wrong: BTreeMap<String, QueueError>,
     changed: bool,
 }
 
@@ -43,18 +44,77 @@ impl Queues {
         self.changed |= self.declared.remove(name).is_some();
     }
 
-    /// The new tree when queues have changed since the last look.
-    pub(crate) fn changed_tree(&mut self) -> Option<Result<QueueTree, QueueError>> {
-        std::mem::take(&mut self.changed).then(|| self.tree())
+    /// Why jobs cannot be in a queue that is not in force.
+    pub(crate) fn what_is_wrong_with(&self, name: &str) -> String {
+        self.wrong.get(name).map_or_else(
+            || {
+                format!(
+                    "queue {name} does not exist; create it, or name another by the label muster.dev/queue"
+                )
+            },
+            |error| format!("queue {name} is not in force: {error}"),
+        )
     }
 
-    fn tree(&self) -> Result<QueueTree, QueueError> {
-        let mut specs =
-            self.declared.iter().map(|(name, spec)| queue(name, spec)).collect::<Result<Vec<_>, _>>()?;
-        if !self.declared.contains_key(DEFAULT_QUEUE) {
-            specs.push(QueueSpec::new(DEFAULT_QUEUE));
+    /// The new tree when queues have changed since the last look. A queue that makes no sense stays as it was, or is
+    /// left out when it never did make sense; the others do not suffer from it.
+    pub(crate) fn changed_tree(&mut self) -> Option<QueueTree> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
         }
-        Ok(QueueTree::build(specs)?)
+        self.wrong.clear();
+        self.sound.retain(|name, _| self.declared.contains_key(name));
+        let mut specs = BTreeMap::new();
+        for (name, declared) in &self.declared {
+            match queue(name, declared) {
+                Ok(spec) => {
+                    specs.insert(name.clone(), spec);
+                }
+                Err(error) => {
+                    let before = self.sound.get(name).and_then(|before| queue(name, before).ok());
+                    specs.extend(before.map(|spec| (name.clone(), spec)));
+                    self.wrong.insert(name.clone(), error);
+                }
+            }
+        }
+        specs.entry(DEFAULT_QUEUE.to_owned()).or_insert_with(|| QueueSpec::new(DEFAULT_QUEUE));
+        // Each round takes one queue back or out, so it ends.
+        let tree = loop {
+            let error = match QueueTree::build(specs.values().cloned().collect()) {
+                Ok(tree) => break tree,
+                Err(error) => error,
+            };
+            let name = guilty(&error).to_owned();
+            let again = self.wrong.contains_key(&name);
+            let before = self.sound.get(&name).filter(|_| !again).and_then(|spec| queue(&name, spec).ok());
+            match before {
+                Some(before) => {
+                    specs.insert(name.clone(), before);
+                }
+                None if name == DEFAULT_QUEUE => {
+                    specs.insert(name.clone(), QueueSpec::new(DEFAULT_QUEUE));
+                }
+                None => {
+                    specs.remove(&name);
+                }
+            }
+            self.wrong.insert(name, error.into());
+        };
+        let sound = self.declared.iter().filter(|(name, _)| !self.wrong.contains_key(*name));
+        self.sound.extend(sound.map(|(name, spec)| (name.clone(), spec.clone())));
+        Some(tree)
+    }
+}
+
+/// The queue of which an error speaks.
+fn guilty(error: &TreeError) -> &str {
+    match error {
+        TreeError::Duplicate(queue)
+        | TreeError::Weight(queue)
+        | TreeError::UnknownParent { queue, .. }
+        | TreeError::Negative { queue, .. }
+        | TreeError::LendsTooMuch { queue, .. } => queue,
+        TreeError::Cycle(queues) => queues.first().map_or(DEFAULT_QUEUE, String::as_str),
     }
 }
 
@@ -69,12 +129,7 @@ fn queue(name: &str, spec: &api::QueueSpec) -> Result<QueueSpec, QueueError> {
         let read = |field, quantity: &str| {
             let mut amounts = Resources::new();
             let read = amounts.add_quantity(resource, quantity).map(|()| amounts.get(resource));
-            read.map_err(|source| QueueError::Quantity {
-                queue: name.to_owned(),
-                field,
-                resource: resource.clone(),
-                source,
-            })
+            read.map_err(|source| QueueError::Quantity { field, resource: resource.clone(), source })
         };
         let optional =
             |field, quantity: Option<&str>| quantity.map(|quantity| read(field, quantity)).transpose();

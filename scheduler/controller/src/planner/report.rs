@@ -14,6 +14,7 @@ use muster_scheduler_queue::time::Time;
 use serde::Serialize;
 
 use super::pods::GangKey;
+use super::telling;
 use super::{Decisions, Planner};
 
 /// How far a gang has come.
@@ -185,7 +186,7 @@ impl Planner {
     fn report_by(&mut self, outlook: &mut Outlook, namespace: &str, gang: &str) -> Option<GangReport> {
         let key = GangKey { namespace: namespace.to_owned(), name: gang.to_owned() };
         let state = self.gangs.get(&key)?;
-        let (job, waits, asked) = (state.job, !state.running, state.asked.clone());
+        let (job, waits, asked) = (state.job, state.stage.is_in_line(), state.asked.clone());
         let mut report = GangReport {
             namespace: key.namespace.clone(),
             gang: key.name.clone(),
@@ -207,7 +208,8 @@ impl Planner {
         }
         let explanation = outlook.explain(job).ok()?;
         report.starts_now = explanation.reason == Reason::Starts;
-        report.reason = (!report.starts_now).then(|| self.reason(&asked.gang, &explanation));
+        report.reason = (!report.starts_now)
+            .then(|| telling::sentence(&self.line, self.ledger.space(), &asked.gang, &explanation.reason));
         report.place_in_line = Some(explanation.place);
         report.expected_start = explanation.expected.and_then(|expected| {
             let basis = match expected.basis {

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use muster_scheduler_core::{Closeness, Gang, GangDemand, Group, PodKey, Resources, Slot, Slots};
+use muster_scheduler_core::{Closeness, Gang, GangDemand, Group, Resources, Slot, Slots};
 use muster_scheduler_queue::job::{Form, Gate, Hold, Job, JobId, Restart};
 use muster_scheduler_queue::time::{Milliseconds, Time};
 use muster_scheduler_queue::tree::{Charge, FlavorResource, QueueId};
 
 use super::pods::{GangKey, State};
-use super::{GangState, Place, Planner};
+use super::{GangState, Planner, Stage};
 
 /// Sizes of an elastic gang that are tried.
 const SIZES: usize = 8;
@@ -23,6 +23,12 @@ pub(super) struct Asked {
     pub(super) sizes: Vec<usize>,
     priority: i32,
     queue: String,
+    /// Whether there is such a queue.
+    queue_exists: bool,
+    /// Whether the gang's plan before this is still being carried out.
+    under_way: bool,
+    /// The controller that the pods are from.
+    owner: Option<String>,
     user: String,
     limit: Option<Milliseconds>,
     reservation: Option<String>,
@@ -62,36 +68,17 @@ impl Asked {
         &self.queue
     }
 
-    pub(super) fn submitted(&self) -> Time {
+    fn submitted(&self) -> Time {
         Time(self.created.saturating_mul(1000))
+    }
+
+    /// Whether these are pods of another owner, whose gang happens to be called the same.
+    fn is_a_stranger_to(&self, before: &Self) -> bool {
+        self.owner.is_some() && before.owner.is_some() && self.owner != before.owner
     }
 }
 
 impl Planner {
-    /// Takes a gang out of the line, as ended when it ran.
-    pub(super) fn leave_line(&mut self, key: &GangKey, time: Time) {
-        let Some(state) = self.gangs.remove(key) else { return };
-        self.jobs.remove(&state.job);
-        let left = if !state.running {
-            self.line.withdraw(state.job)
-        } else if state.has_run && !state.evicting {
-            self.line.ended(state.job, time)
-        } else {
-            // It comes back under a number of its own, at its old place.
-            self.keep_place(key, &state, time);
-            self.line.evicted(state.job, time).and_then(|()| self.line.withdraw(state.job))
-        };
-        if let Err(error) = left {
-            tracing::error!(%error, gang = %key, "the line does not know the gang that leaves it");
-        }
-    }
-
-    /// Keeps the place in line of a gang that was evicted, for as long as it may take its owner to bring it back.
-    pub(super) fn keep_place(&mut self, key: &GangKey, state: &GangState, time: Time) {
-        self.returning.retain(|_, place| time.since(place.evicted) < KEPT_PLACE);
-        self.returning.insert(key.clone(), Place { submitted: state.asked.submitted(), evicted: time });
-    }
-
     fn asked(&self, key: &GangKey, gang: Gang) -> Option<Asked> {
         let created = self.pods.of(key).map(|(_, pod)| pod.created).min()?;
         let group = self.pods.described(key).and_then(Result::ok).map(|(group, _)| group);
@@ -99,16 +86,28 @@ impl Planner {
         let priority = group.and_then(|group| group.priority).unwrap_or(highest);
         let limit = self.pods.of(key).filter_map(|(_, pod)| pod.limit).max();
         let (_, first) = self.pods.of(key).next()?;
-        let all = gang.waiting.len();
-        let least = gang.min_available.clamp(1, all.max(1));
-        let mut sizes: Vec<usize> =
-            (0..SIZES).map(|step| all - (all - least.min(all)) * step / (SIZES - 1)).collect();
-        sizes.dedup();
+        let sizes = sizes(gang.waiting.len(), gang.min_available);
         let queue = first.queue.clone().or_else(|| group?.queue.clone());
         let queue = queue.unwrap_or_else(|| muster_scheduler_api::DEFAULT_QUEUE.to_owned());
         let (user, reservation) = (first.user.clone(), first.reservation.clone());
+        let owner = first.owner.as_ref().map(|owner| owner.uid.clone());
+        let queue_exists = self.line.tree().queue(&queue).is_some();
+        let under_way = self.under_way.contains(key);
         let held = self.held(key);
-        Some(Asked { gang, sizes, priority, queue, user, limit, reservation, created, held })
+        Some(Asked {
+            gang,
+            sizes,
+            priority,
+            queue,
+            queue_exists,
+            under_way,
+            owner,
+            user,
+            limit,
+            reservation,
+            created,
+            held,
+        })
     }
 
     /// What keeps the gang's waiting pods back whatever is free.
@@ -133,31 +132,41 @@ impl Planner {
         self.line.tree().charge(amounts.iter().map(|(resource, amount)| (resource, *amount)))
     }
 
-    /// The forms of a gang that waits, and what keeps it back.
-    fn forms(&mut self, asked: &Asked) -> (Vec<Form>, Gate) {
-        let mut gate = Gate::Open;
-        if self.line.tree().queue(&asked.queue).is_none() {
-            gate = Gate::Closed(format!(
-                "queue {} does not exist; create it, or name another by the label muster.dev/queue",
-                asked.queue
-            ));
+    /// What keeps a gang back.
+    fn gate(&self, asked: &Asked) -> Gate {
+        if let Some(held) = &asked.held {
+            return Gate::Closed(held.sentence().to_owned());
         }
         if !asked.is_complete() {
             let (present, needed) = (asked.gang.present() as u32, asked.gang.min_available as u32);
-            gate = Gate::Members { present, needed };
+            return Gate::Members { present, needed };
         }
-        if let Some(held) = &asked.held {
-            gate = Gate::Closed(held.sentence().to_owned());
+        if asked.under_way {
+            return Gate::Closed("its plan before this is still being carried out".to_owned());
         }
+        if !asked.queue_exists {
+            return Gate::Closed(self.queues.what_is_wrong_with(&asked.queue));
+        }
+        Gate::Open
+    }
+
+    /// The forms of a gang's first waiting pods, so many each, and what keeps them back.
+    pub(super) fn forms(&mut self, gang: &Gang, sizes: &[usize]) -> (Vec<Form>, Gate) {
+        let mut gate = Gate::Open;
         let mut forms = Vec::new();
-        for size in &asked.sizes {
-            let demand = GangDemand::new(self.ledger.space(), &asked.gang, *size).unwrap_or_else(|reason| {
+        for size in sizes {
+            let demand = GangDemand::new(self.ledger.space(), gang, *size).unwrap_or_else(|reason| {
                 gate = Gate::Closed(reason.to_string());
-                let anywhere = Gang { closeness: Closeness::default(), ..asked.gang.clone() };
+                let anywhere = Gang { closeness: Closeness::default(), ..gang.clone() };
                 GangDemand::new(self.ledger.space(), &anywhere, *size).unwrap_or_default()
             });
             let mut together = Resources::new();
-            asked.gang.waiting[..*size].iter().for_each(|member| together.add(&member.requests));
+            gang.waiting[..*size].iter().for_each(|member| together.add(&member.requests));
+            if demand.demand.spares
+                && let Some(largest) = gang.largest()
+            {
+                (0..gang.spares).for_each(|_| together.add(&largest.requests));
+            }
             let charge = self.charge(&together);
             forms.push(Form { label: format!("{size} pods"), demand: demand.demand, charge });
         }
@@ -165,9 +174,9 @@ impl Planner {
     }
 
     /// The gang as a job of the line, open and at the place of its oldest pod.
-    fn job(&mut self, key: &GangKey, asked: &Asked, forms: Vec<Form>) -> Job {
+    fn job(&self, id: JobId, key: &GangKey, asked: &Asked, forms: Vec<Form>) -> Job {
         Job {
-            id: self.next_job(),
+            id,
             name: key.name.clone(),
             user: asked.user.clone(),
             queue: self.line.tree().queue(&asked.queue).unwrap_or_else(|| self.default_queue()),
@@ -178,7 +187,7 @@ impl Planner {
             forms: forms.into(),
             gate: Gate::Open,
             restart: Restart::default(),
-            reservation: None,
+            reservation: asked.reservation.clone(),
         }
     }
 
@@ -187,37 +196,66 @@ impl Planner {
         tree.queue(muster_scheduler_api::DEFAULT_QUEUE).unwrap_or_else(|| tree.top()[0])
     }
 
-    /// Puts a gang into the line, anew when what it asks for has changed.
-    pub(super) fn stand_in_line(&mut self, key: &GangKey, gang: Gang, time: Time) {
+    /// Puts a gang into the line, or says what it asks for now. Whoever is there keeps the place.
+    pub(super) fn stand_in_line(&mut self, key: &GangKey, time: Time) {
+        let gang = self.pods.gang(key);
         let Some(asked) = self.asked(key, gang) else { return };
-        if self.gangs.get(key).is_some_and(|state| state.asked == asked) {
-            return;
+        match self.gangs.get(key).map(|state| &state.asked) {
+            Some(before) if *before == asked => return,
+            Some(before) if asked.is_a_stranger_to(before) => self.withdraw(key),
+            _ => {}
         }
-        self.leave_line(key, time);
-        let (forms, gate) = self.forms(&asked);
-        let mut job = self.job(key, &asked, forms);
-        job.gate = gate;
-        job.reservation.clone_from(&asked.reservation);
-        if let Some(place) = self.returning.remove(key) {
-            job.submitted = place.submitted;
-        }
-        let id = job.id;
-        match self.line.submit(job) {
-            Ok(()) => self.note(key, id, asked, false),
-            Err(error) => tracing::error!(%error, gang = %key, "cannot stand in line"),
+        self.expected_back.remove(key);
+        let (forms, unreadable) = self.forms(&asked.gang, &asked.sizes);
+        let known = self.gangs.get(key).map(|state| (state.job, state.stage));
+        let id = known.map_or_else(|| self.next_job(), |(job, _)| job);
+        let mut job = self.job(id, key, &asked, forms);
+        job.gate = match self.gate(&asked) {
+            Gate::Open => unreadable,
+            closed => closed,
+        };
+        let taken = if known.is_some() { self.line.amend(job) } else { self.line.submit(job) };
+        match taken {
+            Ok(()) => {
+                self.note(
+                    key,
+                    id,
+                    asked,
+                    known.map_or(Stage::Waiting, |(_, stage)| stage),
+                    Charge::default(),
+                );
+            }
+            Err(error) => tracing::error!(%error, gang = %key, %time, "cannot stand in line"),
         }
     }
 
     /// A gang that has places already, from an earlier run of the scheduler.
-    pub(super) fn adopt(&mut self, key: &GangKey, gang: Gang, time: Time) {
-        self.leave_line(key, time);
+    pub(super) fn adopt(&mut self, key: &GangKey, time: Time) {
+        self.withdraw(key);
+        let gang = self.pods.gang(key);
         let Some(asked) = self.asked(key, gang) else { return };
+        let (form, slots) = self.holding(key);
+        if slots.0.is_empty() {
+            // Its nodes are not known: there is no room to give back.
+            return;
+        }
+        let id = self.next_job();
+        let job = self.job(id, key, &asked, vec![form.clone()]);
+        let (queue, since, charge) = (job.queue, job.submitted, form.charge.clone());
+        match self.line.adopt(job, Hold { queue, form, slots }, since, time) {
+            Ok(()) => self.note(key, id, asked, Stage::Running, charge),
+            Err(error) => tracing::error!(%error, gang = %key, "cannot adopt a gang that runs"),
+        }
+    }
+
+    /// What the pods of a gang have together.
+    fn holding(&mut self, key: &GangKey) -> (Form, Slots) {
         let mut form = Form { label: "as it runs".to_owned(), ..Form::default() };
         let mut slots = Slots::default();
         let mut together = Resources::new();
-        let placed: Vec<&PodKey> =
-            self.pods.of(key).filter(|(_, pod)| pod.state != State::Waiting).map(|(pod, _)| pod).collect();
-        for pod in placed {
+        let pods = self.pods.of(key).filter(|(_, pod)| pod.state != State::Waiting).map(|(pod, _)| pod);
+        let spares = self.ledger.spares(&key.namespace, &key.name).map(|(spare, _)| spare);
+        for pod in pods.chain(spares) {
             let Some((node, shape, devices)) = self.ledger.holding(pod) else { continue };
             let groups = &mut form.demand.groups;
             let known = groups.iter().position(|group| Arc::ptr_eq(&group.shape, shape));
@@ -231,22 +269,114 @@ impl Planner {
                 together.add(&assignment.resources);
             }
         }
+        form.charge = self.charge(&together);
+        (form, slots)
+    }
+
+    /// Tells the line what a gang that runs has now, where that has changed. The quota of pods that it cannot do
+    /// without, and that are to come back, stays its own.
+    pub(super) fn rehold(&mut self, key: &GangKey, time: Time) {
+        let census = self.pods.census(key);
+        let Some(state) = self.gangs.get_mut(key).filter(|state| state.held != census.with_room()) else {
+            return;
+        };
+        state.held = census.with_room();
+        let (job, least, charge) = (state.job, state.asked.gang.min_available, state.charge.clone());
+        let (mut form, slots) = self.holding(key);
         if slots.0.is_empty() {
-            // Its nodes are not known: there is no room to give back.
             return;
         }
-        form.charge = self.charge(&together);
-        let job = self.job(key, &asked, vec![form.clone()]);
-        let (id, queue, since) = (job.id, job.queue, job.submitted);
-        match self.line.adopt(job, Hold { queue, form, slots }, since, time) {
-            Ok(()) => self.note(key, id, asked, true),
-            Err(error) => tracing::error!(%error, gang = %key, "cannot adopt a gang that runs"),
+        if census.with_place() < least {
+            form.charge = charge;
+        } else if let Some(state) = self.gangs.get_mut(key) {
+            state.charge.clone_from(&form.charge);
+        }
+        if let Err(error) = self.line.rehold(job, form, slots, time) {
+            tracing::error!(%error, gang = %key, "the line does not know the gang that runs");
         }
     }
 
-    fn note(&mut self, key: &GangKey, job: JobId, asked: Asked, running: bool) {
-        let state = GangState { job, running, has_run: running, asked, evicting: false, explained: None };
-        self.gangs.insert(key.clone(), state);
+    /// Takes a gang out of the line.
+    pub(super) fn withdraw(&mut self, key: &GangKey) {
+        self.expected_back.remove(key);
+        let Some(state) = self.gangs.remove(key) else { return };
+        self.jobs.remove(&state.job);
+        if let Err(error) = self.line.withdraw(state.job) {
+            tracing::error!(%error, gang = %key, "the line does not know the gang that leaves it");
+        }
+    }
+
+    /// A gang that was started has no room any more.
+    pub(super) fn comes_to_an_end(&mut self, key: &GangKey, time: Time) {
+        let Some(state) = self.gangs.get_mut(key) else { return };
+        let left = match state.stage {
+            Stage::Waiting | Stage::Returning { .. } => return,
+            Stage::Running => {
+                let job = state.job;
+                self.gangs.remove(key);
+                self.jobs.remove(&job);
+                self.line.ended(job, time)
+            }
+            Stage::Starting | Stage::Broken => {
+                state.stage = Stage::Returning { since: time };
+                self.line.put_back(state.job, time)
+            }
+            Stage::Evicting => {
+                state.stage = Stage::Returning { since: time };
+                self.line.evicted(state.job, time)
+            }
+        };
+        if let Err(error) = left {
+            tracing::error!(%error, gang = %key, "the line does not know the gang that ends");
+        }
+        self.ledger.release_spares(&key.namespace, &key.name);
+        self.hold_place(key);
+        if self.pods.census(key).waiting > 0 {
+            self.stand_in_line(key, time);
+        }
+    }
+
+    /// Keeps the place in line of a gang that returns, until its pods are there again.
+    pub(super) fn hold_place(&mut self, key: &GangKey) {
+        let Some(state) = self.gangs.get_mut(key) else { return };
+        // Its pods are asked again.
+        state.asked.gang.waiting.clear();
+        state.asked.gang.placed_on.clear();
+        let needed = state.asked.gang.min_available as u32;
+        if let Err(error) = self.line.set_gate(state.job, Gate::Members { present: 0, needed }) {
+            tracing::error!(%error, gang = %key, "the line does not know the gang that returns");
+        }
+        self.expected_back.insert(key.clone());
+    }
+
+    /// Gangs that were evicted and whose owner does not bring them back lose their places in line.
+    pub(super) fn forget_those_who_stay_away(&mut self, time: Time) {
+        let late = |key: &&GangKey| {
+            let stage = self.gangs.get(*key).map(|state| state.stage);
+            matches!(stage, Some(Stage::Returning { since }) if time.since(since) >= KEPT_PLACE)
+        };
+        for key in self.expected_back.iter().filter(late).cloned().collect::<Vec<_>>() {
+            self.withdraw(&key);
+        }
+    }
+
+    pub(super) fn set_stage(&mut self, key: &GangKey, stage: Stage) {
+        if let Some(state) = self.gangs.get_mut(key) {
+            state.stage = stage;
+        }
+    }
+
+    fn note(&mut self, key: &GangKey, job: JobId, asked: Asked, stage: Stage, charge: Charge) {
+        let held = self.pods.census(key).with_room();
+        self.gangs.insert(key.clone(), GangState { job, stage, asked, held, charge, explained: None });
         self.jobs.insert(job, key.clone());
     }
+}
+
+/// Sizes of a gang that are tried: all of its pods, then fewer, and no fewer than it needs.
+pub(super) fn sizes(all: usize, least: usize) -> Vec<usize> {
+    let least = least.clamp(1, all.max(1)).min(all);
+    let mut sizes: Vec<usize> = (0..SIZES).map(|step| all - (all - least) * step / (SIZES - 1)).collect();
+    sizes.dedup();
+    sizes
 }

@@ -35,13 +35,46 @@ fn bound(decisions: &[Decision]) -> Vec<usize> {
         .iter()
         .filter_map(|decision| match decision {
             Decision::Bind(binding) => Some(binding.placement.0.len()),
-            Decision::Explain { .. } | Decision::Evict { .. } => None,
+            Decision::Explain { .. } | Decision::Evict { .. } | Decision::Discard { .. } => None,
         })
         .collect()
 }
 
+/// What is decided, and then told. Plans are taken away at once.
+fn decide_at(planner: &mut Planner, now: Timestamp) -> Vec<Decision> {
+    let mut decisions = planner.decide(now).now;
+    decisions.retain(|decision| match decision {
+        Decision::Discard { namespace, gang, .. } => {
+            planner.discarded(namespace, gang);
+            false
+        }
+        _ => true,
+    });
+    if let Some(question) = planner.question(now) {
+        decisions.extend(planner.answered(question.answer(), now));
+    }
+    decisions
+}
+
 fn decide(planner: &mut Planner) -> Vec<Decision> {
-    planner.decide(Timestamp::MAX).now
+    decide_at(planner, Timestamp::MAX)
+}
+
+/// The binding of a gang ends; all pods but these have their places.
+fn carried_out(planner: &mut Planner, gang: &str, refused: &[u32]) {
+    let refused = refused
+        .iter()
+        .map(|index| (PodKey::new("a", format!("{gang}-{index}")), format!("{gang}-{index}-uid")));
+    planner.carried_out(&Outcome {
+        namespace: "a".into(),
+        gang: gang.into(),
+        written: Some(Written { epoch: 1, resource_version: "7".into() }),
+        refused: refused.collect(),
+    });
+}
+
+fn gone(planner: &mut Planner, pod: &core::Pod) {
+    planner.pod_gone(&PodKey::new("a", pod.name_any()), pod.metadata.uid.as_deref().unwrap());
 }
 
 #[test]
@@ -66,7 +99,7 @@ fn a_pod_is_told_once_why_it_waits_and_starts_when_room_is_made() {
     }
     assert_eq!(decide(&mut planner).len(), 2);
     assert_eq!(decide(&mut planner), []);
-    planner.pod_gone(&first);
+    gone(&mut planner, &first);
     assert_eq!(bound(&decide(&mut planner)), [2]);
 }
 
@@ -75,7 +108,7 @@ fn a_failed_binding_gives_its_place_back() {
     let mut planner = planner(1);
     planner.pod_seen(&pod("a", 0, 1, None));
     assert_eq!(bound(&decide(&mut planner)), [1]);
-    planner.binding_failed(&PodKey::new("a", "a-0"));
+    carried_out(&mut planner, "a", &[0]);
     assert_eq!(bound(&decide(&mut planner)), [1]);
 }
 
@@ -110,9 +143,9 @@ fn a_deleted_pods_successor_of_the_same_name_is_another_pod() {
     planner.pod_seen(&old);
     let mut new = pod("a", 0, 1, None);
     new.metadata.uid = Some("later".into());
-    planner.pod_gone(&old);
+    gone(&mut planner, &old);
     planner.pod_seen(&new);
-    planner.pod_gone(&old);
+    gone(&mut planner, &old);
     assert_eq!(bound(&decide(&mut planner)), [1]);
 }
 
@@ -151,7 +184,7 @@ fn told(decisions: &[Decision]) -> Vec<String> {
 }
 
 fn at(planner: &mut Planner, second: i64) -> Vec<Decision> {
-    planner.decide(Timestamp::from_second(second).unwrap()).now
+    decide_at(planner, Timestamp::from_second(second).unwrap())
 }
 
 #[test]
@@ -193,7 +226,9 @@ fn an_elastic_gang_starts_with_fewer_and_the_others_join_it() {
         planner.pod_seen(&pod("g", index, 2, None));
     }
     assert_eq!(bound(&decide(&mut planner)), [2]);
-    planner.pod_gone(&other);
+    gone(&mut planner, &other);
+    assert_eq!(bound(&decide(&mut planner)), [0usize; 0], "one plan of a gang at a time");
+    carried_out(&mut planner, "g", &[]);
     assert_eq!(bound(&decide(&mut planner)), [1]);
 }
 
@@ -230,12 +265,12 @@ fn a_gang_of_higher_priority_evicts_a_whole_gang_and_takes_its_place() {
         leaving.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
         planner.pod_seen(&leaving);
     }
-    planner.pod_gone(&running(0));
+    gone(&mut planner, &running(0));
     let mut successor = pod("low", 0, 4, None);
     successor.metadata.uid = Some("later".into());
     planner.pod_seen(&successor);
     assert_eq!(bound(&at(&mut planner, 1100)), [0usize; 0]);
-    (0..4).for_each(|index| planner.pod_gone(&running(index)));
+    (0..4).for_each(|index| gone(&mut planner, &running(index)));
     assert_eq!(bound(&at(&mut planner, 1101)), [2]);
 }
 
@@ -249,7 +284,7 @@ fn a_gang_that_leaves_is_not_filled_up_by_its_successors_one_by_one() {
     let mut leaving = pod("g", 1, 2, Some("n0"));
     leaving.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
     planner.pod_seen(&leaving);
-    planner.pod_gone(&pod("g", 0, 2, Some("n0")));
+    gone(&mut planner, &pod("g", 0, 2, Some("n0")));
     let mut successor = pod("g", 0, 2, None);
     successor.metadata.uid = Some("later".into());
     planner.pod_seen(&successor);
@@ -317,5 +352,251 @@ fn a_changed_group_changes_what_its_gang_needs() {
     planner.group_changed(pod_group(3));
     assert_eq!(bound(&decide(&mut planner)), [0usize; 0]);
     planner.group_changed(pod_group(1));
+    assert_eq!(bound(&decide(&mut planner)), [1]);
+}
+
+fn binding(decisions: &[Decision]) -> Binding {
+    let mut bindings = decisions.iter().filter_map(|decision| match decision {
+        Decision::Bind(binding) => Some(binding.clone()),
+        _ => None,
+    });
+    bindings.next().unwrap()
+}
+
+fn successor(gang: &str, index: u32, of: u32) -> core::Pod {
+    let mut pod = pod(gang, index, of, None);
+    pod.metadata.uid = Some(format!("{gang}-{index}-later"));
+    pod
+}
+
+#[test]
+fn the_next_plan_of_a_gang_replaces_the_one_that_was_written() {
+    let mut planner = planner(2);
+    (0..2).for_each(|index| planner.pod_seen(&pod("g", index, 2, None)));
+    assert_eq!(binding(&decide(&mut planner)).replaces, None);
+    carried_out(&mut planner, "g", &[1]);
+    let second = binding(&decide(&mut planner));
+    assert_eq!(second.replaces, Some(Written { epoch: 1, resource_version: "7".into() }));
+    assert_eq!((second.settled.len(), second.placement.0.len()), (1, 1), "the plan is of the whole gang");
+}
+
+#[test]
+fn places_are_kept_until_it_is_certain_that_nobody_has_them() {
+    let mut planner = planner(2);
+    (0..2).for_each(|index| planner.pod_seen(&pod("g", index, 2, None)));
+    decide(&mut planner);
+    (0..2).for_each(|index| planner.pod_seen(&created(pod("other", index, 2, None), 100)));
+    assert_eq!(bound(&decide(&mut planner)), [0usize; 0], "the binding is still under way");
+    // An older picture of the pods changes nothing.
+    (0..2).for_each(|index| planner.pod_seen(&pod("g", index, 2, None)));
+    assert_eq!(bound(&decide(&mut planner)), [0usize; 0]);
+    carried_out(&mut planner, "g", &[0, 1]);
+    assert_eq!(bound(&decide(&mut planner)), [2], "now somebody has them");
+}
+
+#[test]
+fn the_plan_of_a_gang_that_is_gone_is_taken_away_once() {
+    let mut planner = planner(2);
+    let pods = [0, 1].map(|index| pod("g", index, 2, None));
+    for pod in &pods {
+        planner.pod_seen(pod);
+    }
+    decide(&mut planner);
+    for pod in &pods {
+        gone(&mut planner, pod);
+    }
+    assert_eq!(planner.decide(Timestamp::MAX).now, [], "not while it is being carried out");
+    carried_out(&mut planner, "g", &[0, 1]);
+    let written = Written { epoch: 1, resource_version: "7".into() };
+    let discard = Decision::Discard { namespace: "a".into(), gang: "g".into(), written };
+    assert_eq!(planner.decide(Timestamp::MAX).now, [discard]);
+    (0..2).for_each(|index| planner.pod_seen(&successor("g", index, 2)));
+    assert_eq!(bound(&decide(&mut planner)), [0usize; 0], "its next plan is not taken away instead");
+    planner.discarded("a", "g");
+    assert_eq!(binding(&decide(&mut planner)).replaces, None);
+}
+
+/// A gang runs on all GPUs of the node and is evicted for another.
+fn evicted(planner: &mut Planner) {
+    (0..2).for_each(|index| planner.pod_seen(&created(pod("low", index, 2, None), 1000)));
+    assert_eq!(bound(&at(planner, 2000)), [2]);
+    carried_out(planner, "low", &[]);
+    (0..2).for_each(|index| planner.pod_seen(&created(pod("low", index, 2, Some("n0")), 1000)));
+    for index in 0..2 {
+        let mut high = created(pod("high", index, 2, None), 2000);
+        high.spec.as_mut().unwrap().priority = Some(1000);
+        planner.pod_seen(&high);
+    }
+    assert!(at(planner, 2100).iter().any(|decision| matches!(decision, Decision::Evict { .. })));
+    (0..2).for_each(|index| gone(planner, &pod("low", index, 2, None)));
+    assert_eq!(bound(&at(planner, 2101)), [2]);
+    carried_out(planner, "high", &[]);
+}
+
+fn created(mut pod: core::Pod, second: i64) -> core::Pod {
+    let time = Timestamp::from_second(second).unwrap();
+    pod.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(time));
+    pod
+}
+
+#[test]
+fn an_evicted_gang_keeps_its_place_over_several_successors_until_it_runs() {
+    let mut planner = planner(2);
+    evicted(&mut planner);
+    // It comes back, one by one, goes again, and comes back; another came before that.
+    for (round, second) in [(1, 3000), (2, 3200)] {
+        for index in 0..2 {
+            let mut pod = created(pod("low", index, 2, None), second);
+            pod.metadata.uid = Some(format!("round-{round}-{index}"));
+            planner.pod_seen(&pod);
+            assert_eq!(bound(&at(&mut planner, second)), [0usize; 0]);
+            if round == 1 {
+                gone(&mut planner, &pod);
+            }
+        }
+        (0..2).for_each(|index| planner.pod_seen(&created(pod("other", index, 2, None), 2500)));
+    }
+    (0..2).for_each(|index| gone(&mut planner, &pod("high", index, 2, None)));
+    let first = binding(&at(&mut planner, 3300));
+    assert_eq!((first.gang.as_str(), first.placement.0.len()), ("low", 2));
+}
+
+#[test]
+fn pods_that_join_stay_within_the_quota_of_their_queue() {
+    let mut planner = planner(4);
+    planner.queue_seen(&queue("small", 2, Some(0)));
+    let member = |index| in_queue(pod("g", index, 2, None), "small");
+    (0..2).for_each(|index| planner.pod_seen(&member(index)));
+    assert_eq!(bound(&decide(&mut planner)), [2]);
+    carried_out(&mut planner, "g", &[]);
+    planner.pod_seen(&member(2));
+    let decisions = decide(&mut planner);
+    assert_eq!(bound(&decisions), [0usize; 0]);
+    assert!(told(&decisions)[0].contains("too little quota"), "{decisions:?}");
+    planner.queue_seen(&queue("small", 3, Some(0)));
+    assert_eq!(bound(&decide(&mut planner)), [1]);
+    carried_out(&mut planner, "g", &[]);
+    planner.pod_seen(&in_queue(pod("more", 0, 1, None), "small"));
+    assert_eq!(bound(&decide(&mut planner)), [0usize; 0], "what has joined counts");
+}
+
+#[test]
+fn a_lost_node_is_replaced_by_the_gangs_spare_before_others_get_it() {
+    let mut planner = planner(1);
+    (1..3).for_each(|index| planner.node_seen(&node(&format!("n{index}"), 1)));
+    let member = |index, node: Option<&str>| {
+        let mut pod = pod("g", index, 2, node);
+        let wishes = pod.metadata.annotations.as_mut().unwrap();
+        wishes.insert("muster.dev/gang-spares".into(), "1".into());
+        pod
+    };
+    (0..2).for_each(|index| planner.pod_seen(&member(index, None)));
+    let first = binding(&decide(&mut planner));
+    assert_eq!(first.placement.0.len(), 2, "nothing is bound to the spare place");
+    let spare = first.settled.iter().find(|member| member.pod == "g/spare-0").unwrap().node.clone();
+    carried_out(&mut planner, "g", &[]);
+    for (index, (_, place)) in (0..).zip(&first.placement.0) {
+        planner.pod_seen(&member(index, Some(&place.node)));
+    }
+    planner.pod_seen(&created(pod("other", 0, 1, None), -1000));
+    assert_eq!(bound(&decide(&mut planner)), [0usize; 0], "the spare place is held");
+    planner.node_gone(&first.placement.0[1].1.node);
+    gone(&mut planner, &member(1, None));
+    let mut replacement = member(1, None);
+    replacement.metadata.uid = Some("later".into());
+    planner.pod_seen(&replacement);
+    let repaired = binding(&decide(&mut planner));
+    assert_eq!((repaired.gang.as_str(), &repaired.placement.0[0].1.node), ("g", &spare));
+}
+
+#[test]
+fn a_gang_that_ends_by_a_lost_node_returns_to_its_place_in_line() {
+    let mut planner = planner(2);
+    (0..2).for_each(|index| planner.pod_seen(&created(pod("g", index, 2, None), 1000)));
+    at(&mut planner, 1100);
+    carried_out(&mut planner, "g", &[]);
+    (0..2).for_each(|index| planner.pod_seen(&created(pod("g", index, 2, Some("n0")), 1000)));
+    at(&mut planner, 1101);
+    (0..2).for_each(|index| planner.pod_seen(&created(pod("other", index, 2, None), 1200)));
+    planner.node_gone("n0");
+    at(&mut planner, 1300);
+    (0..2).for_each(|index| gone(&mut planner, &pod("g", index, 2, None)));
+    at(&mut planner, 1301);
+    (0..2).for_each(|index| planner.pod_seen(&created(successor("g", index, 2), 1400)));
+    at(&mut planner, 1400);
+    planner.node_seen(&node("n1", 2));
+    assert_eq!(binding(&at(&mut planner, 1500)).gang, "g");
+}
+
+#[test]
+fn new_numbers_are_told_once_a_minute_and_new_reasons_at_once() {
+    let mut planner = planner(4);
+    let others = [0, 1, 2].map(|index| pod("other", index, 1, Some("n0")));
+    for pod in &others {
+        planner.pod_seen(pod);
+    }
+    (0..4).for_each(|index| planner.pod_seen(&pod("g", index, 4, None)));
+    let news = |decisions: &[Decision]| -> Vec<bool> {
+        let mut news: Vec<bool> = decisions
+            .iter()
+            .filter_map(|decision| match decision {
+                Decision::Explain { news, .. } => Some(*news),
+                _ => None,
+            })
+            .collect();
+        news.dedup();
+        news
+    };
+    assert_eq!(news(&at(&mut planner, 1000)), [true]);
+    gone(&mut planner, &others[0]);
+    assert_eq!(news(&at(&mut planner, 1010)), [false; 0], "other numbers, too soon");
+    assert_eq!(news(&at(&mut planner, 1070)), [false], "other numbers, without an event");
+    let mut cordoned = node("n0", 4);
+    cordoned.status.as_mut().unwrap().conditions.as_mut().unwrap()[0].status = "False".into();
+    planner.node_seen(&cordoned);
+    assert_eq!(news(&at(&mut planner, 1080)), [true], "another reason");
+}
+
+#[test]
+fn what_was_told_before_a_restart_is_not_told_again() {
+    let mut planner = planner(1);
+    let waiting = [0, 1].map(|index| pod("g", index, 2, None));
+    for pod in &waiting {
+        planner.pod_seen(pod);
+    }
+    let message = told(&at(&mut planner, 1000)).remove(0);
+    let mut later = super::tests::planner(1);
+    for mut pod in waiting {
+        let condition = json!([{"type": "PodScheduled", "status": "False", "message": message,
+            "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+        pod.status.as_mut().unwrap().conditions = serde_json::from_value(condition).unwrap();
+        later.pod_seen(&pod);
+    }
+    assert_eq!(at(&mut later, 2000), []);
+}
+
+#[test]
+fn a_queue_that_makes_no_sense_does_not_hold_up_the_others() {
+    let mut planner = planner(8);
+    planner.queue_seen(&queue("good", 2, None));
+    assert_eq!(decide(&mut planner), []);
+    let mut lost = queue("lost", 2, None);
+    lost.spec.parent = Some("nowhere".into());
+    planner.queue_seen(&lost);
+    planner.queue_seen(&queue("better", 2, None));
+    planner.pod_seen(&in_queue(pod("a", 0, 1, None), "better"));
+    planner.pod_seen(&in_queue(pod("b", 0, 1, None), "lost"));
+    let decisions = decide(&mut planner);
+    assert_eq!(bound(&decisions), [1]);
+    let message = told(&decisions).remove(0);
+    assert!(
+        message.contains("queue lost is not in force: queue lost: parent nowhere does not exist"),
+        "{message}"
+    );
+    // A queue that made sense once stays as it was.
+    let mut bad = queue("better", 2, None);
+    bad.spec.weight = Some(-1.0);
+    planner.queue_seen(&bad);
+    planner.pod_seen(&in_queue(pod("c", 0, 1, None), "better"));
     assert_eq!(bound(&decide(&mut planner)), [1]);
 }

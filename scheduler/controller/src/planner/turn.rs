@@ -1,23 +1,33 @@
-//! One decision: who stands in line, whose turn it is, and what the others are told.
+//! One decision: who stands in line, whose turn it is, and who must make room.
 
 use jiff::{SignedDuration, Timestamp};
-use muster_scheduler_core::{GangDemand, Placement};
+use muster_scheduler_api::DEFAULT_QUEUE;
+use muster_scheduler_core::{Gang, GangDemand, Placement, Waiting};
+use muster_scheduler_queue::job::Gate;
+use muster_scheduler_queue::join::{Joining, Purpose};
 use muster_scheduler_queue::planner::{Preempt, Start};
 use muster_scheduler_queue::time::Time;
 
 use super::decision::{Decision, Decisions};
-use super::pods::{GangKey, State};
-use super::telling::EXPLAINED_AGAIN;
-use super::{GangState, Planner};
+use super::pods::{Census, GangKey, Kind};
+use super::standing::sizes;
+use super::{GangState, Planner, Stage, telling};
+
+/// What makes a job give way, its age above all, is looked at so often although nothing was seen.
+const LOOKED_AT_AGAIN: SignedDuration = SignedDuration::from_secs(5);
 
 impl Planner {
     /// What to do now. Places are taken on the ledger at once, so that nothing is planned twice.
     pub fn decide(&mut self, now: Timestamp) -> Decisions {
         let time = Time(now.as_millisecond());
         let mut decisions = Decisions::default();
+        let changed: Vec<GangKey> = self.changed.iter().cloned().collect();
         self.settle(time);
+        for key in changed {
+            self.discard(&key, &mut decisions);
+        }
         for key in self.joined.clone() {
-            self.join(&key, &mut decisions);
+            self.join(&key, Purpose::Repair, now, &mut decisions);
         }
         // Copies of the space share the map that is made here.
         self.ledger.space().map();
@@ -28,11 +38,13 @@ impl Planner {
         for preemption in &plan.preempt {
             self.evict(preemption, &mut decisions);
         }
-        self.explain_waiting(now, &mut decisions);
-        let waits = |state: &GangState| !state.running && state.asked.is_complete();
+        for key in self.joined.clone() {
+            self.join(&key, Purpose::Growth, now, &mut decisions);
+        }
+        self.tell_incomplete(now, &mut decisions);
+        let waits = |state: &GangState| state.stage.is_in_line() && state.asked.is_complete();
         if self.gangs.values().any(waits) {
-            // What makes a job give way, its age above all, is not seen on any object.
-            decisions.ask_again_in(EXPLAINED_AGAIN);
+            decisions.ask_again_in(LOOKED_AT_AGAIN);
         }
         if let Some(at) = self.line.next_boundary(time) {
             decisions.ask_again_in(SignedDuration::from_millis(at.since(time).max(1)));
@@ -47,77 +59,143 @@ impl Planner {
             self.assess(&key, time);
             self.note_joined(key);
         }
+        self.forget_those_who_stay_away(time);
     }
 
-    /// Where queues have changed, everybody stands in line anew; what was learned of run times is kept.
+    /// Jobs keep their queues by name; those whose queue is gone or new are asked again.
     fn follow_queues(&mut self, time: Time) {
-        match self.queues.changed_tree() {
-            None => {}
-            Some(Ok(tree)) => {
-                let mut line = super::line(tree);
-                *line.estimator() = self.line.estimator().clone();
-                self.line = line;
-                self.jobs.clear();
-                for (key, state) in std::mem::take(&mut self.gangs) {
-                    if state.evicting {
-                        self.keep_place(&key, &state, time);
-                    }
-                    self.changed.insert(key);
-                }
-            }
-            Some(Err(error)) => tracing::warn!(%error, "the queues are left as they were"),
+        let Some(tree) = self.queues.changed_tree() else { return };
+        if let Err(error) = self.line.set_tree(tree, DEFAULT_QUEUE, time) {
+            tracing::error!(%error, "the queues are left as they were");
+            return;
         }
+        let in_line = self.gangs.iter().filter(|(_, state)| state.stage.is_in_line());
+        self.changed.extend(in_line.map(|(key, _)| key.clone()));
     }
 
     /// Brings the line up to date with the pods of a gang.
     fn assess(&mut self, key: &GangKey, time: Time) {
-        let gang = self.pods.gang(key);
-        let running = self.gangs.get(key).is_some_and(|state| state.running);
-        let leaving = self.pods.any(key, |state| *state == State::Leaving);
-        if running && gang.placed_on.is_empty() && !leaving {
-            self.leave_line(key, time);
-        } else if running {
-            let placed = self.pods.any(key, |state| matches!(state, State::Placed(_)));
-            if let Some(state) = self.gangs.get_mut(key) {
-                state.has_run |= placed;
+        let census = self.pods.census(key);
+        match self.gangs.get(key).map(|state| state.stage) {
+            None | Some(Stage::Waiting | Stage::Returning { .. }) if census.with_place() > 0 => {
+                self.adopt(key, time);
             }
+            None | Some(Stage::Waiting | Stage::Returning { .. }) if census.waiting > 0 => {
+                self.stand_in_line(key, time);
+            }
+            None => {}
+            Some(Stage::Waiting) => self.withdraw(key),
+            Some(Stage::Returning { .. }) => self.hold_place(key),
+            Some(_) if census.with_room() == 0 => self.comes_to_an_end(key, time),
+            Some(Stage::Starting) if census.placed == 0 => self.rehold(key, time),
+            Some(Stage::Starting | Stage::Running | Stage::Broken) => {
+                self.set_stage(key, self.how_it_runs(key, census));
+                self.rehold(key, time);
+            }
+            Some(Stage::Evicting) => self.rehold(key, time),
+        }
+    }
+
+    /// Whether a gang that runs has all that it needs.
+    fn how_it_runs(&self, key: &GangKey, census: Census) -> Stage {
+        let Some(state) = self.gangs.get(key) else { return Stage::Running };
+        let lost = |node: &str| self.ledger.node(node).is_none_or(|node| !node.schedulable);
+        let mut pods = self.pods.of(key).filter_map(|(pod, _)| self.ledger.assignment(pod));
+        let incomplete = census.with_place() < state.asked.gang.min_available;
+        let broken = state.stage == Stage::Broken && incomplete || pods.any(|place| lost(&place.node));
+        if broken { Stage::Broken } else { Stage::Running }
+    }
+
+    /// Takes the plan of a gang away that has no pods any more.
+    fn discard(&mut self, key: &GangKey, decisions: &mut Decisions) {
+        if self.under_way.contains(key) || self.pods.census(key) != Census::default() {
             return;
         }
-        if !gang.placed_on.is_empty() {
-            self.adopt(key, gang, time);
-        } else if gang.waiting.is_empty() {
-            self.leave_line(key, time);
-        } else {
-            self.stand_in_line(key, gang, time);
+        if let Some(written) = self.written.get(key).cloned() {
+            self.under_way.insert(key.clone());
+            let (namespace, gang) = (key.namespace.clone(), key.name.clone());
+            decisions.now.push(Decision::Discard { namespace, gang, written });
         }
     }
 
     /// Whether pods of the gang join it while it runs, as far as its pods say.
     fn note_joined(&mut self, key: GangKey) {
-        let running = self.gangs.get(&key).is_some_and(|state| state.running);
-        let waiting = || self.pods.any(&key, |state| *state == State::Waiting);
-        if running && self.pods.any(&key, State::has_place) && waiting() {
+        let stage = self.gangs.get(&key).map(|state| state.stage);
+        let census = self.pods.census(&key);
+        let runs = matches!(stage, Some(Stage::Starting | Stage::Running | Stage::Broken));
+        if runs && census.with_place() > 0 && census.waiting > 0 {
             self.joined.insert(key);
         } else {
             self.joined.remove(&key);
         }
     }
 
-    /// Pods that join a gang that runs get their places at once, or are told why not.
-    fn join(&mut self, key: &GangKey, decisions: &mut Decisions) {
-        if self.gangs.get(key).is_none_or(|state| state.evicting) {
+    /// Pods that join a gang that runs get their places at once, or are told why not. Those that it cannot do
+    /// without (`Purpose::Repair`) are asked for before others start, all others afterwards.
+    fn join(&mut self, key: &GangKey, purpose: Purpose, now: Timestamp, decisions: &mut Decisions) {
+        if self.under_way.contains(key) {
+            return;
+        }
+        let mut gang = self.pods.gang(key);
+        // Whoever was on a node that is gone runs no more.
+        gang.placed_on.retain(|node| self.ledger.node(node).is_some());
+        let lacks = gang.min_available.saturating_sub(gang.placed_on.len());
+        if (lacks > 0) != (purpose == Purpose::Repair) {
             return;
         }
         if let Some(held) = self.held(key) {
-            self.tell(key, held.sentence(), decisions);
+            self.tell(key, Kind::Gate, held.sentence(), now, decisions);
             return;
         }
-        let gang = self.pods.gang(key);
-        match self.ledger.place(&gang) {
-            Ok(placement) => {
-                self.bind(key, placement, decisions);
+        if gang.present() < gang.min_available {
+            let message = Waiting::ForMembers { present: gang.present(), needed: gang.min_available };
+            self.tell(key, Kind::Members, &message.to_string(), now, decisions);
+            return;
+        }
+        let time = Time(now.as_millisecond());
+        let has_spares = self.ledger.spares(&key.namespace, &key.name).next().is_some();
+        if purpose == Purpose::Repair
+            && has_spares
+            && let Ok(placement) = self.ledger.repair(&gang)
+        {
+            self.bind_taken(key, placement, decisions);
+            self.rehold(key, time);
+            return;
+        }
+        self.join_by_the_line(key, &gang, purpose, now, decisions);
+    }
+
+    fn join_by_the_line(
+        &mut self,
+        key: &GangKey,
+        gang: &Gang,
+        purpose: Purpose,
+        now: Timestamp,
+        decisions: &mut Decisions,
+    ) {
+        let Some(job) = self.gangs.get(key).map(|state| state.job) else { return };
+        let sizes = sizes(gang.waiting.len(), gang.min_available.saturating_sub(gang.placed_on.len()));
+        let (forms, gate) = self.forms(gang, &sizes);
+        if let Gate::Closed(reason) = gate {
+            self.tell(key, Kind::Gate, &reason, now, decisions);
+            return;
+        }
+        let time = Time(now.as_millisecond());
+        match self.line.join(job, &forms, purpose, time, self.ledger.space()) {
+            Ok(Joining::Start(start)) => {
+                let Ok(demand) = GangDemand::new(self.ledger.space(), gang, sizes[start.form]) else {
+                    return;
+                };
+                let placement = demand.placement(self.ledger.space(), gang, &start.hold.slots);
+                if self.bind(key, placement, decisions) {
+                    self.rehold(key, time);
+                }
             }
-            Err(reason) => self.tell(key, &reason.to_string(), decisions),
+            Ok(Joining::Wait(reason)) => {
+                let message = telling::sentence(&self.line, self.ledger.space(), gang, &reason);
+                self.tell(key, Kind::of(&reason), &message, now, decisions);
+            }
+            Err(error) => tracing::error!(%error, gang = %key, "the line does not know the gang that runs"),
         }
     }
 
@@ -126,9 +204,13 @@ impl Planner {
             tracing::error!(%error, gang = %key, "the ledger refused its own plan");
             return false;
         }
-        let binding = self.binding(key.namespace.clone(), key.name.clone(), placement);
-        decisions.now.push(Decision::Bind(binding));
+        self.bind_taken(key, placement, decisions);
         true
+    }
+
+    fn bind_taken(&mut self, key: &GangKey, placement: Placement, decisions: &mut Decisions) {
+        let binding = self.binding(key, placement);
+        decisions.now.push(Decision::Bind(binding));
     }
 
     pub(super) fn start(&mut self, start: &Start, time: Time, decisions: &mut Decisions) {
@@ -141,8 +223,10 @@ impl Planner {
             if let Err(error) = self.line.started(start.job, &start.hold, time) {
                 tracing::error!(%error, gang = %key, "the line does not know the gang that it started");
             }
+            let held = self.pods.census(&key).with_room();
             if let Some(state) = self.gangs.get_mut(&key) {
-                state.running = true;
+                (state.stage, state.held) = (Stage::Starting, held);
+                state.charge.clone_from(&start.hold.form.charge);
             }
         }
     }
@@ -151,9 +235,7 @@ impl Planner {
         let preemptor = self.jobs.get(&preemption.job).map_or_else(String::new, ToString::to_string);
         for victim in &preemption.victims {
             let Some(key) = self.jobs.get(victim).cloned() else { continue };
-            if let Some(state) = self.gangs.get_mut(&key) {
-                state.evicting = true;
-            }
+            self.set_stage(&key, Stage::Evicting);
             let pods = self.pods.of(&key).filter(|(_, pod)| pod.state.has_place());
             let pods = pods.map(|(key, pod)| (key.clone(), pod.member.uid.clone())).collect();
             let message = format!("Preempted as a whole by gang {preemptor}; it keeps its place in line");

@@ -1,0 +1,76 @@
+//! Deletes the pods of a gang that must make room, as kube-scheduler does: the reason goes into their status first.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use muster_machinery::CancellationToken;
+use muster_scheduler_core::PodKey;
+use serde_json::json;
+
+use crate::attempt::attempt;
+use crate::tell::{Note, Teller, now};
+
+/// Pods of a gang that are deleted at once.
+const CONCURRENT: usize = 16;
+/// Milliseconds between the attempts to delete a pod.
+const RETRIES: [u64; 6] = [100, 300, 1000, 3000, 10_000, 30_000];
+
+/// Evicts all of the pods; a gang that is evicted in part helps nobody. What cannot be deleted now is evicted again
+/// when the line finds it still in the way.
+pub(crate) async fn evict(
+    client: &Client,
+    teller: &Teller,
+    pods: &[(PodKey, String)],
+    message: &str,
+    stop: &CancellationToken,
+) {
+    for part in pods.chunks(CONCURRENT) {
+        join_all(part.iter().map(|(pod, uid)| evict_one(client, teller, pod, uid, message, stop))).await;
+    }
+}
+
+async fn evict_one(
+    client: &Client,
+    teller: &Teller,
+    pod: &PodKey,
+    uid: &str,
+    message: &str,
+    stop: &CancellationToken,
+) {
+    let condition = json!({
+        "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+        "message": message, "lastTransitionTime": now(),
+    });
+    let status = json!({"metadata": {"uid": uid}, "status": {"conditions": [condition]}});
+    let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
+    let (parameters, patch) = (PatchParams::default(), Patch::Strategic(&status));
+    if let Err(error) = attempt(api.patch_status(&pod.name, &parameters, &patch)).await {
+        tracing::debug!(%error, %pod, "cannot note why the pod is preempted");
+    }
+    teller.say(Note::event(pod, uid, "Normal", "Preempted", message.to_owned()));
+    delete(&api, pod, uid, stop).await;
+}
+
+/// Deletes this very pod, again while the server fails.
+async fn delete(api: &Api<Pod>, pod: &PodKey, uid: &str, stop: &CancellationToken) {
+    let preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
+    let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
+    for pause in RETRIES {
+        match attempt(api.delete(&pod.name, &parameters)).await {
+            Ok(_) => return,
+            // It is gone, or another of its name is there.
+            Err(failure) if matches!(failure.code(), Some(404 | 409)) => return,
+            Err(failure) => {
+                tracing::info!(error = %failure, %pod, "cannot preempt; trying again");
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_millis(pause)) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
+        }
+    }
+    tracing::warn!(%pod, "a pod that must make room could not be deleted; its gang stays until it ends");
+}
