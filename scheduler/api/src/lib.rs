@@ -20,6 +20,9 @@ pub const SCHEDULER_NAME: &str = "muster";
 /// The scheduler of pods that name none.
 pub const DEFAULT_SCHEDULER_NAME: &str = "default-scheduler";
 
+/// The scheduling gate by which pods of any scheduler wait until their gang has been planned.
+pub const GANG_GATE: &str = "muster.dev/gang";
+
 /// Annotations of pods.
 pub mod annotations {
     /// The pod's gang: pods of a namespace with the same value start together or not at all.
@@ -40,12 +43,15 @@ pub mod annotations {
     pub const SLICE: &str = "muster.dev/topology-slice";
     /// Places held beside the gang's own, near it, for members whose node fails.
     pub const SPARES: &str = "muster.dev/gang-spares";
-    /// Thousandths of one GPU that the pod shares with others.
+    /// Thousandths of one GPU that the pod shares with others. Such a pod asks for no GPU of the device plugin; it is
+    /// told which one it shares by [`GPU_INDICES`], which the downward API can put into `NVIDIA_VISIBLE_DEVICES`.
     pub const GPU_SHARE: &str = "muster.dev/gpu-share";
     /// The advance reservation in which the gang runs.
     pub const RESERVATION: &str = "muster.dev/reservation";
     /// How long the gang runs at most, such as `90m`; lets others be planned behind it.
     pub const TIME_LIMIT: &str = "muster.dev/time-limit";
+    /// The node to which a pod was steered when its gate was opened.
+    pub const PLACED_ON: &str = "muster.dev/placed-on";
     /// GPU slots of the node that the scheduler chose, such as `0,1`; written with the binding.
     pub const GPU_INDICES: &str = "muster.dev/gpu-indices";
 }

@@ -19,29 +19,30 @@ use tokio::sync::Semaphore;
 
 use crate::attempt::{Failure, attempt};
 use crate::plan;
-use crate::planner::{Binding, Outcome};
+use crate::planner::{Binding, Opening, Outcome};
 use crate::tell::{Note, Teller};
 
 /// Bindings that are under way at once.
 const CONCURRENT_BINDINGS: usize = 128;
 /// Pauses, in milliseconds, after attempts whose end is not known. A look that shows the pod unbound after the last
 /// of them is believed.
-const PAUSES: [u64; 6] = [50, 200, 500, 1000, 2000, 4000];
+pub(crate) const PAUSES: [u64; 6] = [50, 200, 500, 1000, 2000, 4000];
 /// Pause while the API server cannot be asked at all.
-const UNREACHABLE: Duration = Duration::from_secs(5);
+pub(crate) const UNREACHABLE: Duration = Duration::from_secs(5);
 
 /// What it takes to bind.
 #[derive(Clone)]
 pub(crate) struct Binder {
-    client: Client,
-    permits: Arc<Semaphore>,
+    pub(crate) client: Client,
+    pub(crate) permits: Arc<Semaphore>,
     teller: Arc<Teller>,
     /// No attempt begins any more.
-    stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
 }
 
 /// What came of one binding.
-enum Verdict {
+pub(crate) enum Verdict {
+    /// The pod has its place, or is steered to it.
     Bound,
     /// The pod does not have the place and will not get it.
     Refused,
@@ -88,7 +89,11 @@ impl Binder {
             }
         }
         let places = &binding.placement.0;
-        let verdicts = join_all(places.iter().map(|(pod, assignment)| self.bind(pod, assignment))).await;
+        let verdicts = join_all(places.iter().map(|(pod, assignment)| {
+            let gate = binding.gates.get(pod).copied();
+            self.bring(pod, assignment, gate)
+        }))
+        .await;
         let mut all_bound = true;
         for ((pod, assignment), verdict) in places.iter().zip(verdicts) {
             let uid = assignment.uid.clone();
@@ -116,6 +121,17 @@ impl Binder {
             });
         }
         outcome
+    }
+
+    /// Brings one pod to its place, in the way that it asks for.
+    async fn bring(&self, pod: &PodKey, assignment: &Assignment, gate: Option<Opening>) -> Verdict {
+        if let Some(opening) = gate {
+            let opened = self.open(pod, assignment).await;
+            if opening == Opening::Only || !matches!(opened, Verdict::Bound) {
+                return opened;
+            }
+        }
+        self.bind(pod, assignment).await
     }
 
     /// Binds one pod, as often as it takes to know.
@@ -156,7 +172,7 @@ impl Binder {
         }
     }
 
-    async fn pause(&self, pause: Duration) {
+    pub(crate) async fn pause(&self, pause: Duration) {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = self.stop.cancelled() => {}

@@ -1,11 +1,12 @@
 //! The binder: watches nodes and pods, plans gangs on the ledger, writes the plan down, binds the pods.
 //!
-//! [`objects`] reads what the API server has; [`planner`] turns it into decisions and touches nothing; [`service`] carries them out with a
-//! `kube::Client` and cannot tell the embedded cluster from a real one.
+//! [`objects`] reads what the API server has; [`planner`] turns it into decisions and touches nothing; [`service`]
+//! carries them out with a `kube::Client` and cannot tell the embedded cluster from a real one.
 
 mod attempt;
 mod bind;
 mod evict;
+mod gates;
 mod groups;
 pub mod objects;
 mod observe;

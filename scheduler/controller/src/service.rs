@@ -230,8 +230,8 @@ impl Hands {
                 let teller = Arc::clone(&self.teller);
                 self.tasks.spawn(async move { evict(&client, &teller, &pods, &message, &stop).await });
             }
-            Decision::Explain { pod, uid, message, news } => {
-                self.teller.say(Note::Waits { pod, uid, message, with_event: news });
+            Decision::Explain { pod, uid, message, news, gated } => {
+                self.teller.say(Note::Waits { pod, uid, message, with_event: news, gated });
             }
         }
     }

@@ -39,6 +39,8 @@ pub(crate) enum Note {
         message: String,
         /// Whether an event says so too.
         with_event: bool,
+        /// Whether it waits behind a gate.
+        gated: bool,
     },
 }
 
@@ -64,17 +66,26 @@ impl Note {
     }
 }
 
+/// Why a pod waits.
+#[derive(Debug)]
+struct Wait {
+    uid: String,
+    message: String,
+    with_event: bool,
+    gated: bool,
+}
+
 /// What has not been said yet; of several reasons why one pod waits, the last.
 #[derive(Debug, Default)]
 struct Pending {
     events: VecDeque<EventNote>,
-    waits: BTreeMap<PodKey, (String, String, bool)>,
+    waits: BTreeMap<PodKey, Wait>,
 }
 
 impl Pending {
     fn next(&mut self) -> Option<Note> {
-        if let Some((pod, (uid, message, with_event))) = self.waits.pop_first() {
-            return Some(Note::Waits { pod, uid, message, with_event });
+        if let Some((pod, Wait { uid, message, with_event, gated })) = self.waits.pop_first() {
+            return Some(Note::Waits { pod, uid, message, with_event, gated });
         }
         self.events.pop_front().map(Note::Event)
     }
@@ -104,9 +115,9 @@ impl Teller {
                 }
                 pending.events.push_back(event);
             }
-            Note::Waits { pod, uid, message, with_event } => {
-                let unsaid = pending.waits.get(&pod).is_some_and(|(of, _, event)| *of == uid && *event);
-                pending.waits.insert(pod, (uid, message, with_event || unsaid));
+            Note::Waits { pod, uid, message, with_event, gated } => {
+                let unsaid = pending.waits.get(&pod).is_some_and(|wait| wait.uid == uid && wait.with_event);
+                pending.waits.insert(pod, Wait { uid, message, with_event: with_event || unsaid, gated });
             }
         }
         drop(pending);
@@ -135,8 +146,9 @@ impl Teller {
     async fn carry_out(&self, note: Note) {
         match note {
             Note::Event(event) => self.publish(&event).await,
-            Note::Waits { pod, uid, message, with_event } => {
-                if self.write_condition(&pod, &uid, &message).await && with_event {
+            Note::Waits { pod, uid, message, with_event, gated } => {
+                let because = if gated { "SchedulingGated" } else { "Unschedulable" };
+                if self.write_condition(&pod, &uid, because, &message).await && with_event {
                     let (kind, reason) = ("Warning", "FailedScheduling");
                     self.publish(&EventNote { pod, uid, kind, reason, message }).await;
                 }
@@ -145,9 +157,9 @@ impl Teller {
     }
 
     /// Writes into the pod's status why it waits; whether that went well.
-    async fn write_condition(&self, pod: &PodKey, uid: &str, message: &str) -> bool {
+    async fn write_condition(&self, pod: &PodKey, uid: &str, reason: &str, message: &str) -> bool {
         let status = json!({"metadata": {"uid": uid}, "status": {"conditions": [{
-            "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+            "type": "PodScheduled", "status": "False", "reason": reason,
             "message": message, "lastTransitionTime": now(),
         }]}});
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use muster_scheduler_api::{DEFAULT_SCHEDULER_NAME, annotations, labels};
+use muster_scheduler_api::{DEFAULT_SCHEDULER_NAME, GANG_GATE, annotations, labels};
 use muster_scheduler_core::resources::GPU_RESOURCE;
 use muster_scheduler_core::{Assignment, Member, PodKey};
 use muster_scheduler_queue::time::Milliseconds;
@@ -25,6 +25,8 @@ pub struct PodFacts {
     pub scheduler_name: String,
     /// How far it has come.
     pub stage: Stage,
+    /// The place that it was steered to when its gate was opened.
+    pub steered_to: Option<Assignment>,
     /// Higher goes first.
     pub priority: i32,
     /// When it was created, in seconds since 1970.
@@ -69,6 +71,13 @@ pub enum Ending {
     Deleted,
 }
 
+impl Stage {
+    /// Whether nothing but the gate of gangs is closed.
+    pub fn waits_at_gang_gate(&self) -> bool {
+        matches!(self, Self::Gated(gates) if *gates == [GANG_GATE])
+    }
+}
+
 impl PodFacts {
     /// Reads a pod.
     pub fn read(pod: &Pod) -> Self {
@@ -83,11 +92,19 @@ impl PodFacts {
         let member = member(&key, pod, spec, &mut wishes);
         let limit =
             wishes.read(annotations::TIME_LIMIT, "a length of time above 0, such as 90m or 2h 30m", duration);
+        if spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
+            let (field, instead) = ("spec.resourceClaims", GPU_RESOURCE);
+            wishes.problems.push(Problem::Unplanned { field, instead });
+        }
         let declared = spec.active_deadline_seconds.map(|seconds| seconds.saturating_mul(1000));
         let scheduler_name = spec.scheduler_name.as_deref().filter(|name| !name.is_empty());
         let mut owners = pod.metadata.owner_references.iter().flatten();
         Self {
             stage: stage(pod, spec, &member),
+            steered_to: wishes
+                .annotation(annotations::PLACED_ON)
+                .filter(|node| !node.is_empty())
+                .map(|node| assignment(pod, node, &member)),
             scheduler_name: scheduler_name.unwrap_or(DEFAULT_SCHEDULER_NAME).to_owned(),
             priority: spec.priority.unwrap_or(0),
             created: pod.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
@@ -282,6 +299,29 @@ mod tests {
             "muster.dev/gpu-share and nvidia.com/gpu exclude each other; remove one of them",
         ];
         assert_eq!(said(&facts), sentences);
+    }
+
+    #[test]
+    fn claims_of_devices_are_not_passed_over() {
+        let spec =
+            json!({"containers": [], "resourceClaims": [{"name": "gpu", "resourceClaimName": "mine"}]});
+        let sentence = "spec.resourceClaims asks for what Muster does not place; ask for nvidia.com/gpu, or leave the \
+                        pod to a scheduler that places it";
+        assert_eq!(said(&read(json!({}), &spec)), [sentence]);
+    }
+
+    #[test]
+    fn a_pod_behind_the_gang_gate_alone_can_be_planned() {
+        let at_gate = |gates: &[&str]| {
+            let gates: Vec<Value> = gates.iter().map(|name| json!({"name": name})).collect();
+            read(json!({}), &json!({"containers": [], "schedulingGates": gates})).stage.waits_at_gang_gate()
+        };
+        assert!(at_gate(&["muster.dev/gang"]));
+        assert!(!at_gate(&["muster.dev/gang", "kueue.x-k8s.io/admission"]), "Kueue goes first");
+        assert!(!at_gate(&[]));
+        let annotations = json!({"muster.dev/placed-on": "n", "muster.dev/gpu-indices": "1"});
+        let steered = with(annotations).steered_to.unwrap();
+        assert_eq!((steered.node.as_str(), steered.gpu_indices.as_slice()), ("n", [1].as_slice()));
     }
 
     #[test]

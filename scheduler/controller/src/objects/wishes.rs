@@ -27,6 +27,16 @@ pub enum Problem {
         /// The other.
         right: &'static str,
     },
+    /// Something whose places are not planned here.
+    #[error(
+        "{field} asks for what Muster does not place; ask for {instead}, or leave the pod to a scheduler that places it"
+    )]
+    Unplanned {
+        /// The field of the pod.
+        field: &'static str,
+        /// What can be asked for.
+        instead: &'static str,
+    },
     /// A wish means nothing without another.
     #[error("{name} means nothing without {needs}; add it, or remove the other")]
     Needs {

@@ -1,5 +1,7 @@
 //! What the planner wants done, and what it hears of it.
 
+use std::collections::BTreeMap;
+
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use muster_scheduler_api::{GangReservation, ReservedMember};
@@ -46,6 +48,8 @@ pub enum Decision {
         message: String,
         /// Whether the kind of reason is a new one, and not only its numbers.
         news: bool,
+        /// Whether it waits behind a gate.
+        gated: bool,
     },
     /// Evict these pods, which are a whole gang.
     Evict {
@@ -92,6 +96,17 @@ pub struct Binding {
     pub settled: Vec<ReservedMember>,
     /// The places.
     pub placement: Placement,
+    /// Pods of the placement that wait behind the gate of gangs.
+    pub gates: BTreeMap<PodKey, Opening>,
+}
+
+/// How a pod's gate is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening {
+    /// Towards its place; the scheduler that it names binds it there.
+    Only,
+    /// Towards its place, and it is bound.
+    ThenBind,
 }
 
 /// What came of a binding.

@@ -5,6 +5,7 @@
 //! do not wait in line again.
 
 mod decision;
+mod gates;
 mod groups;
 mod pods;
 mod queues;
@@ -30,7 +31,7 @@ use crate::objects::{self, PodFacts};
 use crate::plan;
 use pods::{GangKey, PodView, Pods, State};
 
-pub use decision::{Binding, Decision, Decisions, Outcome, Written};
+pub use decision::{Binding, Decision, Decisions, Opening, Outcome, Written};
 pub use groups::{Availability, GroupEvent};
 pub use queues::QueueError;
 pub use report::{Alternative, ExpectedStart, GangReport, NodePlaces, Phase, Prospect, StartBasis};
@@ -98,6 +99,8 @@ pub struct Planner {
     under_way: BTreeSet<GangKey>,
     /// Written plans.
     written: BTreeMap<GangKey, Written>,
+    /// Pods whose gates are open and that are not bound yet.
+    steered: gates::Steered,
     last_job: u64,
     queues: queues::Queues,
 }
@@ -118,6 +121,7 @@ impl Planner {
             expected_back: BTreeSet::new(),
             under_way: BTreeSet::new(),
             written: BTreeMap::new(),
+            steered: gates::Steered::default(),
             last_job: 0,
             queues: queues::Queues::default(),
         }
@@ -168,14 +172,21 @@ impl Planner {
         match &facts.stage {
             objects::Stage::Bound(assignment) => {
                 let (assignment, state) = (assignment.clone(), State::Placed(assignment.node.clone()));
-                self.placed(facts, assignment, ours.then_some(state));
+                let planned = ours || facts.steered_to.is_some();
+                self.placed(facts, assignment, planned.then_some(state));
             }
             objects::Stage::Leaving(assignment) => {
                 let assignment = assignment.clone();
-                self.placed(facts, assignment, ours.then_some(State::Leaving));
+                let planned = ours || facts.steered_to.is_some();
+                self.placed(facts, assignment, planned.then_some(State::Leaving));
             }
             objects::Stage::Ended(_) => self.forget(&facts.key),
-            objects::Stage::Waiting if ours => self.waits(facts, pod),
+            objects::Stage::Waiting if ours => self.waits(facts, pod, None),
+            objects::Stage::Waiting if facts.steered_to.is_some() => self.steered(facts),
+            stage if stage.waits_at_gang_gate() => {
+                let opening = if ours { Opening::ThenBind } else { Opening::Only };
+                self.waits(facts, pod, Some(opening));
+            }
             objects::Stage::Waiting | objects::Stage::Gated(_) => {
                 // What a pod of the same name held is free: it went while nobody looked.
                 if self.ledger.assignment(&facts.key).is_some_and(|held| held.uid != facts.member.uid) {
@@ -196,19 +207,21 @@ impl Planner {
             assignment.gpu_indices.clone_from(&known.gpu_indices);
         }
         self.ledger.record(key.clone(), assignment);
+        self.steered.remove(&key);
         match state {
             Some(state) => self.insert(key, PodView::new(facts, state)),
             None => self.drop_view(&key),
         }
     }
 
-    fn waits(&mut self, facts: PodFacts, pod: &core::Pod) {
+    fn waits(&mut self, facts: PodFacts, pod: &core::Pod, gate: Option<Opening>) {
         let key = facts.key.clone();
         let known = self
             .pods
             .get(&key)
             .map(|known| (known.member.uid.clone(), known.state.clone(), known.told.clone()));
         let mut view = PodView::new(facts, State::Waiting);
+        view.gate = gate;
         match known {
             Some((uid, state, told)) if uid == view.member.uid => {
                 view.told = told;
@@ -338,6 +351,7 @@ impl Planner {
             owner: None,
             settled: Vec::new(),
             placement: Placement(places),
+            gates: BTreeMap::new(),
         };
         for (pod, view) in self.pods.of(gang).filter(|(_, view)| view.state.has_place()) {
             if let Some(assignment) = self.ledger.assignment(pod) {
@@ -352,6 +366,9 @@ impl Planner {
             if let Some(view) = self.pods.get_mut(pod) {
                 view.state = State::Binding(assignment.node.clone());
                 binding.durable |= view.named_gang;
+                if let Some(opening) = view.gate {
+                    binding.gates.insert(pod.clone(), opening);
+                }
                 binding.owner = view.owner.clone().or(binding.owner);
                 self.changed.insert(view.gang.clone());
             }
@@ -371,6 +388,7 @@ impl Planner {
     }
 
     fn drop_view(&mut self, key: &PodKey) {
+        self.steered.remove(key);
         if let Some(gang) = self.pods.remove(key) {
             self.changed.insert(gang);
         }

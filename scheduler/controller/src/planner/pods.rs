@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use muster_scheduler_core::{Closeness, Gang, Member, PodKey};
 use muster_scheduler_queue::time::Milliseconds;
 
+use super::decision::Opening;
 use super::groups::Groups;
 use super::standing::Held;
 use crate::objects::{ForeignGroup, GroupKey, GroupPart, PodFacts, Problem};
@@ -110,6 +111,8 @@ pub(crate) struct PodView {
     pub(crate) problems: Vec<Problem>,
     pub(crate) told: Option<Told>,
     pub(crate) state: State,
+    /// It waits behind the gate of gangs, and this is how the gate opens.
+    pub(crate) gate: Option<Opening>,
 }
 
 impl PodView {
@@ -133,6 +136,7 @@ impl PodView {
             problems: facts.problems,
             told: None,
             state,
+            gate: None,
         }
     }
 }

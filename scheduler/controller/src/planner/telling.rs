@@ -122,6 +122,10 @@ pub(super) fn told_before(pod: &core::Pod) -> Option<Told> {
     let told = conditions
         .iter()
         .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
+    // What the API server writes on every pod with a gate tells nothing of why its gang waits.
+    if told.message.as_deref().is_some_and(|message| message.starts_with("Scheduling is blocked")) {
+        return None;
+    }
     let at = told.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
     Some(Told { kind: None, message: told.message.clone()?, at })
 }
@@ -216,8 +220,8 @@ impl Planner {
                 }
             }
             view.told = Some(Told { kind: Some(kind), message: message.to_owned(), at: now });
-            let uid = view.member.uid.clone();
-            decisions.now.push(Decision::Explain { pod, uid, message: message.to_owned(), news });
+            let (uid, gated) = (view.member.uid.clone(), view.gate.is_some());
+            decisions.now.push(Decision::Explain { pod, uid, message: message.to_owned(), news, gated });
         }
     }
 }

@@ -600,3 +600,97 @@ fn a_queue_that_makes_no_sense_does_not_hold_up_the_others() {
     planner.pod_seen(&in_queue(pod("c", 0, 1, None), "better"));
     assert_eq!(bound(&decide(&mut planner)), [1]);
 }
+
+/// A pod of another scheduler behind the gate of gangs.
+fn gated(gang: &str, index: u32, min: u32) -> core::Pod {
+    let mut pod = pod(gang, index, min, None);
+    let spec = pod.spec.as_mut().unwrap();
+    spec.scheduler_name = Some("default-scheduler".into());
+    spec.scheduling_gates = serde_json::from_value(json!([{"name": "muster.dev/gang"}])).unwrap();
+    pod
+}
+
+/// The same after its gate was opened towards a node.
+fn let_go(mut pod: core::Pod, node: &str, slot: u32) -> core::Pod {
+    pod.spec.as_mut().unwrap().scheduling_gates = None;
+    let annotations = pod.metadata.annotations.get_or_insert_default();
+    annotations.insert("muster.dev/placed-on".into(), node.into());
+    annotations.insert("muster.dev/gpu-indices".into(), slot.to_string());
+    pod
+}
+
+fn openings(decisions: &[Decision]) -> Vec<Opening> {
+    let bindings = decisions.iter().filter_map(|decision| match decision {
+        Decision::Bind(binding) => Some(binding.gates.values().copied()),
+        _ => None,
+    });
+    bindings.flatten().collect()
+}
+
+#[test]
+fn gates_open_for_the_whole_gang_of_another_scheduler() {
+    let mut planner = planner(2);
+    planner.pod_seen(&gated("g", 0, 2));
+    assert_eq!(bound(&decide(&mut planner)), [0usize; 0]);
+    let mut elsewhere = gated("g", 1, 2);
+    let gates = json!([{"name": "kueue.x-k8s.io/admission"}, {"name": "muster.dev/gang"}]);
+    elsewhere.spec.as_mut().unwrap().scheduling_gates = serde_json::from_value(gates).unwrap();
+    planner.pod_seen(&elsewhere);
+    assert_eq!(bound(&decide(&mut planner)), [0usize; 0], "Kueue has not admitted it");
+    planner.pod_seen(&gated("g", 1, 2));
+    assert_eq!(openings(&decide(&mut planner)), [Opening::Only, Opening::Only]);
+    for index in 0..2 {
+        planner.pod_seen(&let_go(gated("g", index, 2), "n0", index));
+    }
+    planner.pod_seen(&pod("later", 0, 1, None));
+    assert_eq!(bound(&decide(&mut planner)), [0usize; 0], "the room is taken though nothing is bound");
+}
+
+#[test]
+fn a_gated_pod_of_ours_is_let_go_and_bound() {
+    let mut planner = planner(1);
+    let mut ours = gated("g", 0, 1);
+    ours.spec.as_mut().unwrap().scheduler_name = Some("muster".into());
+    planner.pod_seen(&ours);
+    assert_eq!(openings(&decide(&mut planner)), [Opening::ThenBind]);
+}
+
+#[test]
+fn a_restart_finds_the_places_of_pods_that_were_let_go() {
+    let mut planner = planner(2);
+    planner.pod_seen(&let_go(gated("g", 0, 2), "n0", 0));
+    planner.pod_seen(&gated("g", 1, 2));
+    let member = |index: u32| ReservedMember {
+        pod: format!("g-{index}"),
+        uid: format!("g-{index}-uid"),
+        node: "n0".into(),
+        gpu_indices: vec![index],
+    };
+    let spec = GangReservationSpec { gang: "g".into(), epoch: 1, members: vec![member(0), member(1)] };
+    let mut reservation = GangReservation::new("g", spec);
+    reservation.metadata.namespace = Some("a".into());
+    let binding = planner.restore(&reservation).unwrap();
+    let opened: Vec<&str> = binding.gates.keys().map(|pod| pod.name.as_str()).collect();
+    assert_eq!((opened, &binding.placement.0[0].1.gpu_indices), (vec!["g-1"], &vec![1]));
+    planner.pod_seen(&pod("later", 0, 1, None));
+    assert_eq!(bound(&decide(&mut planner)), [0usize; 0]);
+}
+
+#[test]
+fn a_pod_whose_only_node_is_lost_is_given_up_after_a_while() {
+    let mut planner = planner(1);
+    let mut owned = let_go(gated("g", 0, 1), "n0", 0);
+    let owner =
+        json!([{"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": "j", "controller": true}]);
+    owned.metadata.owner_references = serde_json::from_value(owner).unwrap();
+    planner.pod_seen(&owned);
+    let evicted = |decisions: Vec<Decision>| {
+        decisions.iter().filter(|decision| matches!(decision, Decision::Evict { .. })).count()
+    };
+    assert_eq!(evicted(at(&mut planner, 1000)), 0);
+    planner.node_gone("n0");
+    assert_eq!(evicted(at(&mut planner, 1001)), 0);
+    assert_eq!(evicted(at(&mut planner, 1060)), 0);
+    assert_eq!(evicted(at(&mut planner, 1061)), 1);
+    assert_eq!(evicted(at(&mut planner, 1062)), 0);
+}

@@ -41,6 +41,7 @@ impl Planner {
         for key in self.joined.clone() {
             self.join(&key, Purpose::Growth, now, &mut decisions);
         }
+        self.evict_misled(now, &mut decisions);
         self.tell_incomplete(now, &mut decisions);
         let waits = |state: &GangState| state.stage.is_in_line() && state.asked.is_complete();
         if self.gangs.values().any(waits) {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod faults;
+mod gates;
 mod groups;
 
 use std::time::Duration;
