@@ -45,11 +45,11 @@ const GPU_COUNT: &str = "nvidia.com/gpu.count";
 const NVLINK_PER_GPU: f64 = 721.8;
 
 /// A level's name and its labels.
-type Candidate = (&'static str, &'static [&'static str]);
+pub(super) type Candidate = (&'static str, &'static [&'static str]);
 
 const PLACES: [Candidate; 2] = [("region", &["topology.kubernetes.io/region"]), ("zone", &[ZONE])];
 
-const MUSTER: [Candidate; 3] =
+pub(super) const MUSTER: [Candidate; 3] =
     [("spine", &["muster.dev/spine"]), ("block", &["muster.dev/block"]), ("rack", &[RACK])];
 
 const FAMILIES: [&[Candidate]; 4] = [

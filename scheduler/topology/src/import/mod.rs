@@ -10,6 +10,8 @@ pub mod labels;
 pub mod nrt;
 pub mod nvidia_smi;
 pub mod slurm;
+mod source;
 
 pub use field::FieldError;
 pub use hostlist::{HostlistError, expand as expand_hostlist};
+pub use source::{Source, SourceError, SourceNode, Written};
