@@ -154,3 +154,50 @@ async fn nothing_but_the_program_is_needed_for_crds_and_completions() {
     }
     assert!(!home.path().exists(), "no state is made");
 }
+
+#[tokio::test]
+async fn where_nodes_are_is_drawn_as_others_describe_it() {
+    let cluster = Cluster::start(&[]).await;
+    cluster.home.write("topology.conf", "SwitchName=s0 Nodes=node-[0-1]\nSwitchName=core Switches=s0\n");
+    cluster.home.write("broken.conf", "SwitchName=s0 Nodes=node-[0-1]\nSwitchName=s1 Nodes=node-1\n");
+    cluster.home.write("definition.yaml", HYPER_NODE_DEFINITION);
+    cluster.home.write("leaf.yaml", HYPER_NODE);
+    let mut talk = Conversation::in_home(&cluster.home);
+    talk.types("muster topology show").await;
+    talk.types("muster topology show --topology-conf topology.conf").await;
+    talk.types("muster topology show --topology-conf broken.conf").await;
+    cluster.muster(&["submit", "definition.yaml"]).await.succeeded();
+    let definition = "customresourcedefinition/hypernodes.topology.volcano.sh";
+    cluster.wait_for(definition, "condition=Established").await;
+    cluster.muster(&["submit", "leaf.yaml"]).await.succeeded();
+    // The nodes of the embedded cluster have racks of Muster's own, which count first.
+    talk.types("muster topology show").await;
+    insta::assert_snapshot!(talk.text());
+    cluster.stop().await;
+}
+
+const HYPER_NODE_DEFINITION: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: hypernodes.topology.volcano.sh}
+spec:
+  group: topology.volcano.sh
+  scope: Cluster
+  names: {kind: HyperNode, plural: hypernodes, singular: hypernode}
+  versions:
+  - name: v1alpha1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";
+
+const HYPER_NODE: &str = "
+apiVersion: topology.volcano.sh/v1alpha1
+kind: HyperNode
+metadata: {name: leaf-0}
+spec:
+  tier: 1
+  members:
+  - {type: Node, selector: {exactMatch: {name: node-0}}}
+  - {type: Node, selector: {exactMatch: {name: node-1}}}
+";

@@ -8,8 +8,9 @@ use fs_err as fs;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
-use muster_scheduler_topology::Topology;
+use muster_scheduler_controller::places;
 use muster_scheduler_topology::draw::{self, Occupancy};
+use muster_scheduler_topology::import::{Source, SourceNode, slurm};
 
 use crate::connect::ClusterArguments;
 use crate::error::Error;
@@ -24,9 +25,9 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Draws the tree of domains with free GPUs and bandwidths, as the nodes' labels describe it
+    /// Draws the tree of domains with free GPUs and bandwidths, as the scheduler sees it
     #[command(
-        after_help = "Examples:\n  muster topology show\n  muster topology show --all --svg cluster.svg"
+        after_help = "Examples:\n  muster topology show\n  muster topology show --all --svg cluster.svg\n  muster topology show --topology-conf /etc/slurm/topology.conf\n\nWhat counts, the first that there is: a topology.conf; labels muster.dev/spine, block and rack; a Topology of Kueue or\nKAI; Volcano's HyperNodes; labels of topograph, AWS, Google and Oracle."
     )]
     Show {
         /// One line for every host, also for those that look alike
@@ -35,6 +36,9 @@ enum Command {
         /// A file for a drawing
         #[arg(long, value_name = "FILE")]
         svg: Option<PathBuf>,
+        /// Slurm's description of switches or blocks, to see what it makes of the nodes
+        #[arg(long, value_name = "FILE")]
+        topology_conf: Option<PathBuf>,
         #[command(flatten)]
         cluster: ClusterArguments,
     },
@@ -42,15 +46,25 @@ enum Command {
 
 /// Runs the command.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
-    let Command::Show { all, svg, cluster } = arguments.command;
+    let Command::Show { all, svg, topology_conf, cluster } = arguments.command;
     let client = cluster.connect().await?.client;
     let failed = |error: kube::Error| Error::from_source("cannot read the cluster", &error);
     let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await.map_err(failed)?;
-    let pods = Api::<Pod>::all(client).list(&ListParams::default()).await.map_err(failed)?;
+    let pods = Api::<Pod>::all(client.clone()).list(&ListParams::default()).await.map_err(failed)?;
+    let mut sources = places::read(&client).await.map_err(failed)?;
+    if let Some(path) = topology_conf {
+        let tree = slurm::topology(&fs::read_to_string(&path)?);
+        sources.tree = Some(tree.map_err(|error| Error::from_source(&path.display().to_string(), &error))?);
+    }
     let names: Vec<String> = nodes.iter().map(ResourceExt::name_any).collect();
-    let labelled: Vec<(&str, &BTreeMap<String, String>)> =
-        names.iter().map(String::as_str).zip(nodes.iter().map(ResourceExt::labels)).collect();
-    let topology = Topology::from_labels(&labelled)
+    let described: Vec<SourceNode<'_>> = names
+        .iter()
+        .zip(&nodes)
+        .map(|(name, node)| SourceNode { name, labels: node.labels(), gpus: allocatable(node) })
+        .collect();
+    let source = Source::choose(&sources, &described);
+    let topology = source
+        .and_then(|source| source.topology(&described))
         .map_err(|error| Error::from_source("the nodes do not form a topology", &error))?;
     let mut used: BTreeMap<&str, u32> = BTreeMap::new();
     for pod in &pods {

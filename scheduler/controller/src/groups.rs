@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
+use kube::Client;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::core::ApiResource;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Client, discovery};
 use tokio::time::timeout;
 
 use crate::objects::{ForeignGroup, GroupKey, GroupKind};
+use crate::places;
 use crate::planner::{Availability, GroupEvent};
 
 /// A kind that is not installed is looked for again after this long.
@@ -21,7 +22,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// All objects of a kind as they are now; when they cannot be read, why.
 pub(crate) async fn list(client: &Client, kind: GroupKind) -> Vec<GroupEvent> {
-    let resource = match find(client, kind).await {
+    let resource = match places::find(client, kind.api()).await {
         Ok(Some(resource)) => resource,
         Ok(None) => return vec![GroupEvent::Kind(kind, Availability::Absent)],
         Err(error) => return vec![refused(kind, &error)],
@@ -47,7 +48,7 @@ fn refused(kind: GroupKind, error: &kube::Error) -> GroupEvent {
 /// Tells all objects of a kind, for as long as somebody listens: `tell` answers whether anybody does.
 pub(crate) async fn watch(client: Client, kind: GroupKind, tell: impl Fn(GroupEvent) -> bool) {
     loop {
-        let news = match find(&client, kind).await {
+        let news = match places::find(&client, kind.api()).await {
             Ok(Some(resource)) => {
                 let watch = Watch { reader: Reader::new(&client, kind), tell: &tell };
                 if !watch.follow(&resource).await {
@@ -63,19 +64,6 @@ pub(crate) async fn watch(client: Client, kind: GroupKind, tell: impl Fn(GroupEv
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-}
-
-/// The most stable version of the kind that the server has.
-async fn find(client: &Client, kind: GroupKind) -> Result<Option<ApiResource>, kube::Error> {
-    let (group, name) = kind.api();
-    let group = match discovery::group(client, group).await {
-        Ok(group) => group,
-        Err(kube::Error::Discovery(_)) => return Ok(None),
-        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut kinds = group.resources_by_stability().into_iter().map(|(resource, _)| resource);
-    Ok(kinds.find(|resource| resource.kind == name))
 }
 
 struct Watch<'a, T> {

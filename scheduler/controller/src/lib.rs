@@ -12,6 +12,7 @@ pub mod objects;
 mod observe;
 pub mod picture;
 mod plan;
+pub mod places;
 pub mod planner;
 pub mod service;
 mod tell;

@@ -8,6 +8,7 @@ use muster_scheduler_api::{DEFAULT_SCHEDULER_NAME, GangReservation, Queue, SCHED
 use serde::de::DeserializeOwned;
 
 use crate::groups;
+use crate::places;
 use crate::planner::Planner;
 
 /// Objects a request.
@@ -23,6 +24,7 @@ pub async fn read(client: &Client) -> Result<Planner, kube::Error> {
     for queue in none_if_unknown(list::<Queue>(client).await)? {
         planner.queue_seen(&queue);
     }
+    planner.places_described(places::read(client).await?);
     for node in list::<Node>(client).await? {
         planner.node_seen(&node);
     }

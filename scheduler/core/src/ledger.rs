@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use muster_scheduler_topology::import::TopologySources;
+
 use crate::resources::GPU_RESOURCE;
 
 use crate::devices::{DeviceIndices, GpuDemand, WHOLE};
@@ -112,6 +114,11 @@ impl Ledger {
     /// Forgets a node; pods on it keep their entries until they are released.
     pub fn remove_node(&mut self, name: &str) {
         self.space.remove_node(name);
+    }
+
+    /// What was written down about where nodes are, beside their labels.
+    pub fn set_topology_sources(&mut self, sources: TopologySources) {
+        self.space.set_topology_sources(sources);
     }
 
     /// The nodes by name.

@@ -1,10 +1,10 @@
 //! Where the nodes of a [`Space`](crate::Space) are: its topology, with nodes by their number.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use muster_scheduler_topology::{Accelerator, DomainId, LevelIndex, Position, SharedNames, Topology, import};
+use muster_scheduler_topology::import::{Source, SourceError, SourceNode, TopologySources};
+use muster_scheduler_topology::{Accelerator, DomainId, LevelIndex, Position, Topology, import};
 
 use crate::node::Node;
 use crate::space::NodeId;
@@ -24,32 +24,37 @@ pub struct Map {
     parents: Vec<Option<u32>>,
     /// By position: whether the node's GPUs are linked faster than by PCIe.
     linked: Vec<bool>,
+    fault: Option<SourceError>,
 }
 
 impl Map {
     /// The whole cluster.
     pub const ROOT: Domain = 0;
 
-    pub(crate) fn new<'a>(nodes: impl Iterator<Item = (NodeId, &'a Arc<Node>)>) -> Self {
+    pub(crate) fn new<'a>(
+        nodes: impl Iterator<Item = (NodeId, &'a Arc<Node>)>,
+        sources: &TopologySources,
+    ) -> Self {
         let nodes: Vec<(NodeId, &Arc<Node>)> = nodes.collect();
-        let labelled: Vec<(&str, &BTreeMap<String, String>)> =
-            nodes.iter().map(|(_, node)| (node.name.as_str(), &node.labels)).collect();
-        let levels = import::labels::detect(labelled.iter().map(|(_, labels)| *labels));
-        let mut entries = import::labels::entries(&levels, &labelled);
-        for (entry, (_, node)) in entries.iter_mut().zip(&nodes) {
-            entry.gpus = node.gpu_slots;
-        }
+        let described: Vec<SourceNode<'_>> = nodes
+            .iter()
+            .map(|(_, node)| SourceNode { name: &node.name, labels: &node.labels, gpus: node.gpu_slots })
+            .collect();
+        let chosen = Source::choose(sources, &described).and_then(|source| source.topology(&described));
         #[expect(
             clippy::expect_used,
             reason = "levels are few, named and valid, and a space's nodes have unique names"
         )]
-        let topology =
-            Topology::build(levels, &entries, SharedNames::Distinct).expect("a tree over named nodes");
+        let from_labels = || Source::Labels.topology(&described).expect("a tree over named nodes");
+        let (topology, fault) = match chosen {
+            Ok(topology) => (topology, None),
+            Err(fault) => (from_labels(), Some(fault)),
+        };
         let linked = |index: usize| {
             let product = nodes[index].1.labels.get(import::labels::PRODUCT);
             product.is_some_and(|product| Accelerator::of_product(product).nvlink_total() > 0.0)
         };
-        Self::over(topology, &nodes.iter().map(|(id, _)| *id).collect::<Vec<_>>(), linked)
+        Self { fault, ..Self::over(topology, &nodes.iter().map(|(id, _)| *id).collect::<Vec<_>>(), linked) }
     }
 
     fn over(topology: Topology, ids: &[NodeId], is_linked: impl Fn(usize) -> bool) -> Self {
@@ -64,7 +69,12 @@ impl Map {
         let parents = domains.map(|domain| topology.parent(domain).map(|parent| parent.0)).collect();
         let linked =
             (0..ids.len() as u32).map(|position| is_linked(topology.node_at(Position(position)))).collect();
-        Self { topology, nodes, positions, parents, linked }
+        Self { topology, nodes, positions, parents, linked, fault: None }
+    }
+
+    /// Why the tree is not the one that was written down, but the one that the nodes' labels give.
+    pub fn fault(&self) -> Option<&SourceError> {
+        self.fault.as_ref()
     }
 
     /// The tree itself.

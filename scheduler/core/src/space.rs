@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use muster_scheduler_topology::import::TopologySources;
+
 use crate::resources::GPU_RESOURCE;
 
 use crate::amounts::Dimensions;
@@ -49,6 +51,7 @@ pub struct Space {
     dimensions: Arc<Dimensions>,
     /// Absent when nodes have come, gone or moved since.
     map: Option<Arc<Map>>,
+    sources: Arc<TopologySources>,
     log: ChangeLog,
     shapes: BTreeMap<u64, Vec<Arc<Shape>>>,
     /// Most recently used last.
@@ -83,6 +86,11 @@ impl Space {
         self.rooms[id.index()] = Room::default();
         self.map = None;
         Some(id)
+    }
+
+    pub(crate) fn set_topology_sources(&mut self, sources: TopologySources) {
+        self.sources = Arc::new(sources);
+        self.map = None;
     }
 
     fn empty_room(&self, node: &Node) -> Room {
@@ -192,7 +200,7 @@ impl Space {
         if let Some(map) = &self.map {
             return map.clone();
         }
-        let map = Arc::new(Map::new(self.nodes()));
+        let map = Arc::new(Map::new(self.nodes(), &self.sources));
         self.counts.retain(|counts| counts.is_of(&map));
         self.map = Some(map.clone());
         map

@@ -26,6 +26,7 @@ use muster_scheduler_queue::planner::Planner as Line;
 use muster_scheduler_queue::policy::Policy;
 use muster_scheduler_queue::time::Time;
 use muster_scheduler_queue::tree::{Charge, QueueTree};
+use muster_scheduler_topology::import::TopologySources;
 
 use crate::objects::{self, PodFacts};
 use crate::plan;
@@ -163,6 +164,15 @@ impl Planner {
         let there = |pod: &PodKey| ledger.assignment(pod).is_some_and(|place| place.node == node);
         self.changed
             .extend(self.pods.iter().filter(|(pod, _)| there(pod)).map(|(_, view)| view.gang.clone()));
+    /// What others wrote down about where nodes are has changed.
+    pub fn places_described(&mut self, sources: TopologySources) {
+        self.ledger.set_topology_sources(sources);
+        self.line.nodes_changed();
+    }
+
+    /// Why what others wrote down about where nodes are is not followed.
+    pub fn places_fault(&mut self) -> Option<String> {
+        self.ledger.space().map().fault().map(ToString::to_string)
     }
 
     /// A pod appeared or changed.

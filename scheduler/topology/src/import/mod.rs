@@ -14,4 +14,4 @@ mod source;
 
 pub use field::FieldError;
 pub use hostlist::{HostlistError, expand as expand_hostlist};
-pub use source::{Source, SourceError, SourceNode, Written};
+pub use source::{Source, SourceError, SourceNode, TopologySources};

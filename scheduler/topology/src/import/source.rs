@@ -51,7 +51,7 @@ pub struct SourceNode<'a> {
 
 /// What others wrote down about where nodes are.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Written {
+pub struct TopologySources {
     /// A tree that was given.
     pub tree: Option<Topology>,
     /// `Topology` objects of Kueue and KAI.
@@ -79,7 +79,7 @@ impl Source {
     ///
     /// # Errors
     /// [`SourceError::Topology`] when the object that counts cannot be read.
-    pub fn choose(written: &Written, nodes: &[SourceNode<'_>]) -> Result<Self, SourceError> {
+    pub fn choose(written: &TopologySources, nodes: &[SourceNode<'_>]) -> Result<Self, SourceError> {
         if let Some(tree) = &written.tree {
             return Ok(Self::Tree(Box::new(tree.clone())));
         }
@@ -183,8 +183,8 @@ mod tests {
         topology.domains(level).map(|domain| topology.path(domain)).collect()
     }
 
-    fn written() -> Written {
-        Written {
+    fn written() -> TopologySources {
+        TopologySources {
             tree: None,
             topologies: vec![
                 json!({"metadata": {"name": "b"}, "spec": {"levels": [{"nodeLabel": "example.org/hall"}]}}),
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(chosen(&hall)[0], "east");
         assert_eq!(chosen(&plain), ["leaf"], "both nodes");
         let tree = slurm::topology("SwitchName=s0 Nodes=n[0-1]").unwrap();
-        let given = Written { tree: Some(tree), ..written() };
+        let given = TopologySources { tree: Some(tree), ..written() };
         let nodes = [node("n0", &rack)];
         let topology = Source::choose(&given, &nodes).unwrap().topology(&nodes).unwrap();
         assert_eq!(paths(&topology), ["s0"]);
@@ -241,9 +241,9 @@ mod tests {
     fn an_object_that_cannot_be_read_is_named() {
         let none = Labels::new();
         let nodes = [node("n0", &none)];
-        let broken = Written {
+        let broken = TopologySources {
             topologies: vec![json!({"metadata": {"name": "broken"}, "spec": {"levels": []}})],
-            ..Written::default()
+            ..TopologySources::default()
         };
         let error = Source::choose(&broken, &nodes).unwrap_err().to_string();
         assert!(error.starts_with("Topology \"broken\": "), "{error}");

@@ -1,0 +1,57 @@
+//! Reads what others wrote down about where nodes are: `Topology` of Kueue and KAI, Volcano's `HyperNode`.
+
+use kube::api::{Api, DynamicObject, ListParams};
+use kube::core::ApiResource;
+use kube::{Client, discovery};
+use muster_scheduler_topology::import::TopologySources;
+use serde_json::Value;
+
+/// Group and kind of objects with levels.
+const TOPOLOGIES: [(&str, &str); 2] = [("kueue.x-k8s.io", "Topology"), ("kai.scheduler", "Topology")];
+/// Group and kind of objects with domains.
+const HYPER_NODES: (&str, &str) = ("topology.volcano.sh", "HyperNode");
+
+/// All such objects of the cluster; none of kinds that are not installed, or that the reader may not see.
+///
+/// # Errors
+/// What else the API server answers.
+pub async fn read(client: &Client) -> Result<TopologySources, kube::Error> {
+    let mut sources = TopologySources::default();
+    for kind in TOPOLOGIES {
+        sources.topologies.extend(list(client, kind).await?);
+    }
+    sources.hyper_nodes = list(client, HYPER_NODES).await?;
+    Ok(sources)
+}
+
+async fn list(client: &Client, kind: (&str, &str)) -> Result<Vec<Value>, kube::Error> {
+    let Some(resource) = find(client, kind).await? else { return Ok(Vec::new()) };
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    match api.list(&ListParams::default()).await {
+        Ok(list) => list
+            .items
+            .iter()
+            .map(|object| Ok(serde_json::to_value(object).map_err(kube::Error::SerdeError)?))
+            .collect(),
+        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => {
+            tracing::debug!(kind = kind.1, group = kind.0, status = %status.message, "not read");
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The most stable version of a kind that the server has.
+pub(crate) async fn find(
+    client: &Client,
+    (group, kind): (&str, &str),
+) -> Result<Option<ApiResource>, kube::Error> {
+    let group = match discovery::group(client, group).await {
+        Ok(group) => group,
+        Err(kube::Error::Discovery(_)) => return Ok(None),
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut kinds = group.resources_by_stability().into_iter().map(|(resource, _)| resource);
+    Ok(kinds.find(|resource| resource.kind == kind))
+}
