@@ -157,7 +157,11 @@ async fn nothing_but_the_program_is_needed_for_crds_and_completions() {
 
 #[tokio::test]
 async fn where_nodes_are_is_drawn_as_others_describe_it() {
-    let cluster = Cluster::start(&[]).await;
+    let home = Home::new();
+    // Labels of Muster's own would count before what others say.
+    let node = |index: u32| format!("- {{name: node-{index}, gpus: 4, labels: {{muster.dev/rack: ''}}}}\n");
+    home.write("nodes.yaml", &format!("nodes:\n{}", (0..3).map(node).collect::<String>()));
+    let cluster = Cluster::start_in(home, &["--topology", "nodes.yaml"]).await;
     cluster.home.write("topology.conf", "SwitchName=s0 Nodes=node-[0-1]\nSwitchName=core Switches=s0\n");
     cluster.home.write("broken.conf", "SwitchName=s0 Nodes=node-[0-1]\nSwitchName=s1 Nodes=node-1\n");
     cluster.home.write("definition.yaml", HYPER_NODE_DEFINITION);
@@ -170,7 +174,6 @@ async fn where_nodes_are_is_drawn_as_others_describe_it() {
     let definition = "customresourcedefinition/hypernodes.topology.volcano.sh";
     cluster.wait_for(definition, "condition=Established").await;
     cluster.muster(&["submit", "leaf.yaml"]).await.succeeded();
-    // The nodes of the embedded cluster have racks of Muster's own, which count first.
     talk.types("muster topology show").await;
     insta::assert_snapshot!(talk.text());
     cluster.stop().await;

@@ -31,7 +31,7 @@ async fn list(client: &Client, kind: (&str, &str)) -> Result<Vec<Value>, kube::E
         Ok(list) => list
             .items
             .iter()
-            .map(|object| Ok(serde_json::to_value(object).map_err(kube::Error::SerdeError)?))
+            .map(|object| serde_json::to_value(object).map_err(kube::Error::SerdeError))
             .collect(),
         Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => {
             tracing::debug!(kind = kind.1, group = kind.0, status = %status.message, "not read");

@@ -83,7 +83,8 @@ impl Source {
         if let Some(tree) = &written.tree {
             return Ok(Self::Tree(Box::new(tree.clone())));
         }
-        let has = |key: &str| nodes.iter().any(|node| node.labels.contains_key(key));
+        let has =
+            |key: &str| nodes.iter().any(|node| node.labels.get(key).is_some_and(|value| !value.is_empty()));
         if labels::MUSTER.iter().any(|(_, keys)| keys.iter().any(|key| has(key))) {
             return Ok(Self::Labels);
         }
