@@ -1,5 +1,7 @@
 //! Reads what others wrote down about where nodes are: `Topology` of Kueue and KAI, Volcano's `HyperNode`.
 
+use std::time::Duration;
+
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::core::ApiResource;
 use kube::{Client, discovery};
@@ -10,6 +12,9 @@ use serde_json::Value;
 const TOPOLOGIES: [(&str, &str); 2] = [("kueue.x-k8s.io", "Topology"), ("kai.scheduler", "Topology")];
 /// Group and kind of objects with domains.
 const HYPER_NODES: (&str, &str) = ("topology.volcano.sh", "HyperNode");
+
+/// Changes are followed after this long at the latest.
+const READ_AGAIN: Duration = Duration::from_secs(30);
 
 /// All such objects of the cluster; none of kinds that are not installed, or that the reader may not see.
 ///
@@ -22,6 +27,25 @@ pub async fn read(client: &Client) -> Result<TopologySources, kube::Error> {
     }
     sources.hyper_nodes = list(client, HYPER_NODES).await?;
     Ok(sources)
+}
+
+/// Tells what there is, and again whenever it has changed, for as long as somebody listens: `tell` answers whether
+/// anybody does. Networks are rebuilt rarely, so the objects are read now and then instead of being watched.
+pub(crate) async fn follow(client: &Client, tell: impl Fn(TopologySources) -> bool) {
+    let mut known = None;
+    loop {
+        let read = read(client).await.unwrap_or_else(|error| {
+            tracing::debug!(error = %muster_machinery::hint::chain(&error), "cannot read where nodes are");
+            known.clone().unwrap_or_default()
+        });
+        if known.as_ref() != Some(&read) {
+            known = Some(read.clone());
+            if !tell(read) {
+                return;
+            }
+        }
+        tokio::time::sleep(READ_AGAIN).await;
+    }
 }
 
 async fn list(client: &Client, kind: (&str, &str)) -> Result<Vec<Value>, kube::Error> {

@@ -10,6 +10,7 @@ use kube::runtime::watcher::Event;
 use muster_machinery::{CancellationToken, Clock, SystemClock};
 use muster_scheduler_api::{DEFAULT_SCHEDULER_NAME, GangReservation, Queue, SCHEDULER_NAME};
 use muster_scheduler_core::PodKey;
+use muster_scheduler_topology::import::TopologySources;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -18,6 +19,7 @@ use crate::bind::Binder;
 use crate::evict::evict;
 use crate::groups;
 use crate::observe::{Change, Relisting, watch};
+use crate::places;
 use crate::plan;
 use crate::planner::{Answers, Decision, GroupEvent, Outcome, Planner};
 use crate::tell::{Note, Teller};
@@ -70,6 +72,7 @@ enum Heard {
     Pods(Event<Pod>),
     Queues(Event<Queue>),
     Group(GroupEvent),
+    Places(TopologySources),
     CarriedOut(Outcome),
     Discarded { namespace: String, gang: String },
     Answered { answers: Option<Answers>, took: Duration },
@@ -84,6 +87,10 @@ impl Service {
         watches.spawn(watch(Api::<Node>::all(client.clone()), Heard::Nodes, sender.clone()));
         watches.spawn(watch(Api::<Pod>::all(client.clone()), Heard::Pods, sender.clone()));
         watches.spawn(watch(Api::<Queue>::all(client.clone()), Heard::Queues, sender.clone()));
+        watches.spawn({
+            let (client, sender) = (client.clone(), sender.clone());
+            async move { places::follow(&client, |sources| sender.send(Heard::Places(sources)).is_ok()).await }
+        });
         let teller = Teller::new(client.clone(), DEFAULT_SCHEDULER_NAME);
         let last_words = CancellationToken::new();
         let telling = tokio::spawn({
@@ -253,11 +260,12 @@ struct Listed {
     nodes: Relisting,
     pods: Relisting,
     queues: Relisting,
+    places: bool,
 }
 
 impl Listed {
     fn complete(&self) -> bool {
-        self.nodes.complete && self.pods.complete && self.queues.complete
+        self.nodes.complete && self.pods.complete && self.queues.complete && self.places
     }
 
     fn hear(&mut self, planner: &mut Planner, heard: Heard) {
@@ -277,6 +285,13 @@ impl Listed {
                 Change::Gone { name, .. } => planner.queue_gone(name),
             }),
             Heard::Group(event) => planner.group_changed(event),
+            Heard::Places(sources) => {
+                self.places = true;
+                planner.places_described(sources);
+                if let Some(fault) = planner.places_fault() {
+                    tracing::warn!(%fault, "where nodes are is read from their labels instead");
+                }
+            }
             Heard::CarriedOut(outcome) => planner.carried_out(&outcome),
             Heard::Discarded { namespace, gang } => planner.discarded(&namespace, &gang),
             Heard::Answered { .. } => {}

@@ -164,6 +164,8 @@ impl Planner {
         let there = |pod: &PodKey| ledger.assignment(pod).is_some_and(|place| place.node == node);
         self.changed
             .extend(self.pods.iter().filter(|(pod, _)| there(pod)).map(|(_, view)| view.gang.clone()));
+    }
+
     /// What others wrote down about where nodes are has changed.
     pub fn places_described(&mut self, sources: TopologySources) {
         self.ledger.set_topology_sources(sources);

@@ -4,6 +4,7 @@
 mod faults;
 mod gates;
 mod groups;
+mod places;
 
 use std::time::Duration;
 

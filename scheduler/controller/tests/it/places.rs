@@ -1,0 +1,64 @@
+//! Where nodes are, as objects of other systems say.
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, DynamicObject, PostParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use serde_json::json;
+
+use crate::{Cluster, node_of, until};
+
+fn definition() -> CustomResourceDefinition {
+    serde_json::from_value(json!({
+        "metadata": {"name": "hypernodes.topology.volcano.sh"},
+        "spec": {
+            "group": "topology.volcano.sh", "scope": "Cluster",
+            "names": {"kind": "HyperNode", "plural": "hypernodes", "singular": "hypernode", "listKind": "HyperNodeList"},
+            "versions": [{"name": "v1alpha1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}],
+        },
+    }))
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_gang_stays_within_a_hyper_node_when_it_asks_for_that() {
+    let cluster = Cluster::start(&[("n0", 2), ("n1", 2), ("n2", 2), ("n3", 2)]).await;
+    Api::all(cluster.client.clone()).create(&PostParams::default(), &definition()).await.unwrap();
+    let kind = GroupVersionKind::gvk("topology.volcano.sh", "v1alpha1", "HyperNode");
+    let hyper_nodes: Api<DynamicObject> =
+        Api::all_with(cluster.client.clone(), &ApiResource::from_gvk_with_plural(&kind, "hypernodes"));
+    // Neighbours by name are not neighbours here.
+    for (leaf, nodes) in [("leaf-0", ["n0", "n2"]), ("leaf-1", ["n1", "n3"])] {
+        let members = nodes.map(|node| json!({"type": "Node", "selector": {"exactMatch": {"name": node}}}));
+        let leaf = json!({"apiVersion": "topology.volcano.sh/v1alpha1", "kind": "HyperNode",
+            "metadata": {"name": leaf}, "spec": {"tier": 1, "members": members}});
+        hyper_nodes.create(&PostParams::default(), &serde_json::from_value(leaf).unwrap()).await.unwrap();
+    }
+    let (stop, scheduler) = cluster.scheduler();
+    let pods = cluster.pods();
+    for index in 0..4 {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": format!("near-{index}"), "annotations": {
+                "muster.dev/gang": "near", "muster.dev/gang-min-available": "4",
+                "muster.dev/required-topology": "tier-1"}},
+            "spec": {"schedulerName": "muster", "containers": [
+                {"name": "c", "image": "host", "resources": {"limits": {"nvidia.com/gpu": "1"}}}]},
+        }))
+        .unwrap();
+        pods.create(&PostParams::default(), &pod).await.unwrap();
+    }
+    let mut nodes = Vec::new();
+    for index in 0..4 {
+        let pod = until(&pods, &format!("near-{index}"), |pod| node_of(pod).is_some()).await;
+        nodes.extend(node_of(&pod).map(str::to_owned));
+    }
+    nodes.sort();
+    assert!(
+        [["n0", "n0", "n2", "n2"], ["n1", "n1", "n3", "n3"]].iter().any(|leaf| nodes == leaf),
+        "{nodes:?}"
+    );
+    stop.cancel();
+    scheduler.await.unwrap();
+    cluster.stop().await;
+}
