@@ -14,8 +14,10 @@ use crate::error::Error;
 pub(crate) enum Role {
     /// Training jobs
     Trainer,
-    /// Binding of pods, gangs as a whole
+    /// Binding of pods, gangs as a whole; and gates of gangs that other schedulers bind
     Scheduler,
+    /// Gates of gangs that other schedulers bind, and nothing else
+    Gates,
     /// Garbage collection, namespaces, Job, Deployment, EndpointSlice, volumes: only on the embedded API server
     BuiltIn,
 }
@@ -58,14 +60,21 @@ pub(crate) struct Candidacy {
 }
 
 impl Role {
-    /// Every role.
+    /// Every role that a cluster of Muster's own has; its scheduler opens gates too.
     pub(crate) const ALL: [Self; 3] = [Self::Trainer, Self::Scheduler, Self::BuiltIn];
+
+    /// Those of the roles that are to run, each once. The scheduler does what the gates' role does.
+    pub(crate) fn each_once(wanted: &[Self]) -> Vec<Self> {
+        let gates = (!wanted.contains(&Self::Scheduler)).then_some(Self::Gates);
+        Self::ALL.into_iter().chain(gates).filter(|role| wanted.contains(role)).collect()
+    }
 
     /// The name of its Lease. Each role has its own, so that processes may share the roles out as they like.
     fn lease(self) -> &'static str {
         match self {
             Self::Trainer => "muster-trainer",
-            Self::Scheduler => "muster-scheduler",
+            // Whoever plans, plans alone: two ledgers would give the same room away twice.
+            Self::Scheduler | Self::Gates => "muster-scheduler",
             Self::BuiltIn => "muster-built-in",
         }
     }
@@ -87,8 +96,9 @@ impl Role {
                 trainer.build(client).run(shutdown).await;
                 Ok(())
             }
-            Self::Scheduler => {
-                let scheduler_names = options.scheduler_names;
+            Self::Scheduler | Self::Gates => {
+                let names = options.scheduler_names;
+                let scheduler_names = if self == Self::Gates { Vec::new() } else { names };
                 let scheduler = muster_scheduler_controller::Options { client, scheduler_names };
                 scheduler.build().run(shutdown).await;
                 Ok(())

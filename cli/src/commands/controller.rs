@@ -115,7 +115,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     let client = Client::try_from(config)?;
     let version = client.apiserver_version().await?;
     output::note(&format!("connected to Kubernetes {}", version.git_version));
-    let roles: Vec<Role> = Role::ALL.into_iter().filter(|role| arguments.only.contains(role)).collect();
+    let roles = Role::each_once(&arguments.only);
     if roles.contains(&Role::BuiltIn) {
         refuse_beside_a_controller_manager(&client).await?;
     }
