@@ -3,6 +3,7 @@
 
 mod faults;
 mod gates;
+mod gates_killed;
 mod groups;
 mod places;
 
