@@ -52,6 +52,11 @@ pub mod annotations {
     pub const TIME_LIMIT: &str = "muster.dev/time-limit";
     /// The node to which a pod was steered when its gate was opened.
     pub const PLACED_ON: &str = "muster.dev/placed-on";
+    /// How often the gang writes a checkpoint from which it continues, such as `10m`: it loses no more when it is
+    /// evicted, and may be proposed to be moved.
+    pub const CHECKPOINT_EVERY: &str = "muster.dev/checkpoint-every";
+    /// `never`: the gang is not evicted for others.
+    pub const EVICTION: &str = "muster.dev/eviction";
     /// GPU slots of the node that the scheduler chose, such as `0,1`; written with the binding.
     pub const GPU_INDICES: &str = "muster.dev/gpu-indices";
 }

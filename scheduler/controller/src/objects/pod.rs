@@ -5,12 +5,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use muster_scheduler_api::{DEFAULT_SCHEDULER_NAME, GANG_GATE, annotations, labels};
 use muster_scheduler_core::resources::GPU_RESOURCE;
 use muster_scheduler_core::{Assignment, Member, PodKey};
+use muster_scheduler_queue::job::Restart;
 use muster_scheduler_queue::time::Milliseconds;
 
 use super::constraints::{required, toleration};
 use super::membership::Membership;
 use super::requests::{requests, whole};
 use super::wishes::{Problem, Wishes, duration};
+
+const LENGTH: &str = "a length of time above 0, such as 90m or 2h 30m";
 
 /// What a pod says of itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +42,8 @@ pub struct PodFacts {
     pub limit: Option<Milliseconds>,
     /// The advance reservation in which it runs.
     pub reservation: Option<String>,
+    /// What is lost when it is evicted.
+    pub restart: Restart,
     /// Its controller.
     pub owner: Option<OwnerReference>,
     /// What it asks for and cannot have as it is written.
@@ -90,8 +95,7 @@ impl PodFacts {
         let spec = pod.spec.as_ref().unwrap_or(&nothing);
         let membership = Membership::read(&key, spec, &mut wishes);
         let member = member(&key, pod, spec, &mut wishes);
-        let limit =
-            wishes.read(annotations::TIME_LIMIT, "a length of time above 0, such as 90m or 2h 30m", duration);
+        let limit = wishes.read(annotations::TIME_LIMIT, LENGTH, duration);
         if spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
             let (field, instead) = ("spec.resourceClaims", GPU_RESOURCE);
             wishes.problems.push(Problem::Unplanned { field, instead });
@@ -112,6 +116,7 @@ impl PodFacts {
             user: key.namespace.clone(),
             limit: limit.or(declared),
             reservation: wishes.name(annotations::RESERVATION),
+            restart: restart(&mut wishes),
             owner: owners.find(|owner| owner.controller == Some(true)).cloned(),
             problems: wishes.problems,
             key,
@@ -119,6 +124,16 @@ impl PodFacts {
             membership,
         }
     }
+}
+
+fn restart(wishes: &mut Wishes<'_>) -> Restart {
+    let never = wishes.read(annotations::EVICTION, "`never`", |text| (text == "never").then_some(()));
+    let every = wishes.read(annotations::CHECKPOINT_EVERY, LENGTH, duration);
+    if never.is_some() && every.is_some() {
+        let (left, right) = (annotations::EVICTION, annotations::CHECKPOINT_EVERY);
+        wishes.problems.push(Problem::Contradiction { left, right });
+    }
+    Restart { checkpoint_every: every, movable: every.is_some(), never: never.is_some() }
 }
 
 fn member(key: &PodKey, pod: &Pod, spec: &PodSpec, wishes: &mut Wishes<'_>) -> Member {
@@ -236,7 +251,7 @@ mod tests {
             "muster.dev/required-topology": "topology.kubernetes.io/zone",
             "muster.dev/preferred-topology": "muster.dev/rack, muster.dev/block",
             "muster.dev/topology-slice": "8@kubernetes.io/hostname", "muster.dev/gang-spares": "1",
-            "muster.dev/gpu-share": "250", "muster.dev/reservation": "night", "muster.dev/time-limit": "1h 30m",
+            "muster.dev/gpu-share": "250", "muster.dev/reservation": "night", "muster.dev/time-limit": "1h 30m", "muster.dev/checkpoint-every": "10m",
         }));
         assert_eq!(said(&facts), [""; 0]);
         let membership = facts.membership;
@@ -250,6 +265,8 @@ mod tests {
         assert_eq!(membership.closeness, closeness);
         assert_eq!((facts.member.rank, facts.member.gpu_demand()), (2, GpuDemand::Share(250)));
         assert_eq!((facts.reservation.as_deref(), facts.limit), (Some("night"), Some(5_400_000)));
+        let restart = Restart { checkpoint_every: Some(600_000), movable: true, never: false };
+        assert_eq!(facts.restart, restart);
     }
 
     #[test]
@@ -258,7 +275,7 @@ mod tests {
             "muster.dev/gang": "My gang", "muster.dev/gang-min-available": "-1", "muster.dev/rank": "first",
             "muster.dev/required-topology": "", "muster.dev/preferred-topology": "muster.dev/rack,,",
             "muster.dev/topology-slice": "0@host", "muster.dev/gang-spares": "some",
-            "muster.dev/gpu-share": "1001", "muster.dev/time-limit": "-5m",
+            "muster.dev/gpu-share": "1001", "muster.dev/time-limit": "-5m", "muster.dev/eviction": "seldom",
         }));
         let names: Vec<&str> = facts
             .problems
@@ -278,6 +295,7 @@ mod tests {
             annotations::GPU_SHARE,
             annotations::RANK,
             annotations::TIME_LIMIT,
+            annotations::EVICTION,
         ];
         assert_eq!(names, all);
         assert_eq!(

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use muster_scheduler_core::{Closeness, Gang, Member, PodKey};
+use muster_scheduler_queue::job::Restart;
 use muster_scheduler_queue::time::Milliseconds;
 
 use super::decision::Opening;
@@ -104,6 +105,7 @@ pub(crate) struct PodView {
     pub(crate) user: String,
     pub(crate) limit: Option<Milliseconds>,
     pub(crate) reservation: Option<String>,
+    pub(crate) restart: Restart,
     pub(crate) closeness: Closeness,
     pub(crate) spares: u32,
     pub(crate) owner: Option<OwnerReference>,
@@ -130,6 +132,7 @@ impl PodView {
             user: facts.user,
             limit: facts.limit,
             reservation: facts.reservation,
+            restart: facts.restart,
             closeness: membership.closeness,
             spares: membership.spares,
             owner: facts.owner,

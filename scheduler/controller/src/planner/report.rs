@@ -10,12 +10,15 @@ use muster_scheduler_queue::estimate::Basis;
 use muster_scheduler_queue::explain::{Reason, WhatIf};
 use muster_scheduler_queue::job::JobId;
 use muster_scheduler_queue::outlook::Outlook;
-use muster_scheduler_queue::time::Time;
+use muster_scheduler_queue::time::{Milliseconds, Time};
 use serde::Serialize;
 
 use super::pods::GangKey;
 use super::telling;
 use super::{Decisions, Planner};
+
+/// What it takes a gang to go on elsewhere, beside the work that it repeats, in milliseconds.
+const RESTART: Milliseconds = 60_000;
 
 /// How far a gang has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -80,6 +83,13 @@ pub enum Alternative {
         /// This one.
         queue: String,
     },
+    /// Other gangs continue elsewhere from their checkpoints.
+    Moves {
+        /// They, with their namespaces.
+        gangs: Vec<String>,
+        /// Work that is repeated, in GPU-seconds.
+        repeated_gpu_seconds: i64,
+    },
     /// Another gang's end, which is expected.
     Ends {
         /// The gang, with its namespace.
@@ -101,6 +111,14 @@ impl fmt::Display for Alternative {
             }
             Self::AnyArrangement => formatter.write_str("starts now without spreading or slices"),
             Self::Queue { queue } => write!(formatter, "starts now in queue {queue}"),
+            Self::Moves { gangs, repeated_gpu_seconds: repeated } => {
+                write!(
+                    formatter,
+                    "starts now if {} moved and went on from the last checkpoint",
+                    gangs.join(", ")
+                )?;
+                write!(formatter, " ({:.1} GPU-hours repeated)", *repeated as f64 / 3600.0)
+            }
             Self::Ends { gang, at: None } => write!(formatter, "starts when {gang} ends"),
             Self::Ends { gang, at: Some(at) } => {
                 write!(formatter, "starts when {gang} ends, expected at {}", minute(*at))
@@ -176,14 +194,20 @@ impl Planner {
     /// What is to be said of a gang after [`Planner::catch_up`]; nothing when it is not known.
     pub fn report(&mut self, namespace: &str, gang: &str, now: Timestamp) -> Option<GangReport> {
         let mut outlook = self.outlook(now);
-        self.report_by(&mut outlook, namespace, gang)
+        self.report_by(&mut outlook, namespace, gang, now)
     }
 
     fn outlook(&mut self, now: Timestamp) -> Outlook {
         self.line.outlook(Time(now.as_millisecond()), self.ledger.space())
     }
 
-    fn report_by(&mut self, outlook: &mut Outlook, namespace: &str, gang: &str) -> Option<GangReport> {
+    fn report_by(
+        &mut self,
+        outlook: &mut Outlook,
+        namespace: &str,
+        gang: &str,
+        now: Timestamp,
+    ) -> Option<GangReport> {
         let key = GangKey { namespace: namespace.to_owned(), name: gang.to_owned() };
         let state = self.gangs.get(&key)?;
         let (job, waits, asked) = (state.job, state.stage.is_in_line(), state.asked.clone());
@@ -223,7 +247,20 @@ impl Planner {
         let closeness = &asked.gang.closeness;
         report.alternatives =
             explanation.what_if.iter().map(|what_if| self.alternative(what_if, closeness, known)).collect();
+        report.alternatives.extend(self.moves(job, now));
         Some(report)
+    }
+
+    /// Moves of gangs able to continue from a checkpoint that would let a gang start now.
+    fn moves(&mut self, job: JobId, now: Timestamp) -> Option<Alternative> {
+        let space = self.ledger.space().clone();
+        let proposal = self.line.consolidate(job, Time(now.as_millisecond()), &space, RESTART)?;
+        if proposal.moves.is_empty() {
+            return None;
+        }
+        let mut gangs: Vec<String> = proposal.moves.iter().map(|one| self.gang_of(one.job)).collect();
+        gangs.sort();
+        Some(Alternative::Moves { gangs, repeated_gpu_seconds: proposal.loss / 1_000_000 })
     }
 
     /// What would become of these gangs, by namespace and name, if everybody who can start did. It decides, so this
@@ -232,7 +269,7 @@ impl Planner {
         let mut outlook = self.outlook(now);
         let reports: Vec<GangReport> = gangs
             .iter()
-            .filter_map(|(namespace, gang)| self.report_by(&mut outlook, namespace, gang))
+            .filter_map(|(namespace, gang)| self.report_by(&mut outlook, namespace, gang, now))
             .collect();
         let time = Time(now.as_millisecond());
         let plan = self.line.cycle(time, self.ledger.space());
@@ -386,6 +423,38 @@ mod tests {
         let wider = Alternative::Level { level: "cluster".to_owned(), instead_of: "host".to_owned() };
         assert!(report.alternatives.contains(&wider), "{report:?}");
         assert_eq!(wider.to_string(), "starts now within one cluster instead of one host");
+    }
+
+    #[test]
+    fn gangs_with_checkpoints_are_proposed_to_be_moved() {
+        let mut planner = Planner::new(["muster".to_owned()]);
+        planner.node_seen(&node("n0", 4));
+        planner.node_seen(&node("n1", 4));
+        for (gang, node) in [("left", "n0"), ("right", "n1")] {
+            for index in 0..2 {
+                let mut running = pod(gang, index, 2, Some(node));
+                let annotations = running.metadata.annotations.get_or_insert_default();
+                annotations.insert("muster.dev/checkpoint-every".to_owned(), "30m".to_owned());
+                running.metadata.creation_timestamp =
+                    Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(NOW));
+                planner.pod_seen(&running);
+            }
+        }
+        for index in 0..4 {
+            let mut member = pod("whole", index, 4, None);
+            let annotations = member.metadata.annotations.get_or_insert_default();
+            annotations.insert("muster.dev/required-topology".to_owned(), "host".to_owned());
+            planner.pod_seen(&member);
+        }
+        planner.catch_up(NOW);
+        let report = planner.report("a", "whole", NOW).unwrap();
+        let moves = report.alternatives.iter().find(|one| matches!(one, Alternative::Moves { .. }));
+        let Some(Alternative::Moves { gangs, repeated_gpu_seconds }) = moves else { panic!("{report:?}") };
+        assert_eq!(
+            (gangs.len(), *repeated_gpu_seconds),
+            (1, 120),
+            "one of the two, for a minute of two GPUs"
+        );
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub(super) struct Asked {
     user: String,
     limit: Option<Milliseconds>,
     reservation: Option<String>,
+    restart: Restart,
     created: i64,
     /// What keeps it back whatever is free.
     pub(super) held: Option<Held>,
@@ -89,7 +90,7 @@ impl Planner {
         let sizes = sizes(gang.waiting.len(), gang.min_available);
         let queue = first.queue.clone().or_else(|| group?.queue.clone());
         let queue = queue.unwrap_or_else(|| muster_scheduler_api::DEFAULT_QUEUE.to_owned());
-        let (user, reservation) = (first.user.clone(), first.reservation.clone());
+        let (user, reservation, restart) = (first.user.clone(), first.reservation.clone(), first.restart);
         let owner = first.owner.as_ref().map(|owner| owner.uid.clone());
         let queue_exists = self.line.tree().queue(&queue).is_some();
         let under_way = self.under_way.contains(key);
@@ -105,6 +106,7 @@ impl Planner {
             user,
             limit,
             reservation,
+            restart,
             created,
             held,
         })
@@ -186,7 +188,7 @@ impl Planner {
             limit: asked.limit,
             forms: forms.into(),
             gate: Gate::Open,
-            restart: Restart::default(),
+            restart: asked.restart,
             reservation: asked.reservation.clone(),
         }
     }
