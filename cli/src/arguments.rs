@@ -39,7 +39,7 @@ pub(crate) enum Command {
     Simulate(commands::simulate::Arguments),
     Version(commands::version::Arguments),
     Crds(commands::crds::Arguments),
-    Controller(commands::controller::Arguments),
+    Controller(Box<commands::controller::Arguments>),
     Node(commands::node::Arguments),
     /// Trains a model: the program inside the pods of the examples, also called `muster-train`
     Train(muster_trainer_runtime::Arguments),
@@ -70,7 +70,7 @@ impl Command {
             Self::Simulate(arguments) => commands::simulate::run(arguments).await?,
             Self::Version(arguments) => commands::version::run(arguments).await?,
             Self::Crds(arguments) => commands::crds::run(arguments)?,
-            Self::Controller(arguments) => commands::controller::run(arguments).await?,
+            Self::Controller(arguments) => commands::controller::run(*arguments).await?,
             Self::Node(arguments) => commands::node::run(arguments).await?,
             Self::Train(_) => return Err(Error::new("training runs without the asynchronous runtime")),
             Self::Completions { shell } => {

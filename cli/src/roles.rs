@@ -1,13 +1,16 @@
 //! Muster's controllers as roles: in the process of `muster up`, or in processes of their own that elect a leader.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
 use kube::Client;
 use muster_machinery::CancellationToken;
 use muster_machinery::leader::{Election, Leadership, Timing};
+use muster_scheduler_controller::extender::{self, CertificateFiles, Endpoint};
 
 use crate::error::Error;
+use crate::output;
 
 /// Who decides something in a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -18,6 +21,8 @@ pub(crate) enum Role {
     Scheduler,
     /// Gates of gangs that other schedulers bind, and nothing else
     Gates,
+    /// Answers to a kube-scheduler that asks where the pods of gangs go
+    Extender,
     /// Garbage collection, namespaces, Job, Deployment, EndpointSlice, volumes: only on the embedded API server
     BuiltIn,
 }
@@ -33,6 +38,21 @@ pub(crate) struct RoleOptions {
     pub(crate) scheduler_names: Vec<String>,
     /// Where volume claims get their folders.
     pub(crate) volumes: PathBuf,
+    /// Where the extender is reached and what it plans.
+    pub(crate) extender: ExtenderOptions,
+}
+
+/// How the extender runs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ExtenderOptions {
+    /// Its address; any of the loopback when absent.
+    pub(crate) listen: Option<SocketAddr>,
+    /// Certificate, key and who may call.
+    pub(crate) certificates: Option<CertificateFiles>,
+    /// kube-scheduler's profiles whose pods it plans.
+    pub(crate) scheduler_names: Vec<String>,
+    /// The Service to lead kube-scheduler to the leader.
+    pub(crate) endpoint: Option<Endpoint>,
 }
 
 impl RoleOptions {
@@ -44,6 +64,7 @@ impl RoleOptions {
             gang_scheduler_name: muster_scheduler_api::SCHEDULER_NAME.to_owned(),
             scheduler_names: names.map(str::to_owned).to_vec(),
             volumes,
+            extender: ExtenderOptions::default(),
         }
     }
 }
@@ -66,15 +87,15 @@ impl Role {
     /// Those of the roles that are to run, each once. The scheduler does what the gates' role does.
     pub(crate) fn each_once(wanted: &[Self]) -> Vec<Self> {
         let gates = (!wanted.contains(&Self::Scheduler)).then_some(Self::Gates);
-        Self::ALL.into_iter().chain(gates).filter(|role| wanted.contains(role)).collect()
+        Self::ALL.into_iter().chain(gates).chain([Self::Extender]).filter(|role| wanted.contains(role)).collect()
     }
 
     /// The name of its Lease. Each role has its own, so that processes may share the roles out as they like.
-    fn lease(self) -> &'static str {
+    pub(crate) fn lease(self) -> &'static str {
         match self {
             Self::Trainer => "muster-trainer",
             // Whoever plans, plans alone: two ledgers would give the same room away twice.
-            Self::Scheduler | Self::Gates => "muster-scheduler",
+            Self::Scheduler | Self::Gates | Self::Extender => "muster-scheduler",
             Self::BuiltIn => "muster-built-in",
         }
     }
@@ -103,6 +124,10 @@ impl Role {
                 scheduler.build().run(shutdown).await;
                 Ok(())
             }
+            Self::Extender => {
+                extender(options.extender, client).await?.run(None, shutdown).await;
+                Ok(())
+            }
             Self::BuiltIn => muster_local_controllers::Options::new(client, options.volumes)
                 .build()
                 .run(shutdown)
@@ -121,7 +146,25 @@ impl Role {
     ) -> Result<(), Error> {
         let Candidacy { namespace, identity, timing } = candidacy;
         let election = Election { timing, ..Election::new(namespace, self.lease(), identity) };
+        if self == Self::Extender {
+            // Every replica listens: those that do not lead say so.
+            extender(options.extender, client).await?.run(Some(election), shutdown).await;
+            return Ok(());
+        }
         let work = |Leadership { client, shutdown }: Leadership| self.run(options.clone(), client, shutdown);
-        election.lead(client, &shutdown, work).await.unwrap_or(Ok(()))
+        Box::pin(election.lead(client, &shutdown, work)).await.unwrap_or(Ok(()))
     }
+}
+
+/// Opens the extender's address.
+async fn extender(options: ExtenderOptions, client: Client) -> Result<extender::Service, Error> {
+    let ExtenderOptions { listen, certificates, scheduler_names, endpoint } = options;
+    let defaults = extender::Options::new(client);
+    let listen = listen.unwrap_or(defaults.listen);
+    let service = extender::Options { listen, certificates, scheduler_names, endpoint, ..defaults }
+        .build()
+        .await
+        .map_err(|error| Error::from_source("the extender does not start", &error))?;
+    output::note(&format!("the extender listens on {}", service.address()));
+    Ok(service)
 }

@@ -1,5 +1,6 @@
 //! `muster controller`: Muster's roles against any Kubernetes, in as many replicas as wanted.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,18 +11,19 @@ use kube::{Client, Config};
 use muster_machinery::leader::Timing;
 use muster_machinery::shutdown;
 use muster_machinery::telemetry::{self, Format, Target};
+use muster_scheduler_controller::extender::{CertificateFiles, Endpoint};
 use tokio::task::JoinSet;
 
 use crate::connect;
 use crate::error::{Error, USAGE};
 use crate::home::Home;
 use crate::output;
-use crate::roles::{Candidacy, Role, RoleOptions};
+use crate::roles::{Candidacy, ExtenderOptions, Role, RoleOptions};
 
 /// Runs Muster's controllers against a Kubernetes cluster
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  muster controller --kubeconfig ~/.kube/config\n  muster controller --only trainer --gang-scheduler-name volcano\n  muster controller --leader-elect            # several replicas, of which one leads\n\nBeside `muster up --only apiserver,node`, where nobody else does this work:\n  muster controller --kubeconfig ~/.local/share/muster/kubeconfig \\\n    --only trainer,scheduler,built-in --scheduler-names muster,default-scheduler"
+    after_help = "Examples:\n  muster controller --kubeconfig ~/.kube/config\n  muster controller --only trainer --gang-scheduler-name volcano\n  muster controller --leader-elect            # several replicas, of which one leads\n  muster controller --only extender --extender-listen 0.0.0.0:8443 \\\n    --tls-cert tls.crt --tls-key tls.key --client-ca ca.crt\n\nBeside `muster up --only apiserver,node`, where nobody else does this work:\n  muster controller --kubeconfig ~/.local/share/muster/kubeconfig \\\n    --only trainer,scheduler,built-in --scheduler-names muster,default-scheduler"
 )]
 pub(crate) struct Arguments {
     /// Kubeconfig [default: $KUBECONFIG, ~/.kube/config, or the pod's service account]
@@ -43,6 +45,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_delimiter = ',', default_value = muster_scheduler_api::SCHEDULER_NAME, value_name = "NAME")]
     scheduler_names: Vec<String>,
     #[command(flatten)]
+    extender: ExtenderArguments,
+    #[command(flatten)]
     election: ElectionArguments,
     /// Log lines as JSON
     #[arg(long)]
@@ -50,6 +54,61 @@ pub(crate) struct Arguments {
     /// State of the embedded cluster, where built-in makes the folders of volume claims [default: ~/.local/share/muster]
     #[arg(long, env = "MUSTER_HOME", value_name = "FOLDER")]
     home: Option<PathBuf>,
+}
+
+/// How a kube-scheduler reaches the extender, and for which of its pods.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Extender")]
+struct ExtenderArguments {
+    /// Address for kube-scheduler's requests; without a certificate only of the loopback
+    #[arg(long = "extender-listen", value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
+    listen: SocketAddr,
+    /// kube-scheduler's profiles whose gangs and GPU pods it plans; others pass as they are
+    #[arg(long = "extender-scheduler-names", value_delimiter = ',', default_value = muster_scheduler_api::SCHEDULER_NAME, value_name = "NAME")]
+    scheduler_names: Vec<String>,
+    /// Certificate of the extender and its chain, PEM; read again when it changes
+    #[arg(long, value_name = "FILE", requires = "key")]
+    tls_cert: Option<PathBuf>,
+    /// Key of the certificate, PEM
+    #[arg(id = "key", long = "tls-key", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Certificate authority of the callers, PEM: only those with a certificate of it are heard
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    client_ca: Option<PathBuf>,
+    /// Service without a selector whose endpoint the leader makes itself, as NAMESPACE/NAME
+    #[arg(long = "extender-service", value_name = "SERVICE", value_parser = namespace_and_name, requires = "advertise")]
+    service: Option<(String, String)>,
+    /// Address of this replica in that endpoint
+    #[arg(id = "advertise", long = "extender-advertise", env = "POD_IP", value_name = "IP")]
+    advertise: Option<IpAddr>,
+}
+
+/// Reads `NAMESPACE/NAME`.
+fn namespace_and_name(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('/').filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty());
+    let (namespace, name) = parts.ok_or("it must be NAMESPACE/NAME")?;
+    Ok((namespace.to_owned(), name.to_owned()))
+}
+
+impl ExtenderArguments {
+    fn options(self) -> ExtenderOptions {
+        let certificates = self.tls_cert.zip(self.tls_key).map(|(certificate, key)| CertificateFiles {
+            certificate,
+            key,
+            client_authority: self.client_ca,
+        });
+        let endpoint = self.service.zip(self.advertise);
+        ExtenderOptions {
+            listen: Some(self.listen),
+            certificates,
+            scheduler_names: self.scheduler_names,
+            endpoint: endpoint.map(|((namespace, service), address)| Endpoint {
+                namespace,
+                service,
+                address,
+            }),
+        }
+    }
 }
 
 /// Replicas and their leader, with the flags and defaults of Kubernetes' own controllers.
@@ -103,6 +162,7 @@ impl ElectionArguments {
 
 /// Runs the command.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
+    refuse_two_planners(&arguments.only)?;
     let format = if arguments.json_log { Format::Json } else { Format::Text };
     telemetry::init(format, Target::StandardError, "info")?;
     let config = match &arguments.kubeconfig {
@@ -124,6 +184,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         gang_scheduler_name: arguments.gang_scheduler_name,
         scheduler_names: arguments.scheduler_names,
         volumes: Home::find(arguments.home)?.volumes(),
+        extender: arguments.extender.options(),
     };
     let stop = shutdown::token_on_signal();
     let mut running: JoinSet<Result<(), Error>> = JoinSet::new();
@@ -138,6 +199,16 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         result.map_err(|error| Error::from_source("a role broke", &error))??;
     }
     Ok(())
+}
+
+/// Each would plan on a ledger of its own, and give the same room away twice.
+fn refuse_two_planners(only: &[Role]) -> Result<(), Error> {
+    if !only.contains(&Role::Extender) || !(only.contains(&Role::Scheduler) || only.contains(&Role::Gates)) {
+        return Ok(());
+    }
+    Err(Error::new("the extender and the scheduler cannot both plan the same cluster")
+        .with_hint("run one of them: the extender with kube-scheduler, or the scheduler by itself")
+        .with_code(USAGE))
 }
 
 /// Two garbage collectors, or two Job controllers, would work against each other.

@@ -1,4 +1,5 @@
-//! The binder: watches nodes and pods, plans gangs on the ledger, writes the plan down, binds the pods.
+//! The binder: watches nodes and pods, plans gangs on the ledger, writes the plan down, binds the pods. And the
+//! [`extender`], for clusters whose kube-scheduler goes on binding.
 //!
 //! [`objects`] reads what the API server has; [`planner`] turns it into decisions and touches nothing; [`service`]
 //! carries them out with a `kube::Client` and cannot tell the embedded cluster from a real one.
@@ -6,6 +7,7 @@
 mod attempt;
 mod bind;
 mod evict;
+pub mod extender;
 mod gates;
 mod groups;
 pub mod objects;

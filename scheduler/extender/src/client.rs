@@ -1,7 +1,9 @@
 //! A client that talks to an extender as kube-scheduler does: HTTP/1.1, one connection kept alive, a deadline on
 //! every call, only status 200 counts.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,10 +11,13 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 use crate::wire::Victims;
 
@@ -96,9 +101,31 @@ impl Client {
     /// # Errors
     /// When nobody listens.
     pub async fn connect(address: SocketAddr) -> Result<Self, CallError> {
+        let stream = dial(address).await?;
+        Self::over(address, stream).await
+    }
+
+    /// Connects to an extender that speaks HTTPS as `name`. Within a Tokio runtime.
+    ///
+    /// # Errors
+    /// When nobody listens, or one of the two does not trust the other.
+    pub async fn connect_tls(
+        address: SocketAddr,
+        name: ServerName<'static>,
+        config: Arc<rustls::ClientConfig>,
+    ) -> Result<Self, CallError> {
+        let stream = dial(address).await?;
+        let stream = timeout(TIMEOUT, TlsConnector::from(config).connect(name, stream)).await;
+        let stream = stream.map_err(|_| CallError::Late(address))?;
+        let failed = |error: std::io::Error| CallError::Connection { address, reason: error.to_string() };
+        Self::over(address, stream.map_err(failed)?).await
+    }
+
+    async fn over<Stream>(address: SocketAddr, stream: Stream) -> Result<Self, CallError>
+    where
+        Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let failed = |reason: String| CallError::Connection { address, reason };
-        let stream = TcpStream::connect(address).await.map_err(|error| failed(error.to_string()))?;
-        let _ = stream.set_nodelay(true);
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(error.to_string()))?;
         tokio::spawn(async move {
@@ -134,7 +161,7 @@ impl Client {
             let status = answer.status();
             Ok::<_, hyper::Error>((status, answer.into_body().collect().await?.to_bytes()))
         };
-        match tokio::time::timeout(TIMEOUT, exchange).await {
+        match timeout(TIMEOUT, exchange).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(failed(error.to_string())),
             Err(_) => Err(CallError::Late(address)),
@@ -194,6 +221,13 @@ impl Client {
         let answer: Bound = serde_json::from_slice(&self.call("bind", encode(&arguments)).await?)?;
         Ok(answer.error)
     }
+}
+
+async fn dial(address: SocketAddr) -> Result<TcpStream, CallError> {
+    let stream = timeout(TIMEOUT, TcpStream::connect(address)).await.map_err(|_| CallError::Late(address))?;
+    let stream = stream.map_err(|error| CallError::Connection { address, reason: error.to_string() })?;
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
 }
 
 fn encode(value: &impl Serialize) -> Bytes {

@@ -209,6 +209,7 @@ fn pod(index: usize) -> PodSeen {
         created: Time(0),
         planned: true,
         own: false,
+        held: None,
         state: PodState::Waiting,
     }
 }

@@ -1,12 +1,14 @@
 //! The binder against the API server in process.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod extender;
 mod faults;
 mod gates;
 mod gates_killed;
 mod groups;
 mod places;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
@@ -24,6 +26,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 struct Cluster {
     client: kube::Client,
+    kubeconfig: PathBuf,
     stop: CancellationToken,
     server: JoinHandle<()>,
     _folder: tempfile::TempDir,
@@ -36,6 +39,7 @@ impl Cluster {
         options.in_memory = true;
         let service = options.build().await.unwrap();
         let client = service.handle().client();
+        let kubeconfig = service.handle().kubeconfig_path().to_owned();
         let stop = CancellationToken::new();
         let token = stop.clone();
         let server = tokio::spawn(async move { service.run(token).await.unwrap() });
@@ -45,7 +49,7 @@ impl Cluster {
         for (name, gpus) in nodes {
             add_node(&client, name, *gpus).await;
         }
-        Self { client, stop, server, _folder: folder }
+        Self { client, kubeconfig, stop, server, _folder: folder }
     }
 
     fn scheduler(&self) -> (CancellationToken, JoinHandle<()>) {

@@ -154,9 +154,13 @@ impl<P: Plans> ExtenderCore<P> {
         }
     }
 
-    /// Why a gang cannot start whatever is free: its pods are not all there.
+    /// Why a gang cannot start whatever is free: its pods are not all there, or not as they must be.
     pub(super) fn incomplete(&self, key: &GangKey) -> Option<Refusal> {
         let gang = self.gangs.get(key)?;
+        if let Some((pod, why)) = gang.held.first_key_value() {
+            let reason = format!("pod {pod}: {why}");
+            return Some(Refusal { reason, evictable: false, starts: None });
+        }
         let (present, needed) = (gang.members.len(), gang.needed());
         if present >= needed || self.started(key, gang) {
             return None;

@@ -117,6 +117,8 @@ struct GangState {
     /// The gang without its pods; nothing for a pod on its own, which needs no reservation.
     template: Option<Arc<Gang>>,
     members: BTreeSet<String>,
+    /// Pods for which it must wait until somebody changes them, and why.
+    held: BTreeMap<String, String>,
     /// Pods whose bind calls wait until the reservation is durable.
     queued: BTreeSet<String>,
     /// Its place in line, which it keeps when it has to be planned again.

@@ -134,6 +134,7 @@ impl<P: Plans> ExtenderCore<P> {
         let gang = self.gangs.entry(key.clone()).or_insert_with(|| GangState {
             template: pod.gang.clone(),
             members: BTreeSet::new(),
+            held: BTreeMap::new(),
             queued: BTreeSet::new(),
             since: pod.created,
             plans: Vec::new(),
@@ -149,6 +150,10 @@ impl<P: Plans> ExtenderCore<P> {
         self.open.insert(key.clone());
         gang.since = gang.since.min(pod.created);
         let grown = gang.members.insert(pod.key.name.clone());
+        match &pod.held {
+            Some(why) => gang.held.insert(pod.key.name.clone(), why.clone()),
+            None => gang.held.remove(&pod.key.name),
+        };
         if pod.gang.is_some() && gang.template != pod.gang {
             gang.template.clone_from(&pod.gang);
             gang.forget_plans();
@@ -192,6 +197,7 @@ impl<P: Plans> ExtenderCore<P> {
         let Some(gang) = self.gangs.get_mut(&key) else { return };
         self.open.insert(key.clone());
         gang.members.remove(&pod.name);
+        gang.held.remove(&pod.name);
         gang.forget_plans();
         gang.marked = false;
         let usable = gang.slots.get(&pod.name).is_some_and(|slot| self.plans.usable(&slot.assignment.node));

@@ -44,6 +44,7 @@ fn pod(rank: u32, uid: &str) -> PodSeen {
         created: Time(0),
         planned: true,
         own: false,
+        held: None,
         state: PodState::Waiting,
     }
 }

@@ -81,6 +81,8 @@ pub struct PodSeen {
     pub planned: bool,
     /// Whether this process binds it by itself; otherwise kube-scheduler asks for it.
     pub own: bool,
+    /// Why its gang must wait for somebody to change it, such as a wish that cannot be read.
+    pub held: Option<String>,
     /// How far it has come.
     pub state: PodState,
 }

@@ -25,6 +25,7 @@ use crate::core::{
 };
 use crate::plans::Plans;
 use shared::Shared;
+use tls::Served;
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -122,14 +123,14 @@ impl<P: Plans> Options<P> {
         if self.tls.is_none() && !address.ip().is_loopback() {
             return Err(ServeError::NeedsTls(address));
         }
-        let tls = self.tls.map(|tls| tls.server_config()).transpose()?;
+        let (tls, certificate) = self.tls.map(|tls| tls.server_config()).transpose()?.unzip();
         let listening = TcpListener::bind(address).await.and_then(|listener| {
             let address = listener.local_addr()?;
             Ok((listener, address))
         });
         let (listener, address) = listening.map_err(|source| ServeError::Listen { address, source })?;
         let shared = Arc::new(Shared::new(self.plans, self.timing, self.api, self.content));
-        let handle = Handle { shared: shared.clone(), address };
+        let handle = Handle { shared: shared.clone(), address, certificate };
         Ok((Service { shared, listener, tls }, handle))
     }
 }
@@ -158,11 +159,12 @@ pub enum Observed {
 pub struct Handle<P: Plans> {
     shared: Arc<Shared<P>>,
     address: SocketAddr,
+    certificate: Option<Arc<Served>>,
 }
 
 impl<P: Plans> Clone for Handle<P> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone(), address: self.address }
+        Self { shared: self.shared.clone(), address: self.address, certificate: self.certificate.clone() }
     }
 }
 
@@ -192,6 +194,24 @@ impl<P: Plans> Handle<P> {
                 }
             }
         });
+    }
+
+    /// Forgets everything that was seen, as a restart would: calls are refused until all is seen again, and the API
+    /// server is reached by `api`. What is under way with the API server may land and is not heard of any more.
+    /// Between two leaderships of a replica lies one of these.
+    pub fn restart(&self, plans: P, api: Arc<dyn Api>) {
+        self.shared.restart(plans, api);
+    }
+
+    /// Serves new connections with a renewed certificate.
+    ///
+    /// # Errors
+    /// When the certificate or its key cannot be used; the one before stays. Nothing happens without TLS.
+    pub fn renew(&self, certificate: &[u8], key: &[u8]) -> Result<(), TlsError> {
+        match &self.certificate {
+            Some(served) => served.replace(certificate, key),
+            None => Ok(()),
+        }
     }
 
     /// How far a gang has come.

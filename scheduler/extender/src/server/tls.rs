@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 
 /// Why a certificate or key cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -52,11 +54,34 @@ fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'st
     if certificates.is_empty() { Err(TlsError::Empty(what)) } else { Ok(certificates) }
 }
 
+fn certified(certificate: &[u8], key: &[u8]) -> Result<Arc<CertifiedKey>, TlsError> {
+    let chain = certificates(certificate, "certificate")?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|source| TlsError::Pem { what: "key", source })?;
+    let provider = rustls::crypto::ring::default_provider();
+    // Refuses a key that is not the certificate's.
+    Ok(Arc::new(CertifiedKey::from_der(chain, key, &provider)?))
+}
+
+/// The certificate that new connections are served with.
+#[derive(Debug)]
+pub(super) struct Served(RwLock<Arc<CertifiedKey>>);
+
+impl Served {
+    pub(super) fn replace(&self, certificate: &[u8], key: &[u8]) -> Result<(), TlsError> {
+        *self.0.write() = certified(certificate, key)?;
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for Served {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().clone())
+    }
+}
+
 impl TlsOptions {
-    pub(super) fn server_config(&self) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-        let chain = certificates(&self.certificate, "certificate")?;
-        let key = PrivateKeyDer::from_pem_slice(&self.key)
-            .map_err(|source| TlsError::Pem { what: "key", source })?;
+    pub(super) fn server_config(&self) -> Result<(Arc<rustls::ServerConfig>, Arc<Served>), TlsError> {
+        let served = Arc::new(Served(RwLock::new(certified(&self.certificate, &self.key)?)));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()?;
@@ -72,8 +97,8 @@ impl TlsOptions {
                 )
             }
         };
-        let mut config = builder.with_single_cert(chain, key)?;
+        let mut config = builder.with_cert_resolver(served.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
+        Ok((Arc::new(config), served))
     }
 }

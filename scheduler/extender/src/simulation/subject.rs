@@ -300,7 +300,17 @@ impl Subject for ExtenderSubject {
                 let key = pod.key.clone();
                 self.core.pod_seen(
                     now,
-                    PodSeen { key, member, gang, priority: 0, created, planned: true, own: self.own, state },
+                    PodSeen {
+                        key,
+                        member,
+                        gang,
+                        priority: 0,
+                        created,
+                        planned: true,
+                        own: self.own,
+                        held: None,
+                        state,
+                    },
                 );
             }
             Change::PodGone(pod, uid) => self.core.pod_gone(now, pod, uid),

@@ -165,6 +165,7 @@ pub(crate) fn pod(namespace: &str, name: &str, uid: &str, gpus: u32) -> PodSeen 
         created: Time(0),
         planned: true,
         own: false,
+        held: None,
         state: PodState::Waiting,
     }
 }

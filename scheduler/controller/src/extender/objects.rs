@@ -1,0 +1,107 @@
+//! From what a pod says of itself to what the extender knows of it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use muster_scheduler_api::annotations;
+use muster_scheduler_core::{Gang, GpuDemand};
+use muster_scheduler_extender::core::{PodSeen, PodState, Time};
+
+use crate::objects::{Ending, GroupKind, PodFacts, Stage};
+
+/// What a pod is to the extender that plans for these profiles. A pod behind a scheduling gate is not there yet.
+pub(super) fn pod(facts: PodFacts, profiles: &BTreeSet<String>) -> PodSeen {
+    let membership = facts.membership;
+    let described = membership.described_by.as_ref().map(|part| part.group.kind);
+    // What kube-scheduler counts on by itself is left to it.
+    let ours = profiles.contains(&facts.scheduler_name) && described != Some(GroupKind::Native);
+    // Gangs of other schedulers are theirs: their room counts, their plans are left alone.
+    let gang = (ours && membership.named).then(|| {
+        Arc::new(Gang {
+            namespace: membership.gang.namespace,
+            name: membership.gang.name,
+            min_available: membership.min_available,
+            closeness: membership.closeness,
+            spares: membership.spares,
+            ..Gang::default()
+        })
+    });
+    let unread = described.map(|kind| {
+        let ((group, kind), wish) = (kind.api(), annotations::GANG);
+        format!("its gang is described by a {kind} of {group}, which the extender does not read; {wish} names it, too")
+    });
+    let wants_gpus = facts.member.gpu_demand() != GpuDemand::None;
+    let planned = ours && (gang.is_some() || wants_gpus);
+    PodSeen {
+        key: facts.key,
+        member: facts.member,
+        planned,
+        gang,
+        priority: facts.priority,
+        created: Time(facts.created.saturating_mul(1000)),
+        own: false,
+        held: facts.problems.first().map(ToString::to_string).or(unread).filter(|_| planned),
+        state: match facts.stage {
+            Stage::Waiting => PodState::Waiting,
+            Stage::Bound(assignment) | Stage::Leaving(assignment) => PodState::Bound(assignment),
+            Stage::Ended(Ending::Succeeded) => PodState::Ended { succeeded_by_another: false },
+            Stage::Gated(_) | Stage::Ended(Ending::Failed | Ending::Deleted) => {
+                PodState::Ended { succeeded_by_another: true }
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn seen(annotations: Value, spec: Value) -> PodSeen {
+        let object = json!({
+            "metadata": {"name": "g-0", "namespace": "d", "uid": "u", "annotations": annotations},
+            "spec": spec,
+        });
+        let facts = PodFacts::read(&serde_json::from_value(object).unwrap());
+        pod(facts, &BTreeSet::from(["muster".to_owned()]))
+    }
+
+    fn spec(scheduler: &str, gpus: u32) -> Value {
+        let limits = json!({"nvidia.com/gpu": gpus.to_string()});
+        json!({"schedulerName": scheduler, "containers": [{"name": "c", "resources": {"limits": limits}}]})
+    }
+
+    #[test]
+    fn pods_of_the_profiles_are_planned_when_they_have_a_gang_or_want_gpus() {
+        let gang = json!({"muster.dev/gang": "g", "muster.dev/gang-min-available": "2"});
+        let own = seen(gang.clone(), spec("muster", 0));
+        assert!(own.planned);
+        assert_eq!(own.gang.as_ref().map(|gang| (gang.name.as_str(), gang.min_available)), Some(("g", 2)));
+        let others = seen(gang, spec("other", 1));
+        assert!(!others.planned && others.gang.is_none());
+        assert!(seen(json!({}), spec("muster", 1)).planned);
+        assert!(!seen(json!({}), spec("muster", 0)).planned, "kube-scheduler places it as well");
+    }
+
+    #[test]
+    fn gangs_that_objects_of_others_describe_are_held_or_left_to_kube_scheduler() {
+        let read = |metadata: Value, more: Value| {
+            let mut object = json!({"metadata": metadata, "spec": spec("muster", 1)});
+            object["metadata"]["name"] = json!("p");
+            object["spec"]["schedulingGroup"] = more;
+            let facts = PodFacts::read(&serde_json::from_value(object).unwrap());
+            pod(facts, &BTreeSet::from(["muster".to_owned()]))
+        };
+        let held = read(json!({"labels": {"scheduling.x-k8s.io/pod-group": "g"}}), Value::Null).held.unwrap();
+        assert!(held.contains("PodGroup of scheduling.x-k8s.io"), "{held}");
+        assert!(!read(json!({}), json!({"podGroupName": "g"})).planned);
+    }
+
+    #[test]
+    fn a_pod_whose_wishes_cannot_be_read_holds_its_gang() {
+        let unreadable = json!({"muster.dev/gang": "g", "muster.dev/gang-min-available": "many"});
+        let held = seen(unreadable.clone(), spec("muster", 0)).held.unwrap();
+        assert!(held.contains("gang-min-available"), "{held}");
+        assert_eq!(seen(unreadable, spec("other", 0)).held, None, "that is for its own scheduler to say");
+    }
+}
