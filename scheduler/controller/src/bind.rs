@@ -58,6 +58,18 @@ enum There {
     Gone,
 }
 
+/// What a pod that has its place is told of it.
+fn news(binding: &Binding, pod: &PodKey, node: &str) -> (&'static str, String) {
+    let (reason, message) = match binding.gates.get(pod) {
+        Some(Opening::Only) => ("GateOpened", format!("Its gang has room; it can go to {node}")),
+        Some(Opening::ThenBind) | None => ("Scheduled", format!("Successfully assigned {pod} to {node}")),
+    };
+    match binding.unheeded.get(pod) {
+        Some(fields) => (reason, format!("{message}; Muster does not look at its {}", fields.join(" and "))),
+        None => (reason, message),
+    }
+}
+
 impl Binder {
     pub(crate) fn new(client: Client, teller: Arc<Teller>, stop: CancellationToken) -> Self {
         Self { client, permits: Arc::new(Semaphore::new(CONCURRENT_BINDINGS)), teller, stop }
@@ -101,8 +113,8 @@ impl Binder {
             match verdict {
                 Verdict::Bound => {
                     metrics::counter!("muster_scheduler_bindings_total", "result" => "bound").increment(1);
-                    let message = format!("Successfully assigned {pod} to {}", assignment.node);
-                    self.teller.say(Note::event(pod, &uid, "Normal", "Scheduled", message));
+                    let (reason, message) = news(binding, pod, &assignment.node);
+                    self.teller.say(Note::event(pod, &uid, "Normal", reason, message));
                 }
                 Verdict::Refused => {
                     metrics::counter!("muster_scheduler_bindings_total", "result" => "refused").increment(1);

@@ -52,6 +52,22 @@ fn term(term: &core::NodeSelectorTerm) -> Vec<Requirement> {
     fields.chain(expressions).collect()
 }
 
+/// Fields that restrict where a pod may go, and that only kube-scheduler looks at.
+pub(super) fn unheeded(spec: &core::PodSpec) -> Vec<&'static str> {
+    let affinity = spec.affinity.as_ref();
+    let near = affinity.and_then(|affinity| affinity.pod_affinity.as_ref());
+    let near = near.and_then(|near| near.required_during_scheduling_ignored_during_execution.as_ref());
+    let far = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref());
+    let far = far.and_then(|far| far.required_during_scheduling_ignored_during_execution.as_ref());
+    let mut spread = spec.topology_spread_constraints.iter().flatten();
+    let given = [
+        (near.is_some_and(|terms| !terms.is_empty()), "podAffinity"),
+        (far.is_some_and(|terms| !terms.is_empty()), "podAntiAffinity"),
+        (spread.any(|spread| spread.when_unsatisfiable == "DoNotSchedule"), "topologySpreadConstraints"),
+    ];
+    given.into_iter().filter_map(|(is_given, field)| is_given.then_some(field)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +77,20 @@ mod tests {
     fn tolerations_without_key_or_value_match_everything() {
         let given = serde_json::from_value(json!({"operator": "Exists"})).unwrap();
         assert_eq!(toleration(&given), Toleration::default());
+    }
+
+    #[test]
+    fn what_no_plan_looks_at_is_known() {
+        let term = json!([{"topologyKey": "kubernetes.io/hostname"}]);
+        let spec = |required: &str| {
+            serde_json::from_value(json!({
+                "containers": [], "affinity": {"podAntiAffinity": {required: term}},
+                "topologySpreadConstraints": [
+                    {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}]}))
+            .unwrap()
+        };
+        assert_eq!(unheeded(&spec("requiredDuringSchedulingIgnoredDuringExecution")), ["podAntiAffinity"]);
+        assert_eq!(unheeded(&spec("preferredDuringSchedulingIgnoredDuringExecution")), [""; 0]);
     }
 
     #[test]

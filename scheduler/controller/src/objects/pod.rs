@@ -8,7 +8,7 @@ use muster_scheduler_core::{Assignment, Member, PodKey};
 use muster_scheduler_queue::job::Restart;
 use muster_scheduler_queue::time::Milliseconds;
 
-use super::constraints::{required, toleration};
+use super::constraints::{self, required, toleration};
 use super::membership::Membership;
 use super::requests::{requests, whole};
 use super::wishes::{Problem, Wishes, duration};
@@ -48,6 +48,8 @@ pub struct PodFacts {
     pub owner: Option<OwnerReference>,
     /// What it asks for and cannot have as it is written.
     pub problems: Vec<Problem>,
+    /// Fields that restrict where it may go, and that no plan looks at.
+    pub unheeded: Vec<&'static str>,
 }
 
 /// How far a pod has come.
@@ -119,6 +121,7 @@ impl PodFacts {
             restart: restart(&mut wishes),
             owner: owners.find(|owner| owner.controller == Some(true)).cloned(),
             problems: wishes.problems,
+            unheeded: constraints::unheeded(spec),
             key,
             member,
             membership,

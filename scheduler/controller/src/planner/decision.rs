@@ -98,6 +98,8 @@ pub struct Binding {
     pub placement: Placement,
     /// Pods of the placement that wait behind the gate of gangs.
     pub gates: BTreeMap<PodKey, Opening>,
+    /// Pods with fields that restrict where they may go, and that the plan did not look at.
+    pub unheeded: BTreeMap<PodKey, Vec<&'static str>>,
 }
 
 /// How a pod's gate is opened.

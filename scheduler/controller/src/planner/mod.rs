@@ -364,6 +364,7 @@ impl Planner {
             settled: Vec::new(),
             placement: Placement(places),
             gates: BTreeMap::new(),
+            unheeded: BTreeMap::new(),
         };
         for (pod, view) in self.pods.of(gang).filter(|(_, view)| view.state.has_place()) {
             if let Some(assignment) = self.ledger.assignment(pod) {
@@ -378,6 +379,9 @@ impl Planner {
             if let Some(view) = self.pods.get_mut(pod) {
                 view.state = State::Binding(assignment.node.clone());
                 binding.durable |= view.named_gang;
+                if !view.unheeded.is_empty() {
+                    binding.unheeded.insert(pod.clone(), view.unheeded.clone());
+                }
                 if let Some(opening) = view.gate {
                     binding.gates.insert(pod.clone(), opening);
                 }

@@ -111,6 +111,8 @@ pub(crate) struct PodView {
     pub(crate) owner: Option<OwnerReference>,
     /// What it asks for and cannot have as it is written.
     pub(crate) problems: Vec<Problem>,
+    /// Fields that restrict where it may go, and that no plan looks at.
+    pub(crate) unheeded: Vec<&'static str>,
     pub(crate) told: Option<Told>,
     pub(crate) state: State,
     /// It waits behind the gate of gangs, and this is how the gate opens.
@@ -137,6 +139,7 @@ impl PodView {
             spares: membership.spares,
             owner: facts.owner,
             problems: facts.problems,
+            unheeded: facts.unheeded,
             told: None,
             state,
             gate: None,

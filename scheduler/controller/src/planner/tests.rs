@@ -694,3 +694,15 @@ fn a_pod_whose_only_node_is_lost_is_given_up_after_a_while() {
     assert_eq!(evicted(at(&mut planner, 1061)), 1);
     assert_eq!(evicted(at(&mut planner, 1062)), 0);
 }
+
+#[test]
+fn fields_that_no_plan_looks_at_are_told_with_the_binding() {
+    let mut planner = planner(1);
+    let mut pod = pod("g", 0, 1, None);
+    let far = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "kubernetes.io/hostname"}]}});
+    pod.spec.as_mut().unwrap().affinity = serde_json::from_value(far).unwrap();
+    planner.pod_seen(&pod);
+    let binding = binding(&decide(&mut planner));
+    assert_eq!(binding.unheeded.values().flatten().collect::<Vec<_>>(), [&"podAntiAffinity"]);
+}

@@ -27,14 +27,19 @@ enum Fault {
 const FAULTS: [Fault; 4] = [Fault::Before, Fault::After, Fault::Lost, Fault::Refused];
 
 /// A client for which every third binding or plan goes wrong, in turns.
-fn faulty(client: Client, count: Arc<AtomicU64>) -> Client {
+pub(super) fn faulty(client: Client, count: Arc<AtomicU64>) -> Client {
     let namespace = client.default_namespace().to_owned();
     let service = service_fn(move |request: Request<Body>| {
         let (client, count) = (client.clone(), Arc::clone(&count));
         async move {
             let path = request.uri().path();
-            let changes = matches!(*request.method(), Method::POST | Method::PUT)
-                && (path.ends_with("/binding") || path.contains("/gangreservations"));
+            let changes = match *request.method() {
+                Method::POST | Method::PUT => {
+                    path.ends_with("/binding") || path.contains("/gangreservations")
+                }
+                Method::PATCH => path.contains("/pods/") && !path.ends_with("/status"),
+                _ => false,
+            };
             let turn = if changes { count.fetch_add(1, Ordering::Relaxed) } else { 1 };
             let fault = (turn % 3 == 0).then(|| FAULTS[(turn / 3) as usize % FAULTS.len()]);
             match fault {

@@ -1,10 +1,18 @@
 //! Gangs of another scheduler, behind the gate.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, PostParams};
 use muster_scheduler_api::GangReservation;
 use serde_json::{Value, json};
 
+use muster_machinery::CancellationToken;
+use muster_scheduler_controller::Options;
+
+use crate::faults::faulty;
 use crate::{Cluster, node_of, until, waits_because};
 
 /// The pods of a gang that another scheduler binds.
@@ -94,6 +102,31 @@ async fn gates_that_a_crash_left_closed_are_opened_as_planned() {
     let (stop, scheduler) = cluster.scheduler();
     let pod = until(&pods, "g-1", |pod| gates(pod) == 0).await;
     assert_eq!(steered_to(&pod), ("node-1".to_owned(), "3".to_owned()));
+    stop.cancel();
+    scheduler.await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn lost_answers_open_no_gate_twice_and_leave_none_closed() {
+    let cluster = Cluster::start(&[("node-0", 4), ("node-1", 4), ("node-2", 4)]).await;
+    let pods = cluster.pods();
+    let client = faulty(cluster.client.clone(), Arc::new(AtomicU64::new(0)));
+    let stop = CancellationToken::new();
+    let service = Options { client, scheduler_names: Vec::new() }.build();
+    let token = stop.clone();
+    let scheduler = tokio::spawn(async move { service.run(token).await });
+    for gang in ["a", "b", "c"] {
+        create_gated(&pods, gang, 4).await;
+    }
+    let mut taken = BTreeSet::new();
+    for gang in ["a", "b", "c"] {
+        for index in 0..4 {
+            let pod = until(&pods, &format!("{gang}-{index}"), |pod| gates(pod) == 0).await;
+            let place = steered_to(&pod);
+            assert!(taken.insert(place.clone()), "{place:?} twice");
+        }
+    }
     stop.cancel();
     scheduler.await.unwrap();
     cluster.stop().await;

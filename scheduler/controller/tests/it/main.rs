@@ -7,6 +7,7 @@ mod gates;
 mod gates_killed;
 mod groups;
 mod places;
+mod recorded;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -155,10 +155,10 @@ pub fn topology(objects: &[Value], nodes: &[(&str, &Labels)]) -> Result<Topology
     let levels = Level::between_cluster_and_host(tiers.iter().map(|tier| {
         let named =
             hyper_nodes.iter().find(|node| node.tier == *tier).and_then(|node| node.tier_name.clone());
-        Level::new(
-            named.filter(|name| free_name(name, &hyper_nodes, *tier)).unwrap_or(format!("tier-{tier}")),
-            &[],
-        )
+        // Volcano's jobs name tiers by their numbers, whatever else they are called.
+        let number = format!("tier-{tier}");
+        let name = named.filter(|name| free_name(name, &hyper_nodes, *tier));
+        Level::new(name.unwrap_or_else(|| number.clone()), &[&number])
     }));
     Ok(Topology::build(levels, &entries, SharedNames::Refused)?)
 }
@@ -394,6 +394,15 @@ mod tests {
         assert_eq!(path("node-3"), "s10/s2");
         assert_eq!(path("node-4"), "node-4 (no tier-3)/node-4 (no tier-1)");
         assert_eq!(path("node-5"), "s11/node-5 (no tier-1)");
+    }
+
+    #[test]
+    fn tiers_are_known_by_name_and_by_number() {
+        let mut objects = example();
+        objects[3]["spec"]["tierName"] = json!("block");
+        let topology = build(&objects).unwrap();
+        assert_eq!(topology.level_named("block"), Some(LevelIndex(1)));
+        assert_eq!(topology.level_named("tier-3"), Some(LevelIndex(1)));
     }
 
     #[test]
