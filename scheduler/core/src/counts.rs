@@ -41,6 +41,8 @@ impl ChangeLog {
 #[derive(Debug, Clone)]
 pub(crate) struct Counts {
     pub(crate) shape: Arc<Shape>,
+    /// Nodes with more GPUs do not count.
+    pub(crate) most_gpus: u32,
     /// The map that positions and domains refer to.
     map: Arc<Map>,
     /// Whether the node may take the shape at all, by position.
@@ -54,14 +56,18 @@ impl Counts {
     /// Counts everything anew.
     pub(crate) fn new(
         shape: Arc<Shape>,
+        most_gpus: u32,
         map: &Arc<Map>,
         log: &ChangeLog,
         node: impl Fn(NodeId) -> Option<Arc<Node>>,
         rooms: &[Room],
     ) -> Self {
-        let may_take = |id: NodeId| node(id).is_some_and(|node| node.unfit_for(shape.selection()).is_none());
+        let fit =
+            |node: Arc<Node>| node.gpu_slots <= most_gpus && node.unfit_for(shape.selection()).is_none();
+        let may_take = |id: NodeId| node(id).is_some_and(fit);
         let eligible: Arc<[bool]> = map.nodes().map(may_take).collect();
-        let mut counts = Self { shape, map: map.clone(), eligible, sums: Vec::new(), seen: log.end() };
+        let mut counts =
+            Self { shape, most_gpus, map: map.clone(), eligible, sums: Vec::new(), seen: log.end() };
         counts.count_all(rooms);
         counts
     }

@@ -137,6 +137,8 @@ pub struct Gang {
     /// Places held beside the gang's own, for members whose node fails: each with room for its largest member, in
     /// the domain where the gang is, on nodes where none of it is. It starts when there is room for them, too.
     pub spares: u32,
+    /// Bytes that its pods sum up in each step, where that is known.
+    pub all_reduce: Option<u64>,
 }
 
 impl Gang {

@@ -4,6 +4,7 @@
 //! why there are none ([`Waiting`]); nothing is taken until [`Ledger::take`].
 
 pub mod amounts;
+mod cost;
 mod counts;
 pub mod devices;
 pub mod explain;

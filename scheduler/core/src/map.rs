@@ -4,8 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use muster_scheduler_topology::import::{Source, SourceError, SourceNode, TopologySources};
-use muster_scheduler_topology::{Accelerator, DomainId, LevelIndex, Position, Topology, import};
+use muster_scheduler_topology::{DomainId, LevelIndex, Position, Topology};
 
+use crate::cost::Costs;
 use crate::node::Node;
 use crate::space::NodeId;
 
@@ -22,8 +23,7 @@ pub struct Map {
     positions: Vec<Option<u32>>,
     /// By domain.
     parents: Vec<Option<u32>>,
-    /// By position: whether the node's GPUs are linked faster than by PCIe.
-    linked: Vec<bool>,
+    costs: Costs,
     fault: Option<SourceError>,
 }
 
@@ -50,14 +50,11 @@ impl Map {
             Ok(topology) => (topology, None),
             Err(fault) => (from_labels(), Some(fault)),
         };
-        let linked = |index: usize| {
-            let product = nodes[index].1.labels.get(import::labels::PRODUCT);
-            product.is_some_and(|product| Accelerator::of_product(product).nvlink_total() > 0.0)
-        };
-        Self { fault, ..Self::over(topology, &nodes.iter().map(|(id, _)| *id).collect::<Vec<_>>(), linked) }
+        let costs = Costs::new(&topology, |position| nodes[topology.node_at(position)].1);
+        Self { fault, ..Self::over(topology, &nodes.iter().map(|(id, _)| *id).collect::<Vec<_>>(), costs) }
     }
 
-    fn over(topology: Topology, ids: &[NodeId], is_linked: impl Fn(usize) -> bool) -> Self {
+    fn over(topology: Topology, ids: &[NodeId], costs: Costs) -> Self {
         let nodes: Vec<NodeId> =
             (0..ids.len()).map(|position| ids[topology.node_at(Position(position as u32))]).collect();
         let last = ids.iter().map(|id| id.index()).max().map_or(0, |last| last + 1);
@@ -67,14 +64,16 @@ impl Map {
         }
         let domains = (0..topology.domain_count() as u32).map(DomainId);
         let parents = domains.map(|domain| topology.parent(domain).map(|parent| parent.0)).collect();
-        let linked =
-            (0..ids.len() as u32).map(|position| is_linked(topology.node_at(Position(position)))).collect();
-        Self { topology, nodes, positions, parents, linked, fault: None }
+        Self { topology, nodes, positions, parents, costs, fault: None }
     }
 
     /// Why the tree is not the one that was written down, but the one that the nodes' labels give.
     pub fn fault(&self) -> Option<&SourceError> {
         self.fault.as_ref()
+    }
+
+    pub(crate) fn costs(&self) -> &Costs {
+        &self.costs
     }
 
     /// The tree itself.
@@ -119,7 +118,7 @@ impl Map {
 
     /// Whether the GPUs of a host are linked faster than by PCIe.
     pub fn is_linked(&self, host: Domain) -> bool {
-        self.linked[self.positions(host).start]
+        self.costs.interior(self.positions(host).start).accelerator().nvlink_total() > 0.0
     }
 
     /// The positions of a domain's nodes.

@@ -49,7 +49,10 @@ impl GangDemand {
         } else {
             levels(&space.map(), &gang.closeness)?
         };
-        Ok(Self { demand: Demand { groups, near, levels, spares: spares > 0 }, members })
+        Ok(Self {
+            demand: Demand { groups, near, levels, spares: spares > 0, all_reduce: gang.all_reduce },
+            members,
+        })
     }
 
     /// The places of the gang's members, and after them the spare places under names of their own.

@@ -18,7 +18,7 @@ use crate::room::Room;
 use crate::shape::{self, Shape};
 
 /// Shapes whose counts are kept; clusters see few at a time.
-const KEPT_SHAPES: usize = 64;
+const KEPT_SHAPES: usize = 128;
 
 /// A node's number in its [`Space`]; stays the same as long as the node exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -206,13 +206,12 @@ impl Space {
         map
     }
 
-    /// How many pods of a shape fit where.
-    pub(crate) fn counts(&mut self, shape: &Arc<Shape>) -> Arc<Counts> {
+    /// How many pods of a shape fit where, on nodes with at most so many GPUs.
+    pub(crate) fn counts(&mut self, shape: &Arc<Shape>, most_gpus: u32) -> Arc<Counts> {
         let map = self.map();
-        let found = self
-            .counts
-            .iter()
-            .rposition(|counts| Arc::ptr_eq(&counts.shape, shape) || counts.shape == *shape);
+        let found = self.counts.iter().rposition(|counts| {
+            counts.most_gpus == most_gpus && (Arc::ptr_eq(&counts.shape, shape) || counts.shape == *shape)
+        });
         let counts = if let Some(index) = found {
             let mut counts = self.counts.remove(index);
             if !counts.is_current(&self.log) {
@@ -221,7 +220,7 @@ impl Space {
             counts
         } else {
             let node = |id: NodeId| self.node(id).cloned();
-            Arc::new(Counts::new(shape.clone(), &map, &self.log, node, &self.rooms))
+            Arc::new(Counts::new(shape.clone(), most_gpus, &map, &self.log, node, &self.rooms))
         };
         if self.counts.len() >= KEPT_SHAPES {
             self.counts.remove(0);
@@ -232,6 +231,6 @@ impl Space {
 
     /// How many pods of a shape fit in the whole cluster, one after the other.
     pub fn fits(&mut self, shape: &Arc<Shape>) -> u32 {
-        if self.node_count() == 0 { 0 } else { self.counts(shape).of(Map::ROOT) }
+        if self.node_count() == 0 { 0 } else { self.counts(shape, u32::MAX).of(Map::ROOT) }
     }
 }

@@ -65,6 +65,7 @@ impl Job {
             min_available: self.pods() as usize,
             waiting: pods.cloned().collect(),
             closeness: self.closeness.clone(),
+            all_reduce: (self.all_reduce > 0).then_some(self.all_reduce),
             ..Gang::default()
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! Domains are tried from the smallest level upwards. Within the first level that has room, candidates are
 //! filled and compared: fewest domains entered (a ring enters and leaves each once), then the least room left
-//! over, so that large holes stay for large gangs (best fit).
+//! over, so that large holes stay for large gangs (best fit). Where nodes differ in size, this is done for all nodes and
+//! for the smaller ones alone, and what costs least is taken (see [`cost`](crate::cost)).
 
 mod fill;
 mod spread;
@@ -11,6 +12,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::cost;
 use crate::counts::Counts;
 use crate::devices::DeviceIndices;
 use crate::map::{Domain, Map};
@@ -20,6 +22,8 @@ use crate::space::{NodeId, Space};
 /// Candidates of one level that are filled and compared: the tightest, and the roomiest.
 const TIGHTEST: usize = 8;
 const ROOMIEST: usize = 4;
+/// Costs that differ by less than one of so many parts of a GPU are equal.
+const FINE: f64 = 100.0;
 
 /// Pods of one shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +56,8 @@ pub struct Demand {
     pub levels: Levels,
     /// Whether the last group are spare places: in the domain of the others, on nodes that these do not use.
     pub spares: bool,
+    /// Bytes that its pods sum up in each step, where that is known.
+    pub all_reduce: Option<u64>,
 }
 
 impl Demand {
@@ -77,6 +83,17 @@ pub struct Slot {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slots(pub Vec<Slot>);
 
+/// Where a demand is to find room.
+#[derive(Clone, Copy)]
+struct Scope<'a> {
+    demand: &'a Demand,
+    map: &'a Map,
+    /// Positions that its domain must have one of, where there are any.
+    near: &'a [usize],
+    /// Only on nodes with so many GPUs at most.
+    most_gpus: u32,
+}
+
 impl Space {
     /// Finds room for all pods of a demand, or for none. What is free stays as it is.
     pub fn find(&mut self, demand: &Demand) -> Option<Slots> {
@@ -88,12 +105,10 @@ impl Space {
         }
         let map = self.map();
         let near: Vec<usize> = demand.near.iter().filter_map(|node| map.position(*node)).collect();
-        let lowest = if demand.levels.spread.is_some() { demand.levels.required } else { map.hosts_level() };
-        for level in (demand.levels.required..=lowest).rev() {
-            let found = self.find_in_level(demand, &map, level, &near);
-            if found.is_some() {
-                return found;
-            }
+        let anywhere = Scope { demand, map: &map, near: &near, most_gpus: u32::MAX };
+        let nearest = self.find_nearest(&anywhere);
+        if let Some(nearest) = nearest {
+            return Some(if near.is_empty() { self.find_cheaper(&anywhere, nearest) } else { nearest });
         }
         // A bound level holds for those who have a place, too: there is no other domain to look in.
         if near.is_empty() || demand.levels.required > 0 {
@@ -103,8 +118,43 @@ impl Space {
         }
     }
 
-    fn find_in_level(&mut self, demand: &Demand, map: &Map, level: usize, near: &[usize]) -> Option<Slots> {
-        let counts: Vec<Arc<Counts>> = demand.groups.iter().map(|group| self.counts(&group.shape)).collect();
+    /// Room in the smallest domain that has it.
+    fn find_nearest(&mut self, scope: &Scope<'_>) -> Option<Slots> {
+        let Levels { required, spread, .. } = scope.demand.levels;
+        let lowest = if spread.is_some() { required } else { scope.map.hosts_level() };
+        (required..=lowest).rev().find_map(|level| self.find_in_level(scope, level))
+    }
+
+    /// The cheapest of what was found anywhere and what is found on smaller nodes alone.
+    fn find_cheaper(&mut self, anywhere: &Scope<'_>, nearest: Slots) -> Slots {
+        let Scope { demand, map, .. } = *anywhere;
+        let takes_gpus = demand.groups.iter().any(|group| group.shape.gpu.thousandths() > 0);
+        let sizes = if takes_gpus { map.costs().smaller_sizes() } else { &[] };
+        let found = sizes.iter().rev().map_while(|size| {
+            // What does not fit on these nodes does not on fewer.
+            self.find_nearest(&Scope { most_gpus: *size, ..*anywhere })
+        });
+        let found: Vec<Slots> = found.collect();
+        if found.is_empty() {
+            return nearest;
+        }
+        let prices = map.costs().prices(self, map);
+        let cost_of = |slots: &Slots| map.costs().of(&prices, map, demand, slots);
+        let first = cost_of(&nearest);
+        let mut best = (first.total, nearest);
+        for slots in found {
+            let cost = cost_of(&slots);
+            if cost.total < best.0 && cost.is_bearable(first.seconds) {
+                best = (cost.total, slots);
+            }
+        }
+        best.1
+    }
+
+    fn find_in_level(&mut self, scope: &Scope<'_>, level: usize) -> Option<Slots> {
+        let Scope { demand, map, near, most_gpus } = *scope;
+        let counts: Vec<Arc<Counts>> =
+            demand.groups.iter().map(|group| self.counts(&group.shape, most_gpus)).collect();
         let holds = |domain: &Domain| {
             demand.groups.iter().zip(&counts).all(|(group, counts)| counts.of(*domain) >= group.count)
                 && (near.is_empty() || near.iter().any(|position| map.positions(*domain).contains(position)))
@@ -114,14 +164,9 @@ impl Space {
             return None;
         }
         if level == map.hosts_level() && demand.groups.len() == 1 {
-            let group = &demand.groups[0];
-            // GPUs that talk to each other get fast links; a lone one leaves those to others.
-            let talks = group.count * group.shape.gpu.thousandths() > 1000;
-            let host = domains.min_by_key(|host| {
-                let tightness = fill::tightness(self.room(map.host_node(*host)), &group.shape, group.count);
-                (talks != map.is_linked(*host), tightness, counts[0].around(*host), *host)
-            })?;
-            return self.settle(demand, map, vec![vec![(map.positions(host).start, group.count)]]);
+            let host = self.best_host(scope, &counts[0], domains)?;
+            let places = vec![(map.positions(host).start, demand.groups[0].count)];
+            return self.settle(demand, map, vec![places]);
         }
         let mut candidates: Vec<(u32, Domain)> = domains
             .map(|domain| (counts.iter().map(|counts| counts.of(domain)).min().unwrap_or(0), domain))
@@ -131,7 +176,7 @@ impl Space {
             candidates.drain(TIGHTEST..candidates.len() - ROOMIEST);
         }
         let tried = candidates.into_iter().filter_map(|(room, domain)| {
-            let slots = self.fill_domain(demand, map, domain)?;
+            let slots = self.fill_domain(scope, domain)?;
             Some((fill::crossings(map, level, &slots), room, domain, slots))
         });
         tried
@@ -139,18 +184,44 @@ impl Space {
             .map(|best| best.3)
     }
 
+    /// The cheapest of hosts that have room; among equals the tightest.
+    fn best_host(
+        &self,
+        scope: &Scope<'_>,
+        counts: &Counts,
+        hosts: impl Iterator<Item = Domain> + Clone,
+    ) -> Option<Domain> {
+        let Scope { demand, map, .. } = *scope;
+        let group = &demand.groups[0];
+        let thousandths = group.count * group.shape.gpu.thousandths();
+        // GPUs that talk to each other get fast links; a lone one leaves those to others.
+        let talks = thousandths > 1000;
+        let prices = map.costs().prices(self, map);
+        let on_host = map.costs().on_host(&prices, thousandths / 1000, cost::bytes(demand));
+        let cost = |host: Domain| on_host(map.positions(host).start);
+        let fastest = hosts.clone().map(|host| cost(host).seconds).fold(f64::INFINITY, f64::min);
+        hosts.min_by_key(|host| {
+            let cost = cost(*host);
+            let total = if thousandths > 0 { (cost.total * FINE).round() as i64 } else { 0 };
+            let tightness = fill::tightness(self.room(map.host_node(*host)), &group.shape, group.count);
+            let unlike = talks != map.is_linked(*host);
+            (!cost.is_bearable(fastest), total, unlike, tightness, counts.around(*host), *host)
+        })
+    }
+
     /// Fills a domain with all groups, the largest pods first; other orders when that fails.
-    fn fill_domain(&mut self, demand: &Demand, map: &Map, domain: Domain) -> Option<Slots> {
+    fn fill_domain(&mut self, scope: &Scope<'_>, domain: Domain) -> Option<Slots> {
+        let Scope { demand, map, .. } = *scope;
         let mut order: Vec<usize> = (0..demand.pods().len()).collect();
         order.sort_by_key(|index| {
             let shape = &demand.groups[*index].shape;
             Reverse((shape.gpu.thousandths(), shape.amounts.get(0)))
         });
         for _ in 0..order.len().min(6) {
-            if let Some(mut places) = self.fill_in_order(demand, map, domain, &order) {
+            if let Some(mut places) = self.fill_in_order(scope, domain, &order) {
                 if demand.spares {
                     let last = demand.groups.len() - 1;
-                    places[last] = self.spares_beside(&demand.groups[last], map, domain, &places)?;
+                    places[last] = self.spares_beside(scope, domain, &places)?;
                 }
                 return self.settle(demand, map, places);
             }
@@ -162,12 +233,13 @@ impl Space {
     /// Spare places in a domain, on as few nodes as possible and on none of those in `places`.
     fn spares_beside(
         &mut self,
-        spares: &Group,
-        map: &Map,
+        scope: &Scope<'_>,
         domain: Domain,
         places: &[Vec<(usize, u32)>],
     ) -> Option<Vec<(usize, u32)>> {
-        let counts = self.counts(&spares.shape);
+        let Scope { demand, map, most_gpus, .. } = *scope;
+        let spares = demand.groups.last()?;
+        let counts = self.counts(&spares.shape, most_gpus);
         let used: BTreeSet<usize> = places.iter().flatten().map(|(position, _)| *position).collect();
         let mut hosts: Vec<(u32, usize)> = map
             .positions(domain)
@@ -198,17 +270,17 @@ impl Space {
     /// Positions and counts by group.
     fn fill_in_order(
         &mut self,
-        demand: &Demand,
-        map: &Map,
+        scope: &Scope<'_>,
         domain: Domain,
         order: &[usize],
     ) -> Option<Vec<Vec<(usize, u32)>>> {
+        let Scope { demand, map, .. } = *scope;
         let mut places = vec![Vec::new(); demand.groups.len()];
         let mut taken = Vec::new();
         let mut complete = true;
         for (turn, index) in order.iter().enumerate() {
             let group = &demand.groups[*index];
-            let counts = self.counts(&group.shape);
+            let counts = self.counts(&group.shape, scope.most_gpus);
             let found = match demand.levels.spread {
                 Some(level) => spread::over(map, &counts, domain, level, group.count),
                 None => fill::fill(self, map, &counts, domain, group.count, demand.levels.slice),

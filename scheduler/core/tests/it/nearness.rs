@@ -223,3 +223,43 @@ fn gpus_that_talk_get_fast_links_and_a_lone_one_leaves_them() {
         assert!(placement.0.iter().all(|(_, place)| place.node == expected), "{members} on {expected}");
     }
 }
+
+/// Four large nodes with fast links in a rack, and eight small ones without in another.
+fn of_two_sizes() -> Ledger {
+    let mut ledger = Ledger::default();
+    for index in 0..12 {
+        let (rack, gpus, product) =
+            if index < 4 { ("r0", 8, "NVIDIA-A100-SXM4-80GB") } else { ("r1", 2, "Tesla-T4") };
+        let mut machine = node(&format!("node-{index:02}"), rack, gpus);
+        machine.labels.insert("nvidia.com/gpu.product".into(), product.into());
+        ledger.set_node(machine);
+    }
+    ledger
+}
+
+fn on_large(placement: &Placement) -> bool {
+    placement.0.iter().all(|(_, place)| place.node.as_str() < "node-04")
+}
+
+#[test]
+fn small_pods_leave_large_nodes_to_others_when_these_run_short() {
+    let mut ledger = of_two_sizes();
+    let light = Gang { all_reduce: Some(10 << 20), ..gang("light", 8, 2) };
+    assert!(on_large(&ledger.place(&light).unwrap()), "as long as much is free it gets the fastest");
+    let full = ledger.place(&gang("full", 2, 8)).unwrap();
+    ledger.take(&full).unwrap();
+    let half = ledger.place(&gang("half", 1, 1)).unwrap();
+    assert!(!on_large(&half), "a lone pod needs no fast links");
+    assert!(on_large(&ledger.place(&light).unwrap()));
+}
+
+#[test]
+fn nobody_is_sent_to_where_his_all_reduce_takes_many_times_as_long() {
+    let mut ledger = of_two_sizes();
+    let full = ledger.place(&gang("full", 3, 8)).unwrap();
+    ledger.take(&full).unwrap();
+    for bytes in [None, Some(1 << 20), Some(7 << 30)] {
+        let pair = Gang { all_reduce: bytes, ..gang("pair", 2, 2) };
+        assert!(on_large(&ledger.place(&pair).unwrap()), "{bytes:?}");
+    }
+}

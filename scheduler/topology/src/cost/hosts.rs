@@ -50,8 +50,13 @@ impl Hosts {
         self.gpus_before[positions.end as usize] - self.gpus_before[positions.start as usize]
     }
 
+    /// Which of [`Hosts::kinds`] the node at a position is.
+    pub fn kind(&self, position: Position) -> usize {
+        self.kind_of[position.index()] as usize
+    }
+
     /// The distinct interiors.
-    pub(super) fn kinds(&self) -> &[NodeInterior] {
+    pub fn kinds(&self) -> &[NodeInterior] {
         &self.kinds
     }
 }

@@ -1,0 +1,197 @@
+//! What a placement costs: the time that its pods lose in their all-reduce, and the room that others could use better.
+//!
+//! Both are for each GPU of the gang. Time counts by the share that it is of a usual step. Room counts by how sought
+//! after it is: a pod that asks for two GPUs fits on small nodes and large ones, one that asks for eight only on the
+//! large. So whoever can take small nodes does when the large ones are nearly full, unless that costs him more time
+//! than the room is worth; as long as much is free he gets the fastest.
+
+use muster_scheduler_topology::cost::{Collective, CostModel, Hosts, Slot as Rank};
+use muster_scheduler_topology::import::labels;
+use muster_scheduler_topology::{Accelerator, GpuSet, NodeInterior, Position, Topology};
+
+use crate::map::Map;
+use crate::node::Node;
+use crate::search::{Demand, Slots};
+use crate::space::Space;
+
+/// Bytes that a gang is taken to sum up in a step when nobody has said it.
+const USUAL_BYTES: u64 = 500 << 20;
+/// Seconds that a step is taken to last beside its all-reduce.
+const USUAL_STEP: f64 = 0.2;
+/// Nobody is sent to where his all-reduce takes more than so many times as long, however short room is.
+const SLOWEST: f64 = 5.0;
+
+/// How steeply the price of room rises when it runs short: half taken costs a sixteenth of all taken.
+const SCARCITY: i32 = 4;
+
+/// What a GPU costs on nodes of each size.
+#[derive(Debug, Clone)]
+pub(crate) struct Prices(Vec<f64>);
+
+/// What nodes are like inside, and how sought after they are.
+#[derive(Debug, Clone)]
+pub(crate) struct Costs {
+    hosts: Hosts,
+    /// GPUs of nodes that have any, ascending.
+    sizes: Vec<u32>,
+    /// By size: the part of the GPUs on nodes as large or larger that are on nodes of this size.
+    weights: Vec<f64>,
+    /// Index of its size in `sizes`, by position; beyond the end for nodes without GPUs.
+    size_of: Vec<usize>,
+}
+
+impl Costs {
+    /// `node_at` gives the node of a position.
+    pub(crate) fn new<'a>(topology: &Topology, node_at: impl Fn(Position) -> &'a Node) -> Self {
+        let positions = || (0..topology.node_count() as u32).map(Position);
+        let mut kinds: Vec<(Option<&String>, u32)> = Vec::new();
+        let mut kind_of = vec![0; topology.node_count()];
+        let mut nodes: Vec<u32> = Vec::new();
+        for position in positions() {
+            let node = node_at(position);
+            let kind = (node.labels.get(labels::PRODUCT), node.gpu_slots);
+            kind_of[topology.node_at(position)] =
+                kinds.iter().position(|known| *known == kind).unwrap_or_else(|| {
+                    kinds.push(kind);
+                    kinds.len() - 1
+                });
+            nodes.push(node.gpu_slots);
+        }
+        let (sizes, weights) = weights(&nodes);
+        let size_of = nodes.iter().map(|size| sizes.partition_point(|other| other < size));
+        let size_of = nodes.iter().zip(size_of).map(|(size, at)| if *size > 0 { at } else { usize::MAX });
+        let size_of = size_of.collect();
+        let interiors = kinds.iter().map(|(product, gpus)| {
+            let accelerator = product.map_or(Accelerator::PCIE, |product| Accelerator::of_product(product));
+            NodeInterior::standard(accelerator, *gpus as usize)
+        });
+        let hosts = Hosts::new(topology, interiors.collect(), |node| kind_of[node]);
+        Self { hosts, sizes, weights, size_of }
+    }
+
+    /// What a GPU costs now on nodes of each size: pods are taken to ask for as many GPUs as nodes have, in proportion
+    /// to the GPUs on nodes of each size, and those of a size compete for the nodes that hold them.
+    pub(crate) fn prices(&self, space: &Space, map: &Map) -> Prices {
+        if self.sizes.len() < 2 {
+            return Prices(vec![0.0; self.sizes.len()]);
+        }
+        let mut free_and_all = vec![(0, 0); self.sizes.len()];
+        for (position, size) in self.size_of.iter().enumerate() {
+            if let Some((free, all)) = free_and_all.get_mut(*size) {
+                *free += space.room(map.node_at(position)).devices.whole();
+                *all += self.sizes[*size];
+            }
+        }
+        // Of nodes as large or larger.
+        for size in (1..self.sizes.len()).rev() {
+            let (free, all) = free_and_all[size];
+            free_and_all[size - 1].0 += free;
+            free_and_all[size - 1].1 += all;
+        }
+        let mut price = 0.0;
+        let by_size = self.weights.iter().zip(free_and_all).map(|(weight, (free, all))| {
+            let taken = 1.0 - f64::from(free) / f64::from(all.max(1));
+            price += weight * taken.powi(SCARCITY);
+            price
+        });
+        Prices(by_size.collect())
+    }
+
+    /// The sizes of nodes whose GPUs are less sought after than those of others, ascending.
+    pub(crate) fn smaller_sizes(&self) -> &[u32] {
+        &self.sizes[..self.sizes.len().saturating_sub(1)]
+    }
+
+    /// The inside of the node at a position.
+    pub(crate) fn interior(&self, position: usize) -> &NodeInterior {
+        self.hosts.interior(Position(position as u32))
+    }
+
+    /// What `gpus` GPUs of one node cost when they sum up so many bytes, by position.
+    pub(crate) fn on_host(&self, prices: &Prices, gpus: u32, bytes: u64) -> impl Fn(usize) -> Cost {
+        let share = 2.0 * f64::from(gpus.saturating_sub(1)) / f64::from(gpus.max(1));
+        let seconds = |interior: &NodeInterior| {
+            let bandwidth = interior.ring_bandwidth(GpuSet::first(gpus as usize));
+            if gpus < 2 { 0.0 } else { share * bytes as f64 / bandwidth.max(0.001) / 1e9 }
+        };
+        let by_kind: Vec<f64> = self.hosts.kinds().iter().map(seconds).collect();
+        move |position| {
+            let time = by_kind[self.hosts.kind(Position(position as u32))];
+            Cost::new(time, self.price(prices, position))
+        }
+    }
+
+    fn price(&self, prices: &Prices, position: usize) -> f64 {
+        prices.0.get(self.size_of[position]).copied().unwrap_or(0.0)
+    }
+
+    /// Predicted seconds of an all-reduce, and the price of the room.
+    pub(crate) fn of(&self, prices: &Prices, map: &Map, demand: &Demand, slots: &Slots) -> Cost {
+        let mut ranks = Vec::new();
+        let mut price = 0.0;
+        for slot in &slots.0 {
+            let Some(position) = map.position(slot.node) else { continue };
+            price += self.price(prices, position) * slot.devices.len() as f64;
+            let rank = |gpu: &u8| Rank { position: Position(position as u32), gpu: u16::from(*gpu) };
+            ranks.extend(slot.devices.iter().map(rank));
+        }
+        // In the order in which ranks are given out.
+        ranks.sort_by_key(|rank| rank.position);
+        let model = CostModel::new(map.topology(), &self.hosts);
+        let found = model.predict(Collective::AllReduce, bytes(demand), &ranks);
+        let seconds = found.map_or(0.0, |found| found.seconds);
+        Cost::new(seconds, price / ranks.len().max(1) as f64)
+    }
+}
+
+/// What a placement costs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cost {
+    /// Of one all-reduce.
+    pub(crate) seconds: f64,
+    /// In GPUs for each GPU.
+    pub(crate) total: f64,
+}
+
+impl Cost {
+    fn new(seconds: f64, price: f64) -> Self {
+        Self { seconds, total: price + seconds / USUAL_STEP }
+    }
+
+    /// Whether one whose all-reduce could take `fastest` seconds is sent there at all.
+    pub(crate) fn is_bearable(&self, fastest: f64) -> bool {
+        self.seconds <= fastest * SLOWEST
+    }
+}
+
+/// Bytes that a demand sums up in a step. A lone pod of which nothing is known is taken to sum up none.
+pub(crate) fn bytes(demand: &Demand) -> u64 {
+    let pods: u32 = demand.groups.iter().map(|group| group.count).sum();
+    demand.all_reduce.unwrap_or(if pods > 1 { USUAL_BYTES } else { 0 })
+}
+
+/// Sizes of nodes that have GPUs, ascending, and which part of the GPUs on nodes as large or larger each has.
+fn weights(nodes: &[u32]) -> (Vec<u32>, Vec<f64>) {
+    let mut sizes: Vec<u32> = nodes.iter().copied().filter(|size| *size > 0).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    let gpus = |on: &dyn Fn(u32) -> bool| -> f64 {
+        nodes.iter().copied().filter(|size| on(*size)).map(f64::from).sum()
+    };
+    let weight = |size: &u32| gpus(&|other| other == *size) / gpus(&|other| other >= *size);
+    let weights = sizes.iter().map(weight).collect();
+    (sizes, weights)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fits_on_small_nodes_competes_for_the_large_ones_too() {
+        let mut nodes = vec![8; 60];
+        nodes.extend([2; 60]);
+        nodes.push(0);
+        assert_eq!(weights(&nodes), (vec![2, 8], vec![0.2, 1.0]));
+    }
+}
