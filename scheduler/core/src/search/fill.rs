@@ -24,7 +24,7 @@ struct Fill<'a> {
     places: Vec<(usize, u32)>,
 }
 
-/// Places of `count` pods within `domain` as (position, pods); `None` when they do not fit.
+/// Places of `count` pods within `domain` as (position, pods) in the order of ranks; `None` when they do not fit.
 pub(super) fn fill(
     space: &Space,
     map: &Map,
@@ -44,10 +44,16 @@ pub(super) fn fill(
             let missing = whole * size - count;
             fill.enter(domain, whole)?;
             fill.drop_last(missing);
+            let smaller = fill.places.last().filter(|_| missing > 0).map(|(position, _)| *position);
+            fill.places.sort_unstable();
+            if let Some(smaller) = smaller {
+                fill.end_at(smaller);
+            }
         }
         _ => {
             fill.slices = None;
             fill.enter(domain, count)?;
+            fill.places.sort_unstable();
         }
     }
     Some(fill.places)
@@ -124,6 +130,16 @@ impl Fill<'_> {
             next += 1;
         }
         Some(())
+    }
+
+    /// Brings the places into an order in which ranks leave every domain once and come last to what is around
+    /// `position`.
+    fn end_at(&mut self, position: usize) {
+        let map = self.map;
+        let around: Vec<Domain> =
+            std::iter::successors(Some(map.host(position)), |domain| map.parent(*domain)).collect();
+        let shared = |at: usize| around.iter().filter(|domain| map.positions(**domain).contains(&at)).count();
+        self.places.sort_unstable_by_key(|(at, _)| (shared(*at), *at));
     }
 
     /// Forgets the places of the last `pods` pods.

@@ -264,6 +264,7 @@ impl Space {
                 left = 0;
             }
         }
+        chosen.sort_unstable();
         (left == 0).then_some(chosen)
     }
 
@@ -304,8 +305,7 @@ impl Space {
     /// Chooses the devices of each pod.
     fn settle(&mut self, demand: &Demand, map: &Map, places: Vec<Vec<(usize, u32)>>) -> Option<Slots> {
         let mut slots = Vec::new();
-        for (index, mut places) in places.into_iter().enumerate() {
-            places.sort_unstable();
+        for (index, places) in places.into_iter().enumerate() {
             for (position, count) in places {
                 slots.extend(self.take_several(
                     map.node_at(position),

@@ -42,5 +42,6 @@ pub(super) fn over(
             }
         }
     }
+    places.sort_unstable();
     Some(places)
 }

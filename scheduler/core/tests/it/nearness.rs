@@ -115,14 +115,22 @@ proptest! {
     }
 
     #[test]
-    fn slices_stay_within_their_node(taken in taken(), slices in 1u32..9, size in 2u32..5) {
+    fn slices_stay_within_their_node(taken in taken(), members in 1u32..40, size in 2u32..5) {
         let slice = Some(Slice { size, level: "host".into() });
-        let placed = cluster(&taken).place(&within(Closeness { slice, ..Closeness::default() }, slices * size, 1));
-        let fits = taken.iter().map(|taken| (4 - taken) / size).sum::<u32>() >= slices;
-        prop_assert_eq!(placed.is_ok(), fits);
-        for slice in placed.iter().flat_map(|placement| placement.0.chunks(size as usize)) {
-            prop_assert!(slice.iter().all(|(_, place)| place.node == slice[0].1.node));
+        let placed = cluster(&taken).place(&within(Closeness { slice, ..Closeness::default() }, members, 1));
+        let fits = taken.iter().map(|taken| (4 - taken) / size).sum::<u32>() >= members.div_ceil(size);
+        prop_assert!(placed.is_ok() || !fits);
+        let Ok(placement) = placed else { return Ok(()) };
+        // A gang on one node needs no whole slices.
+        prop_assert!(fits || by_node(&placement).len() == 1);
+        for slice in placement.0.chunks(size as usize) {
+            prop_assert!(slice.iter().all(|(_, place)| place.node == slice[0].1.node), "{:?}", placement);
         }
+        // And a ring over all ranks still leaves each rack once.
+        let mut visited: Vec<usize> = placement.0.iter().map(|(_, place)| rack_of(&place.node)).collect();
+        visited.dedup();
+        let distinct: BTreeSet<usize> = visited.iter().copied().collect();
+        prop_assert_eq!(visited.len(), distinct.len(), "{:?}", placement);
     }
 
     #[test]
