@@ -87,7 +87,12 @@ impl Role {
     /// Those of the roles that are to run, each once. The scheduler does what the gates' role does.
     pub(crate) fn each_once(wanted: &[Self]) -> Vec<Self> {
         let gates = (!wanted.contains(&Self::Scheduler)).then_some(Self::Gates);
-        Self::ALL.into_iter().chain(gates).chain([Self::Extender]).filter(|role| wanted.contains(role)).collect()
+        Self::ALL
+            .into_iter()
+            .chain(gates)
+            .chain([Self::Extender])
+            .filter(|role| wanted.contains(role))
+            .collect()
     }
 
     /// The name of its Lease. Each role has its own, so that processes may share the roles out as they like.
