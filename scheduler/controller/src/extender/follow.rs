@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::channel::mpsc;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::Api;
@@ -13,10 +14,13 @@ use muster_scheduler_api::GangReservation;
 use muster_scheduler_core::{Ledger, PodKey};
 use muster_scheduler_extender::core::{GangKey, SeenReservation};
 use muster_scheduler_extender::server::{Handle, Observed};
+use tokio::task::JoinSet;
 
 use super::relist::{Change, Relist};
 use super::requests::{MANAGED_BY, MANAGED_BY_LABEL, Requests};
+use crate::groups;
 use crate::objects::{self, PodFacts};
+use crate::planner::{GroupEvent, Groups};
 
 /// Events that are told at once.
 const BATCH: usize = 128;
@@ -27,6 +31,7 @@ enum Heard {
     Node(Event<Node>),
     Pod(Event<Pod>),
     Reservation(Event<GangReservation>),
+    Group(GroupEvent),
 }
 
 /// Watches until the caller has heard enough; `synced` is cancelled when everything has been listed.
@@ -41,13 +46,22 @@ pub(super) async fn follow(
     let pods = watch(Api::<Pod>::all(client.clone()), "pods").map(Heard::Pod);
     let reservations =
         watch(Api::<GangReservation>::all(client.clone()), "gangreservations").map(Heard::Reservation);
-    let all = futures::stream::select_all([nodes.boxed(), pods.boxed(), reservations.boxed()]);
+    let (news, groups) = mpsc::unbounded();
+    let groups = groups.map(Heard::Group);
+    let all =
+        futures::stream::select_all([nodes.boxed(), pods.boxed(), reservations.boxed(), groups.boxed()]);
+    let mut watches = JoinSet::new();
     let mut all = all.ready_chunks(BATCH);
     let mut picture = Picture { profiles, ..Picture::default() };
     while let Some(heard) = all.next().await {
         let mut told = Vec::new();
         for one in heard {
             picture.hear(one, &mut told);
+        }
+        for kind in picture.groups.take_wanted() {
+            let news = news.clone();
+            let tell = move |event| news.unbounded_send(event).is_ok();
+            watches.spawn(groups::watch(client.clone(), kind, tell));
         }
         let complete = !synced.is_cancelled() && picture.complete();
         if complete {
@@ -104,6 +118,9 @@ struct Picture {
     nodes: Relist,
     pods: Relist,
     reservations: Relist,
+    groups: Groups,
+    /// Pods whose gangs objects of other systems describe.
+    described: BTreeMap<PodKey, PodFacts>,
     /// Before everything was listed: versions of the reservations that an extender wrote.
     written: BTreeMap<GangKey, String>,
     /// Before everything was listed: gangs that have pods.
@@ -130,6 +147,15 @@ impl Picture {
                     told.push(self.pod(change));
                 }
             }
+            Heard::Group(event) => {
+                let Some(concerned) = self.groups.hear(event) else { return };
+                let described = self.described.values().filter(|facts| {
+                    facts.membership.described_by.as_ref().is_some_and(|by| concerned.includes(&by.group))
+                });
+                let seen =
+                    described.map(|facts| super::objects::pod(facts.clone(), &self.profiles, &self.groups));
+                told.extend(seen.map(|seen| Observed::Pod(Box::new(seen))));
+            }
             Heard::Reservation(event) => {
                 for change in self.reservations.hear(event) {
                     told.push(self.reservation(change));
@@ -141,13 +167,27 @@ impl Picture {
     fn pod(&mut self, change: Change<Pod>) -> Observed {
         match change {
             Change::Seen(pod) => {
-                let seen = super::objects::pod(PodFacts::read(&pod), &self.profiles);
+                let facts = PodFacts::read(&pod);
+                match &facts.membership.described_by {
+                    Some(part) if super::objects::is_ours(&facts, &self.profiles) => {
+                        self.groups.want(part.group.kind);
+                        self.described.insert(facts.key.clone(), facts.clone());
+                    }
+                    _ => {
+                        self.described.remove(&facts.key);
+                    }
+                }
+                let seen = super::objects::pod(facts, &self.profiles, &self.groups);
                 if let Some(gang) = seen.gang.as_ref().filter(|_| !self.complete()) {
                     self.peopled.insert(GangKey::new(&gang.namespace, &gang.name));
                 }
                 Observed::Pod(Box::new(seen))
             }
-            Change::Gone { namespace, name, uid } => Observed::PodGone(PodKey::new(namespace, name), uid),
+            Change::Gone { namespace, name, uid } => {
+                let key = PodKey::new(namespace, name);
+                self.described.remove(&key);
+                Observed::PodGone(key, uid)
+            }
         }
     }
 

@@ -3,18 +3,33 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use muster_scheduler_api::annotations;
-use muster_scheduler_core::{Gang, GpuDemand};
+use muster_scheduler_core::{Closeness, Gang, GpuDemand};
 use muster_scheduler_extender::core::{PodSeen, PodState, Time};
 
 use crate::objects::{Ending, GroupKind, PodFacts, Stage};
+use crate::planner::Groups;
+
+/// Whether the extender that serves these profiles plans such pods. What kube-scheduler gangs by itself is left to it.
+pub(super) fn is_ours(facts: &PodFacts, profiles: &BTreeSet<String>) -> bool {
+    let described = facts.membership.described_by.as_ref().map(|part| part.group.kind);
+    profiles.contains(&facts.scheduler_name) && described != Some(GroupKind::Native)
+}
 
 /// What a pod is to the extender that plans for these profiles. A pod behind a scheduling gate is not there yet.
-pub(super) fn pod(facts: PodFacts, profiles: &BTreeSet<String>) -> PodSeen {
-    let membership = facts.membership;
-    let described = membership.described_by.as_ref().map(|part| part.group.kind);
-    // What kube-scheduler counts on by itself is left to it.
-    let ours = profiles.contains(&facts.scheduler_name) && described != Some(GroupKind::Native);
+pub(super) fn pod(facts: PodFacts, profiles: &BTreeSet<String>, groups: &Groups) -> PodSeen {
+    let ours = is_ours(&facts, profiles);
+    let mut membership = facts.membership;
+    let mut missing = None;
+    match membership.described_by.as_ref().filter(|_| ours).map(|part| groups.find(part)) {
+        Some(Ok((group, least))) => {
+            membership.min_available = membership.min_available.max(least);
+            if membership.closeness == Closeness::default() {
+                membership.closeness = group.closeness.clone();
+            }
+        }
+        Some(Err(held)) => missing = Some(held.sentence().to_owned()),
+        None => {}
+    }
     // Gangs of other schedulers are theirs: their room counts, their plans are left alone.
     let gang = (ours && membership.named).then(|| {
         Arc::new(Gang {
@@ -26,10 +41,6 @@ pub(super) fn pod(facts: PodFacts, profiles: &BTreeSet<String>) -> PodSeen {
             ..Gang::default()
         })
     });
-    let unread = described.map(|kind| {
-        let ((group, kind), wish) = (kind.api(), annotations::GANG);
-        format!("its gang is described by a {kind} of {group}, which the extender does not read; {wish} names it, too")
-    });
     let wants_gpus = facts.member.gpu_demand() != GpuDemand::None;
     let planned = ours && (gang.is_some() || wants_gpus);
     PodSeen {
@@ -40,7 +51,7 @@ pub(super) fn pod(facts: PodFacts, profiles: &BTreeSet<String>) -> PodSeen {
         priority: facts.priority,
         created: Time(facts.created.saturating_mul(1000)),
         own: false,
-        held: facts.problems.first().map(ToString::to_string).or(unread).filter(|_| planned),
+        held: facts.problems.first().map(ToString::to_string).or(missing).filter(|_| planned),
         state: match facts.stage {
             Stage::Waiting => PodState::Waiting,
             Stage::Bound(assignment) | Stage::Leaving(assignment) => PodState::Bound(assignment),
@@ -55,6 +66,8 @@ pub(super) fn pod(facts: PodFacts, profiles: &BTreeSet<String>) -> PodSeen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::objects::ForeignGroup;
+    use crate::planner::GroupEvent;
     use serde_json::{Value, json};
 
     fn seen(annotations: Value, spec: Value) -> PodSeen {
@@ -63,7 +76,7 @@ mod tests {
             "spec": spec,
         });
         let facts = PodFacts::read(&serde_json::from_value(object).unwrap());
-        pod(facts, &BTreeSet::from(["muster".to_owned()]))
+        pod(facts, &BTreeSet::from(["muster".to_owned()]), &Groups::default())
     }
 
     fn spec(scheduler: &str, gpus: u32) -> Value {
@@ -84,17 +97,24 @@ mod tests {
     }
 
     #[test]
-    fn gangs_that_objects_of_others_describe_are_held_or_left_to_kube_scheduler() {
-        let read = |metadata: Value, more: Value| {
+    fn gangs_that_objects_of_others_describe_wait_for_them_or_are_left_to_kube_scheduler() {
+        let read = |metadata: Value, more: Value, groups: &Groups| {
             let mut object = json!({"metadata": metadata, "spec": spec("muster", 1)});
             object["metadata"]["name"] = json!("p");
             object["spec"]["schedulingGroup"] = more;
             let facts = PodFacts::read(&serde_json::from_value(object).unwrap());
-            pod(facts, &BTreeSet::from(["muster".to_owned()]))
+            pod(facts, &BTreeSet::from(["muster".to_owned()]), groups)
         };
-        let held = read(json!({"labels": {"scheduling.x-k8s.io/pod-group": "g"}}), Value::Null).held.unwrap();
-        assert!(held.contains("PodGroup of scheduling.x-k8s.io"), "{held}");
-        assert!(!read(json!({}), json!({"podGroupName": "g"})).planned);
+        let mut groups = Groups::default();
+        let labels = json!({"labels": {"scheduling.x-k8s.io/pod-group": "g"}});
+        let held = read(labels.clone(), Value::Null, &groups).held.unwrap();
+        assert_eq!(held, "PodGroup.scheduling.x-k8s.io /g has not been read yet");
+        let object = json!({"metadata": {"name": "g"}, "spec": {"minMember": 3}});
+        let group = ForeignGroup::read(GroupKind::Coscheduling, &serde_json::from_value(object).unwrap());
+        groups.hear(GroupEvent::Seen(Box::new(group)));
+        let described = read(labels, Value::Null, &groups);
+        assert_eq!((described.held, described.gang.unwrap().min_available), (None, 3));
+        assert!(!read(json!({}), json!({"podGroupName": "g"}), &groups).planned);
     }
 
     #[test]

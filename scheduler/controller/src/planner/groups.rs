@@ -31,9 +31,28 @@ pub enum GroupEvent {
     Gone(GroupKey),
 }
 
+/// Whose gangs news concern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Concerned {
+    /// Those of all objects of a kind.
+    AllOf(GroupKind),
+    /// That of one object.
+    One(GroupKey),
+}
+
+impl Concerned {
+    /// Whether the gang of this object is among them.
+    pub(crate) fn includes(&self, key: &GroupKey) -> bool {
+        match self {
+            Self::AllOf(kind) => key.kind == *kind,
+            Self::One(one) => key == one,
+        }
+    }
+}
+
 /// What is known of them.
 #[derive(Debug, Default)]
-pub(super) struct Groups {
+pub(crate) struct Groups {
     seen: BTreeMap<GroupKey, ForeignGroup>,
     kinds: BTreeMap<GroupKind, Availability>,
     /// Kinds that pods have named and that nobody reads yet.
@@ -42,14 +61,36 @@ pub(super) struct Groups {
 
 impl Groups {
     /// Notes that pods name such an object.
-    pub(super) fn want(&mut self, kind: GroupKind) {
+    pub(crate) fn want(&mut self, kind: GroupKind) {
         if self.kinds.insert(kind, Availability::Unread).is_none() {
             self.wanted.insert(kind);
         }
     }
 
+    /// Kinds that are to be watched from now on; each is told once.
+    pub(crate) fn take_wanted(&mut self) -> BTreeSet<GroupKind> {
+        std::mem::take(&mut self.wanted)
+    }
+
+    /// Takes in what has happened, and says whom it concerns, if anybody.
+    pub(crate) fn hear(&mut self, event: GroupEvent) -> Option<Concerned> {
+        match event {
+            GroupEvent::Kind(kind, availability) => {
+                let before = self.kinds.insert(kind, availability.clone());
+                (before != Some(availability)).then_some(Concerned::AllOf(kind))
+            }
+            GroupEvent::Seen(group) => {
+                let key = group.key.clone();
+                let unchanged = self.seen.get(&key) == Some(&*group);
+                self.seen.insert(key.clone(), *group);
+                (!unchanged).then_some(Concerned::One(key))
+            }
+            GroupEvent::Gone(key) => self.seen.remove(&key).map(|_| Concerned::One(key)),
+        }
+    }
+
     /// The object that describes a gang, and the fewest of its pods that start.
-    pub(super) fn find(&self, described_by: &GroupPart) -> Result<(&ForeignGroup, usize), Held> {
+    pub(crate) fn find(&self, described_by: &GroupPart) -> Result<(&ForeignGroup, usize), Held> {
         let GroupPart { group, part } = described_by;
         let Some(seen) = self.seen.get(group) else {
             return Err(Held::Missing(match self.kinds.get(&group.kind) {
@@ -71,33 +112,13 @@ impl Groups {
 impl Planner {
     /// Kinds whose objects pods name, and that are to be watched from now on; each is told once.
     pub fn group_kinds_to_watch(&mut self) -> BTreeSet<GroupKind> {
-        std::mem::take(&mut self.pods.groups.wanted)
+        self.pods.groups.take_wanted()
     }
 
     /// An object of another system that describes a gang appeared, changed or went.
     pub fn group_changed(&mut self, event: GroupEvent) {
-        let groups = &mut self.pods.groups;
-        let concerns: Box<dyn Fn(&GroupKey) -> bool> = match event {
-            GroupEvent::Kind(kind, availability) => {
-                if groups.kinds.insert(kind, availability.clone()) == Some(availability) {
-                    return;
-                }
-                Box::new(move |key| key.kind == kind)
-            }
-            GroupEvent::Seen(group) => {
-                let key = group.key.clone();
-                let unchanged = groups.seen.get(&key) == Some(&*group);
-                groups.seen.insert(key.clone(), *group);
-                if unchanged {
-                    return;
-                }
-                Box::new(move |other| *other == key)
-            }
-            GroupEvent::Gone(key) => {
-                groups.seen.remove(&key);
-                Box::new(move |other| *other == key)
-            }
-        };
-        self.changed.extend(self.pods.described_by(concerns));
+        if let Some(concerned) = self.pods.groups.hear(event) {
+            self.changed.extend(self.pods.described_by(|key| concerned.includes(key)));
+        }
     }
 }

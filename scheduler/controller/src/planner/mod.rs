@@ -33,6 +33,7 @@ use crate::plan;
 use pods::{GangKey, PodView, Pods, State};
 
 pub use decision::{Binding, Decision, Decisions, Opening, Outcome, Written};
+pub(crate) use groups::Groups;
 pub use groups::{Availability, GroupEvent};
 pub use queues::QueueError;
 pub use report::{Alternative, ExpectedStart, GangReport, NodePlaces, Phase, Prospect, StartBasis};

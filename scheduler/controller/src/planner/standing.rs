@@ -40,7 +40,7 @@ pub(super) struct Asked {
 
 /// What keeps a gang back whatever is free.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Held {
+pub(crate) enum Held {
     /// Something is asked for that cannot be had as it is written.
     Problem(String),
     /// The object that describes the gang is not there, or not yet.
@@ -48,7 +48,7 @@ pub(super) enum Held {
 }
 
 impl Held {
-    pub(super) fn sentence(&self) -> &str {
+    pub(crate) fn sentence(&self) -> &str {
         match self {
             Self::Problem(sentence) | Self::Missing(sentence) => sentence,
         }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{Cluster, node_of, until, waits_because};
 
 /// The parts of the coscheduling plugin's definition that a gang is made of.
-fn definition() -> CustomResourceDefinition {
+pub(super) fn definition() -> CustomResourceDefinition {
     let schema = json!({"type": "object", "properties": {
         "spec": {"type": "object", "properties": {
             "minMember": {"type": "integer", "format": "int32", "minimum": 1},
@@ -31,14 +31,14 @@ fn definition() -> CustomResourceDefinition {
     .unwrap()
 }
 
-fn pod_groups(cluster: &Cluster) -> Api<DynamicObject> {
+pub(super) fn pod_groups(cluster: &Cluster) -> Api<DynamicObject> {
     let kind = GroupVersionKind::gvk("scheduling.x-k8s.io", "v1alpha1", "PodGroup");
     let resource = ApiResource::from_gvk_with_plural(&kind, "podgroups");
     Api::namespaced_with(cluster.client.clone(), "default", &resource)
 }
 
 /// As the training operator writes it for this gang scheduler.
-fn pod_group(least: u32) -> DynamicObject {
+pub(super) fn pod_group(least: u32) -> DynamicObject {
     serde_json::from_value(json!({
         "apiVersion": "scheduling.x-k8s.io/v1alpha1", "kind": "PodGroup", "metadata": {"name": "job"},
         "spec": {"minMember": least, "minResources": {"nvidia.com/gpu": least.to_string()}},
@@ -46,7 +46,7 @@ fn pod_group(least: u32) -> DynamicObject {
     .unwrap()
 }
 
-async fn create(pods: &Api<Pod>, name: &str, metadata: Value) {
+pub(super) async fn create(pods: &Api<Pod>, name: &str, metadata: Value) {
     let mut pod = json!({"metadata": metadata, "spec": {"schedulerName": "muster", "containers": [
         {"name": "c", "image": "host", "resources": {"limits": {"nvidia.com/gpu": "1"}}}]}});
     pod["metadata"]["name"] = json!(name);

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::{interval, timeout};
 
-use crate::{Cluster, DEADLINE, create_gang, node_of};
+use crate::{Cluster, DEADLINE, create_gang, groups, node_of};
 use kube_scheduler::{Attempt, KubeScheduler};
 use process::Files;
 
@@ -190,6 +190,26 @@ async fn pods_of_other_profiles_pass_and_a_gang_that_cannot_be_read_is_told_so()
     // A stranger without a certificate is not heard.
     let mut stranger = Client::connect(extender.address).await.unwrap();
     assert!(stranger.filter(&json!({})).await.is_err());
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_gang_that_a_pod_group_describes_waits_for_it_and_starts_whole() {
+    let cluster = Cluster::start(&[("node-0", 4)]).await;
+    Api::all(cluster.client.clone()).create(&PostParams::default(), &groups::definition()).await.unwrap();
+    let files = Files::new(&cluster.kubeconfig);
+    let extender = files.start(None).await;
+    let pods = cluster.pods();
+    let labels = json!({"labels": {"scheduling.x-k8s.io/pod-group": "job"}});
+    groups::create(&pods, "job-0", labels.clone()).await;
+    let scheduler = KubeScheduler::of(&cluster.client).await;
+    let mut client = files.connect(extender.address).await.unwrap();
+    scheduler.schedule(&mut client, 1, "PodGroup.scheduling.x-k8s.io default/job does not exist").await;
+    groups::pod_groups(&cluster).create(&PostParams::default(), &groups::pod_group(2)).await.unwrap();
+    scheduler.schedule(&mut client, 1, "1/2 members created").await;
+    groups::create(&pods, "job-1", labels).await;
+    scheduler.schedule(&mut client, 0, "").await;
+    assert_eq!(reserved(&cluster).await["podgroup.job"].len(), 2);
     cluster.stop().await;
 }
 
