@@ -38,7 +38,7 @@ const BETWEEN_QUESTIONS: Duration = Duration::from_millis(200);
 pub struct Options {
     /// The cluster.
     pub client: Client,
-    /// Which pods it binds, by `spec.schedulerName`.
+    /// Which pods it binds, by `spec.schedulerName`. Gates of gangs it opens for any scheduler: with no name, only those.
     pub scheduler_names: Vec<String>,
 }
 
