@@ -2,6 +2,7 @@
 //! leader election, pauses of watches, how servers take connections, and errors that tell people what to do next.
 
 pub mod clock;
+pub mod exporter;
 pub mod hint;
 pub mod leader;
 pub mod server;

@@ -1,6 +1,6 @@
 //! `muster controller`: Muster's roles against any Kubernetes, in as many replicas as wanted.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,10 +8,12 @@ use clap::Args;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Api;
 use kube::{Client, Config};
+use muster_machinery::exporter::Exporter;
 use muster_machinery::leader::Timing;
 use muster_machinery::shutdown;
 use muster_machinery::telemetry::{self, Format, Target};
 use muster_scheduler_controller::extender::{CertificateFiles, Endpoint};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::connect;
@@ -19,6 +21,9 @@ use crate::error::{Error, USAGE};
 use crate::home::Home;
 use crate::output;
 use crate::roles::{Candidacy, ExtenderOptions, Role, RoleOptions};
+
+/// Where Prometheus finds the figures of a controller.
+const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9402);
 
 /// Runs Muster's controllers against a Kubernetes cluster
 #[derive(Debug, Args)]
@@ -48,6 +53,9 @@ pub(crate) struct Arguments {
     extender: ExtenderArguments,
     #[command(flatten)]
     election: ElectionArguments,
+    /// Address for Prometheus: /metrics, and /healthz [default: 127.0.0.1:9402, if it is free]
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_listen: Option<SocketAddr>,
     /// Log lines as JSON
     #[arg(long)]
     json_log: bool,
@@ -188,6 +196,14 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     };
     let stop = shutdown::token_on_signal();
     let mut running: JoinSet<Result<(), Error>> = JoinSet::new();
+    if let Some(listener) = listen_for_prometheus(arguments.metrics_listen).await? {
+        let exporter = Exporter::install().map_err(|error| Error::from_source("metrics", &error))?;
+        let stop = stop.clone();
+        running.spawn(async move {
+            exporter.serve(listener, stop).await;
+            Ok(())
+        });
+    }
     for role in roles {
         let (options, client, stop) = (options.clone(), client.clone(), stop.clone());
         match candidacy.clone() {
@@ -209,6 +225,20 @@ fn refuse_two_planners(only: &[Role]) -> Result<(), Error> {
     Err(Error::new("the extender and the scheduler cannot both plan the same cluster")
         .with_hint("run one of them: the extender with kube-scheduler, or the scheduler by itself")
         .with_code(USAGE))
+}
+
+/// Where nobody asked for an address, one that is taken is done without: several controllers may share a machine.
+async fn listen_for_prometheus(asked: Option<SocketAddr>) -> Result<Option<TcpListener>, Error> {
+    let address = asked.unwrap_or(METRICS);
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if asked.is_none() => {
+            tracing::info!(%error, %address, "metrics are not served");
+            Ok(None)
+        }
+        Err(error) => Err(Error::from_source(&format!("cannot listen on {address} for metrics"), &error)
+            .with_hint("name another address with --metrics-listen")),
+    }
 }
 
 /// Two garbage collectors, or two Job controllers, would work against each other.

@@ -8,8 +8,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 
 pub use queue::{
-    AdvanceReservation, AdvanceReservationSpec, Preempts, Queue, QueuePreemption, QueueSpec, QueueStatus,
-    ResourceQuota, WindowPurpose,
+    AdvanceReservation, AdvanceReservationPhase, AdvanceReservationSpec, AdvanceReservationStatus, Preempts,
+    Queue, QueuePreemption, QueueSpec, QueueStatus, ResourceQuota, WindowPurpose,
 };
 pub use reservation::{
     GangReservation, GangReservationSpec, GangReservationStatus, ReservationPhase, ReservedMember,

@@ -101,16 +101,24 @@ impl Preempts {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueStatus {
-    /// Jobs that wait.
+    /// Gangs that wait.
     #[serde(default)]
     pub waiting: i64,
-    /// Jobs that run.
+    /// Gangs that run.
     #[serde(default)]
     pub running: i64,
-    /// What they use, by resource.
+    /// What is used of the queue, by resource that has quota: by its own gangs, and by queues below it beyond what
+    /// they keep for themselves.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::quantities")]
     pub usage: BTreeMap<String, Quantity>,
+    /// How much of that is beyond the queue's own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::quantities")]
+    pub borrowed: BTreeMap<String, Quantity>,
+    /// How well it is due by its fair share, in thousandths: 0 has used the most, 1000 the least.
+    #[serde(default)]
+    pub due: i64,
     /// `Ready`: its place in the tree and its quota are sound.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
@@ -124,7 +132,10 @@ pub struct QueueStatus {
     group = "muster.dev",
     version = "v1alpha1",
     kind = "AdvanceReservation",
+    status = "AdvanceReservationStatus",
     doc = "Nodes set aside for a time, once or again and again.",
+    printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
+    printcolumn = r#"{"name":"Nodes","type":"integer","jsonPath":".status.nodes"}"#,
     printcolumn = r#"{"name":"Purpose","type":"string","jsonPath":".spec.purpose"}"#,
     printcolumn = r#"{"name":"Begins","type":"date","jsonPath":".spec.begins"}"#,
     printcolumn = r#"{"name":"Lasts","type":"integer","jsonPath":".spec.lastsSeconds"}"#
@@ -164,4 +175,40 @@ pub enum WindowPurpose {
     Jobs,
     /// Nobody.
     Maintenance,
+}
+
+/// What has come of a reservation.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AdvanceReservationStatus {
+    /// How far it has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<AdvanceReservationPhase>,
+    /// Why it does not count, when it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// How many nodes it sets aside.
+    #[serde(default)]
+    pub nodes: i64,
+    /// When it begins next, or began when it is active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
+    pub from: Option<Time>,
+    /// When it ends then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
+    pub to: Option<Time>,
+}
+
+/// How far an advance reservation has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AdvanceReservationPhase {
+    /// It does not count.
+    Rejected,
+    /// It will begin.
+    Accepted,
+    /// Its nodes are set aside now.
+    Active,
+    /// It does not begin again.
+    Ended,
 }

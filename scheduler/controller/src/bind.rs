@@ -18,6 +18,7 @@ use muster_scheduler_core::{Assignment, PodKey};
 use tokio::sync::Semaphore;
 
 use crate::attempt::{Failure, attempt};
+use crate::metrics;
 use crate::plan;
 use crate::planner::{Binding, Opening, Outcome};
 use crate::tell::{Note, Teller};
@@ -112,12 +113,12 @@ impl Binder {
             all_bound &= matches!(verdict, Verdict::Bound);
             match verdict {
                 Verdict::Bound => {
-                    metrics::counter!("muster_scheduler_bindings_total", "result" => "bound").increment(1);
+                    metrics::bound();
                     let (reason, message) = news(binding, pod, &assignment.node);
                     self.teller.say(Note::event(pod, &uid, "Normal", reason, message));
                 }
                 Verdict::Refused => {
-                    metrics::counter!("muster_scheduler_bindings_total", "result" => "refused").increment(1);
+                    metrics::refused();
                     outcome.refused.push((pod.clone(), uid));
                 }
                 Verdict::Unknown => {

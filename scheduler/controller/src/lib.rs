@@ -10,6 +10,7 @@ mod evict;
 pub mod extender;
 mod gates;
 mod groups;
+mod metrics;
 pub mod objects;
 mod observe;
 pub mod picture;
@@ -17,6 +18,7 @@ pub mod places;
 mod plan;
 pub mod planner;
 pub mod service;
+mod status;
 mod tell;
 
 pub use service::{Options, Service};

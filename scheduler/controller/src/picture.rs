@@ -4,7 +4,9 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Client;
 use kube::api::{Api, ListParams};
-use muster_scheduler_api::{DEFAULT_SCHEDULER_NAME, GangReservation, Queue, SCHEDULER_NAME};
+use muster_scheduler_api::{
+    AdvanceReservation, DEFAULT_SCHEDULER_NAME, GangReservation, Queue, SCHEDULER_NAME,
+};
 use serde::de::DeserializeOwned;
 
 use crate::groups;
@@ -14,7 +16,7 @@ use crate::planner::Planner;
 /// Objects a request.
 const PAGE: u32 = 1000;
 
-/// Reads nodes, pods, queues and written plans of the whole cluster into a planner.
+/// Reads nodes, pods, queues, advance reservations and written plans of the whole cluster into a planner.
 ///
 /// # Errors
 /// What the API server answers; the reader must be allowed to list all of these.
@@ -25,6 +27,9 @@ pub async fn read(client: &Client) -> Result<Planner, kube::Error> {
         planner.queue_seen(&queue);
     }
     planner.places_described(places::read(client).await?);
+    for reservation in none_if_unknown(list::<AdvanceReservation>(client).await)? {
+        planner.reservation_seen(&reservation);
+    }
     for node in list::<Node>(client).await? {
         planner.node_seen(&node);
     }

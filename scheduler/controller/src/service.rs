@@ -8,7 +8,9 @@ use kube::Client;
 use kube::api::{Api, ListParams};
 use kube::runtime::watcher::Event;
 use muster_machinery::{CancellationToken, Clock, SystemClock};
-use muster_scheduler_api::{DEFAULT_SCHEDULER_NAME, GangReservation, Queue, SCHEDULER_NAME};
+use muster_scheduler_api::{
+    AdvanceReservation, DEFAULT_SCHEDULER_NAME, GangReservation, Queue, SCHEDULER_NAME,
+};
 use muster_scheduler_core::PodKey;
 use muster_scheduler_topology::import::TopologySources;
 use tokio::sync::mpsc;
@@ -18,10 +20,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::bind::Binder;
 use crate::evict::evict;
 use crate::groups;
+use crate::metrics;
 use crate::observe::{Change, Relisting, watch};
 use crate::places;
 use crate::plan;
 use crate::planner::{Answers, Decision, GroupEvent, Outcome, Planner};
+use crate::status::{self, Statuses};
 use crate::tell::{Note, Teller};
 
 /// Pause after something that the API server refused.
@@ -71,6 +75,7 @@ enum Heard {
     Nodes(Event<Node>),
     Pods(Event<Pod>),
     Queues(Event<Queue>),
+    Reservations(Event<AdvanceReservation>),
     Group(GroupEvent),
     Places(TopologySources),
     CarriedOut(Outcome),
@@ -91,6 +96,8 @@ impl Service {
             let (client, sender) = (client.clone(), sender.clone());
             async move { places::follow(&client, |sources| sender.send(Heard::Places(sources)).is_ok()).await }
         });
+        let reservations = Api::<AdvanceReservation>::all(client.clone());
+        watches.spawn(watch(reservations, Heard::Reservations, sender.clone()));
         let teller = Teller::new(client.clone(), DEFAULT_SCHEDULER_NAME);
         let last_words = CancellationToken::new();
         let telling = tokio::spawn({
@@ -130,6 +137,12 @@ impl Service {
         let mut restored = false;
         let mut watches = JoinSet::new();
         let mut again: Option<Instant> = None;
+        // When the planner itself wants to be asked again.
+        let mut due: Option<Instant> = None;
+        // When statuses are looked at again; later when nothing has happened since.
+        let (mut statuses, mut stirred) = (Instant::now(), true);
+        metrics::describe();
+        let mut gauges = metrics::Gauges::default();
         // When the next question may be asked; none while one is being answered.
         let mut questions = Some(Instant::now());
         loop {
@@ -137,10 +150,12 @@ impl Service {
                 None => heard.recv().await,
                 Some(at) => timeout_at(at, heard.recv()).await.unwrap_or(None),
             };
+            stirred |= next.is_some() || due.is_some_and(|due| due <= Instant::now());
             // Whatever has come in by now is seen before anything is decided.
             while let Some(one) = next {
                 match one {
                     Heard::Answered { answers, took } => {
+                        metrics::explained(took);
                         questions = Some(Instant::now() + took.max(BETWEEN_QUESTIONS));
                         let now = self.clock.now();
                         let told = answers.map(|answers| planner.answered(answers, now));
@@ -171,12 +186,23 @@ impl Service {
                 }
                 restored = true;
             }
+            let began = Instant::now();
             let planned = planner.decide(self.clock.now());
-            again = planned
+            metrics::decided(began.elapsed(), &planned.now);
+            due = planned
                 .again_in
                 .and_then(|wait| Duration::try_from(wait).ok())
                 .map(|wait| Instant::now() + wait);
+            again = due;
+            stirred |= !planned.now.is_empty();
             planned.now.into_iter().for_each(|decision| hands.carry_out(decision));
+            if stirred && statuses <= Instant::now() {
+                (statuses, stirred) = (Instant::now() + status::PERIOD, false);
+                hands.write(listed.statuses.changes(&mut planner, self.clock.now()));
+                gauges.show(&planner.figures());
+            } else if stirred {
+                again = Some(again.map_or(statuses, |again| again.min(statuses)));
+            }
             match questions {
                 Some(at) if at <= Instant::now() => {
                     if let Some(question) = planner.question(self.clock.now()) {
@@ -243,12 +269,25 @@ impl Hands {
         }
     }
 
+    fn write(&mut self, changes: Vec<status::Change>) {
+        if changes.is_empty() {
+            return;
+        }
+        let client = self.client.clone();
+        self.tasks.spawn(async move {
+            for change in changes {
+                change.write(&client).await;
+            }
+        });
+    }
+
     fn ask(&mut self, question: crate::planner::Question) {
-        let sender = self.sender.clone();
+        let (sender, stop) = (self.sender.clone(), self.stop.clone());
         self.tasks.spawn(async move {
             let began = Instant::now();
+            let answer = move || question.answer(|| !stop.is_cancelled());
             // Not when the runtime ends.
-            let answers = tokio::task::spawn_blocking(move || question.answer()).await.ok();
+            let answers = tokio::task::spawn_blocking(answer).await.ok();
             let _heard = sender.send(Heard::Answered { answers, took: began.elapsed() });
         });
     }
@@ -261,11 +300,14 @@ struct Listed {
     pods: Relisting,
     queues: Relisting,
     places: bool,
+    reservations: Relisting,
+    statuses: Statuses,
 }
 
 impl Listed {
     fn complete(&self) -> bool {
-        self.nodes.complete && self.pods.complete && self.queues.complete && self.places
+        let Self { nodes, pods, queues, reservations, .. } = self;
+        self.places && [nodes, pods, queues, reservations].iter().all(|listed| listed.complete)
     }
 
     fn hear(&mut self, planner: &mut Planner, heard: Heard) {
@@ -281,8 +323,24 @@ impl Listed {
                 }
             }),
             Heard::Queues(event) => self.queues.hear(event, |change| match change {
-                Change::Seen(queue) => planner.queue_seen(queue),
-                Change::Gone { name, .. } => planner.queue_gone(name),
+                Change::Seen(queue) => {
+                    self.statuses.queue_seen(queue);
+                    planner.queue_seen(queue);
+                }
+                Change::Gone { name, .. } => {
+                    self.statuses.queue_gone(name);
+                    planner.queue_gone(name);
+                }
+            }),
+            Heard::Reservations(event) => self.reservations.hear(event, |change| match change {
+                Change::Seen(reservation) => {
+                    self.statuses.reservation_seen(reservation);
+                    planner.reservation_seen(reservation);
+                }
+                Change::Gone { name, .. } => {
+                    self.statuses.reservation_gone(name);
+                    planner.reservation_gone(name);
+                }
             }),
             Heard::Group(event) => planner.group_changed(event),
             Heard::Places(sources) => {

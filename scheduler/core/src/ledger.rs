@@ -131,6 +131,11 @@ impl Ledger {
         Some(self.space.node(self.space.id(name)?)?)
     }
 
+    /// Who has something on a node, whether it is known or not.
+    pub fn pods_on(&self, node: &str) -> impl Iterator<Item = &PodKey> {
+        self.by_node.get(node).into_iter().flatten()
+    }
+
     /// What is free where; plan the future on a copy of it.
     pub fn space(&mut self) -> &mut Space {
         &mut self.space

@@ -23,6 +23,7 @@ impl Decisions {
 }
 
 /// Something to carry out.
+#[expect(clippy::large_enum_variant, reason = "a box a binding costs more than the move")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decision {
     /// Bind these pods, after the plan has been written when there are several; then tell
@@ -86,6 +87,10 @@ pub struct Binding {
     pub namespace: String,
     /// Name of the gang, or of the pod when it has none.
     pub gang: String,
+    /// Its queue.
+    pub queue: String,
+    /// How long the gang stood in line, when it has started just now.
+    pub waited: Option<SignedDuration>,
     /// Whether the plan must be written down first: it binds several pods, or is part of a gang.
     pub durable: bool,
     /// The written plan that this one replaces.

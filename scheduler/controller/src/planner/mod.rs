@@ -4,6 +4,7 @@
 //! places on the ledger at once. Pods that join a gang that runs (a lost one's successor, or more of them)
 //! do not wait in line again.
 
+mod account;
 mod decision;
 mod gates;
 mod groups;
@@ -13,13 +14,14 @@ mod report;
 mod standing;
 mod telling;
 mod turn;
+mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use kube::ResourceExt;
-use muster_scheduler_api::{GangReservation, ReservedMember, SCHEDULER_NAME, labels};
+use muster_scheduler_api::{AdvanceReservation, GangReservation, ReservedMember, SCHEDULER_NAME, labels};
 use muster_scheduler_core::{Assignment, Ledger, Placement, PodKey};
 use muster_scheduler_queue::job::JobId;
 use muster_scheduler_queue::planner::Planner as Line;
@@ -32,6 +34,7 @@ use crate::objects::{self, PodFacts};
 use crate::plan;
 use pods::{GangKey, PodView, Pods, State};
 
+pub use account::{Figures, QueueFigures};
 pub use decision::{Binding, Decision, Decisions, Opening, Outcome, Written};
 pub(crate) use groups::Groups;
 pub use groups::{Availability, GroupEvent};
@@ -105,6 +108,7 @@ pub struct Planner {
     steered: gates::Steered,
     last_job: u64,
     queues: queues::Queues,
+    windows: windows::Windows,
 }
 
 impl Planner {
@@ -126,6 +130,7 @@ impl Planner {
             steered: gates::Steered::default(),
             last_job: 0,
             queues: queues::Queues::default(),
+            windows: windows::Windows::default(),
         }
     }
 
@@ -139,16 +144,27 @@ impl Planner {
         self.queues.remove(name);
     }
 
+    /// An advance reservation appeared or changed.
+    pub fn reservation_seen(&mut self, reservation: &AdvanceReservation) {
+        self.windows.set(reservation.metadata.name.clone().unwrap_or_default(), reservation.spec.clone());
+    }
+
+    /// An advance reservation is gone.
+    pub fn reservation_gone(&mut self, name: &str) {
+        self.windows.remove(name);
+    }
+
     /// A node appeared or changed.
     pub fn node_seen(&mut self, node: &core::Node) {
         let node = objects::node(node);
         let known = self.ledger.node(&node.name);
         if known != Some(&node) {
-            if known.is_some_and(|known| known.schedulable != node.schedulable) {
+            if known.is_none_or(|known| known.schedulable != node.schedulable) {
                 self.gangs_on_change(&node.name);
             }
             self.ledger.set_node(node);
             self.line.nodes_changed();
+            self.windows.nodes_changed();
         }
     }
 
@@ -157,14 +173,13 @@ impl Planner {
         self.gangs_on_change(name);
         self.ledger.remove_node(name);
         self.line.nodes_changed();
+        self.windows.nodes_changed();
     }
 
     /// Gangs on a node are looked at again.
     fn gangs_on_change(&mut self, node: &str) {
-        let ledger = &self.ledger;
-        let there = |pod: &PodKey| ledger.assignment(pod).is_some_and(|place| place.node == node);
-        self.changed
-            .extend(self.pods.iter().filter(|(pod, _)| there(pod)).map(|(_, view)| view.gang.clone()));
+        let views = self.ledger.pods_on(node).filter_map(|pod| self.pods.get(pod));
+        self.changed.extend(views.map(|view| view.gang.clone()));
     }
 
     /// What others wrote down about where nodes are has changed.
@@ -359,6 +374,8 @@ impl Planner {
         let mut binding = Binding {
             namespace: gang.namespace.clone(),
             gang: gang.name.clone(),
+            queue: self.gangs.get(gang).map(|state| state.asked.queue().to_owned()).unwrap_or_default(),
+            waited: None,
             durable: false,
             replaces: self.written.get(gang).cloned(),
             owner: None,
@@ -423,5 +440,7 @@ fn line(tree: QueueTree) -> Line {
     Line::new(policy, tree)
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

@@ -44,6 +44,16 @@ impl Queues {
         self.changed |= self.declared.remove(name).is_some();
     }
 
+    /// Names of those that are declared.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.declared.keys().map(String::as_str)
+    }
+
+    /// Why a declared queue is not in force, or not as it is declared.
+    pub(crate) fn error(&self, name: &str) -> Option<&QueueError> {
+        self.wrong.get(name)
+    }
+
     /// Why jobs cannot be in a queue that is not in force.
     pub(crate) fn what_is_wrong_with(&self, name: &str) -> String {
         self.wrong.get(name).map_or_else(

@@ -39,11 +39,14 @@ pub struct Question {
 pub struct Answers(Vec<(GangKey, JobId, Kind, String)>);
 
 impl Question {
-    /// Works it out; one look into the future answers for all of them.
-    pub fn answer(mut self) -> Answers {
+    /// Works it out, as long as `goes_on`; one look into the future answers for all of them.
+    pub fn answer(mut self, goes_on: impl Fn() -> bool) -> Answers {
         let mut outlook = self.line.outlook(self.now, &self.space);
         let mut answers = Vec::new();
         for (key, job, gang) in self.gangs {
+            if !goes_on() {
+                break;
+            }
             let Ok(found) = outlook.in_line(job) else { continue };
             if found.reason == Reason::Starts {
                 continue;

@@ -51,12 +51,12 @@ fn decide_at(planner: &mut Planner, now: Timestamp) -> Vec<Decision> {
         _ => true,
     });
     if let Some(question) = planner.question(now) {
-        decisions.extend(planner.answered(question.answer(), now));
+        decisions.extend(planner.answered(question.answer(|| true), now));
     }
     decisions
 }
 
-fn decide(planner: &mut Planner) -> Vec<Decision> {
+pub(super) fn decide(planner: &mut Planner) -> Vec<Decision> {
     decide_at(planner, Timestamp::MAX)
 }
 
@@ -159,7 +159,7 @@ fn an_incomplete_gang_is_told_so_only_after_a_while() {
     assert_eq!((late.now.len(), late.again_in), (1, None));
 }
 
-fn queue(name: &str, gpus: u32, borrowing: Option<u32>) -> muster_scheduler_api::Queue {
+pub(super) fn queue(name: &str, gpus: u32, borrowing: Option<u32>) -> muster_scheduler_api::Queue {
     serde_json::from_value(json!({
         "apiVersion": "muster.dev/v1alpha1", "kind": "Queue", "metadata": {"name": name},
         "spec": {"parent": null, "quotas": [{"resource": "nvidia.com/gpu", "nominal": gpus.to_string(),
@@ -168,12 +168,12 @@ fn queue(name: &str, gpus: u32, borrowing: Option<u32>) -> muster_scheduler_api:
     .unwrap()
 }
 
-fn in_queue(mut pod: core::Pod, queue: &str) -> core::Pod {
+pub(super) fn in_queue(mut pod: core::Pod, queue: &str) -> core::Pod {
     pod.metadata.labels.get_or_insert_default().insert("muster.dev/queue".into(), queue.into());
     pod
 }
 
-fn told(decisions: &[Decision]) -> Vec<String> {
+pub(super) fn told(decisions: &[Decision]) -> Vec<String> {
     let messages = decisions.iter().filter_map(|decision| match decision {
         Decision::Explain { message, .. } => Some(message.clone()),
         _ => None,

@@ -56,6 +56,7 @@ impl Planner {
     /// Brings the line up to date with what was seen.
     pub(super) fn settle(&mut self, time: Time) {
         self.follow_queues(time);
+        self.follow_windows(time);
         for key in std::mem::take(&mut self.changed) {
             self.assess(&key, time);
             self.note_joined(key);
@@ -221,6 +222,13 @@ impl Planner {
         let Ok(demand) = GangDemand::new(self.ledger.space(), &gang, size) else { return };
         let placement = demand.placement(self.ledger.space(), &gang, &start.hold.slots);
         if self.bind(&key, placement, decisions) {
+            let since = self
+                .line
+                .waiting(start.job)
+                .map(|job| SignedDuration::from_millis(time.since(job.submitted)));
+            if let Some(Decision::Bind(binding)) = decisions.now.last_mut() {
+                binding.waited = since;
+            }
             if let Err(error) = self.line.started(start.job, &start.hold, time) {
                 tracing::error!(%error, gang = %key, "the line does not know the gang that it started");
             }

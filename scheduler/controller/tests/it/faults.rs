@@ -154,7 +154,7 @@ async fn lost_answers_and_restarts_make_no_gang_partial_and_give_no_slot_twice()
             }
         }
     };
-    tokio::time::timeout(DEADLINE, emptied).await.expect("plans of gangs that are gone stay");
+    tokio::time::timeout(DEADLINE, emptied).await.unwrap();
     stop.cancel();
     scheduler.await.unwrap();
     cluster.stop().await;

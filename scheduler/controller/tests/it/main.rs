@@ -8,6 +8,7 @@ mod gates_killed;
 mod groups;
 mod places;
 mod recorded;
+mod statuses;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,0 +1,105 @@
+//! What the binder counts and measures, by the `metrics` crate; whoever runs it installs a recorder.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ::metrics::{counter, gauge, histogram};
+
+use crate::planner::{Decision, Figures};
+
+/// One decision was made.
+pub(crate) fn decided(took: Duration, decisions: &[Decision]) {
+    histogram!("muster_scheduler_decision_seconds").record(took);
+    for decision in decisions {
+        match decision {
+            Decision::Bind(binding) => {
+                if let Some(waited) = binding.waited {
+                    let queue = binding.queue.clone();
+                    histogram!("muster_scheduler_queue_wait_seconds", "queue" => queue)
+                        .record(waited.as_secs_f64());
+                }
+            }
+            Decision::Evict { .. } => counter!("muster_scheduler_evicted_gangs_total").increment(1),
+            Decision::Discard { .. } | Decision::Explain { .. } => {}
+        }
+    }
+}
+
+/// It was worked out why gangs wait.
+pub(crate) fn explained(took: Duration) {
+    histogram!("muster_scheduler_explanation_seconds").record(took);
+}
+
+/// A pod was bound.
+pub(crate) fn bound() {
+    counter!("muster_scheduler_bindings_total", "result" => "bound").increment(1);
+}
+
+/// A pod could not be bound.
+pub(crate) fn refused() {
+    counter!("muster_scheduler_bindings_total", "result" => "refused").increment(1);
+}
+
+/// Figures that go up and down.
+#[derive(Debug, Default)]
+pub(crate) struct Gauges {
+    /// Queues that were shown; one that is gone has nothing.
+    queues: BTreeSet<String>,
+}
+
+impl Gauges {
+    pub(crate) fn show(&mut self, figures: &Figures) {
+        self.queues.extend(figures.queues.keys().cloned());
+        for queue in &self.queues {
+            let counts = figures.queues.get(queue).copied().unwrap_or_default();
+            for (state, count) in [("waiting", counts.waiting), ("running", counts.running)] {
+                gauge!("muster_scheduler_gangs", "queue" => queue.clone(), "state" => state)
+                    .set(count as f64);
+            }
+        }
+        self.queues.retain(|queue| figures.queues.contains_key(queue));
+        gauge!("muster_scheduler_gpus").set(figures.gpus);
+        gauge!("muster_scheduler_gpus_taken").set(figures.gpus_taken);
+        gauge!("muster_scheduler_gpus_stranded").set(figures.gpus_stranded);
+        let share = |part: f64, of: f64| if of > 0.0 { part / of } else { 0.0 };
+        gauge!("muster_scheduler_utilisation").set(share(figures.gpus_taken, figures.gpus));
+        gauge!("muster_scheduler_fragmentation").set(share(figures.gpus_stranded, figures.gpus));
+    }
+}
+
+/// Says what the figures mean, where a recorder is installed.
+pub(crate) fn describe() {
+    use ::metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+    describe_histogram!(
+        "muster_scheduler_decision_seconds",
+        Unit::Seconds,
+        "Time of one decision over all that waits"
+    );
+    describe_histogram!(
+        "muster_scheduler_queue_wait_seconds",
+        Unit::Seconds,
+        "Time that gangs stood in line before they started"
+    );
+    describe_histogram!(
+        "muster_scheduler_explanation_seconds",
+        Unit::Seconds,
+        "Time it took to work out why gangs wait, beside the decisions"
+    );
+    describe_counter!(
+        "muster_scheduler_bindings_total",
+        "Pods that were bound, or refused by the API server"
+    );
+    describe_counter!("muster_scheduler_evicted_gangs_total", "Gangs that had to make room");
+    describe_gauge!("muster_scheduler_gangs", "Gangs by queue that wait or run");
+    describe_gauge!("muster_scheduler_gpus", "GPUs of nodes that pods may be put on");
+    describe_gauge!("muster_scheduler_gpus_taken", "GPUs that pods have");
+    describe_gauge!(
+        "muster_scheduler_gpus_stranded",
+        "Free GPUs that the next pod cannot use, in expectation over the pods that wait and run"
+    );
+    describe_gauge!("muster_scheduler_utilisation", "Share of the GPUs that pods have, from 0 to 1");
+    describe_gauge!(
+        "muster_scheduler_fragmentation",
+        "Share of the GPUs that are free and stranded, from 0 to 1"
+    );
+}
