@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Simulate(commands::simulate::Arguments),
     Version(commands::version::Arguments),
     Crds(commands::crds::Arguments),
+    Install(commands::install::Arguments),
+    Uninstall(commands::uninstall::Arguments),
     Controller(Box<commands::controller::Arguments>),
     Node(commands::node::Arguments),
     /// Trains a model: the program inside the pods of the examples, also called `muster-train`
@@ -70,6 +72,8 @@ impl Command {
             Self::Simulate(arguments) => commands::simulate::run(arguments).await?,
             Self::Version(arguments) => commands::version::run(arguments).await?,
             Self::Crds(arguments) => commands::crds::run(arguments)?,
+            Self::Install(arguments) => commands::install::run(arguments).await?,
+            Self::Uninstall(arguments) => commands::uninstall::run(arguments).await?,
             Self::Controller(arguments) => commands::controller::run(*arguments).await?,
             Self::Node(arguments) => commands::node::run(arguments).await?,
             Self::Train(_) => return Err(Error::new("training runs without the asynchronous runtime")),

@@ -11,6 +11,7 @@ mod follow;
 mod gang_text;
 mod home;
 mod hypothetical;
+mod install;
 mod kinds;
 mod locate;
 mod log_lines;

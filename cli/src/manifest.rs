@@ -129,7 +129,8 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Document>, Error> {
     parse(path, &text)
 }
 
-fn parse(path: &Path, text: &str) -> Result<Vec<Document>, Error> {
+/// Reads all objects of a text that is called so.
+pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<Document>, Error> {
     let mut documents = Vec::new();
     for (first_line, part) in split(text) {
         let syntax = |error: serde_saphyr::Error| {

@@ -20,13 +20,18 @@ pub(crate) fn all() -> Result<Vec<CustomResourceDefinition>, Error> {
     Ok(crds)
 }
 
-/// Runs the command.
-pub(crate) fn run(_: Arguments) -> Result<(), Error> {
+/// All kinds as one YAML stream.
+pub(crate) fn text() -> Result<String, Error> {
     let mut text = String::new();
     for crd in all()? {
         let value = serde_json::to_value(&crd)?;
         text.push_str("---\n");
         text.push_str(&output::document(&value, output::Format::Yaml)?);
     }
-    output::print(&text)
+    Ok(text)
+}
+
+/// Runs the command.
+pub(crate) fn run(_: Arguments) -> Result<(), Error> {
+    output::print(&text()?)
 }
