@@ -72,7 +72,7 @@ struct ExtenderArguments {
     #[arg(long = "extender-listen", value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
     listen: SocketAddr,
     /// kube-scheduler's profiles whose gangs and GPU pods it plans; others pass as they are
-    #[arg(long = "extender-scheduler-names", value_delimiter = ',', default_value = muster_scheduler_api::SCHEDULER_NAME, value_name = "NAME")]
+    #[arg(id = "extender_scheduler_names", long = "extender-scheduler-names", value_delimiter = ',', default_value = muster_scheduler_api::SCHEDULER_NAME, value_name = "NAME")]
     scheduler_names: Vec<String>,
     /// Certificate of the extender and its chain, PEM; read again when it changes
     #[arg(long, value_name = "FILE", requires = "key")]
