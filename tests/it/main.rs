@@ -6,6 +6,7 @@
 mod command_line;
 mod faults;
 mod harness;
+mod install;
 mod kubectl;
 mod main_job;
 mod python;

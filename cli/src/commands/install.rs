@@ -16,6 +16,7 @@ use crate::install::{self, EXTENDER, Form, MANAGED_BY, Values};
 use crate::kinds::Kinds;
 use crate::manifest::{self, Document};
 use crate::output;
+use crate::roles::Role;
 
 /// Installs Muster in a cluster and checks that it works
 #[derive(Debug, Args)]
@@ -73,6 +74,14 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     for deployment in others.iter().filter(|document| document.kind() == "Deployment") {
         checks::available(&connection, deployment.name(), deadline).await?;
         done(&format!("the Deployment {} is available", deployment.name()));
+    }
+    let working = match arguments.values.form {
+        Form::Binder => &[(Role::Trainer, "muster-controller"), (Role::Scheduler, "muster-controller")][..],
+        Form::Extender => &[(Role::Trainer, "muster-controller"), (Role::Extender, EXTENDER)],
+    };
+    for (role, deployment) in working {
+        checks::leads(&connection, role.lease(), deployment, deadline).await?;
+        done(&format!("a replica of {deployment} leads as {}", role.lease()));
     }
     if let Some(trust) = trust {
         match checks::extender(&connection, &trust.caller, &trust.authority, deadline).await? {

@@ -10,6 +10,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -119,6 +120,32 @@ fn rolled_out(deployment: Option<&Deployment>) -> bool {
         && status.updated_replicas.unwrap_or(0) >= wanted
         && status.available_replicas.unwrap_or(0) >= wanted
         && status.replicas.unwrap_or(0) == wanted
+}
+
+/// Waits until a replica renews a Lease: whoever cannot work with the cluster does not.
+pub(crate) async fn leads(
+    connection: &Connection,
+    lease: &str,
+    deployment: &str,
+    deadline: Instant,
+) -> Result<(), Error> {
+    let api: Api<Lease> = Api::namespaced(connection.client.clone(), &connection.namespace);
+    let mut every = interval(EVERY);
+    let mut first = None;
+    while Instant::now() < deadline {
+        every.tick().await;
+        let Some(spec) = api.get_opt(lease).await?.and_then(|lease| lease.spec) else { continue };
+        let renewal = (spec.holder_identity.filter(|holder| !holder.is_empty()), spec.renew_time);
+        // One that was left behind is not renewed.
+        if renewal.0.is_some() && first.get_or_insert_with(|| renewal.clone()) != &renewal {
+            return Ok(());
+        }
+    }
+    let error = Error::new(format!("no replica of {deployment} leads as {lease}"));
+    Err(match ailment(connection, deployment).await {
+        Some(ailment) => error.with_hint(ailment),
+        None => error,
+    })
 }
 
 /// What is wrong with a pod of a Deployment.

@@ -7,3 +7,5 @@ mod parts;
 mod random;
 mod whole;
 mod worker;
+
+pub(crate) use parts::until;

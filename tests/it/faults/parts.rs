@@ -66,7 +66,7 @@ async fn pods(home: &Home, job: &GatedJob) -> String {
     home.run_kubectl(&["get", "pods", "-l", &selector, "-o", "name"]).await.succeeded().stdout
 }
 
-pub(super) async fn until(what: &str, holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, holds: impl AsyncFnMut() -> bool) {
     until_or(what, holds, async || String::new()).await;
 }
 
