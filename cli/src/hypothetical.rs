@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use kube::api::DynamicObject;
+use muster_scheduler_controller::objects::{ForeignGroup, GroupKind};
 use muster_trainer_core::{GangScheduler, Observed, Options};
 use serde_json::{Value, json};
 
@@ -40,6 +42,17 @@ pub(crate) async fn pods(
     };
     complete(connection, kinds, document, &mut pods).await?;
     Ok(pods)
+}
+
+/// What an object of another system says of the gang that it describes; nothing when it is of no such kind.
+pub(crate) fn group(connection: &Connection, document: &Document) -> Result<Option<ForeignGroup>, Error> {
+    let (group, _) = document.api_version().split_once('/').unwrap_or_default();
+    let Some(kind) = GroupKind::ALL.into_iter().find(|kind| kind.api() == (group, document.kind())) else {
+        return Ok(None);
+    };
+    let mut object: DynamicObject = serde_json::from_value(document.object.clone())?;
+    object.metadata.namespace.get_or_insert_with(|| connection.namespace.clone());
+    Ok(Some(ForeignGroup::read(kind, &object)))
 }
 
 /// The pods of an object that says by a template what they are, and how many there are at a time.

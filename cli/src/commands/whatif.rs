@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use kube::api::Api;
 use muster_scheduler_api::SCHEDULER_NAME;
 use muster_scheduler_controller::picture;
-use muster_scheduler_controller::planner::{Planner, Prospect};
+use muster_scheduler_controller::planner::{GroupEvent, Planner, Prospect};
 use serde_json::json;
 
 use crate::connect::{ClusterArguments, Connection};
@@ -49,15 +49,17 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     let connection = &arguments.cluster.connect().await?;
     let documents = arguments.file.as_deref().map(manifest::read).transpose()?.unwrap_or_default();
     let mut planner = picture::read(&connection.client).await.map_err(|error| {
-        Error::from_source("cannot read the cluster", &error)
-            .with_hint("what-if needs the right to list nodes, pods and queues of all namespaces")
+        Error::from_source("cannot read the cluster", &error).with_hint(
+            "what-if takes the right to list nodes, pods, queues and gangreservations of all namespaces",
+        )
     })?;
     if let (Some(count), Some(like)) = (arguments.add_nodes, &arguments.like) {
         add_nodes(connection, &mut planner, count, like).await?;
     }
     let kinds = Kinds::discover(&connection.client).await?;
-    let mut gangs = BTreeSet::new();
+    let (mut gangs, mut groups) = (BTreeSet::new(), Vec::new());
     for document in &documents {
+        groups.extend(hypothetical::group(connection, document)?);
         let pods = hypothetical::pods(connection, &kinds, document, &arguments.gang_scheduler_name).await?;
         for pod in pods {
             let name = pod.name_any();
@@ -74,6 +76,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
             planner.pod_seen(&pod);
             gangs.extend(planner.gang_name(&namespace, &name).map(|gang| (namespace, gang)));
         }
+    }
+    picture::read_groups(&connection.client, &mut planner).await;
+    for group in groups {
+        planner.group_changed(GroupEvent::Seen(Box::new(group)));
     }
     if !documents.is_empty() && gangs.is_empty() {
         return Err(Error::new("nothing in the manifest has pods that Muster would place")

@@ -36,15 +36,20 @@ pub async fn read(client: &Client) -> Result<Planner, kube::Error> {
     for pod in list::<Pod>(client).await? {
         planner.pod_seen(&pod);
     }
+    read_groups(client, &mut planner).await;
+    for reservation in none_if_unknown(list::<GangReservation>(client).await)? {
+        planner.restore(&reservation);
+    }
+    Ok(planner)
+}
+
+/// Reads objects of other systems that pods name and that have not been read yet.
+pub async fn read_groups(client: &Client, planner: &mut Planner) {
     for kind in planner.group_kinds_to_watch() {
         for event in groups::list(client, kind).await {
             planner.group_changed(event);
         }
     }
-    for reservation in none_if_unknown(list::<GangReservation>(client).await)? {
-        planner.restore(&reservation);
-    }
-    Ok(planner)
 }
 
 /// Whose pods Muster places: its own, and where no kube-scheduler has ever run, everybody's.

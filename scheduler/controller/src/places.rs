@@ -13,6 +13,9 @@ const TOPOLOGIES: [(&str, &str); 2] = [("kueue.x-k8s.io", "Topology"), ("kai.sch
 /// Group and kind of objects with domains.
 const HYPER_NODES: (&str, &str) = ("topology.volcano.sh", "HyperNode");
 
+/// Pause after something that the API server refused.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
 /// Changes are followed after this long at the latest.
 const READ_AGAIN: Duration = Duration::from_secs(30);
 
@@ -34,14 +37,18 @@ pub async fn read(client: &Client) -> Result<TopologySources, kube::Error> {
 pub(crate) async fn follow(client: &Client, tell: impl Fn(TopologySources) -> bool) {
     let mut known = None;
     loop {
-        let read = read(client).await.unwrap_or_else(|error| {
-            tracing::debug!(error = %muster_machinery::hint::chain(&error), "cannot read where nodes are");
-            known.clone().unwrap_or_default()
-        });
-        if known.as_ref() != Some(&read) {
-            known = Some(read.clone());
-            if !tell(read) {
-                return;
+        match read(client).await {
+            Ok(sources) if known.as_ref() == Some(&sources) => {}
+            Ok(sources) => {
+                known = Some(sources.clone());
+                if !tell(sources) {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::debug!(error = %muster_machinery::hint::chain(&error), "cannot read where nodes are");
+                tokio::time::sleep(AFTER_FAILURE).await;
+                continue;
             }
         }
         tokio::time::sleep(READ_AGAIN).await;

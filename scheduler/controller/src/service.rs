@@ -189,6 +189,11 @@ impl Service {
             let began = Instant::now();
             let planned = planner.decide(self.clock.now());
             metrics::decided(began.elapsed(), &planned.now);
+            let fault = planner.places_fault();
+            if let Some(fault) = fault.as_ref().filter(|_| fault != listed.places_fault) {
+                tracing::warn!(%fault, "where nodes are is read from their labels instead");
+            }
+            listed.places_fault = fault;
             due = planned
                 .again_in
                 .and_then(|wait| Duration::try_from(wait).ok())
@@ -302,6 +307,8 @@ struct Listed {
     places: bool,
     reservations: Relisting,
     statuses: Statuses,
+    /// As it was told last.
+    places_fault: Option<String>,
 }
 
 impl Listed {
@@ -346,9 +353,6 @@ impl Listed {
             Heard::Places(sources) => {
                 self.places = true;
                 planner.places_described(sources);
-                if let Some(fault) = planner.places_fault() {
-                    tracing::warn!(%fault, "where nodes are is read from their labels instead");
-                }
             }
             Heard::CarriedOut(outcome) => planner.carried_out(&outcome),
             Heard::Discarded { namespace, gang } => planner.discarded(&namespace, &gang),

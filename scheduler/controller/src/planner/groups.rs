@@ -62,9 +62,10 @@ pub(crate) struct Groups {
 impl Groups {
     /// Notes that pods name such an object.
     pub(crate) fn want(&mut self, kind: GroupKind) {
-        if self.kinds.insert(kind, Availability::Unread).is_none() {
+        self.kinds.entry(kind).or_insert_with(|| {
             self.wanted.insert(kind);
-        }
+            Availability::Unread
+        });
     }
 
     /// Kinds that are to be watched from now on; each is told once.
@@ -117,8 +118,12 @@ impl Planner {
 
     /// An object of another system that describes a gang appeared, changed or went.
     pub fn group_changed(&mut self, event: GroupEvent) {
-        if let Some(concerned) = self.pods.groups.hear(event) {
-            self.changed.extend(self.pods.described_by(|key| concerned.includes(key)));
+        match self.pods.groups.hear(event) {
+            None => {}
+            Some(Concerned::AllOf(kind)) => {
+                self.changed.extend(self.pods.described_by_kind(kind).cloned());
+            }
+            Some(Concerned::One(key)) => self.changed.extend(self.pods.described_by(&key).cloned()),
         }
     }
 }

@@ -17,12 +17,13 @@ mod turn;
 mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use kube::ResourceExt;
 use muster_scheduler_api::{AdvanceReservation, GangReservation, ReservedMember, SCHEDULER_NAME, labels};
-use muster_scheduler_core::{Assignment, Ledger, Placement, PodKey};
+use muster_scheduler_core::{Assignment, Ledger, Map, Placement, PodKey};
 use muster_scheduler_queue::job::JobId;
 use muster_scheduler_queue::planner::Planner as Line;
 use muster_scheduler_queue::policy::Policy;
@@ -186,6 +187,20 @@ impl Planner {
     pub fn places_described(&mut self, sources: TopologySources) {
         self.ledger.set_topology_sources(sources);
         self.line.nodes_changed();
+    }
+
+    /// Where the nodes are.
+    pub fn map(&mut self) -> Arc<Map> {
+        self.ledger.space().map()
+    }
+
+    /// Free and all GPUs of each node, in the order of the map's positions; those that are shared are not free.
+    pub fn gpus(&mut self) -> Vec<(u32, u32)> {
+        let map = self.map();
+        let space = self.ledger.space();
+        let gpus =
+            |node| (space.room(node).devices.whole(), space.node(node).map_or(0, |node| node.gpu_slots));
+        map.nodes().map(gpus).collect()
     }
 
     /// Why what others wrote down about where nodes are is not followed.

@@ -11,7 +11,7 @@ use muster_scheduler_queue::time::Milliseconds;
 use super::decision::Opening;
 use super::groups::Groups;
 use super::standing::Held;
-use crate::objects::{ForeignGroup, GroupKey, GroupPart, PodFacts, Problem};
+use crate::objects::{ForeignGroup, GroupKey, GroupKind, GroupPart, PodFacts, Problem};
 
 pub(crate) use crate::objects::GangKey;
 
@@ -152,6 +152,8 @@ impl PodView {
 pub(crate) struct Pods {
     views: BTreeMap<PodKey, PodView>,
     gangs: BTreeMap<GangKey, BTreeSet<PodKey>>,
+    /// Gangs by the object that describes them, with how many of their pods say so.
+    described: BTreeMap<GroupKey, BTreeMap<GangKey, usize>>,
     pub(super) groups: Groups,
 }
 
@@ -168,6 +170,8 @@ impl Pods {
         self.remove(&key);
         if let Some(described_by) = &pod.described_by {
             self.groups.want(described_by.group.kind);
+            let gangs = self.described.entry(described_by.group.clone()).or_default();
+            *gangs.entry(pod.gang.clone()).or_default() += 1;
         }
         self.gangs.entry(pod.gang.clone()).or_default().insert(key.clone());
         self.views.insert(key, pod);
@@ -175,7 +179,20 @@ impl Pods {
 
     /// The gang that the pod was in.
     pub(crate) fn remove(&mut self, key: &PodKey) -> Option<GangKey> {
-        let gang = self.views.remove(key)?.gang;
+        let PodView { gang, described_by, .. } = self.views.remove(key)?;
+        if let Some(by) = described_by
+            && let Some(gangs) = self.described.get_mut(&by.group)
+        {
+            let pods = gangs.get(&gang).map_or(0, |pods| pods - 1);
+            if pods == 0 {
+                gangs.remove(&gang);
+            } else {
+                gangs.insert(gang.clone(), pods);
+            }
+            if gangs.is_empty() {
+                self.described.remove(&by.group);
+            }
+        }
         if let Some(members) = self.gangs.get_mut(&gang) {
             members.remove(key);
             if members.is_empty() {
@@ -183,11 +200,6 @@ impl Pods {
             }
         }
         Some(gang)
-    }
-
-    /// All of them.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&PodKey, &PodView)> {
-        self.views.iter()
     }
 
     /// The pods of a gang.
@@ -217,11 +229,14 @@ impl Pods {
         Some(self.groups.find(described_by))
     }
 
-    /// Gangs that such objects describe.
-    pub(super) fn described_by(&self, concerns: impl Fn(&GroupKey) -> bool) -> Vec<GangKey> {
-        let pods = self.views.values();
-        let described = pods.filter(|pod| pod.described_by.as_ref().is_some_and(|by| concerns(&by.group)));
-        described.map(|pod| pod.gang.clone()).collect()
+    /// Gangs that an object describes.
+    pub(super) fn described_by(&self, group: &GroupKey) -> impl Iterator<Item = &GangKey> {
+        self.described.get(group).into_iter().flat_map(BTreeMap::keys)
+    }
+
+    /// Gangs that objects of a kind describe.
+    pub(super) fn described_by_kind(&self, kind: GroupKind) -> impl Iterator<Item = &GangKey> {
+        self.described.iter().filter(move |(group, _)| group.kind == kind).flat_map(|(_, gangs)| gangs.keys())
     }
 
     /// The gang as the ledger plans it: its waiting pods in rank order, and where the others are.

@@ -336,6 +336,8 @@ fn a_gang_that_another_object_describes_waits_for_it() {
     waits(&mut planner, "cannot exist: the kind is not installed in this cluster");
     planner.group_changed(GroupEvent::Kind(GroupKind::Coscheduling, Availability::Read));
     waits(&mut planner, "does not exist; create it, or name another");
+    planner.pod_seen(&of_pod_group(0));
+    assert_eq!(told(&decide(&mut planner)), [""; 0], "what was read stays read");
     planner.group_changed(pod_group(2));
     assert_eq!(
         told(&decide(&mut planner)),

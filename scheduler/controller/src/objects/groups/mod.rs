@@ -27,6 +27,10 @@ pub enum GroupKind {
 }
 
 impl GroupKind {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Coscheduling, Self::Volcano, Self::Native, Self::Job, Self::JobSet, Self::RayCluster];
+
     /// The API group and the kind.
     pub fn api(self) -> (&'static str, &'static str) {
         match self {
