@@ -202,6 +202,11 @@ impl Pods {
         Some(gang)
     }
 
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&PodKey, &PodView)> {
+        self.views.iter()
+    }
+
     /// The pods of a gang.
     pub(crate) fn of<'a>(&'a self, gang: &GangKey) -> impl Iterator<Item = (&'a PodKey, &'a PodView)> {
         let keys = self.gangs.get(gang).into_iter().flatten();
