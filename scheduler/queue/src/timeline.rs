@@ -166,6 +166,8 @@ impl Timeline {
         }
         let within = match self.throughout.remove(&begins) {
             Some(known) => known,
+            // What has no room at the moment has none throughout.
+            None if self.state.space.find(&request.form.demand).is_none() => return None,
             None => self.throughout(begins),
         };
         let within = self.throughout.entry(begins).or_insert(within);
@@ -324,18 +326,21 @@ impl Timeline {
 
     /// Places free at `at` and throughout; `state` is that of `at`, with the changes before `next` applied.
     fn fits_from(&self, state: &mut State, next: usize, at: Time, request: &Request<'_>) -> Option<Slots> {
+        let found = state.space.find(&request.form.demand)?;
         let until = at + request.length;
         let closed = self.closed(request, at, until);
         let takes = self.changes[next..].iter().take_while(|change| change.at < until);
         let mut least = state.space.clone();
-        if takes.clone().any(|change| change.kind == Kind::Begins) || !closed.is_empty() {
+        let slots = if takes.clone().any(|change| change.kind == Kind::Begins) || !closed.is_empty() {
             close(&mut least, &closed);
             let mut future = state.clone();
             if !self.lower_until(&mut future, &mut least, next, until, request, None) {
                 return None;
             }
-        }
-        let slots = least.find(&request.form.demand)?;
+            least.find(&request.form.demand)?
+        } else {
+            found
+        };
         Some(if at == self.now { slots } else { self.off_idle_nodes(least, request, slots) })
     }
 
