@@ -58,6 +58,8 @@ pub(crate) struct Rank {
     /// Those that lost patience go first, in order of submission.
     overdue: bool,
     priority: i64,
+    /// Those that would leave more idle than others go behind these.
+    fills: bool,
     score: f64,
     submitted: Time,
     id: JobId,
@@ -68,12 +70,25 @@ impl Rank {
     pub(crate) fn outranks(&self, other: &Self) -> bool {
         (self.overdue, self.priority) > (other.overdue, other.priority)
     }
+
+    /// Behind all of the same priority.
+    pub(crate) fn behind(self) -> Self {
+        Self { fills: false, ..self }
+    }
+
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.overdue
+    }
+
+    pub(crate) fn score(&self) -> f64 {
+        self.score
+    }
 }
 
 impl Ord for Rank {
     fn cmp(&self, other: &Self) -> Ordering {
-        (self.overdue, self.priority)
-            .cmp(&(other.overdue, other.priority))
+        (self.overdue, self.priority, self.fills)
+            .cmp(&(other.overdue, other.priority, other.fills))
             .then(self.score.total_cmp(&other.score))
             .then((other.submitted, other.id).cmp(&(self.submitted, self.id)))
     }
@@ -119,7 +134,7 @@ impl Order<'_> {
             + light / (1.0 + gpu_hours)
             + quality * f64::from(job.quality);
         let score = if overdue { 0.0 } else { score };
-        Rank { overdue, priority, score, submitted: job.submitted, id: job.id }
+        Rank { overdue, priority, fills: true, score, submitted: job.submitted, id: job.id }
     }
 }
 

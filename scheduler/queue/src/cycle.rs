@@ -7,6 +7,7 @@ use muster_scheduler_core::space::Space;
 
 use crate::backlog::{LaneKey, Order, Rank};
 use crate::estimate::Basis;
+use crate::filling;
 use crate::forecast::worse;
 use crate::hopeless::NeverFits;
 use crate::job::{Form, Hold, Job, JobId};
@@ -49,7 +50,11 @@ impl Planner {
     pub(crate) fn timeline(&self, now: Time, space: &Space) -> Timeline {
         let running =
             self.running.values().map(|running| (running.job.id, running.ends, Arc::clone(&running.hold)));
-        Timeline::new(now, space.clone(), self.tree.clone(), running, &self.calendar)
+        let mut timeline = Timeline::new(now, space.clone(), self.tree.clone(), running, &self.calendar);
+        if self.policy.packs {
+            timeline.end_together();
+        }
+        timeline
     }
 }
 
@@ -177,13 +182,28 @@ impl<'a> Cycle<'a> {
         self.no_room.clear();
     }
 
+    /// Large gangs that go behind those that fill the free nodes better; of each lane the first is looked at.
+    fn left_over(&self) -> BTreeSet<JobId> {
+        if !self.planner.policy.packs {
+            return BTreeSet::new();
+        }
+        let first = self.planner.backlog.lanes().filter_map(|(_, lane)| lane.after(None));
+        let waiting = first.filter(|id| !self.promises.contains_key(id)).filter_map(|id| {
+            let waiter = self.planner.backlog.get(id)?;
+            Some((self.rank(&waiter.job, waiter.estimate.length), &waiter.job))
+        });
+        filling::left_over(self.timeline.space(), waiting)
+    }
+
     /// Considers everybody who waits, in order.
     fn walk_the_line(&mut self) {
         let planner = self.planner;
+        let left_over = self.left_over();
         let mut line: BinaryHeap<(Rank, &LaneKey, JobId)> = BinaryHeap::new();
         let queue_up = |cycle: &Self, line: &mut BinaryHeap<_>, key, id: JobId| {
             if let Some(waiter) = planner.backlog.get(id) {
-                line.push((cycle.rank(&waiter.job, waiter.estimate.length), key, id));
+                let rank = cycle.rank(&waiter.job, waiter.estimate.length);
+                line.push((if left_over.contains(&id) { rank.behind() } else { rank }, key, id));
             }
         };
         for (key, lane) in planner.backlog.lanes() {

@@ -96,6 +96,9 @@ pub struct Policy {
     pub preemption: Option<Preemption>,
     /// Whether run times are learned from finished jobs; otherwise only declared limits count.
     pub learns: bool,
+    /// Whether nodes are kept whole for gangs: pods that fit on one node go where others end when they do, before they
+    /// go where it is tight, and of the large gangs those start first that fill the free nodes best together.
+    pub packs: bool,
 }
 
 const HOUR: Milliseconds = 3_600_000;
@@ -114,6 +117,7 @@ impl Policy {
         patience: None,
         preemption: None,
         learns: false,
+        packs: false,
     };
 
     /// How long a job that is expected to run for `length` waits before room is promised to it.
@@ -129,7 +133,8 @@ impl Policy {
     /// A policy by name, one of [`NAMES`]: `fifo` (submission order over all queues, the first that cannot start
     /// stops everybody), `strict-fifo` and `best-effort-fifo` (as Kueue documents them), `easy` and
     /// `conservative` (backfill on declared limits), `muster`: light jobs first, as they hardly delay anybody; the
-    /// rest by age and size; whoever waited for long against its run time is promised room, with some slack.
+    /// rest by age and size, packed so that nodes are free as wholes and large gangs fill them; whoever waited for long
+    /// against its run time is promised room, with some slack.
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
             "fifo" => Self { by_priority: false, blocked: Blocked::StopsAll, ..Self::FIFO },
@@ -138,14 +143,15 @@ impl Policy {
             "easy" => Self { blocked: Blocked::Reserves { depth: 1 }, ..Self::FIFO },
             "conservative" => Self { blocked: Blocked::Reserves { depth: 64 }, ..Self::FIFO },
             "muster" => Self {
-                weights: Weights { age: 1.0, fair_share: 4.0, size: 10.0, light: 20.0, quality: 1.0 },
+                weights: Weights { age: 1.0, fair_share: 4.0, size: 5.0, light: 20.0, quality: 1.0 },
                 blocked: Blocked::Reserves { depth: 1 },
                 due: Some(Due { percent: 400, most: 3 * HOUR }),
-                slack_percent: 50,
+                slack_percent: 100,
                 half_life: Some(24 * HOUR),
                 patience: Some(24 * HOUR),
                 preemption: Some(Preemption::default()),
                 learns: true,
+                packs: true,
                 ..Self::FIFO
             },
             _ => return None,

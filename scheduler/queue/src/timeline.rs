@@ -9,6 +9,7 @@ use muster_scheduler_core::search::Slots;
 use muster_scheduler_core::space::{NodeId, Space};
 
 use crate::calendar::{Calendar, Purpose};
+use crate::idle::Idle;
 use crate::job::{Form, Hold, JobId};
 use crate::time::{Milliseconds, Time};
 use crate::tree::{QueueId, QueueTree};
@@ -102,6 +103,8 @@ pub(crate) struct Timeline {
     begins: Vec<Time>,
     /// By the number of promises within the span; filled when asked for.
     throughout: BTreeMap<usize, Throughout>,
+    /// When nodes are idle, where jobs are to end together.
+    idle: Option<Idle>,
 }
 
 impl Timeline {
@@ -130,12 +133,23 @@ impl Timeline {
         });
         let closures = closures.collect();
         let (begins, throughout) = (Vec::new(), BTreeMap::new());
-        Self { now, state: State { space, tree }, changes, closures, begins, throughout }
+        Self { now, state: State { space, tree }, changes, closures, begins, throughout, idle: None }
+    }
+
+    /// Puts jobs together that end together, from now on.
+    pub(crate) fn end_together(&mut self) {
+        let running = self.changes.iter().map(|change| (&*change.hold, change.at));
+        self.idle = Some(Idle::new(self.now, running));
     }
 
     /// The moment it starts from.
     pub(crate) fn now(&self) -> Time {
         self.now
+    }
+
+    /// What is free now.
+    pub(crate) fn space(&self) -> &Space {
+        &self.state.space
     }
 
     /// Quota as it is used now.
@@ -157,12 +171,12 @@ impl Timeline {
         let begins = self.begins_before(until);
         let closed = self.closed(request, self.now, until);
         if begins == 0 && closed.is_empty() {
-            return self.state.space.find(&request.form.demand);
+            return find(self.idle.as_ref(), &mut self.state.space, request);
         }
         if begins == 0 {
             let mut least = self.state.space.clone();
             close(&mut least, &closed);
-            return least.find(&request.form.demand);
+            return find(self.idle.as_ref(), &mut least, request);
         }
         let within = match self.throughout.remove(&begins) {
             Some(known) => known,
@@ -178,17 +192,20 @@ impl Timeline {
             return None;
         }
         if closed.is_empty() {
-            return within.least.find(&request.form.demand);
+            return find(self.idle.as_ref(), &mut within.least, request);
         }
         let mut least = within.least.clone();
         close(&mut least, &closed);
-        least.find(&request.form.demand)
+        find(self.idle.as_ref(), &mut least, request)
     }
 
     /// A job starts now and is supposed to end at `ends`.
     pub(crate) fn start(&mut self, job: JobId, hold: Arc<Hold>, ends: Time) {
         let begin = Change { at: self.now, kind: Kind::Begins, job, hold: Arc::clone(&hold) };
         self.state.apply(&begin);
+        if let Some(idle) = &mut self.idle {
+            idle.note(&hold, ends);
+        }
         let root = self.state.tree.root(hold.queue);
         for within in self.throughout.values_mut() {
             within.least.take_slots(&hold.form.demand, &hold.slots);
@@ -429,6 +446,13 @@ impl Timeline {
     fn insert(&mut self, change: Change) {
         let index = self.changes.partition_point(|known| known.key() < change.key());
         self.changes.insert(index, change);
+    }
+}
+
+fn find(idle: Option<&Idle>, space: &mut Space, request: &Request<'_>) -> Option<Slots> {
+    match idle {
+        Some(idle) => idle.find(space, request),
+        None => space.find(&request.form.demand),
     }
 }
 

@@ -92,11 +92,19 @@ struct Scope<'a> {
     near: &'a [usize],
     /// Only on nodes with so many GPUs at most.
     most_gpus: u32,
+    /// Of hosts that are as good, one of the least rank.
+    rank: &'a dyn Fn(NodeId) -> u32,
 }
 
 impl Space {
     /// Finds room for all pods of a demand, or for none. What is free stays as it is.
     pub fn find(&mut self, demand: &Demand) -> Option<Slots> {
+        self.find_ranked(demand, &|_| 0)
+    }
+
+    /// The same, where pods of one shape that fit on one node go, of nodes that are as good for them, to one of the
+    /// least rank, and only then where it is tight.
+    pub fn find_ranked(&mut self, demand: &Demand, rank: &dyn Fn(NodeId) -> u32) -> Option<Slots> {
         if demand.groups.iter().all(|group| group.count == 0) {
             return Some(Slots::default());
         }
@@ -105,7 +113,7 @@ impl Space {
         }
         let map = self.map();
         let near: Vec<usize> = demand.near.iter().filter_map(|node| map.position(*node)).collect();
-        let anywhere = Scope { demand, map: &map, near: &near, most_gpus: u32::MAX };
+        let anywhere = Scope { demand, map: &map, near: &near, most_gpus: u32::MAX, rank };
         let nearest = self.find_nearest(&anywhere);
         if let Some(nearest) = nearest {
             return Some(if near.is_empty() { self.find_cheaper(&anywhere, nearest) } else { nearest });
@@ -114,7 +122,7 @@ impl Space {
         if near.is_empty() || demand.levels.required > 0 {
             None
         } else {
-            self.find(&Demand { near: Vec::new(), ..demand.clone() })
+            self.find_ranked(&Demand { near: Vec::new(), ..demand.clone() }, rank)
         }
     }
 
@@ -152,7 +160,7 @@ impl Space {
     }
 
     fn find_in_level(&mut self, scope: &Scope<'_>, level: usize) -> Option<Slots> {
-        let Scope { demand, map, near, most_gpus } = *scope;
+        let Scope { demand, map, near, most_gpus, .. } = *scope;
         let counts: Vec<Arc<Counts>> =
             demand.groups.iter().map(|group| self.counts(&group.shape, most_gpus)).collect();
         let holds = |domain: &Domain| {
@@ -191,7 +199,7 @@ impl Space {
         counts: &Counts,
         hosts: impl Iterator<Item = Domain> + Clone,
     ) -> Option<Domain> {
-        let Scope { demand, map, .. } = *scope;
+        let Scope { demand, map, rank, .. } = *scope;
         let group = &demand.groups[0];
         let thousandths = group.count * group.shape.gpu.thousandths();
         // GPUs that talk to each other get fast links; a lone one leaves those to others.
@@ -203,9 +211,10 @@ impl Space {
         hosts.min_by_key(|host| {
             let cost = cost(*host);
             let total = if thousandths > 0 { (cost.total * FINE).round() as i64 } else { 0 };
-            let tightness = fill::tightness(self.room(map.host_node(*host)), &group.shape, group.count);
+            let node = map.host_node(*host);
+            let tightness = fill::tightness(self.room(node), &group.shape, group.count);
             let unlike = talks != map.is_linked(*host);
-            (!cost.is_bearable(fastest), total, unlike, tightness, counts.around(*host), *host)
+            (!cost.is_bearable(fastest), total, unlike, rank(node), tightness, counts.around(*host), *host)
         })
     }
 
