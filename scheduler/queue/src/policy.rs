@@ -143,10 +143,10 @@ impl Policy {
             "easy" => Self { blocked: Blocked::Reserves { depth: 1 }, ..Self::FIFO },
             "conservative" => Self { blocked: Blocked::Reserves { depth: 64 }, ..Self::FIFO },
             "muster" => Self {
-                weights: Weights { age: 1.0, fair_share: 4.0, size: 5.0, light: 20.0, quality: 1.0 },
+                weights: Weights { age: 1.0, fair_share: 4.0, size: 10.0, light: 20.0, quality: 1.0 },
                 blocked: Blocked::Reserves { depth: 1 },
-                due: Some(Due { percent: 400, most: 3 * HOUR }),
-                slack_percent: 100,
+                due: Some(Due { percent: 500, most: 3 * HOUR }),
+                slack_percent: 75,
                 half_life: Some(24 * HOUR),
                 patience: Some(24 * HOUR),
                 preemption: Some(Preemption::default()),
