@@ -7,6 +7,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use muster_scheduler_core::{Assignment, Gang, Ledger, Member, Node, Placement, PodKey, TakeError, Waiting};
+use muster_scheduler_topology::import::TopologySources;
 
 use crate::core::Time;
 
@@ -42,6 +43,8 @@ pub trait Plans: Send + 'static {
     fn set_node(&mut self, node: Node) -> bool;
     /// A node is gone.
     fn remove_node(&mut self, name: &str);
+    /// What was written down about where nodes are, beside their labels, has changed.
+    fn set_topology_sources(&mut self, sources: TopologySources);
     /// Whether a node is known.
     fn knows(&self, node: &str) -> bool;
     /// Whether pods may be put on a node.
@@ -104,6 +107,10 @@ impl Plans for Ledger {
 
     fn remove_node(&mut self, name: &str) {
         Ledger::remove_node(self, name);
+    }
+
+    fn set_topology_sources(&mut self, sources: TopologySources) {
+        Ledger::set_topology_sources(self, sources);
     }
 
     fn knows(&self, node: &str) -> bool {

@@ -14,12 +14,14 @@ use muster_scheduler_api::GangReservation;
 use muster_scheduler_core::{Ledger, PodKey};
 use muster_scheduler_extender::core::{GangKey, SeenReservation};
 use muster_scheduler_extender::server::{Handle, Observed};
+use muster_scheduler_topology::import::TopologySources;
 use tokio::task::JoinSet;
 
 use super::relist::{Change, Relist};
 use super::requests::{MANAGED_BY, MANAGED_BY_LABEL, Requests};
 use crate::groups;
 use crate::objects::{self, PodFacts};
+use crate::places;
 use crate::planner::{GroupEvent, Groups};
 
 /// Events that are told at once.
@@ -32,6 +34,7 @@ enum Heard {
     Pod(Event<Pod>),
     Reservation(Event<GangReservation>),
     Group(GroupEvent),
+    Places(TopologySources),
 }
 
 /// Watches until the caller has heard enough; `synced` is cancelled when everything has been listed.
@@ -48,9 +51,15 @@ pub(super) async fn follow(
         watch(Api::<GangReservation>::all(client.clone()), "gangreservations").map(Heard::Reservation);
     let (news, groups) = mpsc::unbounded();
     let groups = groups.map(Heard::Group);
-    let all =
-        futures::stream::select_all([nodes.boxed(), pods.boxed(), reservations.boxed(), groups.boxed()]);
+    let (tell_places, described) = mpsc::unbounded();
+    let described = described.map(Heard::Places);
+    let streams = [nodes.boxed(), pods.boxed(), reservations.boxed(), groups.boxed(), described.boxed()];
+    let all = futures::stream::select_all(streams);
     let mut watches = JoinSet::new();
+    watches.spawn({
+        let client = client.clone();
+        async move { places::follow(&client, |sources| tell_places.unbounded_send(sources).is_ok()).await }
+    });
     let mut all = all.ready_chunks(BATCH);
     let mut picture = Picture { profiles, ..Picture::default() };
     while let Some(heard) = all.next().await {
@@ -119,6 +128,7 @@ struct Picture {
     pods: Relist,
     reservations: Relist,
     groups: Groups,
+    places: bool,
     /// Pods whose gangs objects of other systems describe.
     described: BTreeMap<PodKey, PodFacts>,
     /// Before everything was listed: versions of the reservations that an extender wrote.
@@ -129,7 +139,7 @@ struct Picture {
 
 impl Picture {
     fn complete(&self) -> bool {
-        self.nodes.complete && self.pods.complete && self.reservations.complete
+        self.nodes.complete && self.pods.complete && self.reservations.complete && self.places
     }
 
     fn hear(&mut self, heard: Heard, told: &mut Vec<Observed>) {
@@ -146,6 +156,10 @@ impl Picture {
                 for change in self.pods.hear(event) {
                     told.push(self.pod(change));
                 }
+            }
+            Heard::Places(sources) => {
+                self.places = true;
+                told.push(Observed::Places(Box::new(sources)));
             }
             Heard::Group(event) => {
                 let Some(concerned) = self.groups.hear(event) else { return };

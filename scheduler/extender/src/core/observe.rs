@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use muster_scheduler_core::{Node, PodKey};
+use muster_scheduler_topology::import::TopologySources;
 
 use super::{Binding, Durable, ExtenderCore, GangKey, GangState, Known, PodSeen, PodState, Slot, Time};
 use crate::plans::Plans;
@@ -27,6 +28,13 @@ impl<P: Plans> ExtenderCore<P> {
             self.taken += 1;
             self.break_slots(now, name);
         }
+    }
+
+    /// What was written down about where nodes are, beside their labels, has changed.
+    pub fn places_described(&mut self, sources: TopologySources) {
+        self.plans.set_topology_sources(sources);
+        self.taken += 1;
+        self.freed += 1;
     }
 
     /// Slots on a node that takes no pods any more are given up, but for those whose binding may land.

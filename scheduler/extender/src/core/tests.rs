@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use muster_scheduler_core::{Gang, Ledger, Member, Node, PodKey, Resources};
+use muster_scheduler_topology::import::TopologySources;
 
 use super::*;
 use crate::wire::{BindRequest, Offered, PodIdentity};
@@ -301,4 +302,22 @@ fn another_writer_is_overruled_before_anything_is_bound() {
     let write = bench.write_lands();
     assert_eq!((write.epoch, write.replaces.as_deref()), (8, Some("v7")));
     assert_eq!(bench.binds.len(), 1);
+}
+
+#[test]
+fn a_gang_stays_within_what_was_described_last() {
+    let switches = "SwitchName=s0 Nodes=a0,b0\nSwitchName=s1 Nodes=a1\nSwitchName=s2 Nodes=a2";
+    let tree = muster_scheduler_topology::import::slurm::topology(switches).unwrap();
+    let mut bench = Bench::new();
+    bench.core.places_described(TopologySources { tree: Some(tree), ..TopologySources::default() });
+    for (rank, uid) in [(0, "u0"), (1, "u1")] {
+        let mut near = pod(rank, uid);
+        let mut gang = near.gang.as_deref().cloned().unwrap();
+        gang.closeness.required = Some("tier-0".to_owned());
+        near.gang = Some(Arc::new(gang));
+        bench.see(near);
+    }
+    let mut nodes = [bench.node(0, "u0"), bench.node(1, "u1")];
+    nodes.sort();
+    assert_eq!(nodes, ["a0", "b0"], "the racks of their labels do not count any more");
 }

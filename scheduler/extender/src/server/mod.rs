@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use muster_scheduler_core::{Node, PodKey};
+use muster_scheduler_topology::import::TopologySources;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -143,6 +144,8 @@ pub enum Observed {
     Node(Box<Node>),
     /// A node is gone.
     NodeGone(String),
+    /// What was written down about where nodes are, beside their labels, has changed.
+    Places(Box<TopologySources>),
     /// A pod appeared or changed.
     Pod(Box<PodSeen>),
     /// A pod is gone: name and uid.
@@ -185,6 +188,7 @@ impl<P: Plans> Handle<P> {
             for one in observed {
                 match one {
                     Observed::Node(node) => core.node_seen(now, *node),
+                    Observed::Places(sources) => core.places_described(*sources),
                     Observed::NodeGone(name) => core.node_gone(now, &name),
                     Observed::Pod(pod) => core.pod_seen(now, *pod),
                     Observed::PodGone(pod, uid) => core.pod_gone(now, &pod, &uid),
