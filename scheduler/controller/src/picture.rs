@@ -37,9 +37,7 @@ pub async fn read(client: &Client) -> Result<Planner, kube::Error> {
         planner.pod_seen(&pod);
     }
     read_groups(client, &mut planner).await;
-    for reservation in none_if_unknown(list::<GangReservation>(client).await)? {
-        planner.restore(&reservation);
-    }
+    planner.restore(&none_if_unknown(list::<GangReservation>(client).await)?);
     Ok(planner)
 }
 

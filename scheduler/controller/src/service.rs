@@ -225,7 +225,7 @@ impl Service {
     async fn restore(&self, planner: &mut Planner) -> Result<Vec<Decision>, kube::Error> {
         let api: Api<GangReservation> = Api::all(self.options.client.clone());
         let list = api.list(&ListParams::default()).await?;
-        Ok(list.iter().filter_map(|reservation| planner.restore(reservation)).map(Decision::Bind).collect())
+        Ok(planner.restore(&list).into_iter().map(Decision::Bind).collect())
     }
 }
 

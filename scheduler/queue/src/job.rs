@@ -4,7 +4,8 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use muster_scheduler_core::search::{Demand, Slots};
+use muster_scheduler_core::search::{Demand, Slot, Slots};
+use muster_scheduler_core::shape::Shape;
 use serde::{Deserialize, Serialize};
 
 use crate::time::{Milliseconds, Time};
@@ -134,6 +135,29 @@ pub struct Hold {
     pub form: Form,
     /// Its places.
     pub slots: Slots,
+}
+
+impl Hold {
+    /// Whether the other is the same room and quota, in whatever order and under whatever name.
+    pub(crate) fn has_the_same_as(&self, other: &Self) -> bool {
+        fn places(hold: &Hold) -> Vec<(&Slot, &Shape)> {
+            let shape = |slot: &Slot| hold.form.demand.groups.get(slot.group).map(|group| &*group.shape);
+            let mut places: Vec<_> =
+                hold.slots.0.iter().filter_map(|slot| Some((slot, shape(slot)?))).collect();
+            places.sort_by(|(left, _), (right, _)| {
+                (left.node, &left.devices[..]).cmp(&(right.node, &right.devices[..]))
+            });
+            places
+        }
+        let same = |((left, of_left), (right, of_right)): ((&Slot, &Shape), (&Slot, &Shape))| {
+            left.node == right.node && left.devices == right.devices && of_left == of_right
+        };
+        let (ours, others) = (places(self), places(other));
+        self.queue == other.queue
+            && self.form.charge == other.form.charge
+            && ours.len() == others.len()
+            && ours.into_iter().zip(others).all(same)
+    }
 }
 
 /// A job that runs.

@@ -95,7 +95,7 @@ impl Planner {
         let running = self.running.get_mut(&job).ok_or(EventError::NotThere { job, expected: "running" })?;
         let queue = running.job.queue;
         let hold = Hold { queue, form, slots };
-        if *running.hold == hold {
+        if running.hold.has_the_same_as(&hold) {
             return Ok(());
         }
         let before = std::mem::replace(&mut running.hold, Arc::new(hold));

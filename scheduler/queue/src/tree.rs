@@ -169,6 +169,18 @@ impl QueueTree {
         Charge::new(amounts, |resource| index(resource).map(|index| index as u16))
     }
 
+    /// What some charges together ask for beyond another one.
+    pub fn beyond(&self, kept: &Charge, asked: [&Charge; 2]) -> Charge {
+        let mut beyond: BTreeMap<&FlavorResource, i64> = BTreeMap::new();
+        for (resource, amount) in asked.into_iter().flat_map(Charge::asked) {
+            *beyond.entry(resource).or_default() += amount;
+        }
+        for (resource, amount) in kept.asked() {
+            *beyond.entry(resource).or_default() -= amount;
+        }
+        self.charge(beyond)
+    }
+
     /// The same amounts as a charge that was made by another tree.
     pub fn recharge(&self, charge: &Charge) -> Charge {
         self.charge(charge.asked())

@@ -78,8 +78,6 @@ struct GangState {
     stage: Stage,
     /// What it stands in line with, or stood in line with when it was started.
     asked: standing::Asked,
-    /// Pods whose room the line counts as the gang's, while it runs.
-    held: usize,
     /// What the line counts as used by it, while it runs.
     charge: Charge,
     /// When it was last looked at why it waits.
@@ -105,6 +103,8 @@ pub struct Planner {
     under_way: BTreeSet<GangKey>,
     /// Written plans.
     written: BTreeMap<GangKey, Written>,
+    /// Gangs of which all that must start together have had places, by a written plan or in this run.
+    begun: BTreeSet<GangKey>,
     /// Pods whose gates are open and that are not bound yet.
     steered: gates::Steered,
     last_job: u64,
@@ -128,6 +128,7 @@ impl Planner {
             expected_back: BTreeSet::new(),
             under_way: BTreeSet::new(),
             written: BTreeMap::new(),
+            begun: BTreeSet::new(),
             steered: gates::Steered::default(),
             last_job: 0,
             queues: queues::Queues::default(),
@@ -292,20 +293,35 @@ impl Planner {
         }
     }
 
-    /// A plan that an earlier run wrote down and may not have finished: its unbound pods keep their places. The
+    /// Plans that an earlier run wrote down and may not have finished: their unbound pods keep their places. The
     /// phase is not asked: it may be that of the plan before, and a plan whose pods are all bound gives nothing.
-    pub fn restore(&mut self, reservation: &GangReservation) -> Option<Binding> {
-        let namespace = reservation.metadata.namespace.clone().unwrap_or_default();
-        let key = GangKey { namespace, name: reservation.spec.gang.clone() };
+    pub fn restore<'a>(&mut self, plans: impl IntoIterator<Item = &'a GangReservation>) -> Vec<Binding> {
+        let key = |plan: &GangReservation| GangKey {
+            namespace: plan.metadata.namespace.clone().unwrap_or_default(),
+            name: plan.spec.gang.clone(),
+        };
+        let mut plans: Vec<_> = plans.into_iter().map(|plan| (key(plan), plan)).collect();
+        // A gang that is bound in part needs the rest of its places more than one that is not bound at all.
+        plans.sort_by_key(|(key, _)| self.pods.census(key).with_place() == 0);
+        plans.into_iter().filter_map(|(key, plan)| self.restore_one(&key, plan)).collect()
+    }
+
+    /// Takes the places of a plan's unbound pods again, when enough of its pods are there for the gang to be whole.
+    fn restore_one(&mut self, key: &GangKey, reservation: &GangReservation) -> Option<Binding> {
         let mut places = Vec::new();
+        let (mut planned, mut settled) = (0, 0);
         let mut ours = reservation.labels().get(labels::PLANNED_BY).is_some_and(|by| by == SCHEDULER_NAME);
         for reserved in &reservation.spec.members {
             let pod = PodKey::new(&key.namespace, &reserved.pod);
-            let Some(view) = self.pods.get(&pod).filter(|view| view.member.uid == reserved.uid) else {
+            planned += usize::from(!pod.is_spare());
+            let view = self.pods.get(&pod);
+            let Some(view) = view.filter(|view| view.member.uid == reserved.uid && view.gang == *key) else {
                 continue;
             };
             ours = true;
-            if view.state == State::Waiting {
+            settled += usize::from(view.state.has_place());
+            let usable = self.ledger.node(&reserved.node).is_some_and(|node| node.schedulable);
+            if view.state == State::Waiting && usable {
                 let assignment = Assignment {
                     uid: reserved.uid.clone(),
                     node: reserved.node.clone(),
@@ -320,13 +336,29 @@ impl Planner {
             self.written.insert(key.clone(), Written::of(reservation));
             self.changed.insert(key.clone());
         }
+        // What else describes the gang may not have been read yet; the plan itself was of a whole gang.
+        let least = match self.pods.described(key) {
+            Some(Err(_)) => planned,
+            _ => self.pods.gang(key).min_available,
+        };
+        if settled > 0 && planned >= least {
+            self.begun.insert(key.clone());
+        }
+        if self.pods.census(key).with_place() + places.len() < least {
+            tracing::info!(gang = %key, "too few pods of the last run's plan are there; planning anew");
+            return None;
+        }
         let placement = Placement(places);
         if let Err(error) = self.ledger.take(&placement) {
             tracing::info!(%error, gang = %key, "the plan of the last run no longer fits; planning anew");
             return None;
         }
-        self.restore_spares(&key, &reservation.spec.members, !placement.0.is_empty());
-        (!placement.0.is_empty()).then(|| self.binding(&key, placement))
+        self.restore_spares(key, &reservation.spec.members, !placement.0.is_empty());
+        if placement.0.is_empty() {
+            return None;
+        }
+        self.begun.insert(key.clone());
+        Some(self.binding(key, placement))
     }
 
     /// Takes a gang's spare places again, when it has places at all.

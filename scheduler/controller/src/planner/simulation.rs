@@ -97,10 +97,8 @@ impl World {
         self.relist();
         let reservations: Vec<GangReservation> =
             self.plans.keys().map(|gang| self.reservation(gang)).collect();
-        for reservation in reservations {
-            if let Some(binding) = self.planner.restore(&reservation) {
-                self.begin(Decision::Bind(binding));
-            }
+        for binding in self.planner.restore(&reservations) {
+            self.begin(Decision::Bind(binding));
         }
     }
 

@@ -245,7 +245,12 @@ impl Planner {
         let job = self.job(id, key, &asked, vec![form.clone()]);
         let (queue, since, charge) = (job.queue, job.submitted, form.charge.clone());
         match self.line.adopt(job, Hold { queue, form, slots }, since, time) {
-            Ok(()) => self.note(key, id, asked, Stage::Running, charge),
+            Ok(()) => {
+                if self.living(key) >= asked.gang.min_available {
+                    self.begun.insert(key.clone());
+                }
+                self.note(key, id, asked, Stage::Running, charge);
+            }
             Err(error) => tracing::error!(%error, gang = %key, "cannot adopt a gang that runs"),
         }
     }
@@ -278,23 +283,39 @@ impl Planner {
     /// Tells the line what a gang that runs has now, where that has changed. The quota of pods that it cannot do
     /// without, and that are to come back, stays its own.
     pub(super) fn rehold(&mut self, key: &GangKey, time: Time) {
-        let census = self.pods.census(key);
-        let Some(state) = self.gangs.get_mut(key).filter(|state| state.held != census.with_room()) else {
-            return;
-        };
-        state.held = census.with_room();
-        let (job, least, charge) = (state.job, state.asked.gang.min_available, state.charge.clone());
+        let Some(state) = self.gangs.get(key) else { return };
+        let (job, least, kept) = (state.job, state.asked.gang.min_available, self.kept(state));
         let (mut form, slots) = self.holding(key);
-        if slots.0.is_empty() {
-            return;
+        if self.living(key) >= least {
+            self.begun.insert(key.clone());
+        } else if self.begun.contains(key) {
+            form.charge = kept;
         }
-        if census.with_place() < least {
-            form.charge = charge;
-        } else if let Some(state) = self.gangs.get_mut(key) {
+        if let Some(state) = self.gangs.get_mut(key) {
             state.charge.clone_from(&form.charge);
         }
         if let Err(error) = self.line.rehold(job, form, slots, time) {
             tracing::error!(%error, gang = %key, "the line does not know the gang that runs");
+        }
+    }
+
+    /// What the line counts as used by the gang, by the queues of now.
+    fn kept(&self, state: &GangState) -> Charge {
+        self.line.tree().recharge(&state.charge)
+    }
+
+    /// Pods of the gang that it counts on, on nodes that are there.
+    fn living(&self, key: &GangKey) -> usize {
+        let placed = self.pods.of(key).filter(|(_, pod)| pod.state.has_place());
+        placed.filter(|(pod, _)| self.ledger.holding(pod).is_some()).count()
+    }
+
+    /// Takes from the forms' charges what the line still counts as used by lost pods of the gang.
+    pub(super) fn charge_no_kept_quota(&mut self, key: &GangKey, forms: &mut [Form]) {
+        let (has, _) = self.holding(key);
+        let Some(kept) = self.gangs.get(key).map(|state| self.kept(state)) else { return };
+        for form in forms {
+            form.charge = self.line.tree().beyond(&kept, [&has.charge, &form.charge]);
         }
     }
 
@@ -369,8 +390,7 @@ impl Planner {
     }
 
     fn note(&mut self, key: &GangKey, job: JobId, asked: Asked, stage: Stage, charge: Charge) {
-        let held = self.pods.census(key).with_room();
-        self.gangs.insert(key.clone(), GangState { job, stage, asked, held, charge, explained: None });
+        self.gangs.insert(key.clone(), GangState { job, stage, asked, charge, explained: None });
         self.jobs.insert(job, key.clone());
     }
 }

@@ -130,7 +130,7 @@ fn a_restart_finishes_the_plan_that_was_written() {
     );
     reservation.metadata.namespace = Some("a".into());
     reservation.status = Some(GangReservationStatus { phase: Some(ReservationPhase::Bound) });
-    let binding = planner.restore(&reservation).unwrap();
+    let binding = planner.restore([&reservation]).remove(0);
     assert_eq!(binding.placement.0.len(), 1, "only the pod that is not bound yet");
     assert_eq!(binding.placement.0[0].1.gpu_indices, [3]);
     assert_eq!(decide(&mut planner), []);
@@ -671,7 +671,7 @@ fn a_restart_finds_the_places_of_pods_that_were_let_go() {
     let spec = GangReservationSpec { gang: "g".into(), epoch: 1, members: vec![member(0), member(1)] };
     let mut reservation = GangReservation::new("g", spec);
     reservation.metadata.namespace = Some("a".into());
-    let binding = planner.restore(&reservation).unwrap();
+    let binding = planner.restore([&reservation]).remove(0);
     let opened: Vec<&str> = binding.gates.keys().map(|pod| pod.name.as_str()).collect();
     assert_eq!((opened, &binding.placement.0[0].1.gpu_indices), (vec!["g-1"], &vec![1]));
     planner.pod_seen(&pod("later", 0, 1, None));
@@ -707,4 +707,100 @@ fn fields_that_no_plan_looks_at_are_told_with_the_binding() {
     planner.pod_seen(&pod);
     let binding = binding(&decide(&mut planner));
     assert_eq!(binding.unheeded.values().flatten().collect::<Vec<_>>(), [&"podAntiAffinity"]);
+}
+
+#[test]
+fn a_lost_pods_successor_needs_no_quota_beside_that_of_the_lost() {
+    let mut planner = planner(4);
+    planner.queue_seen(&queue("small", 2, Some(0)));
+    let member = |index, node| in_queue(pod("g", index, 2, node), "small");
+    (0..2).for_each(|index| planner.pod_seen(&member(index, None)));
+    assert_eq!(bound(&decide(&mut planner)), [2]);
+    carried_out(&mut planner, "g", &[]);
+    (0..2).for_each(|index| planner.pod_seen(&member(index, Some("n0"))));
+    assert_eq!(bound(&decide(&mut planner)), [0usize; 0]);
+    gone(&mut planner, &member(1, None));
+    planner.pod_seen(&in_queue(successor("g", 1, 2), "small"));
+    planner.pod_seen(&created(in_queue(pod("other", 0, 1, None), "small"), -1000));
+    assert_eq!(binding(&decide(&mut planner)).gang, "g");
+    assert_eq!(bound(&decide(&mut planner)), [0usize; 0], "the quota is used again");
+}
+
+#[test]
+fn a_pod_that_somebody_placed_takes_its_gang_past_nobody() {
+    let mut planner = planner(4);
+    let running = pod("runs", 0, 1, Some("n0"));
+    planner.pod_seen(&running);
+    planner.pod_seen(&created(pod("waits", 0, 3, None), 1000));
+    planner.pod_seen(&created(pod("placed", 0, 3, Some("n0")), 2000));
+    (1..3).for_each(|index| planner.pod_seen(&created(pod("placed", index, 3, None), 2000)));
+    (1..3).for_each(|index| planner.pod_seen(&created(pod("waits", index, 3, None), 1000)));
+    planner.node_seen(&node("n1", 1));
+    assert_eq!(binding(&at(&mut planner, 3000)).gang, "waits");
+}
+
+#[test]
+fn a_node_that_comes_in_the_place_of_a_lost_one_is_not_taken_for_it() {
+    let mut planner = planner(2);
+    (0..2).for_each(|index| planner.pod_seen(&pod("g", index, 2, Some("n0"))));
+    decide(&mut planner);
+    planner.node_gone("n0");
+    planner.node_seen(&node("n1", 2));
+    decide(&mut planner);
+    let held: usize = planner.line.running().map(|running| running.hold.slots.0.len()).sum();
+    assert_eq!(held, 0, "what it had is gone, though its pods linger");
+    planner.pod_seen(&pod("other", 0, 2, None));
+    planner.pod_seen(&pod("other", 1, 2, None));
+    assert_eq!(binding(&decide(&mut planner)).gang, "other");
+}
+
+fn plan_of(gang: &str, uids: &[String], node: &str) -> GangReservation {
+    let members = uids.iter().zip(0_u32..).map(|(uid, index)| ReservedMember {
+        pod: format!("{gang}-{index}"),
+        uid: uid.clone(),
+        node: node.into(),
+        gpu_indices: vec![index],
+    });
+    let spec = GangReservationSpec { gang: gang.into(), epoch: 1, members: members.collect() };
+    let mut plan = GangReservation::new(gang, spec);
+    plan.metadata.namespace = Some("a".into());
+    plan.metadata.labels = Some([("muster.dev/planned-by".to_owned(), "muster".to_owned())].into());
+    plan
+}
+
+fn uids(gang: &str, of: u32) -> Vec<String> {
+    (0..of).map(|index| format!("{gang}-{index}-uid")).collect()
+}
+
+#[test]
+fn a_restart_does_not_finish_a_plan_for_a_part_of_its_gang() {
+    let mut planner = planner(4);
+    (0..2).for_each(|index| planner.pod_seen(&pod("g", index, 4, None)));
+    (2..4).for_each(|index| planner.pod_seen(&successor("g", index, 4)));
+    assert_eq!(planner.restore([&plan_of("g", &uids("g", 4), "n0")]), []);
+    let whole = binding(&decide(&mut planner));
+    assert_eq!(whole.placement.0.len(), 4, "it is planned anew, as a whole");
+    assert!(whole.replaces.is_some());
+}
+
+#[test]
+fn a_restart_finishes_no_plan_on_a_node_that_is_not_to_be_used() {
+    let mut planner = planner(4);
+    let mut cordoned = node("n1", 4);
+    cordoned.status.as_mut().unwrap().conditions.as_mut().unwrap()[0].status = "False".into();
+    planner.node_seen(&cordoned);
+    (0..2).for_each(|index| planner.pod_seen(&pod("g", index, 2, None)));
+    assert_eq!(planner.restore([&plan_of("g", &uids("g", 2), "n1")]), []);
+}
+
+#[test]
+fn a_restart_finishes_half_bound_gangs_before_those_that_are_not_bound_at_all() {
+    let mut planner = planner(2);
+    (0..2).for_each(|index| planner.pod_seen(&pod("a", index, 2, None)));
+    planner.pod_seen(&pod("b", 0, 2, Some("n0")));
+    planner.pod_seen(&pod("b", 1, 2, None));
+    let plans = ["a", "b"].map(|gang| plan_of(gang, &uids(gang, 2), "n0"));
+    let restored = planner.restore(&plans);
+    let gangs: Vec<&str> = restored.iter().map(|binding| binding.gang.as_str()).collect();
+    assert_eq!(gangs, ["b"]);
 }

@@ -26,7 +26,10 @@ impl Planner {
         for key in changed {
             self.discard(&key, &mut decisions);
         }
-        for key in self.joined.clone() {
+        // Whose binding was refused has given its room back just now; who has lost a node needs other room anyway.
+        let broken = |key: &GangKey| self.gangs.get(key).map(|state| state.stage) == Some(Stage::Broken);
+        let (last, first): (Vec<_>, Vec<_>) = self.joined.iter().cloned().partition(broken);
+        for key in first.into_iter().chain(last) {
             self.join(&key, Purpose::Repair, now, &mut decisions);
         }
         // Copies of the space share the map that is made here.
@@ -113,6 +116,7 @@ impl Planner {
         if self.under_way.contains(key) || self.pods.census(key) != Census::default() {
             return;
         }
+        self.begun.remove(key);
         if let Some(written) = self.written.get(key).cloned() {
             self.under_way.insert(key.clone());
             let (namespace, gang) = (key.namespace.clone(), key.name.clone());
@@ -142,7 +146,9 @@ impl Planner {
         // Whoever was on a node that is gone runs no more.
         gang.placed_on.retain(|node| self.ledger.node(node).is_some());
         let lacks = gang.min_available.saturating_sub(gang.placed_on.len());
-        if (lacks > 0) != (purpose == Purpose::Repair) {
+        // A gang that never was whole has no turn to come back to: somebody gave places to some of its pods.
+        let due = if lacks > 0 && self.begun.contains(key) { Purpose::Repair } else { Purpose::Growth };
+        if due != purpose {
             return;
         }
         if let Some(held) = self.held(key) {
@@ -177,10 +183,13 @@ impl Planner {
     ) {
         let Some(job) = self.gangs.get(key).map(|state| state.job) else { return };
         let sizes = sizes(gang.waiting.len(), gang.min_available.saturating_sub(gang.placed_on.len()));
-        let (forms, gate) = self.forms(gang, &sizes);
+        let (mut forms, gate) = self.forms(gang, &sizes);
         if let Gate::Closed(reason) = gate {
             self.tell(key, Kind::Gate, &reason, now, decisions);
             return;
+        }
+        if purpose == Purpose::Repair {
+            self.charge_no_kept_quota(key, &mut forms);
         }
         let time = Time(now.as_millisecond());
         match self.line.join(job, &forms, purpose, time, self.ledger.space()) {
@@ -232,11 +241,11 @@ impl Planner {
             if let Err(error) = self.line.started(start.job, &start.hold, time) {
                 tracing::error!(%error, gang = %key, "the line does not know the gang that it started");
             }
-            let held = self.pods.census(&key).with_room();
             if let Some(state) = self.gangs.get_mut(&key) {
-                (state.stage, state.held) = (Stage::Starting, held);
+                state.stage = Stage::Starting;
                 state.charge.clone_from(&start.hold.form.charge);
             }
+            self.begun.insert(key);
         }
     }
 

@@ -106,8 +106,7 @@ impl World {
         }
         self.news.clear();
         self.pods.values().for_each(|pod| self.planner.pod_seen(pod));
-        let restored: Vec<Binding> =
-            self.plans.values().filter_map(|plan| self.planner.restore(plan)).collect();
+        let restored = self.planner.restore(self.plans.values());
         self.under_way = restored.into_iter().map(UnderWay::new).collect();
     }
 
