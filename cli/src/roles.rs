@@ -8,6 +8,7 @@ use kube::Client;
 use muster_machinery::CancellationToken;
 use muster_machinery::leader::{Election, Leadership, Timing};
 use muster_scheduler_controller::extender::{self, CertificateFiles, Endpoint};
+use muster_scheduler_topology::Topology;
 
 use crate::error::Error;
 use crate::output;
@@ -36,6 +37,8 @@ pub(crate) struct RoleOptions {
     pub(crate) gang_scheduler_name: String,
     /// Which pods the scheduler binds, by their `schedulerName`.
     pub(crate) scheduler_names: Vec<String>,
+    /// Where nodes are, when it is not to be read from the cluster.
+    pub(crate) topology: Option<Topology>,
     /// Where volume claims get their folders.
     pub(crate) volumes: PathBuf,
     /// Where the extender is reached and what it plans.
@@ -63,6 +66,7 @@ impl RoleOptions {
             namespace: None,
             gang_scheduler_name: muster_scheduler_api::SCHEDULER_NAME.to_owned(),
             scheduler_names: names.map(str::to_owned).to_vec(),
+            topology: None,
             volumes,
             extender: ExtenderOptions::default(),
         }
@@ -125,12 +129,16 @@ impl Role {
             Self::Scheduler | Self::Gates => {
                 let names = options.scheduler_names;
                 let scheduler_names = if self == Self::Gates { Vec::new() } else { names };
-                let scheduler = muster_scheduler_controller::Options { client, scheduler_names };
+                let scheduler = muster_scheduler_controller::Options {
+                    client,
+                    scheduler_names,
+                    topology: options.topology,
+                };
                 scheduler.build().run(shutdown).await;
                 Ok(())
             }
             Self::Extender => {
-                extender(options.extender, client).await?.run(None, shutdown).await;
+                extender(options, client).await?.run(None, shutdown).await;
                 Ok(())
             }
             Self::BuiltIn => muster_local_controllers::Options::new(client, options.volumes)
@@ -153,7 +161,7 @@ impl Role {
         let election = Election { timing, ..Election::new(namespace, self.lease(), identity) };
         if self == Self::Extender {
             // Every replica listens: those that do not lead say so.
-            extender(options.extender, client).await?.run(Some(election), shutdown).await;
+            extender(options, client).await?.run(Some(election), shutdown).await;
             return Ok(());
         }
         let work = |Leadership { client, shutdown }: Leadership| self.run(options.clone(), client, shutdown);
@@ -162,11 +170,15 @@ impl Role {
 }
 
 /// Opens the extender's address.
-async fn extender(options: ExtenderOptions, client: Client) -> Result<extender::Service, Error> {
-    let ExtenderOptions { listen, certificates, scheduler_names, endpoint } = options;
+async fn extender(options: RoleOptions, client: Client) -> Result<extender::Service, Error> {
+    let RoleOptions {
+        topology,
+        extender: ExtenderOptions { listen, certificates, scheduler_names, endpoint },
+        ..
+    } = options;
     let defaults = extender::Options::new(client);
     let listen = listen.unwrap_or(defaults.listen);
-    let service = extender::Options { listen, certificates, scheduler_names, endpoint, ..defaults }
+    let service = extender::Options { listen, certificates, scheduler_names, topology, endpoint, ..defaults }
         .build()
         .await
         .map_err(|error| Error::from_source("the extender does not start", &error))?;

@@ -16,6 +16,7 @@ use muster_scheduler_controller::extender::{CertificateFiles, Endpoint};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use crate::commands::topology;
 use crate::connect;
 use crate::error::{Error, USAGE};
 use crate::home::Home;
@@ -49,6 +50,9 @@ pub(crate) struct Arguments {
     /// Which pods the scheduler binds, by their schedulerName
     #[arg(long, value_delimiter = ',', default_value = muster_scheduler_api::SCHEDULER_NAME, value_name = "NAME")]
     scheduler_names: Vec<String>,
+    /// Slurm's topology.conf, when that says where nodes are and the cluster does not
+    #[arg(long, value_name = "FILE")]
+    topology_conf: Option<PathBuf>,
     #[command(flatten)]
     extender: ExtenderArguments,
     #[command(flatten)]
@@ -191,6 +195,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         namespace: arguments.namespace,
         gang_scheduler_name: arguments.gang_scheduler_name,
         scheduler_names: arguments.scheduler_names,
+        topology: arguments.topology_conf.as_deref().map(topology::read_slurm).transpose()?,
         volumes: Home::find(arguments.home)?.volumes(),
         extender: arguments.extender.options(),
     };

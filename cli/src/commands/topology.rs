@@ -1,10 +1,11 @@
 //! `muster topology show`: the tree of domains over the cluster's nodes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use fs_err as fs;
 use muster_scheduler_controller::picture;
+use muster_scheduler_topology::Topology;
 use muster_scheduler_topology::draw::{self, Occupancy};
 use muster_scheduler_topology::import::{TopologySources, slurm};
 
@@ -40,6 +41,12 @@ enum Command {
     },
 }
 
+/// Reads a `topology.conf`.
+pub(crate) fn read_slurm(path: &Path) -> Result<Topology, Error> {
+    let tree = slurm::topology(&fs::read_to_string(path)?);
+    tree.map_err(|error| Error::from_source(&path.display().to_string(), &error))
+}
+
 /// Runs the command.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     let Command::Show { all, svg, topology_conf, cluster } = arguments.command;
@@ -50,9 +57,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         )
     })?;
     if let Some(path) = topology_conf {
-        let tree = slurm::topology(&fs::read_to_string(&path)?);
-        let tree = tree.map_err(|error| Error::from_source(&path.display().to_string(), &error))?;
-        planner.places_described(TopologySources { tree: Some(tree), ..TopologySources::default() });
+        let tree = Some(read_slurm(&path)?);
+        planner.places_described(TopologySources { tree, ..TopologySources::default() });
     }
     if let Some(fault) = planner.places_fault() {
         output::note(&format!("{fault}; so it is the nodes' labels that count"));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::core::ApiResource;
 use kube::{Client, discovery};
+use muster_scheduler_topology::Topology;
 use muster_scheduler_topology::import::TopologySources;
 use serde_json::Value;
 
@@ -34,7 +35,12 @@ pub async fn read(client: &Client) -> Result<TopologySources, kube::Error> {
 
 /// Tells what there is, and again whenever it has changed, for as long as somebody listens: `tell` answers whether
 /// anybody does. Networks are rebuilt rarely, so the objects are read now and then instead of being watched.
-pub(crate) async fn follow(client: &Client, tell: impl Fn(TopologySources) -> bool) {
+/// A tree that was given counts before all else.
+pub(crate) async fn follow(client: &Client, tree: Option<Topology>, tell: impl Fn(TopologySources) -> bool) {
+    if tree.is_some() {
+        tell(TopologySources { tree, ..TopologySources::default() });
+        return;
+    }
     let mut known = None;
     loop {
         match read(client).await {

@@ -12,6 +12,7 @@ use muster_scheduler_api::{
     AdvanceReservation, DEFAULT_SCHEDULER_NAME, GangReservation, Queue, SCHEDULER_NAME,
 };
 use muster_scheduler_core::PodKey;
+use muster_scheduler_topology::Topology;
 use muster_scheduler_topology::import::TopologySources;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -44,17 +45,20 @@ pub struct Options {
     pub client: Client,
     /// Which pods it binds, by `spec.schedulerName`. Gates of gangs it opens for any scheduler: with no name, only those.
     pub scheduler_names: Vec<String>,
+    /// Where nodes are, when it is not to be read from the cluster.
+    pub topology: Option<Topology>,
 }
 
 impl Options {
     /// For a cluster that has its own scheduler: only pods that ask for Muster.
     pub fn beside_another_scheduler(client: Client) -> Self {
-        Self { client, scheduler_names: vec![SCHEDULER_NAME.to_owned()] }
+        Self { client, scheduler_names: vec![SCHEDULER_NAME.to_owned()], topology: None }
     }
 
     /// For a cluster without another scheduler: pods that name none, too.
     pub fn only_scheduler(client: Client) -> Self {
-        Self { client, scheduler_names: vec![SCHEDULER_NAME.to_owned(), DEFAULT_SCHEDULER_NAME.to_owned()] }
+        let scheduler_names = vec![SCHEDULER_NAME.to_owned(), DEFAULT_SCHEDULER_NAME.to_owned()];
+        Self { client, scheduler_names, topology: None }
     }
 
     /// The service.
@@ -94,7 +98,10 @@ impl Service {
         watches.spawn(watch(Api::<Queue>::all(client.clone()), Heard::Queues, sender.clone()));
         watches.spawn({
             let (client, sender) = (client.clone(), sender.clone());
-            async move { places::follow(&client, |sources| sender.send(Heard::Places(sources)).is_ok()).await }
+            let tree = self.options.topology.clone();
+            async move {
+                places::follow(&client, tree, |sources| sender.send(Heard::Places(sources)).is_ok()).await;
+            }
         });
         let reservations = Api::<AdvanceReservation>::all(client.clone());
         watches.spawn(watch(reservations, Heard::Reservations, sender.clone()));

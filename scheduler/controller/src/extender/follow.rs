@@ -14,6 +14,7 @@ use muster_scheduler_api::GangReservation;
 use muster_scheduler_core::{Ledger, PodKey};
 use muster_scheduler_extender::core::{GangKey, SeenReservation};
 use muster_scheduler_extender::server::{Handle, Observed};
+use muster_scheduler_topology::Topology;
 use muster_scheduler_topology::import::TopologySources;
 use tokio::task::JoinSet;
 
@@ -43,6 +44,7 @@ pub(super) async fn follow(
     handle: &Handle<Ledger>,
     requests: &Requests,
     profiles: BTreeSet<String>,
+    tree: Option<Topology>,
     synced: &CancellationToken,
 ) {
     let nodes = watch(Api::<Node>::all(client.clone()), "nodes").map(Heard::Node);
@@ -58,7 +60,7 @@ pub(super) async fn follow(
     let mut watches = JoinSet::new();
     watches.spawn({
         let client = client.clone();
-        async move { places::follow(&client, |sources| tell_places.unbounded_send(sources).is_ok()).await }
+        async move { places::follow(&client, tree, |sources| tell_places.unbounded_send(sources).is_ok()).await }
     });
     let mut all = all.ready_chunks(BATCH);
     let mut picture = Picture { profiles, ..Picture::default() };

@@ -22,6 +22,7 @@ use muster_scheduler_api::SCHEDULER_NAME;
 use muster_scheduler_core::Ledger;
 use muster_scheduler_extender::core::Timing;
 use muster_scheduler_extender::server::{self, Handle, NoContent, ServeError, TlsOptions};
+use muster_scheduler_topology::Topology;
 
 pub use certificates::{CertificateError, CertificateFiles};
 pub use endpoint::Endpoint;
@@ -51,6 +52,8 @@ pub struct Options {
     pub certificates: Option<CertificateFiles>,
     /// kube-scheduler's profiles whose pods are planned; it may ask about others, which pass as they are.
     pub scheduler_names: Vec<String>,
+    /// Where nodes are, when it is not to be read from the cluster.
+    pub topology: Option<Topology>,
     /// How long things may take.
     pub timing: Timing,
     /// The Service to lead kube-scheduler here.
@@ -65,6 +68,7 @@ impl Options {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             certificates: None,
             scheduler_names: vec![SCHEDULER_NAME.to_owned()],
+            topology: None,
             timing: Timing::default(),
             endpoint: None,
         }
@@ -148,7 +152,8 @@ async fn term(
     handle.restart(Ledger::default(), requests.clone());
     let profiles: BTreeSet<String> = options.scheduler_names.iter().cloned().collect();
     let synced = CancellationToken::new();
-    let following = follow::follow(&client, handle, &requests, profiles, &synced);
+    let tree = options.topology.clone();
+    let following = follow::follow(&client, handle, &requests, profiles, tree, &synced);
     let leading_here = async {
         synced.cancelled().await;
         tracing::info!(address = %handle.address(), "answering kube-scheduler");

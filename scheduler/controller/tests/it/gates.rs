@@ -113,7 +113,7 @@ async fn lost_answers_open_no_gate_twice_and_leave_none_closed() {
     let pods = cluster.pods();
     let client = faulty(cluster.client.clone(), Arc::new(AtomicU64::new(0)));
     let stop = CancellationToken::new();
-    let service = Options { client, scheduler_names: Vec::new() }.build();
+    let service = Options { scheduler_names: Vec::new(), ..Options::only_scheduler(client) }.build();
     let token = stop.clone();
     let scheduler = tokio::spawn(async move { service.run(token).await });
     for gang in ["a", "b", "c"] {

@@ -4,6 +4,9 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DynamicObject, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
+use muster_machinery::CancellationToken;
+use muster_scheduler_controller::Options;
+use muster_scheduler_topology::import::slurm;
 use serde_json::json;
 
 use crate::{Cluster, node_of, until};
@@ -21,27 +24,44 @@ fn definition() -> CustomResourceDefinition {
     .unwrap()
 }
 
+const NODES: [(&str, u32); 4] = [("n0", 2), ("n1", 2), ("n2", 2), ("n3", 2)];
+
 #[tokio::test]
 async fn a_gang_stays_within_a_hyper_node_when_it_asks_for_that() {
-    let cluster = Cluster::start(&[("n0", 2), ("n1", 2), ("n2", 2), ("n3", 2)]).await;
+    let cluster = Cluster::start(&NODES).await;
     Api::all(cluster.client.clone()).create(&PostParams::default(), &definition()).await.unwrap();
     let kind = GroupVersionKind::gvk("topology.volcano.sh", "v1alpha1", "HyperNode");
     let hyper_nodes: Api<DynamicObject> =
         Api::all_with(cluster.client.clone(), &ApiResource::from_gvk_with_plural(&kind, "hypernodes"));
-    // Neighbours by name are not neighbours here.
     for (leaf, nodes) in [("leaf-0", ["n0", "n2"]), ("leaf-1", ["n1", "n3"])] {
         let members = nodes.map(|node| json!({"type": "Node", "selector": {"exactMatch": {"name": node}}}));
         let leaf = json!({"apiVersion": "topology.volcano.sh/v1alpha1", "kind": "HyperNode",
             "metadata": {"name": leaf}, "spec": {"tier": 1, "members": members}});
         hyper_nodes.create(&PostParams::default(), &serde_json::from_value(leaf).unwrap()).await.unwrap();
     }
-    let (stop, scheduler) = cluster.scheduler();
+    assert_stays_near(&cluster, Options::only_scheduler(cluster.client.clone()), "tier-1").await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_gang_stays_within_a_switch_of_a_tree_that_was_given() {
+    let cluster = Cluster::start(&NODES).await;
+    let topology = slurm::topology("SwitchName=s0 Nodes=n0,n2\nSwitchName=s1 Nodes=n1,n3").unwrap();
+    let options = Options { topology: Some(topology), ..Options::only_scheduler(cluster.client.clone()) };
+    assert_stays_near(&cluster, options, "tier-0").await;
+    cluster.stop().await;
+}
+
+/// A gang of four fills two nodes, which are neighbours at this level though not by name.
+async fn assert_stays_near(cluster: &Cluster, options: Options, level: &str) {
+    let stop = CancellationToken::new();
+    let scheduler = tokio::spawn(options.build().run(stop.clone()));
     let pods = cluster.pods();
     for index in 0..4 {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": format!("near-{index}"), "annotations": {
                 "muster.dev/gang": "near", "muster.dev/gang-min-available": "4",
-                "muster.dev/required-topology": "tier-1"}},
+                "muster.dev/required-topology": level}},
             "spec": {"schedulerName": "muster", "containers": [
                 {"name": "c", "image": "host", "resources": {"limits": {"nvidia.com/gpu": "1"}}}]},
         }))
@@ -60,5 +80,4 @@ async fn a_gang_stays_within_a_hyper_node_when_it_asks_for_that() {
     );
     stop.cancel();
     scheduler.await.unwrap();
-    cluster.stop().await;
 }
