@@ -30,8 +30,8 @@ impl Failure {
 
     /// Whether the server refused it: nothing has happened, nor will. Otherwise it may have, or may yet.
     pub(crate) fn is_refusal(&self) -> bool {
-        // 408 is a server's or a proxy's own timeout.
-        self.code().is_some_and(|code| (400..500).contains(&code) && code != 408)
+        // 408 is a server's or a proxy's own timeout; with 429 it asks to be asked again.
+        self.code().is_some_and(|code| (400..500).contains(&code) && !matches!(code, 408 | 429))
     }
 }
 

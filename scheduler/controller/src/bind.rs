@@ -45,8 +45,8 @@ pub(crate) struct Binder {
 pub(crate) enum Verdict {
     /// The pod has its place, or is steered to it.
     Bound,
-    /// The pod does not have the place and will not get it.
-    Refused,
+    /// The pod does not have the place and will not get it: the server's reason, unless the pod is gone or elsewhere.
+    Refused(Option<String>),
     /// The scheduler ends before it is known.
     Unknown,
 }
@@ -83,6 +83,7 @@ impl Binder {
             gang: binding.gang.clone(),
             written: binding.replaces.clone(),
             refused: Vec::new(),
+            why: None,
         };
         let refuse_all = |outcome: &mut Outcome| {
             let places = binding.placement.0.iter();
@@ -93,9 +94,11 @@ impl Binder {
                 Ok(written) => outcome.written = Some(written),
                 Err(error) => {
                     tracing::warn!(%error, gang = binding.gang, "cannot write the gang's plan; planning it again");
+                    let why = error.to_string();
                     if let plan::PlanError::Overtaken(written) = error {
                         outcome.written = Some(written);
                     }
+                    outcome.why = Some(why);
                     refuse_all(&mut outcome);
                     return outcome;
                 }
@@ -114,17 +117,30 @@ impl Binder {
             match verdict {
                 Verdict::Bound => {
                     metrics::bound();
+                    self.teller.waits_no_more(pod);
                     let (reason, message) = news(binding, pod, &assignment.node);
                     self.teller.say(Note::event(pod, &uid, "Normal", reason, message));
                 }
-                Verdict::Refused => {
+                Verdict::Refused(why) => {
                     metrics::refused();
+                    outcome.why = outcome.why.or(why);
                     outcome.refused.push((pod.clone(), uid));
                 }
                 Verdict::Unknown => {
                     tracing::debug!(%pod, "the scheduler ends before it is known whether the pod is bound");
                 }
             }
+        }
+        if binding.durable
+            && outcome.refused.len() == places.len()
+            && binding.nothing_settled()
+            && let Some(written) = outcome.written.take()
+        {
+            // The next start would find a plan of which nothing came, and carry it out past the line.
+            if !plan::discard(&self.client, &binding.namespace, &binding.gang, &written).await {
+                outcome.written = Some(written);
+            }
+            return outcome;
         }
         if let Some(written) = outcome.written.take() {
             outcome.written = Some(if all_bound && binding.durable {
@@ -163,16 +179,18 @@ impl Binder {
             // A conflict may be with this very binding, done before its answer was lost.
             if failure.is_refusal() && failure.code() != Some(409) {
                 tracing::info!(error = %failure, %pod, node = assignment.node, "the binding was refused");
-                return Verdict::Refused;
+                return Verdict::Refused(Some(failure.to_string()));
             }
             match self.look(pod, &assignment.uid).await {
                 Ok(There::On(node)) if node == assignment.node => return Verdict::Bound,
-                Ok(There::On(_) | There::Gone) => return Verdict::Refused,
-                Ok(There::Nowhere) if failure.is_refusal() => return Verdict::Refused,
+                Ok(There::On(_) | There::Gone) => return Verdict::Refused(None),
+                Ok(There::Nowhere) if failure.is_refusal() => {
+                    return Verdict::Refused(Some(failure.to_string()));
+                }
                 Ok(There::Nowhere) => {
                     let Some(pause) = pauses.next() else {
                         tracing::info!(error = %failure, %pod, node = assignment.node, "cannot bind");
-                        return Verdict::Refused;
+                        return Verdict::Refused(Some(failure.to_string()));
                     };
                     tracing::debug!(error = %failure, %pod, "the binding came to nothing; trying again");
                     self.pause(Duration::from_millis(pause)).await;

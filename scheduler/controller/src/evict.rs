@@ -18,18 +18,20 @@ const CONCURRENT: usize = 16;
 /// Milliseconds between the attempts to delete a pod.
 const RETRIES: [u64; 6] = [100, 300, 1000, 3000, 10_000, 30_000];
 
-/// Evicts all of the pods; a gang that is evicted in part helps nobody. What cannot be deleted now is evicted again
-/// when the line finds it still in the way.
+/// Evicts all of the pods, as a gang that is evicted in part helps nobody; whether none of them stays.
 pub(crate) async fn evict(
     client: &Client,
     teller: &Teller,
     pods: &[(PodKey, String)],
     message: &str,
     stop: &CancellationToken,
-) {
+) -> bool {
+    let mut all = true;
     for part in pods.chunks(CONCURRENT) {
-        join_all(part.iter().map(|(pod, uid)| evict_one(client, teller, pod, uid, message, stop))).await;
+        let deleted = part.iter().map(|(pod, uid)| evict_one(client, teller, pod, uid, message, stop));
+        all &= join_all(deleted).await.into_iter().all(|deleted| deleted);
     }
+    all
 }
 
 async fn evict_one(
@@ -39,7 +41,7 @@ async fn evict_one(
     uid: &str,
     message: &str,
     stop: &CancellationToken,
-) {
+) -> bool {
     let condition = json!({
         "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
         "message": message, "lastTransitionTime": now(),
@@ -51,26 +53,27 @@ async fn evict_one(
         tracing::debug!(%error, %pod, "cannot note why the pod is preempted");
     }
     teller.say(Note::event(pod, uid, "Normal", "Preempted", message.to_owned()));
-    delete(&api, pod, uid, stop).await;
+    delete(&api, pod, uid, stop).await
 }
 
-/// Deletes this very pod, again while the server fails.
-async fn delete(api: &Api<Pod>, pod: &PodKey, uid: &str, stop: &CancellationToken) {
+/// Deletes this very pod, again while the server fails; whether it goes.
+async fn delete(api: &Api<Pod>, pod: &PodKey, uid: &str, stop: &CancellationToken) -> bool {
     let preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
     let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
     for pause in RETRIES {
         match attempt(api.delete(&pod.name, &parameters)).await {
-            Ok(_) => return,
+            Ok(_) => return true,
             // It is gone, or another of its name is there.
-            Err(failure) if matches!(failure.code(), Some(404 | 409)) => return,
+            Err(failure) if matches!(failure.code(), Some(404 | 409)) => return true,
             Err(failure) => {
                 tracing::info!(error = %failure, %pod, "cannot preempt; trying again");
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_millis(pause)) => {}
-                    () = stop.cancelled() => return,
+                    () = stop.cancelled() => return false,
                 }
             }
         }
     }
-    tracing::warn!(%pod, "a pod that must make room could not be deleted; its gang stays until it ends");
+    tracing::warn!(%pod, "a pod that must make room could not be deleted; its gang stays for now");
+    false
 }

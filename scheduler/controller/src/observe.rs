@@ -65,15 +65,22 @@ impl Relisting {
 /// Sends what a watcher sees; it reconnects by itself with back-off.
 pub(crate) async fn watch<K, H>(api: Api<K>, wrap: fn(Event<K>) -> H, sender: mpsc::UnboundedSender<H>)
 where
-    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + 'static,
     H: Send,
 {
     use kube::runtime::WatchStreamExt;
     let mut events =
         pin!(watcher(api, watcher::Config::default()).backoff(muster_machinery::watch::backoff()));
+    let mut warned = false;
     loop {
         match events.try_next().await {
             Ok(Some(event)) => {
+                warned = false;
                 if sender.send(wrap(event)).is_err() {
                     return;
                 }
@@ -85,6 +92,14 @@ where
                 if none.into_iter().any(|event| sender.send(event).is_err()) {
                     return;
                 }
+            }
+            Err(
+                watcher::Error::InitialListFailed(kube::Error::Api(status))
+                | watcher::Error::WatchStartFailed(kube::Error::Api(status)),
+            ) if status.code == 403 && !warned => {
+                warned = true;
+                let (resource, group) = (K::plural(&()), K::group(&()));
+                tracing::warn!(%resource, %group, error = status.message, "no right to list and watch this resource; nothing is planned before a role grants it");
             }
             Err(error) => tracing::debug!(%error, "the watch broke; resuming"),
         }

@@ -1,6 +1,7 @@
 //! The written plan of a gang: replaced only as it was last seen, marked when all is bound, taken away in the end.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Client;
@@ -12,8 +13,8 @@ use serde_json::json;
 use crate::attempt::{Failure, attempt};
 use crate::planner::{Binding, Written};
 
-/// Writes of one plan before it is given up.
-const ATTEMPTS: usize = 4;
+/// Milliseconds after each attempt to write a plan, or to take it away, that may succeed when it is made again.
+const PAUSES: [u64; 4] = [50, 200, 500, 1000];
 
 /// Why a plan could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -32,10 +33,10 @@ pub(crate) async fn write(client: &Client, binding: &Binding) -> Result<Written,
     let mut before = binding.replaces.clone();
     let mut plan = reservation(binding);
     plan.spec.epoch = before.as_ref().map_or(1, |before| before.epoch + 1);
-    let name = binding.gang.clone();
+    let name = name_of(&binding.gang);
     let parameters = PostParams::default();
     let mut last = None;
-    for _ in 0..ATTEMPTS {
+    for pause in PAUSES {
         plan.metadata.resource_version = before.as_ref().map(|before| before.resource_version.clone());
         let answer = match before {
             None => attempt(api.create(&parameters, &plan)).await,
@@ -59,6 +60,9 @@ pub(crate) async fn write(client: &Client, binding: &Binding) -> Result<Written,
             Some(there) => Some(Written::of(&there)),
             None => None,
         };
+        if failure.code() != Some(409) {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
         last = Some(failure);
     }
     Err(last.unwrap_or(Failure::Late).into())
@@ -68,7 +72,7 @@ pub(crate) async fn write(client: &Client, binding: &Binding) -> Result<Written,
 /// start one look at bound pods.
 pub(crate) async fn finish(client: &Client, binding: &Binding, written: Written) -> Written {
     let api: Api<GangReservation> = Api::namespaced(client.clone(), &binding.namespace);
-    match set_phase(&api, &binding.gang, "Bound").await {
+    match set_phase(&api, &name_of(&binding.gang), "Bound").await {
         Ok(written) => written,
         Err(error) => {
             tracing::debug!(%error, gang = binding.gang, "cannot mark the plan as bound");
@@ -77,26 +81,55 @@ pub(crate) async fn finish(client: &Client, binding: &Binding, written: Written)
     }
 }
 
-/// Takes away the plan of a gang that is gone, unless somebody has changed it since.
-pub(crate) async fn discard(client: &Client, namespace: &str, gang: &str, written: &Written) {
+/// Takes away the plan of a gang that is gone or has no place, unless somebody has changed it since; whether it is
+/// certainly not there any more.
+pub(crate) async fn discard(client: &Client, namespace: &str, gang: &str, written: &Written) -> bool {
     let api: Api<GangReservation> = Api::namespaced(client.clone(), namespace);
     let preconditions =
         Some(Preconditions { resource_version: Some(written.resource_version.clone()), uid: None });
     let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
-    for _ in 0..ATTEMPTS {
-        match attempt(api.delete(gang, &parameters)).await {
-            Ok(_) => return,
+    for pause in PAUSES {
+        match attempt(api.delete(&name_of(gang), &parameters)).await {
+            Ok(_) => return true,
+            Err(failure) if failure.code() == Some(404) => return true,
             Err(failure) if failure.is_refusal() => {
-                if failure.code() != Some(404) {
-                    tracing::debug!(error = %failure, gang, "the plan of a gang that is gone stays");
-                }
-                return;
+                tracing::debug!(error = %failure, gang, "the plan of a gang without places stays");
+                return false;
             }
             Err(failure) => {
                 tracing::debug!(error = %failure, gang, "cannot take the plan away; trying again");
+                tokio::time::sleep(Duration::from_millis(pause)).await;
             }
         }
     }
+    false
+}
+
+/// What the plan of a gang is called: as the gang, unless no object may be called so, as names of gangs that other
+/// systems describe may be labels.
+fn name_of(gang: &str) -> String {
+    const LONGEST: usize = 253;
+    const HASH: usize = 16;
+    let plain = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit();
+    let is_label = |label: &str| {
+        label.chars().all(|character| plain(character) || character == '-')
+            && label.starts_with(plain)
+            && label.ends_with(plain)
+    };
+    if gang.len() <= LONGEST && gang.split('.').all(is_label) {
+        return gang.to_owned();
+    }
+    let lower = gang.chars().map(|character| character.to_ascii_lowercase());
+    let readable: String = lower
+        .map(|character| if plain(character) { character } else { '-' })
+        .take(LONGEST - HASH - 1)
+        .collect();
+    // FNV-1a: the same name in every version of Muster.
+    let hash = gang.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let readable = readable.trim_matches('-');
+    format!("{}-{hash:0HASH$x}", if readable.is_empty() { "gang" } else { readable })
 }
 
 async fn set_phase(api: &Api<GangReservation>, name: &str, phase: &str) -> Result<Written, Failure> {
@@ -113,7 +146,7 @@ fn reservation(binding: &Binding) -> GangReservation {
         .chain(binding.placement.0.iter().map(|(pod, assignment)| reserved(pod, assignment)))
         .collect();
     let spec = GangReservationSpec { gang: binding.gang.clone(), epoch: 0, members };
-    let mut plan = GangReservation::new(&binding.gang, spec);
+    let mut plan = GangReservation::new(&name_of(&binding.gang), spec);
     plan.metadata.namespace = Some(binding.namespace.clone());
     plan.metadata.labels = Some(BTreeMap::from([(labels::PLANNED_BY.to_owned(), SCHEDULER_NAME.to_owned())]));
     // The plan goes when its gang's owner goes, but the owner need not wait for that, and is not its controller.
@@ -133,5 +166,23 @@ pub(crate) fn reserved(pod: &PodKey, assignment: &Assignment) -> ReservedMember 
         uid: assignment.uid.clone(),
         node: assignment.node.clone(),
         gpu_indices: assignment.gpu_indices.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plans_are_called_as_their_gangs_where_objects_may_be_called_so() {
+        assert_eq!(name_of("trainer-7.v1"), "trainer-7.v1");
+        let long = "x".repeat(300);
+        for gang in ["My_Group", "my_group", "-", "a..b", long.as_str()] {
+            let name = name_of(gang);
+            assert!(name.len() <= 253, "{name}");
+            assert_eq!(name_of(&name), name, "{gang}: a name that is valid stays");
+        }
+        assert_eq!(name_of("My_Group"), "my-group-e757972e55771377");
+        assert_ne!(name_of("My_Group"), name_of("my_group"));
     }
 }

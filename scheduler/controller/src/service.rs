@@ -84,6 +84,7 @@ enum Heard {
     Places(TopologySources),
     CarriedOut(Outcome),
     Discarded { namespace: String, gang: String },
+    NotEvicted(Vec<(PodKey, String)>),
     Answered { answers: Option<Answers>, took: Duration },
 }
 
@@ -107,7 +108,9 @@ impl Service {
         watches.spawn(watch(reservations, Heard::Reservations, sender.clone()));
         let teller = Teller::new(client.clone(), DEFAULT_SCHEDULER_NAME);
         let last_words = CancellationToken::new();
-        let telling = tokio::spawn({
+        // Whoever drops this future, as the end of leadership does, ends these tasks too.
+        let mut telling = JoinSet::new();
+        telling.spawn({
             let (teller, end) = (Arc::clone(&teller), last_words.clone());
             async move { teller.run(end).await }
         });
@@ -132,10 +135,8 @@ impl Service {
         }
         hands.tasks.shutdown().await;
         last_words.cancel();
-        let abort = telling.abort_handle();
-        if timeout(LAST_WORDS, telling).await.is_err() {
-            abort.abort();
-        }
+        let _in_time = timeout(LAST_WORDS, telling.join_next()).await;
+        telling.shutdown().await;
     }
 
     async fn plan(&self, mut heard: mpsc::UnboundedReceiver<Heard>, hands: &mut Hands) {
@@ -267,13 +268,17 @@ impl Hands {
             }
             Decision::Discard { namespace, gang, written } => {
                 self.tasks.spawn(async move {
-                    plan::discard(&client, &namespace, &gang, &written).await;
+                    let _gone = plan::discard(&client, &namespace, &gang, &written).await;
                     let _heard = sender.send(Heard::Discarded { namespace, gang });
                 });
             }
             Decision::Evict { pods, message } => {
                 let teller = Arc::clone(&self.teller);
-                self.tasks.spawn(async move { evict(&client, &teller, &pods, &message, &stop).await });
+                self.tasks.spawn(async move {
+                    if !evict(&client, &teller, &pods, &message, &stop).await {
+                        let _heard = sender.send(Heard::NotEvicted(pods));
+                    }
+                });
             }
             Decision::Explain { pod, uid, message, news, gated } => {
                 self.teller.say(Note::Waits { pod, uid, message, with_event: news, gated });
@@ -363,6 +368,7 @@ impl Listed {
             }
             Heard::CarriedOut(outcome) => planner.carried_out(&outcome),
             Heard::Discarded { namespace, gang } => planner.discarded(&namespace, &gang),
+            Heard::NotEvicted(pods) => planner.not_evicted(&pods),
             Heard::Answered { .. } => {}
         }
     }

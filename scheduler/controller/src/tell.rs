@@ -124,6 +124,11 @@ impl Teller {
         self.wake.notify_one();
     }
 
+    /// Forgets what was to be said of why a pod waits: it does no more.
+    pub(crate) fn waits_no_more(&self, pod: &PodKey) {
+        self.pending.lock().waits.remove(pod);
+    }
+
     /// Works until the end, then says what is left.
     pub(crate) async fn run(&self, end: CancellationToken) {
         let mut under_way = FuturesUnordered::new();
@@ -158,11 +163,20 @@ impl Teller {
 
     /// Writes into the pod's status why it waits; whether that went well.
     async fn write_condition(&self, pod: &PodKey, uid: &str, reason: &str, message: &str) -> bool {
-        let status = json!({"metadata": {"uid": uid}, "status": {"conditions": [{
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
+        let version = match attempt(api.get_opt(&pod.name)).await {
+            Ok(Some(found)) if waits(&found) => found.metadata.resource_version,
+            Ok(_) => return false,
+            Err(error) => {
+                tracing::debug!(%error, %pod, "cannot say why the pod waits");
+                return false;
+            }
+        };
+        // With its version: a binding that is done meanwhile has said that the pod is scheduled.
+        let status = json!({"metadata": {"uid": uid, "resourceVersion": version}, "status": {"conditions": [{
             "type": "PodScheduled", "status": "False", "reason": reason,
             "message": message, "lastTransitionTime": now(),
         }]}});
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
         let (parameters, patch) = (PatchParams::default(), Patch::Strategic(&status));
         match attempt(api.patch_status(&pod.name, &parameters, &patch)).await {
             Ok(_) => true,
@@ -209,6 +223,11 @@ impl Teller {
             tracing::debug!(%error, %pod, "cannot write an event");
         }
     }
+}
+
+/// Whether a pod has no node yet.
+fn waits(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).is_none_or(str::is_empty)
 }
 
 /// Now, as conditions write it.

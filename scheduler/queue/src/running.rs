@@ -147,14 +147,34 @@ impl Planner {
             if preemptor.is_some_and(|promise| promise.pinned) {
                 continue;
             }
-            let (since, traits) = (running.since, self.traits(&running.job));
-            let estimate = self.estimator.beyond(&traits, now.since(since));
-            if let Some(running) = self.running.get_mut(&id) {
-                running.leaving_for = None;
-                running.ends = (since + estimate.length).max(now + 1);
-                running.basis = estimate.basis;
-            }
-            self.slipped = true;
+            self.outruns(id, now);
         }
+    }
+
+    /// A job stays longer than it was supposed to.
+    fn outruns(&mut self, id: JobId, now: Time) {
+        let Some(running) = self.running.get(&id) else { return };
+        let (since, traits) = (running.since, self.traits(&running.job));
+        let estimate = self.estimator.beyond(&traits, now.since(since));
+        if let Some(running) = self.running.get_mut(&id) {
+            running.leaving_for = None;
+            running.ends = (since + estimate.length).max(now + 1);
+            running.basis = estimate.basis;
+        }
+        self.slipped = true;
+    }
+
+    /// A job that was to be evicted could not be: it runs on, and its place is promised to nobody. The attempt
+    /// counts as an eviction, so that others are tried in the end.
+    ///
+    /// # Errors
+    /// [`EventError::NotThere`] when it is not being evicted.
+    pub fn not_evicted(&mut self, job: JobId, now: Time) -> Result<(), EventError> {
+        let leaving_for = self.running.get(&job).and_then(|running| running.leaving_for);
+        let preemptor = leaving_for.ok_or(EventError::NotThere { job, expected: "being evicted" })?;
+        self.promises.remove(&preemptor);
+        *self.evictions.entry(job).or_default() += 1;
+        self.outruns(job, now);
+        Ok(())
     }
 }

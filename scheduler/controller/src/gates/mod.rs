@@ -27,9 +27,9 @@ impl Binder {
                 Ok(Some(found)) => match steering(&found, place) {
                     Steering::Needed(patch) => patch,
                     Steering::Done => return Verdict::Bound,
-                    Steering::Impossible => return Verdict::Refused,
+                    Steering::Impossible => return Verdict::Refused(None),
                 },
-                Ok(None) => return Verdict::Refused,
+                Ok(None) => return Verdict::Refused(None),
                 Err(unknown) => {
                     drop(permit);
                     tracing::info!(error = %unknown, %pod, "cannot see whether the gate is open; its place is kept");
@@ -44,7 +44,7 @@ impl Binder {
             let refused = failure.is_refusal() && failure.code() != Some(409);
             let Some(pause) = pauses.next().filter(|_| !refused) else {
                 tracing::info!(error = %failure, %pod, node = place.node, "cannot open the gate");
-                return Verdict::Refused;
+                return Verdict::Refused(Some(failure.to_string()));
             };
             self.pause(Duration::from_millis(pause)).await;
         }

@@ -107,6 +107,13 @@ pub struct Binding {
     pub unheeded: BTreeMap<PodKey, Vec<&'static str>>,
 }
 
+impl Binding {
+    /// Whether no pod of the gang has a place yet.
+    pub(crate) fn nothing_settled(&self) -> bool {
+        self.settled.iter().all(|member| PodKey::new(&self.namespace, &member.pod).is_spare())
+    }
+}
+
 /// How a pod's gate is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opening {
@@ -127,4 +134,6 @@ pub struct Outcome {
     pub written: Option<Written>,
     /// Pods with their uids that certainly do not have their places.
     pub refused: Vec<(PodKey, String)>,
+    /// Why the API server refused one of them, when it was the server that did.
+    pub why: Option<String>,
 }

@@ -10,6 +10,7 @@ mod gates;
 mod groups;
 mod pods;
 mod queues;
+mod refusals;
 mod report;
 mod standing;
 mod telling;
@@ -105,6 +106,10 @@ pub struct Planner {
     written: BTreeMap<GangKey, Written>,
     /// Gangs of which all that must start together have had places, by a written plan or in this run.
     begun: BTreeSet<GangKey>,
+    /// Gangs whose last binding was refused.
+    refusals: BTreeMap<GangKey, refusals::Refusal>,
+    /// Gangs of which pods could not be evicted.
+    not_evicted: BTreeSet<GangKey>,
     /// Pods whose gates are open and that are not bound yet.
     steered: gates::Steered,
     last_job: u64,
@@ -129,6 +134,8 @@ impl Planner {
             under_way: BTreeSet::new(),
             written: BTreeMap::new(),
             begun: BTreeSet::new(),
+            refusals: BTreeMap::new(),
+            not_evicted: BTreeSet::new(),
             steered: gates::Steered::default(),
             last_job: 0,
             queues: queues::Queues::default(),
@@ -394,6 +401,7 @@ impl Planner {
             Some(written) => self.written.insert(key.clone(), written.clone()),
             None => self.written.remove(&key),
         };
+        self.count_refusals(&key, outcome);
         for (pod, uid) in &outcome.refused {
             if let Some(view) = self.pods.get_mut(pod)
                 && view.member.uid == *uid
@@ -405,6 +413,15 @@ impl Planner {
             }
         }
         self.changed.insert(key);
+    }
+
+    /// Some of these pods could not be evicted. Their gang runs on, as far as it still does.
+    pub fn not_evicted(&mut self, pods: &[(PodKey, String)]) {
+        let there = pods.iter().filter_map(|(pod, uid)| {
+            let view = self.pods.get(pod).filter(|view| view.member.uid == *uid)?;
+            Some(view.gang.clone())
+        });
+        self.not_evicted.extend(there);
     }
 
     /// The plan of a gang that was gone has been taken away, or stays because somebody else has changed it.

@@ -191,6 +191,7 @@ impl World {
                     gang: binding.gang.clone(),
                     written: binding.replaces.clone(),
                     refused: Vec::new(),
+                    why: None,
                 };
                 let left = (0..binding.placement.0.len()).collect();
                 self.hands.push(UnderWay::Bind { binding, outcome, written: false, left });
@@ -236,6 +237,11 @@ impl World {
                 let chosen = self.chance.below(left.len() as u64) as usize;
                 self.bind(&binding, left[chosen], &mut left, &mut outcome);
                 if left.is_empty() {
+                    let all = outcome.refused.len() == binding.placement.0.len();
+                    if all && binding.nothing_settled() && !(self.faulty && self.chance.one_in(6)) {
+                        self.plans.remove(&binding.gang);
+                        outcome.written = None;
+                    }
                     self.planner.carried_out(&outcome);
                 } else {
                     self.hands.push(UnderWay::Bind { binding, outcome, written, left });
@@ -300,6 +306,7 @@ impl World {
         left.retain(|other| *other != index);
         if !done {
             outcome.refused.push((key.clone(), place.uid.clone()));
+            outcome.why = refused.then(|| "by chance".to_owned()).or(outcome.why.take());
             if !self.nodes.contains(&place.node) {
                 self.hurt.insert(binding.gang.clone());
             }

@@ -27,6 +27,8 @@ pub(super) struct Asked {
     queue_exists: bool,
     /// Whether the gang's plan before this is still being carried out.
     under_way: bool,
+    /// Why it is not tried now, after it was refused.
+    refused: Option<String>,
     /// The controller that the pods are from.
     owner: Option<String>,
     user: String,
@@ -94,6 +96,7 @@ impl Planner {
         let owner = first.owner.as_ref().map(|owner| owner.uid.clone());
         let queue_exists = self.line.tree().queue(&queue).is_some();
         let under_way = self.under_way.contains(key);
+        let refused = self.pauses_because(key);
         let held = self.held(key);
         Some(Asked {
             gang,
@@ -102,6 +105,7 @@ impl Planner {
             queue,
             queue_exists,
             under_way,
+            refused,
             owner,
             user,
             limit,
@@ -145,6 +149,9 @@ impl Planner {
         }
         if asked.under_way {
             return Gate::Closed("its plan before this is still being carried out".to_owned());
+        }
+        if let Some(refused) = &asked.refused {
+            return Gate::Closed(refused.clone());
         }
         if !asked.queue_exists {
             return Gate::Closed(self.queues.what_is_wrong_with(&asked.queue));

@@ -64,14 +64,15 @@ pub(super) fn decide(planner: &mut Planner) -> Vec<Decision> {
 
 /// The binding of a gang ends; all pods but these have their places.
 fn carried_out(planner: &mut Planner, gang: &str, refused: &[u32]) {
-    let refused = refused
+    let names = refused
         .iter()
         .map(|index| (PodKey::new("a", format!("{gang}-{index}")), format!("{gang}-{index}-uid")));
     planner.carried_out(&Outcome {
         namespace: "a".into(),
         gang: gang.into(),
         written: Some(Written { epoch: 1, resource_version: "7".into() }),
-        refused: refused.collect(),
+        why: (!refused.is_empty()).then(|| "pods \"g-0\" is forbidden".to_owned()),
+        refused: names.collect(),
     });
 }
 
@@ -635,4 +636,70 @@ fn a_restart_finishes_half_bound_gangs_before_those_that_are_not_bound_at_all() 
     let restored = planner.restore(&plans);
     let gangs: Vec<&str> = restored.iter().map(|binding| binding.gang.as_str()).collect();
     assert_eq!(gangs, ["b"]);
+}
+
+#[test]
+fn a_gang_that_could_not_be_evicted_runs_on_and_others_are_told_so() {
+    let mut planner = planner(2);
+    (0..2).for_each(|index| planner.pod_seen(&created(pod("low", index, 2, Some("n0")), 1000)));
+    at(&mut planner, 1000);
+    for index in 0..2 {
+        let mut high = created(pod("high", index, 2, None), 2000);
+        high.spec.as_mut().unwrap().priority = Some(1000);
+        planner.pod_seen(&high);
+    }
+    let evictions = |decisions: Vec<Decision>| -> Vec<Vec<(PodKey, String)>> {
+        let evictions = decisions.into_iter().filter_map(|decision| match decision {
+            Decision::Evict { pods, .. } => Some(pods),
+            _ => None,
+        });
+        evictions.collect()
+    };
+    let stage = |planner: &Planner| planner.gangs.values().map(|state| state.stage).collect::<Vec<_>>();
+    let mut second = 2100;
+    for _ in 0..3 {
+        let evicted = evictions(at(&mut planner, second)).remove(0);
+        assert!(stage(&planner).contains(&Stage::Evicting));
+        assert_eq!(evictions(at(&mut planner, second + 50)).len(), 0, "it is under way");
+        planner.not_evicted(&evicted[..1]);
+        second += 100;
+    }
+    assert_eq!(evictions(at(&mut planner, second)).len(), 0, "it is not tried for ever");
+    assert!(stage(&planner).contains(&Stage::Running));
+    (0..2).for_each(|index| gone(&mut planner, &pod("low", index, 2, None)));
+    assert_eq!(binding(&at(&mut planner, second + 1)).gang, "high");
+}
+
+#[test]
+fn what_is_refused_again_and_again_is_tried_later_and_later_and_told() {
+    let mut planner = planner(1);
+    planner.pod_seen(&created(pod("g", 0, 1, None), 1000));
+    assert_eq!(bound(&at(&mut planner, 2000)), [1]);
+    carried_out(&mut planner, "g", &[0]);
+    assert_eq!(bound(&at(&mut planner, 2001)), [1], "once may be chance");
+    carried_out(&mut planner, "g", &[0]);
+    let decisions = at(&mut planner, 2002);
+    assert_eq!(bound(&decisions), [0usize; 0]);
+    assert!(told(&decisions)[0].ends_with("pods \"g-0\" is forbidden"), "{decisions:?}");
+    let again = planner.decide(Timestamp::from_second(2002).unwrap()).again_in;
+    assert_eq!(again, Some(SignedDuration::from_secs(1)));
+    // Others go first meanwhile.
+    let other = created(pod("other", 0, 1, None), 1500);
+    planner.pod_seen(&other);
+    assert_eq!(binding(&at(&mut planner, 2002)).gang, "other");
+    carried_out(&mut planner, "other", &[]);
+    gone(&mut planner, &other);
+    let mut second = 2003;
+    for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
+        assert_eq!(bound(&at(&mut planner, second)), [1], "after {pause} s");
+        carried_out(&mut planner, "g", &[0]);
+        second += 1;
+        at(&mut planner, second);
+        let pause = (pause * 2).min(60);
+        assert_eq!(bound(&at(&mut planner, second + pause - 1)), [0usize; 0]);
+        second += pause;
+    }
+    assert_eq!(bound(&at(&mut planner, second)), [1]);
+    carried_out(&mut planner, "g", &[]);
+    assert!(planner.refusals.is_empty());
 }

@@ -46,6 +46,7 @@ impl Planner {
         }
         self.evict_misled(now, &mut decisions);
         self.tell_incomplete(now, &mut decisions);
+        self.await_pauses(time, &mut decisions);
         let waits = |state: &GangState| state.stage.is_in_line() && state.asked.is_complete();
         if self.gangs.values().any(waits) {
             decisions.ask_again_in(LOOKED_AT_AGAIN);
@@ -60,6 +61,8 @@ impl Planner {
     pub(super) fn settle(&mut self, time: Time) {
         self.follow_queues(time);
         self.follow_windows(time);
+        self.follow_refusals(time);
+        self.follow_failed_evictions(time);
         for key in std::mem::take(&mut self.changed) {
             self.assess(&key, time);
             self.note_joined(key);
@@ -117,6 +120,7 @@ impl Planner {
             return;
         }
         self.begun.remove(key);
+        self.refusals.remove(key);
         if let Some(written) = self.written.get(key).cloned() {
             self.under_way.insert(key.clone());
             let (namespace, gang) = (key.namespace.clone(), key.name.clone());
@@ -149,6 +153,10 @@ impl Planner {
         // A gang that never was whole has no turn to come back to: somebody gave places to some of its pods.
         let due = if lacks > 0 && self.begun.contains(key) { Purpose::Repair } else { Purpose::Growth };
         if due != purpose {
+            return;
+        }
+        if let Some(refused) = self.pauses_because(key) {
+            self.tell(key, Kind::Gate, &refused, now, decisions);
             return;
         }
         if let Some(held) = self.held(key) {

@@ -159,3 +159,36 @@ async fn lost_answers_and_restarts_make_no_gang_partial_and_give_no_slot_twice()
     scheduler.await.unwrap();
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn a_gang_whose_bindings_are_all_refused_is_told_why_and_leaves_no_plan() {
+    let cluster = Cluster::start(&[("node-0", 2)]).await;
+    let namespace = cluster.client.default_namespace().to_owned();
+    let client = cluster.client.clone();
+    let refusing = service_fn(move |request: Request<Body>| {
+        let client = client.clone();
+        async move {
+            if request.uri().path().ends_with("/binding") {
+                return Ok(failure(403));
+            }
+            Ok::<_, BoxError>(client.send(request).await?)
+        }
+    });
+    let stop = CancellationToken::new();
+    let service = Options::only_scheduler(Client::new(refusing, namespace)).build();
+    let scheduler = tokio::spawn(service.run(stop.clone()));
+    let pods = cluster.pods();
+    create_gang(&pods, "g", 2).await;
+    let refused = |pod: &Pod| waits_because(pod).is_some_and(|why| why.contains("as the test wants it"));
+    until(&pods, "g-0", refused).await;
+    stop.cancel();
+    scheduler.await.unwrap();
+    let plans: Api<GangReservation> = Api::namespaced(cluster.client.clone(), "default");
+    assert!(plans.list(&kube::api::ListParams::default()).await.unwrap().items.is_empty());
+    // Whoever comes next finds all as it was.
+    let (stop, scheduler) = cluster.scheduler();
+    until_bound(&pods, 2).await;
+    stop.cancel();
+    scheduler.await.unwrap();
+    cluster.stop().await;
+}

@@ -200,7 +200,7 @@ impl World {
             return None;
         }
         let (namespace, gang) = (binding.namespace.clone(), binding.gang.clone());
-        Some(Outcome { namespace, gang, written: one.written.clone(), refused: Vec::new() })
+        Some(Outcome { namespace, gang, written: one.written.clone(), refused: Vec::new(), why: None })
     }
 
     fn plan(&self, binding: &Binding) -> GangReservation {
