@@ -98,6 +98,10 @@ pub struct Planner {
     changed: BTreeSet<GangKey>,
     /// Gangs that run and have pods without a place.
     joined: BTreeSet<GangKey>,
+    /// When gangs that run were told last that their pods cannot join.
+    put_off: BTreeMap<GangKey, Timestamp>,
+    /// Whether there may be more room or quota than at the last decision.
+    gained: bool,
     /// Gangs that return and have no pods yet.
     expected_back: BTreeSet<GangKey>,
     /// Gangs whose plan is being carried out, or taken away. Nothing else is planned for them meanwhile.
@@ -130,6 +134,8 @@ impl Planner {
             jobs: BTreeMap::new(),
             changed: BTreeSet::new(),
             joined: BTreeSet::new(),
+            put_off: BTreeMap::new(),
+            gained: false,
             expected_back: BTreeSet::new(),
             under_way: BTreeSet::new(),
             written: BTreeMap::new(),
@@ -173,6 +179,7 @@ impl Planner {
             }
             self.ledger.set_node(node);
             self.line.nodes_changed();
+            self.gained = true;
             self.windows.nodes_changed();
         }
     }
@@ -182,6 +189,7 @@ impl Planner {
         self.gangs_on_change(name);
         self.ledger.remove_node(name);
         self.line.nodes_changed();
+        self.gained = true;
         self.windows.nodes_changed();
     }
 
@@ -195,6 +203,7 @@ impl Planner {
     pub fn places_described(&mut self, sources: TopologySources) {
         self.ledger.set_topology_sources(sources);
         self.line.nodes_changed();
+        self.gained = true;
     }
 
     /// Where the nodes are.
@@ -410,6 +419,7 @@ impl Planner {
                 view.state = State::Waiting;
                 self.changed.insert(view.gang.clone());
                 self.ledger.release(pod);
+                self.gained = true;
             }
         }
         self.changed.insert(key);
@@ -495,6 +505,7 @@ impl Planner {
     fn forget(&mut self, key: &PodKey) {
         self.drop_view(key);
         self.ledger.release(key);
+        self.gained = true;
     }
 }
 

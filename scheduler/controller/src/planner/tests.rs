@@ -703,3 +703,21 @@ fn what_is_refused_again_and_again_is_tried_later_and_later_and_told() {
     carried_out(&mut planner, "g", &[]);
     assert!(planner.refusals.is_empty());
 }
+
+#[test]
+fn pods_that_cannot_join_are_looked_at_again_when_room_is_gained_or_after_a_while() {
+    let mut planner = planner(3);
+    let other = pod("other", 0, 1, Some("n0"));
+    planner.pod_seen(&other);
+    (0..2).for_each(|index| planner.pod_seen(&pod("g", index, 2, Some("n0"))));
+    planner.pod_seen(&pod("g", 2, 2, None));
+    let looked = |planner: &Planner| planner.put_off.values().map(|at| at.as_second()).collect::<Vec<_>>();
+    at(&mut planner, 1000);
+    assert_eq!(looked(&planner), [1000]);
+    at(&mut planner, 1004);
+    assert_eq!(looked(&planner), [1000], "nothing has changed");
+    at(&mut planner, 1005);
+    assert_eq!(looked(&planner), [1005]);
+    gone(&mut planner, &other);
+    assert_eq!(bound(&at(&mut planner, 1006)), [1]);
+}

@@ -44,6 +44,10 @@ impl Planner {
         for key in self.joined.clone() {
             self.join(&key, Purpose::Growth, now, &mut decisions);
         }
+        self.gained = false;
+        if !self.put_off.is_empty() {
+            decisions.ask_again_in(LOOKED_AT_AGAIN);
+        }
         self.evict_misled(now, &mut decisions);
         self.tell_incomplete(now, &mut decisions);
         self.await_pauses(time, &mut decisions);
@@ -77,6 +81,7 @@ impl Planner {
             tracing::error!(%error, "the queues are left as they were");
             return;
         }
+        self.gained = true;
         let in_line = self.gangs.iter().filter(|(_, state)| state.stage.is_in_line());
         self.changed.extend(in_line.map(|(key, _)| key.clone()));
     }
@@ -130,6 +135,7 @@ impl Planner {
 
     /// Whether pods of the gang join it while it runs, as far as its pods say.
     fn note_joined(&mut self, key: GangKey) {
+        self.put_off.remove(&key);
         let stage = self.gangs.get(&key).map(|state| state.stage);
         let census = self.pods.census(&key);
         let runs = matches!(stage, Some(Stage::Starting | Stage::Running | Stage::Broken));
@@ -143,7 +149,9 @@ impl Planner {
     /// Pods that join a gang that runs get their places at once, or are told why not. Those that it cannot do
     /// without (`Purpose::Repair`) are asked for before others start, all others afterwards.
     fn join(&mut self, key: &GangKey, purpose: Purpose, now: Timestamp, decisions: &mut Decisions) {
-        if self.under_way.contains(key) {
+        // To look into the future for each of them takes long.
+        let just_now = |at: &Timestamp| now.duration_since(*at) < LOOKED_AT_AGAIN;
+        if self.under_way.contains(key) || !self.gained && self.put_off.get(key).is_some_and(just_now) {
             return;
         }
         let mut gang = self.pods.gang(key);
@@ -211,6 +219,7 @@ impl Planner {
                 }
             }
             Ok(Joining::Wait(reason)) => {
+                self.put_off.insert(key.clone(), now);
                 let message = telling::sentence(&self.line, self.ledger.space(), gang, &reason);
                 self.tell(key, Kind::of(&reason), &message, now, decisions);
             }

@@ -69,6 +69,7 @@ impl Planner {
             tracing::debug!(windows = in_force.len(), %time, "the calendar has changed");
             *self.line.calendar() = calendar;
             self.windows.in_force = in_force;
+            self.gained = true;
         }
     }
 
