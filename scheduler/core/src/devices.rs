@@ -46,12 +46,15 @@ pub struct Devices {
     left: SmallVec<[u16; 8]>,
     /// Whole devices that pods have without anyone having written down which.
     unnamed: u32,
+    /// Devices of which more was taken than there is, in order, with the thousandths beyond: pods that say that they
+    /// have the same one. Each has one in truth.
+    beyond: Vec<(u8, u32)>,
 }
 
 impl Devices {
     /// `count` free devices.
     pub(crate) fn free(count: u32) -> Self {
-        Self { left: SmallVec::from_elem(WHOLE, count as usize), unnamed: 0 }
+        Self { left: SmallVec::from_elem(WHOLE, count as usize), unnamed: 0, beyond: Vec::new() }
     }
 
     /// Thousandths left, device by device.
@@ -62,13 +65,13 @@ impl Devices {
     /// Free devices that can be handed out whole.
     pub fn whole(&self) -> u32 {
         let free = self.left.iter().filter(|left| **left == WHOLE).count();
-        (free as u32).saturating_sub(self.unnamed)
+        (free as u32).saturating_sub(self.unknown())
     }
 
     /// Thousandths left together.
     pub fn thousandths(&self) -> u32 {
         let left: u32 = self.left.iter().map(|left| u32::from(*left)).sum();
-        left.saturating_sub(self.unnamed * u32::from(WHOLE))
+        left.saturating_sub(self.unknown() * u32::from(WHOLE))
     }
 
     /// How many pods of this demand fit.
@@ -78,8 +81,8 @@ impl Devices {
             GpuDemand::Whole(count) => self.whole() / count,
             GpuDemand::Share(share) => {
                 let fits = self.left.iter().map(|left| u32::from(*left / share)).sum::<u32>();
-                // Which device an unnamed pod has is not known: suppose the emptiest.
-                fits.saturating_sub(self.unnamed * u32::from(WHOLE / share))
+                // Which device such a pod has is not known: suppose the emptiest.
+                fits.saturating_sub(self.unknown() * u32::from(WHOLE / share))
             }
         }
     }
@@ -113,13 +116,36 @@ impl Devices {
     }
 
     pub(crate) fn take(&mut self, indices: &[u8], demand: GpuDemand) {
-        self.change(indices, demand, u16::saturating_sub);
-        self.unnamed += Self::nameless(indices, demand);
+        self.unnamed += self.nameless(indices, demand);
+        for index in indices {
+            let Some(left) = self.left.get_mut(usize::from(*index)) else { continue };
+            let lacking = demand.of_each().saturating_sub(*left);
+            *left = left.saturating_sub(demand.of_each());
+            if lacking > 0 {
+                match self.beyond.binary_search_by_key(index, |(device, _)| *device) {
+                    Ok(known) => self.beyond[known].1 += u32::from(lacking),
+                    Err(place) => self.beyond.insert(place, (*index, u32::from(lacking))),
+                }
+            }
+        }
     }
 
     pub(crate) fn give_back(&mut self, indices: &[u8], demand: GpuDemand) {
-        self.change(indices, demand, |left, each| left.saturating_add(each).min(WHOLE));
-        self.unnamed = self.unnamed.saturating_sub(Self::nameless(indices, demand));
+        self.unnamed = self.unnamed.saturating_sub(self.nameless(indices, demand));
+        for index in indices {
+            let Some(left) = self.left.get_mut(usize::from(*index)) else { continue };
+            let mut each = demand.of_each();
+            // What was taken beyond what there is comes back first: the device is another pod's still.
+            if let Ok(known) = self.beyond.binary_search_by_key(index, |(device, _)| *device) {
+                let paid = u32::from(each).min(self.beyond[known].1);
+                each -= paid as u16;
+                self.beyond[known].1 -= paid;
+                if self.beyond[known].1 == 0 {
+                    self.beyond.remove(known);
+                }
+            }
+            *left = left.saturating_add(each).min(WHOLE);
+        }
     }
 
     /// Takes away what is beyond `limit`, device by device; nothing is left of those that it does not have.
@@ -130,20 +156,19 @@ impl Devices {
         self.unnamed += self.whole().saturating_sub(limit.whole());
     }
 
-    fn change(&mut self, indices: &[u8], demand: GpuDemand, by: impl Fn(u16, u16) -> u16) {
-        for index in indices {
-            if let Some(left) = self.left.get_mut(usize::from(*index)) {
-                *left = by(*left, demand.of_each());
-            }
+    /// Whole devices of the demand beyond those whose indices are known and exist.
+    fn nameless(&self, indices: &[u8], demand: GpuDemand) -> u32 {
+        let named = indices.iter().filter(|index| usize::from(**index) < self.left.len()).count();
+        match demand {
+            GpuDemand::Whole(count) => count.saturating_sub(named as u32),
+            GpuDemand::None | GpuDemand::Share(_) => 0,
         }
     }
 
-    /// Whole devices of the demand beyond those whose indices are known.
-    fn nameless(indices: &[u8], demand: GpuDemand) -> u32 {
-        match demand {
-            GpuDemand::Whole(count) => count.saturating_sub(indices.len() as u32),
-            GpuDemand::None | GpuDemand::Share(_) => 0,
-        }
+    /// Whole devices that are taken, and nobody knows which.
+    fn unknown(&self) -> u32 {
+        let beyond: u32 = self.beyond.iter().map(|(_, beyond)| beyond).sum();
+        self.unnamed + beyond.div_ceil(u32::from(WHOLE))
     }
 }
 
@@ -173,5 +198,27 @@ mod tests {
         assert_eq!((devices.whole(), devices.times(GpuDemand::Whole(2))), (1, 0));
         devices.give_back(&[], GpuDemand::Whole(3));
         assert_eq!(devices.times(GpuDemand::Whole(2)), 2);
+    }
+
+    #[test]
+    fn a_device_that_two_pods_claim_is_free_when_both_are_gone() {
+        let mut devices = Devices::free(4);
+        let one = GpuDemand::Whole(1);
+        devices.take(&[2], one);
+        devices.take(&[2], one);
+        assert_eq!((devices.whole(), devices.thousandths()), (2, 2000), "both have one");
+        devices.give_back(&[2], one);
+        assert_eq!((devices.left(), devices.whole()), (&[1000, 1000, 0, 1000][..], 3), "the other has it still");
+        devices.give_back(&[2], one);
+        assert_eq!(devices, Devices::free(4));
+    }
+
+    #[test]
+    fn a_device_that_does_not_exist_is_another() {
+        let mut devices = Devices::free(2);
+        devices.take(&[200], GpuDemand::Whole(1));
+        assert_eq!(devices.whole(), 1);
+        devices.give_back(&[200], GpuDemand::Whole(1));
+        assert_eq!(devices, Devices::free(2));
     }
 }
