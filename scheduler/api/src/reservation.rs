@@ -46,7 +46,7 @@ pub struct ReservedMember {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GangReservationStatus {
-    /// Planned, then Bound.
+    /// Planned, then Bound, or Opened where another scheduler binds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<ReservationPhase>,
 }
@@ -56,6 +56,8 @@ pub struct GangReservationStatus {
 pub enum ReservationPhase {
     /// Written; bindings may be under way.
     Planned,
+    /// Every pod that Muster does not bind was let go to its node; the scheduler that it names binds it.
+    Opened,
     /// Every pod is bound.
     Bound,
 }

@@ -116,10 +116,15 @@ impl Binder {
             all_bound &= matches!(verdict, Verdict::Bound);
             match verdict {
                 Verdict::Bound => {
-                    metrics::bound();
+                    let foreign = binding.gates.get(pod) == Some(&Opening::Only);
+                    if foreign {
+                        metrics::opened();
+                    } else {
+                        metrics::bound();
+                    }
                     self.teller.waits_no_more(pod);
                     let (reason, message) = news(binding, pod, &assignment.node);
-                    self.teller.say(Note::event(pod, &uid, "Normal", reason, message));
+                    self.teller.say(Note::event(pod, &uid, foreign, "Normal", reason, message));
                 }
                 Verdict::Refused(why) => {
                     metrics::refused();

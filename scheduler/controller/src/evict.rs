@@ -1,4 +1,5 @@
-//! Deletes the pods of a gang that must make room, as kube-scheduler does: the reason goes into their status first.
+//! Deletes pods that must make room, or were steered in vain, as kube-scheduler does: the reason goes into their
+//! status first.
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use muster_scheduler_core::PodKey;
 use serde_json::json;
 
 use crate::attempt::attempt;
+use crate::planner::Eviction;
 use crate::tell::{Note, Teller, now};
 
 /// Pods of a gang that are deleted at once.
@@ -23,15 +25,25 @@ pub(crate) async fn evict(
     client: &Client,
     teller: &Teller,
     pods: &[(PodKey, String)],
-    message: &str,
+    cause: &Cause,
     stop: &CancellationToken,
 ) -> bool {
     let mut all = true;
     for part in pods.chunks(CONCURRENT) {
-        let deleted = part.iter().map(|(pod, uid)| evict_one(client, teller, pod, uid, message, stop));
+        let deleted = part.iter().map(|(pod, uid)| evict_one(client, teller, pod, uid, cause, stop));
         all &= join_all(deleted).await.into_iter().all(|deleted| deleted);
     }
     all
+}
+
+/// What evicted pods are told.
+pub(crate) struct Cause {
+    /// Why.
+    pub(crate) why: Eviction,
+    /// Whether they are another scheduler's.
+    pub(crate) foreign: bool,
+    /// One sentence.
+    pub(crate) message: String,
 }
 
 async fn evict_one(
@@ -39,20 +51,25 @@ async fn evict_one(
     teller: &Teller,
     pod: &PodKey,
     uid: &str,
-    message: &str,
+    Cause { why, foreign, message }: &Cause,
     stop: &CancellationToken,
 ) -> bool {
+    // The words of kube-scheduler, where it has some.
+    let (reason, event) = match why {
+        Eviction::Preempted => ("PreemptionByScheduler", "Preempted"),
+        Eviction::SteeredInVain => ("SteeredInVain", "SteeredInVain"),
+    };
     let condition = json!({
-        "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+        "type": "DisruptionTarget", "status": "True", "reason": reason,
         "message": message, "lastTransitionTime": now(),
     });
     let status = json!({"metadata": {"uid": uid}, "status": {"conditions": [condition]}});
     let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
     let (parameters, patch) = (PatchParams::default(), Patch::Strategic(&status));
     if let Err(error) = attempt(api.patch_status(&pod.name, &parameters, &patch)).await {
-        tracing::debug!(%error, %pod, "cannot note why the pod is preempted");
+        tracing::debug!(%error, %pod, "cannot note why the pod is evicted");
     }
-    teller.say(Note::event(pod, uid, "Normal", "Preempted", message.to_owned()));
+    teller.say(Note::event(pod, uid, *foreign, "Normal", event, message.clone()));
     delete(&api, pod, uid, stop).await
 }
 
@@ -66,7 +83,7 @@ async fn delete(api: &Api<Pod>, pod: &PodKey, uid: &str, stop: &CancellationToke
             // It is gone, or another of its name is there.
             Err(failure) if matches!(failure.code(), Some(404 | 409)) => return true,
             Err(failure) => {
-                tracing::info!(error = %failure, %pod, "cannot preempt; trying again");
+                tracing::info!(error = %failure, %pod, "cannot evict; trying again");
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_millis(pause)) => {}
                     () = stop.cancelled() => return false,
@@ -74,6 +91,6 @@ async fn delete(api: &Api<Pod>, pod: &PodKey, uid: &str, stop: &CancellationToke
             }
         }
     }
-    tracing::warn!(%pod, "a pod that must make room could not be deleted; its gang stays for now");
+    tracing::warn!(%pod, "a pod that is to be evicted could not be deleted; its gang stays for now");
     false
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ::metrics::{counter, gauge, histogram};
 
-use crate::planner::{Decision, Figures};
+use crate::planner::{Decision, Eviction, Figures};
 
 /// One decision was made.
 pub(crate) fn decided(took: Duration, decisions: &[Decision]) {
@@ -19,8 +19,10 @@ pub(crate) fn decided(took: Duration, decisions: &[Decision]) {
                         .record(waited.as_secs_f64());
                 }
             }
-            Decision::Evict { .. } => counter!("muster_scheduler_evicted_gangs_total").increment(1),
-            Decision::Discard { .. } | Decision::Explain { .. } => {}
+            Decision::Evict { why: Eviction::Preempted, .. } => {
+                counter!("muster_scheduler_evicted_gangs_total").increment(1);
+            }
+            Decision::Evict { .. } | Decision::Discard { .. } | Decision::Explain { .. } => {}
         }
     }
 }
@@ -33,6 +35,11 @@ pub(crate) fn explained(took: Duration) {
 /// A pod was bound.
 pub(crate) fn bound() {
     counter!("muster_scheduler_bindings_total", "result" => "bound").increment(1);
+}
+
+/// A pod was let go to where its own scheduler binds it.
+pub(crate) fn opened() {
+    counter!("muster_scheduler_bindings_total", "result" => "opened").increment(1);
 }
 
 /// A pod could not be bound.
@@ -87,7 +94,7 @@ pub(crate) fn describe() {
     );
     describe_counter!(
         "muster_scheduler_bindings_total",
-        "Pods that were bound, or refused by the API server"
+        "Pods that were bound, let go through their gates, or refused by the API server"
     );
     describe_counter!("muster_scheduler_evicted_gangs_total", "Gangs that had to make room");
     describe_gauge!("muster_scheduler_gangs", "Gangs by queue that wait or run");

@@ -11,7 +11,7 @@ use muster_scheduler_core::{Assignment, PodKey};
 use serde_json::json;
 
 use crate::attempt::{Failure, attempt};
-use crate::planner::{Binding, Written};
+use crate::planner::{Binding, Opening, Written};
 
 /// Milliseconds after each attempt to write a plan, or to take it away, that may succeed when it is made again.
 const PAUSES: [u64; 4] = [50, 200, 500, 1000];
@@ -68,14 +68,15 @@ pub(crate) async fn write(client: &Client, binding: &Binding) -> Result<Written,
     Err(last.unwrap_or(Failure::Late).into())
 }
 
-/// Notes that every pod of the plan is bound. A plan that stays `Planned` although all is bound costs the next
+/// Notes that every pod of the plan is bound, or let go to where its own scheduler binds it. A plan that stays `Planned` although all is bound costs the next
 /// start one look at bound pods.
 pub(crate) async fn finish(client: &Client, binding: &Binding, written: Written) -> Written {
     let api: Api<GangReservation> = Api::namespaced(client.clone(), &binding.namespace);
-    match set_phase(&api, &name_of(&binding.gang), "Bound").await {
+    let opened = binding.gates.values().any(|opening| *opening == Opening::Only);
+    match set_phase(&api, &name_of(&binding.gang), if opened { "Opened" } else { "Bound" }).await {
         Ok(written) => written,
         Err(error) => {
-            tracing::debug!(%error, gang = binding.gang, "cannot mark the plan as bound");
+            tracing::debug!(%error, gang = binding.gang, "cannot mark the plan as carried out");
             written
         }
     }

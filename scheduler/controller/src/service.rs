@@ -19,13 +19,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::bind::Binder;
-use crate::evict::evict;
+use crate::evict::{Cause, evict};
 use crate::groups;
 use crate::metrics;
 use crate::observe::{Change, Relisting, watch};
 use crate::places;
 use crate::plan;
-use crate::planner::{Answers, Decision, GroupEvent, Outcome, Planner};
+use crate::planner::{Answers, Decision, Eviction, GroupEvent, Outcome, Planner};
 use crate::status::{self, Statuses};
 use crate::tell::{Note, Teller};
 
@@ -272,16 +272,18 @@ impl Hands {
                     let _heard = sender.send(Heard::Discarded { namespace, gang });
                 });
             }
-            Decision::Evict { pods, message } => {
+            Decision::Evict { pods, why, foreign, message } => {
                 let teller = Arc::clone(&self.teller);
+                let cause = Cause { why, foreign, message };
                 self.tasks.spawn(async move {
-                    if !evict(&client, &teller, &pods, &message, &stop).await {
+                    let deleted = evict(&client, &teller, &pods, &cause, &stop).await;
+                    if !deleted && cause.why == Eviction::Preempted {
                         let _heard = sender.send(Heard::NotEvicted(pods));
                     }
                 });
             }
-            Decision::Explain { pod, uid, message, news, gated } => {
-                self.teller.say(Note::Waits { pod, uid, message, with_event: news, gated });
+            Decision::Explain { pod, uid, message, news, gate } => {
+                self.teller.say(Note::Waits { pod, uid, message, with_event: news, gate });
             }
         }
     }

@@ -12,12 +12,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Client;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use muster_machinery::CancellationToken;
+use muster_scheduler_api::SCHEDULER_NAME;
 use muster_scheduler_core::PodKey;
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::Notify;
 
 use crate::attempt::attempt;
+use crate::planner::Opening;
 
 /// Requests that are under way at once.
 const CONCURRENT: usize = 16;
@@ -39,8 +41,8 @@ pub(crate) enum Note {
         message: String,
         /// Whether an event says so too.
         with_event: bool,
-        /// Whether it waits behind a gate.
-        gated: bool,
+        /// How its gate opens, where it waits behind one.
+        gate: Option<Opening>,
     },
 }
 
@@ -49,6 +51,8 @@ pub(crate) enum Note {
 pub(crate) struct EventNote {
     pod: PodKey,
     uid: String,
+    /// Whether the pod is another scheduler's.
+    foreign: bool,
     kind: &'static str,
     reason: &'static str,
     message: String,
@@ -58,11 +62,12 @@ impl Note {
     pub(crate) fn event(
         pod: &PodKey,
         uid: &str,
+        foreign: bool,
         kind: &'static str,
         reason: &'static str,
         message: String,
     ) -> Self {
-        Self::Event(EventNote { pod: pod.clone(), uid: uid.to_owned(), kind, reason, message })
+        Self::Event(EventNote { pod: pod.clone(), uid: uid.to_owned(), foreign, kind, reason, message })
     }
 }
 
@@ -72,7 +77,7 @@ struct Wait {
     uid: String,
     message: String,
     with_event: bool,
-    gated: bool,
+    gate: Option<Opening>,
 }
 
 /// What has not been said yet; of several reasons why one pod waits, the last.
@@ -84,8 +89,8 @@ struct Pending {
 
 impl Pending {
     fn next(&mut self) -> Option<Note> {
-        if let Some((pod, Wait { uid, message, with_event, gated })) = self.waits.pop_first() {
-            return Some(Note::Waits { pod, uid, message, with_event, gated });
+        if let Some((pod, Wait { uid, message, with_event, gate })) = self.waits.pop_first() {
+            return Some(Note::Waits { pod, uid, message, with_event, gate });
         }
         self.events.pop_front().map(Note::Event)
     }
@@ -94,7 +99,7 @@ impl Pending {
 /// Says things in the background.
 pub(crate) struct Teller {
     client: Client,
-    /// Who the events are from.
+    /// Who the events about pods of its own are from.
     component: &'static str,
     pending: Mutex<Pending>,
     wake: Notify,
@@ -115,9 +120,9 @@ impl Teller {
                 }
                 pending.events.push_back(event);
             }
-            Note::Waits { pod, uid, message, with_event, gated } => {
+            Note::Waits { pod, uid, message, with_event, gate } => {
                 let unsaid = pending.waits.get(&pod).is_some_and(|wait| wait.uid == uid && wait.with_event);
-                pending.waits.insert(pod, Wait { uid, message, with_event: with_event || unsaid, gated });
+                pending.waits.insert(pod, Wait { uid, message, with_event: with_event || unsaid, gate });
             }
         }
         drop(pending);
@@ -151,11 +156,12 @@ impl Teller {
     async fn carry_out(&self, note: Note) {
         match note {
             Note::Event(event) => self.publish(&event).await,
-            Note::Waits { pod, uid, message, with_event, gated } => {
-                let because = if gated { "SchedulingGated" } else { "Unschedulable" };
+            Note::Waits { pod, uid, message, with_event, gate } => {
+                let because = if gate.is_some() { "SchedulingGated" } else { "Unschedulable" };
                 if self.write_condition(&pod, &uid, because, &message).await && with_event {
-                    let (kind, reason) = ("Warning", "FailedScheduling");
-                    self.publish(&EventNote { pod, uid, kind, reason, message }).await;
+                    let (kind, reason, foreign) =
+                        ("Warning", "FailedScheduling", gate == Some(Opening::Only));
+                    self.publish(&EventNote { pod, uid, foreign, kind, reason, message }).await;
                 }
             }
         }
@@ -189,7 +195,9 @@ impl Teller {
 
     /// Writes an event; losing one harms nothing.
     async fn publish(&self, note: &EventNote) {
-        let EventNote { pod, uid, kind, reason, message } = note;
+        let EventNote { pod, uid, foreign, kind, reason, message } = note;
+        // Nobody speaks in the name of another scheduler.
+        let component = if *foreign { SCHEDULER_NAME } else { self.component };
         let now = Timestamp::now();
         let event = Event {
             metadata: ObjectMeta {
@@ -209,10 +217,7 @@ impl Teller {
             type_: Some((*kind).to_owned()),
             reason: Some((*reason).to_owned()),
             message: Some(message.clone()),
-            source: Some(EventSource {
-                component: Some(self.component.to_owned()),
-                ..EventSource::default()
-            }),
+            source: Some(EventSource { component: Some(component.to_owned()), ..EventSource::default() }),
             first_timestamp: Some(Time(now)),
             last_timestamp: Some(Time(now)),
             count: Some(1),

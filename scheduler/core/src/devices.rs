@@ -208,7 +208,11 @@ mod tests {
         devices.take(&[2], one);
         assert_eq!((devices.whole(), devices.thousandths()), (2, 2000), "both have one");
         devices.give_back(&[2], one);
-        assert_eq!((devices.left(), devices.whole()), (&[1000, 1000, 0, 1000][..], 3), "the other has it still");
+        assert_eq!(
+            (devices.left(), devices.whole()),
+            (&[1000, 1000, 0, 1000][..], 3),
+            "the other has it still"
+        );
         devices.give_back(&[2], one);
         assert_eq!(devices, Devices::free(4));
     }

@@ -30,6 +30,13 @@ pub(super) fn required(affinity: &core::Affinity) -> Vec<Vec<Requirement>> {
     terms
 }
 
+/// Whether the terms leave no node but this one.
+pub(super) fn only_on(terms: &[Vec<Requirement>], node: &str) -> bool {
+    let names =
+        |requirement: &Requirement| matches!(requirement, Requirement::NameIn(names) if *names == [node]);
+    !terms.is_empty() && terms.iter().all(|term| term.iter().any(names))
+}
+
 fn term(term: &core::NodeSelectorTerm) -> Vec<Requirement> {
     let fields = term.match_fields.iter().flatten().map(|field| {
         let names = field.values.clone().unwrap_or_default();

@@ -1,5 +1,7 @@
 //! Pods.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use muster_scheduler_api::{DEFAULT_SCHEDULER_NAME, GANG_GATE, annotations, labels};
@@ -28,8 +30,11 @@ pub struct PodFacts {
     pub scheduler_name: String,
     /// How far it has come.
     pub stage: Stage,
-    /// The place that it was steered to when its gate was opened.
+    /// The place to which it says that its gate was opened, where its affinity leaves it no other node. Anybody can
+    /// write that on a pod: it counts only when a plan says the same.
     pub steered_to: Option<Assignment>,
+    /// Whether the scheduler that it names finds no node for it.
+    pub unschedulable: bool,
     /// Higher goes first.
     pub priority: i32,
     /// When it was created, in seconds since 1970.
@@ -109,8 +114,9 @@ impl PodFacts {
             stage: stage(pod, spec, &member),
             steered_to: wishes
                 .annotation(annotations::PLACED_ON)
-                .filter(|node| !node.is_empty())
+                .filter(|node| constraints::only_on(&member.required_affinity, node))
                 .map(|node| assignment(pod, node, &member)),
+            unschedulable: unschedulable(pod),
             scheduler_name: scheduler_name.unwrap_or(DEFAULT_SCHEDULER_NAME).to_owned(),
             priority: spec.priority.unwrap_or(0),
             created: pod.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
@@ -201,15 +207,31 @@ fn stage(pod: &Pod, spec: &PodSpec, member: &Member) -> Stage {
     }
 }
 
-/// What a pod has on its node. Slots that are not numbers are the node's business: it chose others.
+fn unschedulable(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| {
+        condition.type_ == "PodScheduled"
+            && condition.status == "False"
+            && condition.reason.as_deref() == Some("Unschedulable")
+    })
+}
+
+/// What a pod has on its node. Slots that are not as many different numbers as it asks for are the node's business: it
+/// chose others.
 fn assignment(pod: &Pod, node: &str, member: &Member) -> Assignment {
     let annotations = pod.metadata.annotations.as_ref();
     let slots = annotations.and_then(|all| all.get(annotations::GPU_INDICES)).map_or("", String::as_str);
+    let mut gpu_indices: Vec<u32> = slots.split(',').filter_map(|slot| slot.trim().parse().ok()).collect();
+    let different: BTreeSet<&u32> = gpu_indices.iter().collect();
+    let asked = if member.gpu_share > 0 { 1 } else { member.gpus as usize };
+    if different.len() != gpu_indices.len() || different.len() != asked {
+        gpu_indices.clear();
+    }
     Assignment {
         uid: member.uid.clone(),
         node: node.to_owned(),
         resources: member.requests.clone(),
-        gpu_indices: slots.split(',').filter_map(|slot| slot.trim().parse().ok()).collect(),
+        gpu_indices,
         gpu_share: member.gpu_share,
     }
 }
@@ -340,9 +362,17 @@ mod tests {
         assert!(at_gate(&["muster.dev/gang"]));
         assert!(!at_gate(&["muster.dev/gang", "kueue.x-k8s.io/admission"]), "Kueue goes first");
         assert!(!at_gate(&[]));
-        let annotations = json!({"muster.dev/placed-on": "n", "muster.dev/gpu-indices": "1"});
-        let steered = with(annotations).steered_to.unwrap();
+        let let_go = |only: &str| {
+            let spec = json!({"containers": [{"name": "c", "resources": {"limits": {"nvidia.com/gpu": "1"}}}],
+                "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [
+                        {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [only]}]}]}}}});
+            let annotations = json!({"muster.dev/placed-on": "n", "muster.dev/gpu-indices": "1"});
+            read(json!({"annotations": annotations}), &spec).steered_to
+        };
+        let steered = let_go("n").unwrap();
         assert_eq!((steered.node.as_str(), steered.gpu_indices.as_slice()), ("n", [1].as_slice()));
+        assert_eq!(let_go("m"), None, "it can go elsewhere");
     }
 
     #[test]
@@ -362,10 +392,16 @@ mod tests {
         let gate = json!({"schedulingGates": [{"name": "example.com/wait"}]});
         assert_eq!(stage(gate, false, "Pending"), Stage::Gated(vec!["example.com/wait".into()]));
         assert_eq!(stage(json!({}), true, "Pending"), Stage::Ended(Ending::Deleted));
-        let on = || json!({"nodeName": "n"});
+        let on_with = |gpus: &str| {
+            json!({"nodeName": "n", "containers": [
+                {"name": "c", "resources": {"limits": {"nvidia.com/gpu": gpus}}}]})
+        };
+        let on = || on_with("2");
         let Stage::Bound(assignment) = stage(on(), false, "Running") else { panic!("it has a node") };
         assert_eq!((assignment.node.as_str(), assignment.gpu_indices.as_slice()), ("n", [1, 3].as_slice()));
         assert_eq!(stage(on(), true, "Running"), Stage::Leaving(assignment));
+        let Stage::Bound(other) = stage(on_with("3"), false, "Running") else { panic!("it has a node") };
+        assert_eq!(other.gpu_indices, [0u32; 0], "it has others than it says");
         assert_eq!(stage(on(), true, "Failed"), Stage::Ended(Ending::Failed));
         assert_eq!(stage(on(), false, "Succeeded"), Stage::Ended(Ending::Succeeded));
     }

@@ -49,16 +49,29 @@ pub enum Decision {
         message: String,
         /// Whether the kind of reason is a new one, and not only its numbers.
         news: bool,
-        /// Whether it waits behind a gate.
-        gated: bool,
+        /// How its gate opens, where it waits behind one.
+        gate: Option<Opening>,
     },
-    /// Evict these pods, which are a whole gang.
+    /// Evict these pods.
     Evict {
         /// The pods with their uids.
         pods: Vec<(PodKey, String)>,
-        /// One sentence: for whom.
+        /// Why.
+        why: Eviction,
+        /// Whether they are another scheduler's.
+        foreign: bool,
+        /// One sentence.
         message: String,
     },
+}
+
+/// Why pods are evicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eviction {
+    /// They are a whole gang, which makes room for another.
+    Preempted,
+    /// The scheduler that they name cannot bind them to the only node that is left to them.
+    SteeredInVain,
 }
 
 /// A gang's plan as it stands in the API.

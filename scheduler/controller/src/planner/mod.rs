@@ -37,7 +37,7 @@ use crate::plan;
 use pods::{GangKey, PodView, Pods, State};
 
 pub use account::{Figures, QueueFigures};
-pub use decision::{Binding, Decision, Decisions, Opening, Outcome, Written};
+pub use decision::{Binding, Decision, Decisions, Eviction, Opening, Outcome, Written};
 pub(crate) use groups::Groups;
 pub use groups::{Availability, GroupEvent};
 pub use queues::QueueError;
@@ -116,6 +116,8 @@ pub struct Planner {
     not_evicted: BTreeSet<GangKey>,
     /// Pods whose gates are open and that are not bound yet.
     steered: gates::Steered,
+    /// What plans say of pods that are to be let go, and what pods say that no plan does.
+    words: gates::Words,
     last_job: u64,
     queues: queues::Queues,
     windows: windows::Windows,
@@ -143,6 +145,7 @@ impl Planner {
             refusals: BTreeMap::new(),
             not_evicted: BTreeSet::new(),
             steered: gates::Steered::default(),
+            words: gates::Words::default(),
             last_job: 0,
             queues: queues::Queues::default(),
             windows: windows::Windows::default(),
@@ -230,26 +233,40 @@ impl Planner {
         let facts = PodFacts::read(pod);
         let ours = self.scheduler_names.contains(&facts.scheduler_name);
         match &facts.stage {
-            objects::Stage::Bound(assignment) => {
-                let (assignment, state) = (assignment.clone(), State::Placed(assignment.node.clone()));
-                let planned = ours || facts.steered_to.is_some();
-                self.placed(facts, assignment, planned.then_some(state));
-            }
-            objects::Stage::Leaving(assignment) => {
-                let assignment = assignment.clone();
-                let planned = ours || facts.steered_to.is_some();
-                self.placed(facts, assignment, planned.then_some(State::Leaving));
-            }
-            objects::Stage::Ended(_) => self.forget(&facts.key),
             objects::Stage::Waiting if ours => self.waits(facts, pod, None),
-            objects::Stage::Waiting if facts.steered_to.is_some() => self.steered(facts),
             stage if stage.waits_at_gang_gate() => {
                 let opening = if ours { Opening::ThenBind } else { Opening::Only };
                 self.waits(facts, pod, Some(opening));
             }
-            objects::Stage::Waiting | objects::Stage::Gated(_) => {
-                // What a pod of the same name held is free: it went while nobody looked.
-                if self.ledger.assignment(&facts.key).is_some_and(|held| held.uid != facts.member.uid) {
+            _ => self.found(facts, ours),
+        }
+    }
+
+    /// A pod that waits for nothing of Muster's.
+    fn found(&mut self, facts: PodFacts, ours: bool) {
+        let planned = ours || self.was_let_go(&facts);
+        match &facts.stage {
+            objects::Stage::Bound(assignment) => {
+                let (assignment, state) = (assignment.clone(), State::Placed(assignment.node.clone()));
+                self.placed(facts, assignment, planned.then_some(state));
+            }
+            objects::Stage::Leaving(assignment) => {
+                let assignment = assignment.clone();
+                self.placed(facts, assignment, planned.then_some(State::Leaving));
+            }
+            objects::Stage::Ended(_) => {
+                self.forget(&facts.key);
+                self.words.forget(&facts.key, &facts.member.uid);
+            }
+            objects::Stage::Waiting if planned => self.steered(facts),
+            stage @ (objects::Stage::Waiting | objects::Stage::Gated(_)) => {
+                // What a pod of the same name held is free: it went while nobody looked. Whom somebody else let go
+                // is no member any more; gates that are back are an older picture of the pod.
+                let let_go = *stage == objects::Stage::Waiting;
+                let uid = &facts.member.uid;
+                let viewed = self.pods.get(&facts.key).is_some_and(|view| let_go || view.member.uid != *uid);
+                let held = self.ledger.assignment(&facts.key).is_some_and(|held| let_go || held.uid != *uid);
+                if viewed || held {
                     self.forget(&facts.key);
                 }
             }
@@ -258,9 +275,10 @@ impl Planner {
 
     fn placed(&mut self, facts: PodFacts, mut assignment: Assignment, state: Option<State>) {
         let key = facts.key.clone();
-        // Slots that nobody wrote down stay the node's business, but those given out here are known.
+        // Slots that nobody wrote down stay the node's business. Those that are known are kept, whatever is written on
+        // the pod later.
         if let Some(known) = self.ledger.assignment(&key)
-            && assignment.gpu_indices.is_empty()
+            && !known.gpu_indices.is_empty()
             && known.uid == assignment.uid
             && known.node == assignment.node
         {
@@ -307,6 +325,7 @@ impl Planner {
         if viewed.or(recorded) == Some(uid) {
             self.forget(key);
         }
+        self.words.forget(key, uid);
     }
 
     /// What came of a binding. Places of pods that do not have them are free again, and planned anew.
@@ -382,7 +401,10 @@ impl Planner {
                     binding.unheeded.insert(pod.clone(), view.unheeded.clone());
                 }
                 if let Some(opening) = view.gate {
+                    // Whether the pod was let go here is asked after a restart, too.
+                    binding.durable = true;
                     binding.gates.insert(pod.clone(), opening);
+                    self.words.plan(pod.clone(), assignment);
                 }
                 binding.owner = view.owner.clone().or(binding.owner);
                 self.changed.insert(view.gang.clone());

@@ -109,6 +109,8 @@ pub(crate) struct PodView {
     pub(crate) closeness: Closeness,
     pub(crate) spares: u32,
     pub(crate) owner: Option<OwnerReference>,
+    /// The scheduler that it names.
+    pub(crate) scheduler_name: String,
     /// What it asks for and cannot have as it is written.
     pub(crate) problems: Vec<Problem>,
     /// Fields that restrict where it may go, and that no plan looks at.
@@ -138,6 +140,7 @@ impl PodView {
             closeness: membership.closeness,
             spares: membership.spares,
             owner: facts.owner,
+            scheduler_name: facts.scheduler_name,
             problems: facts.problems,
             unheeded: facts.unheeded,
             told: None,

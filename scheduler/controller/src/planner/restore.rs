@@ -17,6 +17,10 @@ impl Planner {
             name: plan.spec.gang.clone(),
         };
         let mut plans: Vec<_> = plans.into_iter().map(|plan| (key(plan), plan)).collect();
+        // Who was let go has his place already, whatever older plans say of it.
+        for (key, plan) in &plans {
+            self.confirm(&key.namespace, &plan.spec.members);
+        }
         // A gang that is bound in part needs the rest of its places more than one that is not bound at all.
         plans.sort_by_key(|(key, _)| self.pods.census(key).with_place() == 0);
         plans.into_iter().filter_map(|(key, plan)| self.restore_one(&key, plan)).collect()

@@ -7,6 +7,7 @@ use muster_scheduler_queue::job::{Form, Gate, Hold, Job, JobId, Restart};
 use muster_scheduler_queue::time::{Milliseconds, Time};
 use muster_scheduler_queue::tree::{Charge, FlavorResource, QueueId};
 
+use super::decision::Opening;
 use super::pods::{GangKey, State};
 use super::{GangState, Planner, Stage};
 
@@ -120,8 +121,16 @@ impl Planner {
     pub(super) fn held(&self, key: &GangKey) -> Option<Held> {
         let mut waiting = self.pods.of(key).filter(|(_, view)| view.state == State::Waiting);
         let problem = waiting.find_map(|(pod, view)| {
-            let problem = view.problems.first()?;
-            Some(Held::Problem(format!("pod {}: {problem}", pod.name)))
+            if let Some(problem) = view.problems.first() {
+                return Some(Held::Problem(format!("pod {}: {problem}", pod.name)));
+            }
+            // Its own scheduler could refuse the one node that it is let go to.
+            let field = view.unheeded.first().filter(|_| view.gate == Some(Opening::Only))?;
+            Some(Held::Problem(format!(
+                "pod {}: Muster does not look at {field}, which may forbid the node that it is let go to; remove it, \
+                 or the gate",
+                pod.name
+            )))
         });
         problem.or_else(|| self.pods.described(key)?.err())
     }

@@ -223,8 +223,8 @@ impl Planner {
                 }
             }
             view.told = Some(Told { kind: Some(kind), message: message.to_owned(), at: now });
-            let (uid, gated) = (view.member.uid.clone(), view.gate.is_some());
-            decisions.now.push(Decision::Explain { pod, uid, message: message.to_owned(), news, gated });
+            let (uid, gate) = (view.member.uid.clone(), view.gate);
+            decisions.now.push(Decision::Explain { pod, uid, message: message.to_owned(), news, gate });
         }
     }
 }

@@ -8,7 +8,7 @@ use muster_scheduler_queue::join::{Joining, Purpose};
 use muster_scheduler_queue::planner::{Preempt, Start};
 use muster_scheduler_queue::time::Time;
 
-use super::decision::{Decision, Decisions};
+use super::decision::{Decision, Decisions, Eviction};
 use super::pods::{Census, GangKey, Kind};
 use super::standing::sizes;
 use super::{GangState, Planner, Stage, telling};
@@ -48,7 +48,7 @@ impl Planner {
         if !self.put_off.is_empty() {
             decisions.ask_again_in(LOOKED_AT_AGAIN);
         }
-        self.evict_misled(now, &mut decisions);
+        self.give_up_misled(now, &mut decisions);
         self.tell_incomplete(now, &mut decisions);
         self.await_pauses(time, &mut decisions);
         let waits = |state: &GangState| state.stage.is_in_line() && state.asked.is_complete();
@@ -272,9 +272,11 @@ impl Planner {
             let Some(key) = self.jobs.get(victim).cloned() else { continue };
             self.set_stage(&key, Stage::Evicting);
             let pods = self.pods.of(&key).filter(|(_, pod)| pod.state.has_place());
+            let foreign =
+                self.pods.of(&key).all(|(_, pod)| !self.scheduler_names.contains(&pod.scheduler_name));
             let pods = pods.map(|(key, pod)| (key.clone(), pod.member.uid.clone())).collect();
             let message = format!("Preempted as a whole by gang {preemptor}; it keeps its place in line");
-            decisions.now.push(Decision::Evict { pods, message });
+            decisions.now.push(Decision::Evict { pods, why: Eviction::Preempted, foreign, message });
         }
     }
 }

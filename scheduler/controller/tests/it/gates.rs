@@ -4,16 +4,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use k8s_openapi::api::core::v1::Pod;
+use futures::TryStreamExt;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{Api, PostParams};
-use muster_scheduler_api::GangReservation;
+use kube::runtime::{WatchStreamExt, watcher};
+use muster_scheduler_api::{GangReservation, ReservationPhase};
 use serde_json::{Value, json};
 
 use muster_machinery::CancellationToken;
 use muster_scheduler_controller::Options;
 
 use crate::faults::faulty;
-use crate::{Cluster, node_of, until, waits_because};
+use crate::{Cluster, DEADLINE, node_of, until, waits_because};
 
 /// The pods of a gang that another scheduler binds.
 async fn create_gated(pods: &Api<Pod>, gang: &str, members: u32) -> Vec<Pod> {
@@ -57,6 +59,23 @@ fn steered_to(pod: &Pod) -> (String, String) {
     (text(&name["values"][0]), text(&pod["metadata"]["annotations"]["muster.dev/gpu-indices"]))
 }
 
+/// Waits until an object of this kind satisfies the condition.
+async fn until_seen<K>(objects: &Api<K>, wanted: impl Fn(&K) -> bool) -> K
+where
+    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+{
+    let found = async {
+        let mut seen = std::pin::pin!(watcher(objects.clone(), watcher::Config::default()).applied_objects());
+        while let Some(object) = seen.try_next().await.unwrap() {
+            if wanted(&object) {
+                return object;
+            }
+        }
+        panic!("the watch ended");
+    };
+    tokio::time::timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("it is not seen"))
+}
+
 #[tokio::test]
 async fn a_gang_behind_gates_is_planned_whole_and_let_go_to_its_nodes() {
     let cluster = Cluster::start(&[("node-0", 2), ("node-1", 4)]).await;
@@ -76,7 +95,13 @@ async fn a_gang_behind_gates_is_planned_whole_and_let_go_to_its_nodes() {
         assert_eq!(node_of(&pod), None, "its own scheduler binds it");
     }
     let plans: Api<GangReservation> = Api::namespaced(cluster.client.clone(), "default");
-    assert_eq!(plans.get("g").await.unwrap().spec.members.len(), 4);
+    let opened = |plan: &GangReservation| {
+        plan.status.as_ref().and_then(|status| status.phase) == Some(ReservationPhase::Opened)
+    };
+    assert_eq!(until_seen(&plans, opened).await.spec.members.len(), 4);
+    let events: Api<Event> = Api::namespaced(cluster.client.clone(), "default");
+    let event = until_seen(&events, |event| event.reason.as_deref() == Some("GateOpened")).await;
+    assert_eq!(event.source.unwrap().component.as_deref(), Some("muster"), "another scheduler's pod");
     stop.cancel();
     scheduler.await.unwrap();
     cluster.stop().await;
@@ -94,7 +119,12 @@ async fn gates_that_a_crash_left_closed_are_opened_as_planned() {
     let plans: Api<GangReservation> = Api::namespaced(cluster.client.clone(), "default");
     plans.create(&PostParams::default(), &plan).await.unwrap();
     let mut first = gang[0].clone();
-    first.spec.as_mut().unwrap().scheduling_gates = None;
+    let named = json!({"key": "metadata.name", "operator": "In", "values": ["node-1"]});
+    let spec = first.spec.as_mut().unwrap();
+    spec.scheduling_gates = None;
+    let node_affinity = spec.affinity.as_mut().unwrap().node_affinity.as_mut().unwrap();
+    let required = node_affinity.required_during_scheduling_ignored_during_execution.as_mut().unwrap();
+    required.node_selector_terms[0].match_fields = serde_json::from_value(json!([named])).unwrap();
     let steered = [("muster.dev/placed-on", "node-1"), ("muster.dev/gpu-indices", "2")];
     let annotations = first.metadata.annotations.get_or_insert_default();
     annotations.extend(steered.map(|(key, value)| (key.to_owned(), value.to_owned())));
