@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, Patch, PatchParams};
 use muster_scheduler_core::{Assignment, PodKey};
 
-use crate::attempt::attempt;
+use crate::attempt::{Failure, attempt};
 use crate::bind::{Binder, PAUSES, UNREACHABLE, Verdict};
 use steer::{Steering, steering};
 
@@ -18,7 +18,7 @@ impl Binder {
     pub(crate) async fn open(&self, pod: &PodKey, place: &Assignment) -> Verdict {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
         let mut pauses = PAUSES.into_iter();
-        let mut last = None;
+        let mut last: Option<Failure> = None;
         loop {
             if self.stop.is_cancelled() {
                 return Verdict::Unknown;
