@@ -26,6 +26,12 @@ pub(crate) enum Error {
         /// The kind in the reference.
         kind: String,
     },
+    /// No watch has shown the owner yet, so that none would tell of its end.
+    #[error("owner {owner} exists, but no watch has shown it yet")]
+    OwnerUnseen {
+        /// Kind and name of the owner.
+        owner: String,
+    },
     /// Something that must be in the object is not.
     #[error("{what} has no {field}; the API server should have filled it in")]
     Missing {
@@ -53,9 +59,13 @@ pub(crate) enum Error {
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// Whether somebody else wrote first, or the object is gone: nothing to tell anybody about.
+    /// Whether somebody else wrote first, the object is gone, or a watch is behind: nothing to tell anybody about.
     pub(crate) fn is_race(&self) -> bool {
-        matches!(self, Self::Api(kube::Error::Api(status)) if matches!(status.code, 404 | 409))
+        match self {
+            Self::Api(kube::Error::Api(status)) => matches!(status.code, 404 | 409),
+            Self::OwnerUnseen { .. } => true,
+            _ => false,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::catalogue::{Catalogue, Kind};
-use crate::error::{Result, gone_is_fine};
+use crate::error::{Error, Result, gone_is_fine};
 use crate::monitor::{FOREGROUND, Monitor, ORPHAN, Sighting, Subject};
 use crate::queue::Queue;
 use crate::worker::Reconcile;
@@ -180,7 +180,73 @@ impl Reconcile for Garbage {
                 Decision::Await(dependents) => dependents.into_iter().for_each(|uid| self.queue.add(uid)),
                 Decision::Finish => self.drop_finalizer(&subject, FOREGROUND).await?,
             }
-            return Ok(None);
+            // The owner may go before its kind is watched: then nothing but another look notices.
+            let unseen = |owner: &&OwnerReference| {
+                alive.contains(&owner.uid) && self.graph.lock().subject(&owner.uid).is_none()
+            };
+            return match subject.owners.iter().find(unseen) {
+                Some(owner) => Err(Error::OwnerUnseen { owner: format!("{}/{}", owner.kind, owner.name) }),
+                None => Ok(None),
+            };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::api::{Api, PostParams};
+    use kube::core::ApiResource;
+    use muster_machinery::CancellationToken;
+
+    use super::*;
+
+    async fn map(api: &Api<ConfigMap>, name: &str, owners: Value) -> ObjectMeta {
+        let map = json!({ "metadata": { "name": name, "ownerReferences": owners } });
+        let map = serde_json::from_value(map).expect("a map");
+        api.create(&PostParams::default(), &map).await.expect("created").metadata
+    }
+
+    #[tokio::test]
+    async fn an_owner_that_no_watch_shows_is_asked_for_again_until_one_does_or_it_is_gone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut options = muster_apiserver::Options::new(folder.path().join("server"));
+        options.in_memory = true;
+        let server = options.build().await.expect("a server");
+        let client = server.handle().client();
+        let shutdown = CancellationToken::new();
+        let served = tokio::spawn(server.run(shutdown.clone()));
+        let catalogue = Arc::new(Catalogue::new(client.clone()));
+        let monitor = Monitor::new(client.clone(), catalogue.clone());
+        let garbage = Garbage::new(client.clone(), catalogue, &monitor);
+        let kind = Arc::new(Kind {
+            resource: ApiResource::erase::<ConfigMap>(&()),
+            namespaced: true,
+            watchable: true,
+        });
+        let maps: Api<ConfigMap> = Api::namespaced(client, "default");
+
+        for seen in [true, false] {
+            let owner = map(&maps, "owner", json!([])).await;
+            let reference =
+                json!([{ "apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner.uid }]);
+            let child = Arc::new(Subject::new(&kind, &map(&maps, "child", reference).await));
+            garbage.graph.lock().see(&child);
+            let unseen =
+                garbage.reconcile(&child.uid).await.expect_err("nobody would tell of the owner's end");
+            assert_eq!(unseen.to_string(), "owner ConfigMap/owner exists, but no watch has shown it yet");
+            if seen {
+                garbage.graph.lock().see(&Arc::new(Subject::new(&kind, &owner)));
+                assert_eq!(garbage.reconcile(&child.uid).await.expect("in order"), None);
+                maps.delete("child", &DeleteParams::default()).await.expect("deleted");
+                maps.delete("owner", &DeleteParams::default()).await.expect("deleted");
+            } else {
+                maps.delete("owner", &DeleteParams::default()).await.expect("deleted");
+                garbage.reconcile(&child.uid).await.expect("collected");
+                assert_eq!(maps.get_opt("child").await.expect("an answer"), None);
+            }
+        }
+        shutdown.cancel();
+        served.await.expect("a task that ends").expect("served");
     }
 }
