@@ -34,6 +34,11 @@ pub struct QueueSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.001))]
     pub weight: Option<f64>,
+    /// Quality of service of its jobs: among jobs of one priority each point counts as much as an hour of waiting.
+    /// When absent that of the queue above, 0 at the root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = -1000, max = 1000))]
+    pub quality: Option<i32>,
     /// Quota by resource. A resource that no queue of the tree has quota of is not limited.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quotas: Vec<ResourceQuota>,

@@ -54,6 +54,15 @@ impl Queues {
         self.wrong.get(name)
     }
 
+    /// Quality of service of a queue's jobs: its own, or that of the nearest queue above that has one.
+    pub(crate) fn quality(&self, queue: &str) -> i32 {
+        let above = std::iter::successors(self.sound.get(queue), |spec| {
+            spec.parent.as_ref().and_then(|parent| self.sound.get(parent))
+        });
+        // Queues that are kept as they were may name each other in a circle.
+        above.take(self.sound.len()).find_map(|spec| spec.quality).unwrap_or_default()
+    }
+
     /// Why jobs cannot be in a queue that is not in force.
     pub(crate) fn what_is_wrong_with(&self, name: &str) -> String {
         self.wrong.get(name).map_or_else(

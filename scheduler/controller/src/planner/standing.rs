@@ -24,6 +24,8 @@ pub(super) struct Asked {
     pub(super) sizes: Vec<usize>,
     priority: i32,
     queue: String,
+    /// Quality of service of the queue.
+    quality: i32,
     /// Whether there is such a queue.
     queue_exists: bool,
     /// Whether the gang's plan before this is still being carried out.
@@ -95,6 +97,7 @@ impl Planner {
         let queue = queue.unwrap_or_else(|| muster_scheduler_api::DEFAULT_QUEUE.to_owned());
         let (user, reservation, restart) = (first.user.clone(), first.reservation.clone(), first.restart);
         let owner = first.owner.as_ref().map(|owner| owner.uid.clone());
+        let quality = self.queues.quality(&queue);
         let queue_exists = self.line.tree().queue(&queue).is_some();
         let under_way = self.under_way.contains(key);
         let refused = self.pauses_because(key);
@@ -104,6 +107,7 @@ impl Planner {
             sizes,
             priority,
             queue,
+            quality,
             queue_exists,
             under_way,
             refused,
@@ -200,7 +204,7 @@ impl Planner {
             queue: self.line.tree().queue(&asked.queue).unwrap_or_else(|| self.default_queue()),
             submitted: asked.submitted(),
             priority: i64::from(asked.priority),
-            quality: 0,
+            quality: asked.quality,
             limit: asked.limit,
             forms: forms.into(),
             gate: Gate::Open,

@@ -105,3 +105,32 @@ fn a_gang_that_leaves_is_not_filled_up_by_its_successors_one_by_one() {
     planner.pod_seen(&successor);
     assert_eq!(bound(&decide(&mut planner)), [0usize; 0]);
 }
+
+#[test]
+fn quality_of_service_counts_as_hours_of_waiting_and_is_that_of_the_queue_above() {
+    let quality = |name: &str, parent: Option<&str>, quality: Option<i32>| {
+        let mut queue = queue(name, 8, None);
+        queue.spec.parent = parent.map(str::to_owned);
+        queue.spec.quotas.clear();
+        queue.spec.quality = quality;
+        queue
+    };
+    let mut planner = planner(3);
+    planner.queue_seen(&quality("paid", None, Some(7)));
+    planner.queue_seen(&quality("gold", Some("paid"), None));
+    planner.queue_seen(&quality("free", None, None));
+    let hours = |hours: i64| hours * 3600;
+    planner.pod_seen(&pod("before", 0, 1, Some("n0")));
+    planner.pod_seen(&pod("before", 1, 1, Some("n0")));
+    planner.pod_seen(&in_queue(created(pod("early", 0, 1, None), hours(0)), "free"));
+    planner.pod_seen(&in_queue(created(pod("late", 0, 1, None), hours(2)), "gold"));
+    assert_eq!(
+        binding(&at(&mut planner, hours(2) + 60)).gang,
+        "late",
+        "seven hours are more than two and what fair share counts"
+    );
+    gone(&mut planner, &pod("before", 1, 1, Some("n0")));
+    planner.queue_seen(&quality("gold", Some("paid"), Some(1)));
+    planner.pod_seen(&in_queue(created(pod("later", 0, 1, None), hours(2)), "gold"));
+    assert_eq!(binding(&at(&mut planner, hours(2) + 120)).gang, "early", "its own counts before that above");
+}
