@@ -93,36 +93,28 @@ impl FairShare {
 
     /// For every queue how well it is due, from 0 (used the most) to 1 (used the least). Siblings are compared by
     /// their shares, and all queues below the one that is due come before all below the other, so that no number
-    /// of queues in one branch changes what another branch gets.
+    /// of queues in one branch changes what another branch gets (Slurm's Fair Tree).
     pub fn factors(&self, tree: &QueueTree, at: Time) -> Vec<f64> {
         let mut factors = vec![0.0; self.queues.len()];
         let mut ranked = 0.0;
         let highest = (self.queues.len().max(2) - 1) as f64;
         let mut open = vec![tree.top().to_vec()];
         while let Some(mut siblings) = open.pop() {
-            // The last is taken first: the one that used the least. Equal shares have equal rank.
-            siblings.sort_by(|left, right| {
-                let share = |queue: QueueId| self.dominant_share(tree, queue, at);
-                share(*right).total_cmp(&share(*left)).then(right.cmp(left))
-            });
-            let mut last: Option<(f64, f64)> = None;
-            let leaves = siblings.iter().all(|queue| tree.children(*queue).is_empty());
-            if leaves {
-                for queue in siblings.iter().rev() {
-                    let share = self.dominant_share(tree, *queue, at);
-                    let factor = match last {
-                        Some((same, factor)) if same.to_bits() == share.to_bits() => factor,
-                        _ => 1.0 - ranked / highest,
-                    };
-                    factors[queue.index()] = factor;
-                    last = Some((share, factor));
-                    ranked += 1.0;
-                }
-            } else if let Some(queue) = siblings.pop() {
-                factors[queue.index()] = 1.0 - ranked / highest;
-                ranked += 1.0;
-                open.push(siblings);
-                open.push(tree.children(queue).to_vec());
+            let share = |queue: &QueueId| self.dominant_share(tree, *queue, at);
+            siblings.sort_by(|left, right| share(right).total_cmp(&share(left)));
+            let Some(least) = siblings.last().map(share) else { continue };
+            let tied = siblings.split_off(siblings.partition_point(|queue| share(queue) > least));
+            open.push(siblings);
+            tied.iter().for_each(|queue| factors[queue.index()] = 1.0 - ranked / highest);
+            // Queues that are equally due are compared by what is below them, as if they were one.
+            let (leaves, inner): (Vec<_>, Vec<_>) =
+                tied.into_iter().partition(|queue| tree.children(*queue).is_empty());
+            if inner.is_empty() {
+                ranked += leaves.len() as f64;
+            } else {
+                ranked += inner.len() as f64;
+                let below = inner.iter().flat_map(|queue| tree.children(*queue)).copied();
+                open.push(leaves.into_iter().chain(below).collect());
             }
         }
         factors
@@ -175,5 +167,25 @@ mod tests {
         let factors = fair.factors(&tree, Time(0));
         let factor = |name: &str| factors[tree.queue(name).unwrap().index()];
         assert!(factor("heavy") > factor("light"), "{factors:?}");
+    }
+
+    #[test]
+    fn queues_that_used_equally_little_are_equally_due_wherever_they_are() {
+        let tree = QueueTree::build(vec![
+            QueueSpec::new("paid").with_quota(gpu(), Quota { nominal: 50, ..Quota::default() }),
+            QueueSpec::new("gold").below("paid"),
+            QueueSpec::new("silver").below("paid"),
+            QueueSpec::new("free").with_quota(gpu(), Quota { nominal: 50, ..Quota::default() }),
+        ])
+        .unwrap();
+        let mut fair = FairShare::new(&tree, None);
+        let factor = |fair: &FairShare, name: &str| {
+            fair.factors(&tree, Time(0))[tree.queue(name).unwrap().index()].to_bits()
+        };
+        assert_eq!(factor(&fair, "gold"), factor(&fair, "free"), "nobody has used anything");
+        let silver = tree.queue("silver").unwrap();
+        fair.change(&tree, silver, &tree.charge([(&gpu(), 10)]), 1.0, Time(0));
+        assert!(factor(&fair, "free") > factor(&fair, "gold"), "its branch has used something");
+        assert!(factor(&fair, "gold") > factor(&fair, "silver"));
     }
 }
