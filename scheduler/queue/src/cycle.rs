@@ -16,7 +16,7 @@ use crate::policy::Blocked;
 use crate::preempt;
 use crate::time::{Milliseconds, Time};
 use crate::timeline::{Request, Timeline};
-use crate::tree::QueueId;
+use crate::tree::{FlavorResource, QueueId};
 
 /// Jobs for which eviction is considered in one cycle.
 const PREEMPTORS: usize = 4;
@@ -26,6 +26,7 @@ impl Planner {
     /// [`Planner::started`] and [`Planner::evicted`]. What is promised is remembered for the next cycle.
     pub fn cycle(&mut self, now: Time, space: &Space) -> Plan {
         self.watch_overruns(now);
+        self.count_nodes(space);
         self.hopeless.look(space, self.running.values());
         let mut cycle = Cycle::new(self, now, space);
         cycle.keep_promises();
@@ -44,6 +45,26 @@ impl Planner {
         self.hopeless.extend(hopeless, space, self.running.values());
         (self.gained, self.slipped) = (false, false);
         Plan { reserve: self.promises.values().cloned().collect(), preempt, ..plan }
+    }
+
+    /// Queues without quota share what the nodes have.
+    fn count_nodes(&mut self, space: &Space) {
+        if !std::mem::take(&mut self.uncounted) || !self.shares_fairly() {
+            return;
+        }
+        let mut together = BTreeMap::new();
+        for (_, node) in space.nodes().filter(|(_, node)| node.schedulable) {
+            for (resource, amount) in node.allocatable.iter() {
+                *together.entry(resource).or_insert(0.0) += amount as f64;
+            }
+        }
+        let named = together.into_iter().map(|(resource, sum)| (FlavorResource::new("", resource), sum));
+        self.fair.set_nodes(named.collect());
+    }
+
+    /// Whether it matters what queues have used.
+    fn shares_fairly(&self) -> bool {
+        self.policy.weights.fair_share != 0.0 && self.tree.queues().nth(1).is_some()
     }
 
     /// The future as it is supposed to be without any promise.
@@ -89,11 +110,8 @@ struct Cycle<'a> {
 impl<'a> Cycle<'a> {
     fn new(planner: &'a Planner, now: Time, space: &Space) -> Self {
         let weights = planner.policy.weights;
-        let fair = if weights.fair_share == 0.0 || planner.tree.queues().count() < 2 {
-            Vec::new()
-        } else {
-            planner.fair.factors(&planner.tree, now)
-        };
+        let fair =
+            if planner.shares_fairly() { planner.fair.factors(&planner.tree, now) } else { Vec::new() };
         let gpus = if weights.size == 0.0 {
             1.0
         } else {

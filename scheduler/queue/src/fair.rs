@@ -1,8 +1,12 @@
 //! Fair shares: decayed usage of queues by dominant resource, compared level by level.
 //!
 //! Usage is an exponentially weighted average: after one half-life, half of it is the past. A queue's share is
-//! that of the resource of which it uses the largest part (dominant resource fairness), divided by its weight.
+//! that of the resource of which it uses the largest part (dominant resource fairness), divided by its weight. Of
+//! resources with quota all quota is the whole, of others what the nodes have: queues share without quota, too.
 
+use std::collections::BTreeMap;
+
+use crate::spec::FlavorResource;
 use crate::time::{Milliseconds, Time};
 use crate::tree::{Charge, QueueId, QueueTree};
 
@@ -10,7 +14,10 @@ use crate::tree::{Charge, QueueId, QueueTree};
 #[derive(Debug, Clone)]
 pub struct FairShare {
     half_life: Option<Milliseconds>,
-    capacity: Vec<f64>,
+    /// What the tree's roots have together, in thousandths.
+    quota: BTreeMap<FlavorResource, f64>,
+    /// What the nodes have together, in thousandths.
+    nodes: BTreeMap<FlavorResource, f64>,
     /// By queue; what its descendants use is part of it.
     queues: Vec<Usage>,
 }
@@ -18,36 +25,52 @@ pub struct FairShare {
 #[derive(Debug, Clone, Default)]
 struct Usage {
     since: Time,
-    /// By resource: in use now, and averaged until `since`.
-    now: Vec<f64>,
-    average: Vec<f64>,
+    amounts: BTreeMap<FlavorResource, Amount>,
+}
+
+/// Of one resource, in thousandths.
+#[derive(Debug, Clone, Copy, Default)]
+struct Amount {
+    /// In use.
+    now: f64,
+    /// Averaged until the usage was settled last.
+    average: f64,
+}
+
+impl Amount {
+    /// The average when `kept` of the one before is left.
+    fn averaged(self, kept: f64) -> f64 {
+        self.average.mul_add(kept, self.now * (1.0 - kept))
+    }
 }
 
 impl FairShare {
-    /// Nothing used yet. Without a half-life only what is in use at the moment counts. A resource's capacity is
-    /// what the tree's roots have together.
+    /// Nothing used yet. Without a half-life only what is in use at the moment counts.
     pub fn new(tree: &QueueTree, half_life: Option<Milliseconds>) -> Self {
-        let width = tree.resources().len();
-        let capacity = (0..width as u16)
-            .map(|resource| tree.top().iter().map(|root| tree.room(*root, resource) as f64).sum())
-            .collect();
-        let empty = Usage { since: Time::default(), now: vec![0.0; width], average: vec![0.0; width] };
+        let quota = (0..).zip(tree.resources()).map(|(index, resource)| {
+            (resource.clone(), tree.top().iter().map(|root| tree.room(*root, index) as f64).sum())
+        });
         let half_life = half_life.filter(|length| *length > 0);
-        Self { half_life, capacity, queues: vec![empty; tree.queues().count()] }
+        let queues = vec![Usage::default(); tree.queues().count()];
+        Self { half_life, quota: quota.collect(), nodes: BTreeMap::new(), queues }
+    }
+
+    /// What the nodes have together, in thousandths.
+    pub(crate) fn set_nodes(&mut self, nodes: BTreeMap<FlavorResource, f64>) {
+        self.nodes = nodes;
     }
 
     /// The past of queues of the same names in another tree; nothing is in use there yet.
     pub(crate) fn carried_over(&self, from: &QueueTree, to: &QueueTree, at: Time) -> Self {
-        let mut carried = Self::new(to, self.half_life);
+        let mut carried = Self { nodes: self.nodes.clone(), ..Self::new(to, self.half_life) };
         for old in from.queues() {
             let Some(new) = to.queue(from.name(old)) else { continue };
-            for (index, resource) in from.resources().iter().enumerate() {
-                let Ok(place) = to.resources().binary_search(resource) else { continue };
-                let below = from.children(old).iter().map(|child| self.average(*child, index, at));
-                let own = (self.average(old, index, at) - below.sum::<f64>()).max(0.0);
+            for resource in self.queues[old.index()].amounts.keys() {
+                let below = from.children(old).iter().map(|child| self.average(*child, resource, at));
+                let own = (self.average(old, resource, at) - below.sum::<f64>()).max(0.0);
                 for above in to.path(new) {
                     let usage = &mut carried.queues[above.index()];
-                    usage.average[place] += own;
+                    usage.amounts.entry(resource.clone()).or_default().average += own;
                     usage.since = usage.since.max(at);
                 }
             }
@@ -60,35 +83,45 @@ impl FairShare {
         for above in tree.path(queue) {
             self.settle(above, at);
             let usage = &mut self.queues[above.index()];
-            for (resource, amount) in charge.iter() {
-                let now = &mut usage.now[usize::from(resource)];
-                *now = (*now + sign * amount as f64).max(0.0);
+            for (resource, amount) in charge.asked() {
+                if !usage.amounts.contains_key(resource) {
+                    usage.amounts.insert(resource.clone(), Amount::default());
+                }
+                if let Some(of) = usage.amounts.get_mut(resource) {
+                    of.now = (of.now + sign * amount as f64).max(0.0);
+                }
             }
         }
     }
 
     fn settle(&mut self, queue: QueueId, at: Time) {
-        let width = self.capacity.len();
-        let average = (0..width).map(|resource| self.average(queue, resource, at)).collect();
+        let kept = self.kept(queue, at);
         let usage = &mut self.queues[queue.index()];
-        usage.average = average;
+        usage.amounts.values_mut().for_each(|amount| amount.average = amount.averaged(kept));
         usage.since = usage.since.max(at);
     }
 
-    fn average(&self, queue: QueueId, resource: usize, at: Time) -> f64 {
-        let usage = &self.queues[queue.index()];
-        let Some(half_life) = self.half_life else { return usage.now[resource] };
-        let kept = (-(at.since(usage.since) as f64) / half_life as f64).exp2();
-        usage.average[resource].mul_add(kept, usage.now[resource] * (1.0 - kept))
+    /// Which part of a queue's average is left.
+    fn kept(&self, queue: QueueId, at: Time) -> f64 {
+        self.half_life.map_or(0.0, |half_life| {
+            (-(at.since(self.queues[queue.index()].since) as f64) / half_life as f64).exp2()
+        })
+    }
+
+    fn average(&self, queue: QueueId, resource: &FlavorResource, at: Time) -> f64 {
+        let amount = self.queues[queue.index()].amounts.get(resource);
+        amount.map_or(0.0, |amount| amount.averaged(self.kept(queue, at)))
     }
 
     /// The largest part that the queue uses of any resource, by its weight.
     pub fn dominant_share(&self, tree: &QueueTree, queue: QueueId, at: Time) -> f64 {
-        let part = |resource: usize| {
-            let capacity = self.capacity[resource];
-            if capacity > 0.0 { self.average(queue, resource, at) / capacity } else { 0.0 }
+        let kept = self.kept(queue, at);
+        let part = |(resource, amount): (&FlavorResource, &Amount)| {
+            let whole = self.quota.get(resource).or_else(|| self.nodes.get(resource));
+            whole.filter(|whole| **whole > 0.0).map_or(0.0, |whole| amount.averaged(kept) / whole)
         };
-        (0..self.capacity.len()).map(part).fold(0.0, f64::max) / tree.spec(queue).weight
+        let parts = self.queues[queue.index()].amounts.iter().map(part);
+        parts.fold(0.0, f64::max) / tree.spec(queue).weight
     }
 
     /// For every queue how well it is due, from 0 (used the most) to 1 (used the least). Siblings are compared by
@@ -124,7 +157,7 @@ impl FairShare {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::{FlavorResource, QueueSpec, Quota};
+    use crate::tree::{QueueSpec, Quota};
 
     fn gpu() -> FlavorResource {
         FlavorResource::new("", "gpu")
@@ -167,6 +200,20 @@ mod tests {
         let factors = fair.factors(&tree, Time(0));
         let factor = |name: &str| factors[tree.queue(name).unwrap().index()];
         assert!(factor("heavy") > factor("light"), "{factors:?}");
+    }
+
+    #[test]
+    fn without_quota_the_nodes_are_the_whole() {
+        let tree = QueueTree::build(vec![QueueSpec::new("a"), QueueSpec::new("b")]).unwrap();
+        let mut fair = FairShare::new(&tree, None);
+        let (a, b) = (tree.queue("a").unwrap(), tree.queue("b").unwrap());
+        let cpu = FlavorResource::new("", "cpu");
+        fair.change(&tree, a, &tree.charge([(&gpu(), 10), (&cpu, 10)]), 1.0, Time(0));
+        assert!(fair.dominant_share(&tree, a, Time(0)) < 1e-9, "of what, nobody knows");
+        fair.set_nodes(BTreeMap::from([(gpu(), 40.0), (cpu, 1000.0)]));
+        assert!((fair.dominant_share(&tree, a, Time(0)) - 0.25).abs() < 1e-9);
+        let factors = fair.factors(&tree, Time(0));
+        assert!(factors[b.index()] > factors[a.index()], "{factors:?}");
     }
 
     #[test]

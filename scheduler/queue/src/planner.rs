@@ -102,6 +102,8 @@ pub struct Planner {
     pub(crate) policy: Policy,
     pub(crate) tree: QueueTree,
     pub(crate) fair: FairShare,
+    /// What the nodes have together is to be counted again.
+    pub(crate) uncounted: bool,
     pub(crate) estimator: Estimator,
     pub(crate) calendar: Calendar,
     pub(crate) backlog: Backlog,
@@ -125,6 +127,7 @@ impl Planner {
             policy,
             tree,
             fair,
+            uncounted: true,
             estimator,
             calendar: Calendar::default(),
             backlog: Backlog::default(),
@@ -182,6 +185,7 @@ impl Planner {
     pub fn nodes_changed(&mut self) {
         self.gained = true;
         self.slipped = true;
+        self.uncounted = true;
         self.hopeless.clear();
     }
 

@@ -134,3 +134,18 @@ fn quality_of_service_counts_as_hours_of_waiting_and_is_that_of_the_queue_above(
     planner.pod_seen(&in_queue(created(pod("later", 0, 1, None), hours(2)), "gold"));
     assert_eq!(binding(&at(&mut planner, hours(2) + 120)).gang, "early", "its own counts before that above");
 }
+
+#[test]
+fn queues_without_quota_share_the_nodes_fairly() {
+    let mut planner = planner(4);
+    for name in ["busy", "idle"] {
+        let mut queue = queue(name, 8, None);
+        queue.spec.quotas.clear();
+        planner.queue_seen(&queue);
+    }
+    (0..3).for_each(|index| planner.pod_seen(&in_queue(pod("runs", index, 3, None), "busy")));
+    assert_eq!(binding(&at(&mut planner, 0)).gang, "runs");
+    planner.pod_seen(&in_queue(created(pod("first", 0, 1, None), 3000), "busy"));
+    planner.pod_seen(&in_queue(created(pod("second", 0, 1, None), 6000), "idle"));
+    assert_eq!(binding(&at(&mut planner, 6600)).gang, "second");
+}
