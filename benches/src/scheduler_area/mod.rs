@@ -75,6 +75,18 @@ pub(crate) const MEASUREMENTS: &[Measurement] = &[
     },
     Measurement {
         bars: &[
+            bar("explain-false-statements", "", Limit::AtMost(0.0)),
+            bar("explain-counterfactuals", "", Limit::None),
+            bar("eta-error-p1", "%", Limit::None),
+            bar("eta-error-p50", "%", Limit::None),
+            bar("eta-error-p99", "%", Limit::None),
+        ],
+        deadline: Duration::from_mins(5),
+        run: |_| Box::pin(computed(simulations::explanations)),
+        is_wanted: always,
+    },
+    Measurement {
+        bars: &[
             bar("openb-mean-of-17", "%", Limit::AtLeast(94.7)),
             bar("openb-least-margin", "%", Limit::AtLeast(-0.1)),
             bar("openb-decision", "us", Limit::AtMost(50.0)),

@@ -2,7 +2,7 @@
 //!
 //! [`engine::simulate`] runs a [`workload::Workload`] under a policy by name and gives a [`report::Report`];
 //! [`openb`] is the fragmentation benchmark, where single pods arrive and never leave; [`bars`] are the figures
-//! that the scheduler is held to. The same input gives the same output, but for the time that decisions take.
+//! that the scheduler is held to; [`oracle`] checks by counting what the planner says of waiting jobs. The same input gives the same output, but for the time that decisions take.
 
 pub mod bars;
 pub mod catalogue;
@@ -11,6 +11,7 @@ pub mod failures;
 pub mod generate;
 pub mod network;
 pub mod openb;
+pub mod oracle;
 pub mod report;
 pub mod scheduler;
 pub mod workload;

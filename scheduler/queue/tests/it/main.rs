@@ -6,7 +6,6 @@ mod cluster;
 mod drive;
 mod laws;
 mod loads;
-mod oracle;
 mod philly;
 mod stories;
 mod victims;

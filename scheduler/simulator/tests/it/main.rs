@@ -5,6 +5,7 @@
 mod bars;
 mod engine;
 mod openb;
+mod oracle;
 mod output;
 
 use muster_scheduler_core::GpuDemand;
