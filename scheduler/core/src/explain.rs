@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+mod devices;
+
 use crate::resources::GPU_RESOURCE;
 
 use crate::devices::GpuDemand;
@@ -13,6 +15,9 @@ use crate::resources::amount_text;
 use crate::search::{Demand, Group, Slot, Slots};
 use crate::shape::Shape;
 use crate::space::{NodeId, Space};
+
+/// What devices of claims are called among resources.
+const DEVICES: &str = "claimed devices";
 
 /// Why a gang cannot start now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +47,21 @@ pub enum Waiting {
     ForSpares {
         /// Spare places that it wants.
         spares: u32,
+    },
+    /// Too few of the devices that a claim asks for are free now.
+    ForDevices {
+        /// Pods that would fit now.
+        fitting: usize,
+        /// Pods that must fit.
+        needed: usize,
+        /// The claim.
+        claim: String,
+        /// The claim's request, and below `/` the alternative.
+        request: String,
+        /// Devices, on nodes that the pods may use, that are what it asks for.
+        matching: usize,
+        /// Those of them that others have.
+        taken: usize,
     },
     /// Too little is free now.
     ForRoom {
@@ -78,6 +98,11 @@ impl fmt::Display for Waiting {
             Self::ForSpares { spares } => write!(
                 formatter,
                 "its pods fit now, but not {spares} spare places beside them on other nodes; it starts when there is room or it asks for fewer"
+            ),
+            Self::ForDevices { fitting, needed, claim, request, matching, taken } => write!(
+                formatter,
+                "{fitting} of {needed} pods fit now: {matching} devices are what request {request} of claim {claim} \
+                 asks for, and {taken} of them are taken; it starts when enough of them are free on one node for each pod"
             ),
             Self::ForRoom { fitting, needed, resource, wanted, free } => {
                 let (wanted_text, free_text) = (amount_text(resource, *wanted), amount_text(resource, *free));
@@ -131,6 +156,11 @@ pub(crate) fn no_room(space: &mut Space, gang: &Gang) -> Waiting {
         }
     }
     space.give_back_slots(&demand, &taken);
+    if short.iter().max_by_key(|(_, count)| **count).is_some_and(|(resource, _)| resource == DEVICES)
+        && let Some(waiting) = devices::short_of(space, &gang.waiting, &usable, fitting as usize)
+    {
+        return waiting;
+    }
     let resource =
         short.into_iter().max_by_key(|(_, count)| *count).map_or_else(|| "room".to_owned(), |(name, _)| name);
     let wanted = gang.waiting.iter().map(|member| wanted(member, &resource)).sum();
@@ -182,8 +212,10 @@ fn left(space: &Space, node: NodeId, resource: &str) -> i64 {
 
 /// The resource of which a node has too little for the shape.
 fn lacking<'a>(space: &'a Space, id: NodeId, shape: &Shape) -> &'a str {
-    let place = shape.amounts.lacking(&space.room(id).amounts);
-    place.and_then(|place| space.dimensions().name(place)).unwrap_or(GPU_RESOURCE)
+    let room = space.room(id);
+    let place = shape.amounts.lacking(&room.amounts);
+    let other = if room.devices.times(shape.gpu) > 0 { DEVICES } else { GPU_RESOURCE };
+    place.and_then(|place| space.dimensions().name(place)).unwrap_or(other)
 }
 
 /// Whether no node could take the pod even if it were empty, and why.
@@ -194,13 +226,16 @@ fn impossible(space: &Space, member: &Member) -> Option<Waiting> {
         tolerations: &member.tolerations,
     };
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
-    for (_, node) in space.nodes() {
+    for (id, node) in space.nodes() {
         let reason = match node.unfit_for(selection) {
             Some(Unfit::Unschedulable) => "not ready or cordoned".to_owned(),
             Some(Unfit::Selector) => "do not match its node selector or affinity".to_owned(),
             Some(Unfit::Taint(key)) => format!("have the taint {key} that it does not tolerate"),
             None => match member.requests.lacking(&node.allocatable) {
-                None => return None,
+                None => match devices::never_on(space, id, member) {
+                    None => return None,
+                    Some(reason) => reason,
+                },
                 Some(resource) => {
                     let most =
                         space.nodes().map(|(_, node)| node.allocatable.get(resource)).max().unwrap_or(0);

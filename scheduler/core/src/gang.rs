@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::claims::MemberClaim;
 use crate::devices::{GpuDemand, WHOLE};
 use crate::node::{Requirement, Toleration};
 use crate::resources::Resources;
@@ -71,6 +72,8 @@ pub struct Member {
     pub rank: u32,
     /// What it does in the gang, such as `worker`.
     pub role: String,
+    /// Claims of devices that it brings along, as far as they have none yet.
+    pub claims: Vec<MemberClaim>,
 }
 
 impl Member {

@@ -7,6 +7,7 @@ use muster_scheduler_topology::import::TopologySources;
 
 use crate::resources::GPU_RESOURCE;
 
+use crate::claims::{ClaimKey, DeviceId, DeviceNumber, Grant, GrantedDevice, HeldClaims, Inventory, Shift};
 use crate::devices::{DeviceIndices, GpuDemand, WHOLE};
 use crate::explain::Waiting;
 use crate::gang::{Gang, PodKey};
@@ -29,6 +30,24 @@ pub struct Assignment {
     pub gpu_indices: Vec<u32>,
     /// Thousandths of the one slot that it shares with others; 0 when it has its slots for itself.
     pub gpu_share: u16,
+    /// What claims get with it; a claim that several pods share comes with one of them.
+    pub claims: Vec<ClaimGrant>,
+}
+
+/// What a claim gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimGrant {
+    /// Name of the claim in the pod's namespace.
+    pub claim: String,
+    /// Its devices.
+    pub devices: Vec<GrantedDevice>,
+}
+
+impl ClaimGrant {
+    /// The devices that are nobody else's from now on.
+    fn taken(&self) -> impl Iterator<Item = DeviceNumber> {
+        self.devices.iter().filter(|granted| !granted.admin).map(|granted| granted.device)
+    }
 }
 
 impl Assignment {
@@ -74,6 +93,14 @@ pub enum TakeError {
         /// The slot.
         slot: u32,
     },
+    /// Another claim has the device, or it is gone.
+    #[error("device {device} of node {node} is taken or gone")]
+    DeviceTaken {
+        /// The node.
+        node: String,
+        /// The device.
+        device: String,
+    },
 }
 
 /// What a pod holds, and in what form the space knows it.
@@ -92,6 +119,7 @@ pub struct Ledger {
     by_node: BTreeMap<String, BTreeSet<PodKey>>,
     /// Spare places among those held.
     spares: BTreeSet<PodKey>,
+    claims: HeldClaims,
 }
 
 impl Ledger {
@@ -104,6 +132,7 @@ impl Ledger {
         }
         let name = node.name.clone();
         let id = self.space.set_node(node);
+        self.take_devices_again(id);
         for pod in self.by_node.get(&name).into_iter().flatten() {
             if let Some(held) = self.held.get(pod) {
                 self.space.take(id, &held.shape, &held.devices);
@@ -119,6 +148,48 @@ impl Ledger {
     /// What was written down about where nodes are, beside their labels.
     pub fn set_topology_sources(&mut self, sources: TopologySources) {
         self.space.set_topology_sources(sources);
+    }
+
+    /// Replaces the devices that can be claimed. Claims keep what they have.
+    pub fn set_inventory(&mut self, inventory: Inventory) {
+        self.space.set_inventory(inventory);
+        let nodes: Vec<NodeId> = self.space.nodes().map(|(id, _)| id).collect();
+        nodes.into_iter().for_each(|id| self.take_devices_again(id));
+    }
+
+    fn take_devices_again(&mut self, node: NodeId) {
+        let on_node = self.space.devices_on(node);
+        let held = on_node.map(|(device, _)| (device, self.claims.count(device))).filter(|(_, count)| *count > 0);
+        for (device, count) in held.collect::<Vec<_>>() {
+            self.space.take_device_again(node, device, count);
+        }
+    }
+
+    /// The number of a device, whether it is there or not.
+    pub fn device_number(&mut self, id: &DeviceId) -> DeviceNumber {
+        self.space.device_number(id)
+    }
+
+    /// Records which devices a claim says that it has, those that it only looks at left out; `None` when it has no
+    /// allocation. What is planned for it stays planned.
+    pub fn record_claim(&mut self, claim: &ClaimKey, devices: Option<Vec<DeviceNumber>>) {
+        let shift = self.claims.allocate(claim, devices);
+        self.shift(shift);
+    }
+
+    fn shift(&mut self, shift: Shift) {
+        self.space.give_back_devices(shift.given_back);
+        self.space.take_devices(shift.taken);
+    }
+
+    /// The devices that a claim holds or is to hold.
+    pub fn devices_of(&self, claim: &ClaimKey) -> &[DeviceNumber] {
+        self.claims.devices(claim)
+    }
+
+    /// Whether a pod that has its place has planned devices for the claim.
+    pub fn is_planned(&self, claim: &ClaimKey) -> bool {
+        self.claims.is_planned(claim)
     }
 
     /// The nodes by name.
@@ -167,6 +238,11 @@ impl Ledger {
         if pod.is_spare() {
             self.spares.insert(pod.clone());
         }
+        for grant in &assignment.claims {
+            let key = ClaimKey::new(&pod.namespace, &grant.claim);
+            let shift = self.claims.plan(&key, &pod, grant.taken().collect());
+            self.shift(shift);
+        }
         self.held.insert(pod, Held { assignment, shape, devices });
     }
 
@@ -174,6 +250,10 @@ impl Ledger {
     pub fn release(&mut self, pod: &PodKey) -> bool {
         let Some(held) = self.held.remove(pod) else { return false };
         self.spares.remove(pod);
+        for grant in &held.assignment.claims {
+            let shift = self.claims.unplan(&ClaimKey::new(&pod.namespace, &grant.claim), pod);
+            self.shift(shift);
+        }
         let node = &held.assignment.node;
         if let Some(id) = self.space.id(node) {
             self.space.give_back(id, &held.shape, &held.devices);
@@ -286,6 +366,14 @@ impl Ledger {
         let each = if assignment.gpu_share > 0 { assignment.gpu_share } else { WHOLE };
         if let Some(slot) = self.space.room(id).devices.first_without(&assignment.devices(), each) {
             return Err(TakeError::SlotTaken { node: node.clone(), slot: u32::from(slot) });
+        }
+        for grant in &assignment.claims {
+            let grant = Grant { claims: vec![grant.devices.clone()] };
+            if !self.space.has_granted(id, &grant) {
+                let device = grant.taken().find_map(|device| self.space.device_id(device)).map(ToString::to_string);
+                let (node, device) = (node.clone(), device.unwrap_or_default());
+                return Err(TakeError::DeviceTaken { node, device });
+            }
         }
         self.record(pod.clone(), assignment.clone());
         Ok(())

@@ -4,6 +4,8 @@
 //! why there are none ([`Waiting`]); nothing is taken until [`Ledger::take`].
 
 pub mod amounts;
+pub mod bundle;
+pub mod claims;
 mod cost;
 mod counts;
 pub mod devices;
@@ -20,10 +22,11 @@ pub mod search;
 pub mod shape;
 pub mod space;
 
+pub use claims::{ClaimKey, Grant};
 pub use devices::{DeviceIndices, GpuDemand};
 pub use explain::Waiting;
 pub use gang::{Closeness, Gang, Member, PodKey, Slice};
-pub use ledger::{Assignment, Ledger, Placement, TakeError};
+pub use ledger::{Assignment, ClaimGrant, Ledger, Placement, TakeError};
 pub use map::{Domain, Map};
 pub use node::{Node, Taint, Toleration};
 pub use placement::GangDemand;

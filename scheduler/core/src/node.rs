@@ -73,7 +73,7 @@ pub enum Requirement {
 }
 
 impl Requirement {
-    fn holds(&self, node: &Node) -> bool {
+    pub(crate) fn holds(&self, node: &Node) -> bool {
         let label = |key: &String| node.labels.get(key);
         let number = |key: &String| label(key).and_then(|value| value.parse::<i64>().ok());
         match self {

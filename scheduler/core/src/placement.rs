@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::bundle;
+use crate::devices::GpuDemand;
 use crate::explain::{self, Waiting};
 use crate::gang::{Closeness, Gang, Member, PodKey};
-use crate::ledger::{Assignment, Placement};
+use crate::ledger::{Assignment, ClaimGrant, Placement};
 use crate::map::Map;
 use crate::node::Node;
 use crate::search::{Demand, Group, Levels, Slot, Slots};
@@ -16,8 +18,8 @@ use crate::space::Space;
 pub struct GangDemand {
     /// What it asks of the space.
     pub demand: Demand,
-    /// Members by group, in rank order; nobody's for spare places.
-    pub members: Vec<Vec<usize>>,
+    /// Members by group, in rank order, those that share a claim as one; nobody's for spare places.
+    pub members: Vec<Vec<Vec<usize>>>,
 }
 
 impl GangDemand {
@@ -27,20 +29,28 @@ impl GangDemand {
     /// When the gang names a level that the topology does not have.
     pub fn new(space: &mut Space, gang: &Gang, count: usize) -> Result<Self, Waiting> {
         let mut groups: Vec<Group> = Vec::new();
-        let mut members: Vec<Vec<usize>> = Vec::new();
+        let mut members: Vec<Vec<Vec<usize>>> = Vec::new();
         let mut last: Option<(&Member, usize)> = None;
-        for (index, member) in gang.waiting.iter().take(count).enumerate() {
-            let group = match last {
-                Some((like, group)) if asks_alike(like, member) => group,
-                _ => group_of(&mut groups, &mut members, space.shape(member)),
+        for bundle in bundle::bundles(&gang.waiting[..count.min(gang.waiting.len())]) {
+            let group = match (bundle.as_slice(), last) {
+                ([alone], Some((like, group))) if asks_alike(like, &gang.waiting[*alone]) => group,
+                ([alone], _) => group_of(&mut groups, &mut members, space.shape(&gang.waiting[*alone])),
+                (several, _) => {
+                    let several: Vec<&Member> = several.iter().map(|index| &gang.waiting[*index]).collect();
+                    group_of(&mut groups, &mut members, space.shape(&bundle::together(&several)))
+                }
+            };
+            last = match bundle.as_slice() {
+                [alone] => Some((&gang.waiting[*alone], group)),
+                _ => None,
             };
             groups[group].count += 1;
-            members[group].push(index);
-            last = Some((member, group));
+            members[group].push(bundle);
         }
         let spares = if count >= gang.waiting.len() && gang.placed_on.is_empty() { gang.spares } else { 0 };
         if let Some(largest) = gang.largest().filter(|_| spares > 0) {
-            groups.push(Group { shape: space.shape(largest), count: spares });
+            let bare = Member { claims: Vec::new(), ..largest.clone() };
+            groups.push(Group { shape: space.shape(&bare), count: spares });
             members.push(Vec::new());
         }
         let near = gang.placed_on.iter().filter_map(|name| space.id(name)).collect();
@@ -57,7 +67,7 @@ impl GangDemand {
 
     /// The places of the gang's members, and after them the spare places under names of their own.
     pub fn placement(&self, space: &Space, gang: &Gang, slots: &Slots) -> Placement {
-        let mut next: Vec<std::slice::Iter<'_, usize>> =
+        let mut next: Vec<std::slice::Iter<'_, Vec<usize>>> =
             self.members.iter().map(|members| members.iter()).collect();
         let spares = if self.demand.spares { self.demand.groups.len() - 1 } else { usize::MAX };
         let mut places: Vec<Option<Assignment>> = vec![None; gang.waiting.len()];
@@ -66,12 +76,20 @@ impl GangDemand {
             let Some(node) = space.node(slot.node) else { continue };
             if slot.group == spares {
                 let key = PodKey::spare(&gang.namespace, &gang.name, held.len());
+                let mut gpus = slot.devices.iter().map(|device| u32::from(*device));
                 held.extend(
-                    gang.largest().map(|largest| (key, assignment(largest, String::new(), node, slot))),
+                    gang.largest().map(|largest| (key, assignment(largest, String::new(), node, &mut gpus))),
                 );
-            } else if let Some(member) = next[slot.group].next() {
-                let asked = &gang.waiting[*member];
-                places[*member] = Some(assignment(asked, asked.uid.clone(), node, slot));
+            } else if let Some(bundle) = next[slot.group].next() {
+                let mut gpus = slot.devices.iter().map(|device| u32::from(*device));
+                let mut claims = claims(bundle, gang, slot);
+                for index in bundle {
+                    let asked = &gang.waiting[*index];
+                    let mut place = assignment(asked, asked.uid.clone(), node, &mut gpus);
+                    // A claim that several share is carried by the first of them.
+                    place.claims = std::mem::take(&mut claims);
+                    places[*index] = Some(place);
+                }
             }
         }
         let named = gang.waiting.iter().zip(places);
@@ -81,13 +99,33 @@ impl GangDemand {
     }
 }
 
-fn assignment(asked: &Member, uid: String, node: &Node, slot: &Slot) -> Assignment {
+/// What the claims of members on one slot get, each claim once.
+fn claims(bundle: &[usize], gang: &Gang, slot: &Slot) -> Vec<ClaimGrant> {
+    let Some(granted) = &slot.granted else { return Vec::new() };
+    let mut names: Vec<&str> = Vec::new();
+    for claim in bundle.iter().flat_map(|index| &gang.waiting[*index].claims) {
+        if !names.contains(&claim.name.as_str()) {
+            names.push(&claim.name);
+        }
+    }
+    let grants = names.into_iter().zip(&granted.claims);
+    grants.map(|(claim, devices)| ClaimGrant { claim: claim.to_owned(), devices: devices.clone() }).collect()
+}
+
+/// The place of one pod, with as many of the GPUs as it asks for.
+fn assignment(asked: &Member, uid: String, node: &Node, gpus: &mut impl Iterator<Item = u32>) -> Assignment {
+    let count = match asked.gpu_demand() {
+        GpuDemand::None => 0,
+        GpuDemand::Whole(count) => count as usize,
+        GpuDemand::Share(_) => 1,
+    };
     Assignment {
         uid,
         node: node.name.clone(),
         resources: asked.requests.clone(),
-        gpu_indices: slot.devices.iter().map(|device| u32::from(*device)).collect(),
+        gpu_indices: gpus.by_ref().take(count).collect(),
         gpu_share: if asked.gpus == 0 { asked.gpu_share } else { 0 },
+        claims: Vec::new(),
     }
 }
 
@@ -97,9 +135,11 @@ fn asks_alike(left: &Member, right: &Member) -> bool {
         && left.node_selector == right.node_selector
         && left.required_affinity == right.required_affinity
         && left.tolerations == right.tolerations
+        && left.claims.len() == right.claims.len()
+        && left.claims.iter().zip(&right.claims).all(|(left, right)| Arc::ptr_eq(&left.demand, &right.demand))
 }
 
-fn group_of(groups: &mut Vec<Group>, members: &mut Vec<Vec<usize>>, shape: Arc<Shape>) -> usize {
+fn group_of(groups: &mut Vec<Group>, members: &mut Vec<Vec<Vec<usize>>>, shape: Arc<Shape>) -> usize {
     let known = groups.iter().position(|group| Arc::ptr_eq(&group.shape, &shape));
     known.unwrap_or_else(|| {
         groups.push(Group { shape, count: 0 });

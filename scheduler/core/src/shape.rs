@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use crate::amounts::Amounts;
+use crate::claims::ClaimDemand;
 use crate::devices::GpuDemand;
 use crate::gang::Member;
 use crate::node::{Requirement, Selection, Toleration};
@@ -22,12 +24,15 @@ pub struct Shape {
     pub required_affinity: Vec<Vec<Requirement>>,
     /// Taints that it stands.
     pub tolerations: Vec<Toleration>,
+    /// What its claims ask for, claim by claim.
+    pub claims: Vec<Arc<ClaimDemand>>,
 }
 
 impl Shape {
     /// How many pods of this shape the room holds.
     pub fn times_in(&self, room: &Room) -> u32 {
-        self.amounts.times_in(&room.amounts).min(room.devices.times(self.gpu))
+        let most = self.amounts.times_in(&room.amounts).min(room.devices.times(self.gpu));
+        if self.claims.is_empty() || most == 0 { most } else { room.times_claimed(&self.claims, most) }
     }
 
     /// What it asks of a node whatever is free there.
@@ -46,5 +51,6 @@ pub(crate) fn fingerprint(member: &Member) -> u64 {
     member.requests.hash(&mut hasher);
     (member.gpu_demand(), &member.node_selector, &member.required_affinity).hash(&mut hasher);
     member.tolerations.hash(&mut hasher);
+    member.claims.iter().for_each(|claim| claim.demand.hash(&mut hasher));
     hasher.finish()
 }

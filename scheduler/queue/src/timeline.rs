@@ -283,10 +283,11 @@ impl Timeline {
                     if shape.gpu.thousandths() >= 1000 { 1000 } else { shape.gpu.thousandths() as u16 };
                 room.devices.left().get(usize::from(*device)).is_some_and(|left| *left >= each)
             });
-            if !devices || shape.times_in(room) == 0 {
+            let claimed = slot.granted.as_ref().is_none_or(|grant| least.has_granted(slot.node, grant));
+            if !devices || !claimed || shape.times_in(room) == 0 {
                 return false;
             }
-            least.take(slot.node, shape, &slot.devices);
+            least.take_slot(shape, slot);
         }
         true
     }

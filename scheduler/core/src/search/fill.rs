@@ -1,6 +1,7 @@
 //! Fills one domain with pods of one shape: as few domains of each level below as possible.
 
 use crate::counts::Counts;
+use crate::devices::WHOLE;
 use crate::map::{Domain, Map};
 use crate::room::Room;
 use crate::search::Slots;
@@ -10,7 +11,8 @@ use crate::space::Space;
 /// Smaller is tighter. Pods with GPUs leave the fewest GPUs over; pods without keep away from nodes with free
 /// GPUs, and a lone one goes where most CPU is free.
 pub(super) fn tightness(room: &Room, shape: &Shape, count: u32) -> (u32, i64) {
-    let gpus = room.devices.thousandths();
+    let claimed = if shape.claims.is_empty() { 0 } else { room.devices_to_claim() };
+    let gpus = room.devices.thousandths() + claimed * u32::from(WHOLE);
     let cpu = room.amounts.get(0);
     if shape.gpu.thousandths() == 0 && count == 1 { (gpus, -cpu) } else { (gpus, cpu) }
 }

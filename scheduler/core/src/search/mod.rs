@@ -12,6 +12,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::claims::Grant;
 use crate::cost;
 use crate::counts::Counts;
 use crate::devices::DeviceIndices;
@@ -76,6 +77,8 @@ pub struct Slot {
     pub node: NodeId,
     /// Its GPUs there.
     pub devices: DeviceIndices,
+    /// What its claims get there, where it brings any.
+    pub granted: Option<Arc<Grant>>,
 }
 
 /// Places for all pods of a demand, group by group; within a group in the order of the map, so that pods that
@@ -224,7 +227,9 @@ impl Space {
         let mut order: Vec<usize> = (0..demand.pods().len()).collect();
         order.sort_by_key(|index| {
             let shape = &demand.groups[*index].shape;
-            Reverse((shape.gpu.thousandths(), shape.amounts.get(0)))
+            // Those that can do with the fewest devices choose first.
+            let choice = shape.claims.iter().map(|claim| claim.choice()).min().unwrap_or(usize::MAX);
+            (Reverse(shape.gpu.thousandths()), choice, Reverse(shape.amounts.get(0)))
         });
         for _ in 0..order.len().min(6) {
             if let Some(mut places) = self.fill_in_order(scope, domain, &order) {
@@ -331,31 +336,56 @@ impl Space {
 
     fn take_several(&mut self, node: NodeId, group: usize, shape: &Arc<Shape>, count: u32) -> Vec<Slot> {
         let mut slots = Vec::with_capacity(count as usize);
+        // The claims of all of them together: one after the other they could spoil each other's choice.
+        let mut grants = if shape.claims.is_empty() {
+            Vec::new().into_iter()
+        } else if let Some(grants) = self.grant(node, shape, count) {
+            grants.into_iter()
+        } else {
+            return slots;
+        };
         for _ in 0..count {
             let Some(devices) = self.choose_devices(node, shape) else { break };
-            self.take(node, shape, &devices);
-            slots.push(Slot { group, node, devices });
+            let slot = Slot { group, node, devices, granted: grants.next().map(Arc::new) };
+            self.take_slot(shape, &slot);
+            slots.push(slot);
         }
         slots
     }
 
     fn undo(&mut self, demand: &Demand, slots: Vec<Slot>) {
         for slot in slots {
-            self.give_back(slot.node, &demand.groups[slot.group].shape, &slot.devices);
+            self.give_back_slot(&demand.groups[slot.group].shape, &slot);
+        }
+    }
+
+    /// Takes the room of a found slot.
+    pub fn take_slot(&mut self, shape: &Shape, slot: &Slot) {
+        self.take(slot.node, shape, &slot.devices);
+        if let Some(grant) = &slot.granted {
+            self.take_devices(grant.taken());
+        }
+    }
+
+    /// Gives the room of a slot back.
+    pub fn give_back_slot(&mut self, shape: &Shape, slot: &Slot) {
+        self.give_back(slot.node, shape, &slot.devices);
+        if let Some(grant) = &slot.granted {
+            self.give_back_devices(grant.taken());
         }
     }
 
     /// Takes the room of found slots.
     pub fn take_slots(&mut self, demand: &Demand, slots: &Slots) {
         for slot in &slots.0 {
-            self.take(slot.node, &demand.groups[slot.group].shape, &slot.devices);
+            self.take_slot(&demand.groups[slot.group].shape, slot);
         }
     }
 
     /// Gives the room of slots back.
     pub fn give_back_slots(&mut self, demand: &Demand, slots: &Slots) {
         for slot in &slots.0 {
-            self.give_back(slot.node, &demand.groups[slot.group].shape, &slot.devices);
+            self.give_back_slot(&demand.groups[slot.group].shape, slot);
         }
     }
 }

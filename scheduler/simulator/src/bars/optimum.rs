@@ -132,7 +132,7 @@ fn optimum(space: &mut Space, demand: &Demand, network: &Network) -> Option<f64>
             for _ in 0..*count {
                 let devices: DeviceIndices = space.choose_devices(*node, &group.shape).unwrap_or_default();
                 space.take(*node, &group.shape, &devices);
-                slots.0.push(Slot { group: 0, node: *node, devices });
+                slots.0.push(Slot { group: 0, node: *node, devices, granted: None });
             }
         }
         space.give_back_slots(demand, &slots);

@@ -34,7 +34,7 @@ fn one_by_one(
         for _ in 0..group.count {
             let Some(slot) = choose(space, &group.shape, &eligible).and_then(|(node, devices)| {
                 let devices = devices.or_else(|| space.choose_devices(node, &group.shape))?;
-                Some(Slot { group: index, node, devices })
+                Some(Slot { group: index, node, devices, granted: None })
             }) else {
                 complete = false;
                 break 'groups;

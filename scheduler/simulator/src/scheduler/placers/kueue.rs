@@ -41,7 +41,7 @@ impl Placer for KueueTopology {
                         break;
                     };
                     space.take(node, &group.shape, &devices);
-                    slots.0.push(Slot { group: index, node, devices });
+                    slots.0.push(Slot { group: index, node, devices, granted: None });
                 }
             }
         }
