@@ -12,7 +12,8 @@ pub use queue::{
     Queue, QueuePreemption, QueueSpec, QueueStatus, ResourceQuota, WindowPurpose,
 };
 pub use reservation::{
-    GangReservation, GangReservationSpec, GangReservationStatus, ReservationPhase, ReservedMember,
+    GangReservation, GangReservationSpec, GangReservationStatus, ReservationPhase, ReservedClaim,
+    ReservedDevice, ReservedMember,
 };
 
 /// The scheduler that binds Muster's gangs (`spec.schedulerName`).

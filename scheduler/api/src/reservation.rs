@@ -40,6 +40,36 @@ pub struct ReservedMember {
     /// GPU slots of the node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gpu_indices: Vec<u32>,
+    /// Devices of its claims, as far as these are allocated with its place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<ReservedClaim>,
+}
+
+/// What a claim of a pod gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReservedClaim {
+    /// Name of the ResourceClaim.
+    pub name: String,
+    /// Its devices.
+    pub devices: Vec<ReservedDevice>,
+}
+
+/// A device of a claim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReservedDevice {
+    /// The request, and below `/` the alternative where there are several.
+    pub request: String,
+    /// The driver.
+    pub driver: String,
+    /// The driver's pool.
+    pub pool: String,
+    /// The device in the pool.
+    pub device: String,
+    /// Whether the claim only looks at the device.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub admin_access: bool,
 }
 
 /// How far the plan has come.

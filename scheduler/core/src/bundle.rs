@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::devices::WHOLE;
 use crate::gang::Member;
 use crate::node::Requirement;
 
@@ -36,6 +37,7 @@ pub(crate) fn together(members: &[&Member]) -> Member {
     for member in others {
         all.requests.add(&member.requests);
         all.gpus += member.gpus;
+        all.gpu_share = all.gpu_share.saturating_add(member.gpu_share);
         for (key, value) in &member.node_selector {
             let before = all.node_selector.insert(key.clone(), value.clone());
             if before.is_some_and(|before| before != *value) {
@@ -50,6 +52,10 @@ pub(crate) fn together(members: &[&Member]) -> Member {
                 all.claims.push(claim.clone());
             }
         }
+    }
+    if all.gpu_share > WHOLE || all.gpu_share > 0 && all.gpus > 0 {
+        // One GPU is all that shares of one place are of.
+        all.required_affinity = vec![vec![Requirement::NameIn(Vec::new())]];
     }
     all
 }

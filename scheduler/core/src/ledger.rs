@@ -40,13 +40,22 @@ pub struct ClaimGrant {
     /// Name of the claim in the pod's namespace.
     pub claim: String,
     /// Its devices.
-    pub devices: Vec<GrantedDevice>,
+    pub devices: Vec<PlannedDevice>,
+}
+
+/// A device that a claim gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedDevice {
+    /// Which request gets it, and what its number is.
+    pub granted: GrantedDevice,
+    /// Which it is.
+    pub id: Arc<DeviceId>,
 }
 
 impl ClaimGrant {
-    /// The devices that are nobody else's from now on.
-    fn taken(&self) -> impl Iterator<Item = DeviceNumber> {
-        self.devices.iter().filter(|granted| !granted.admin).map(|granted| granted.device)
+    /// What the ledger counts.
+    pub fn grant(&self) -> Grant {
+        Grant { claims: vec![self.devices.iter().map(|device| device.granted.clone()).collect()] }
     }
 }
 
@@ -240,7 +249,7 @@ impl Ledger {
         }
         for grant in &assignment.claims {
             let key = ClaimKey::new(&pod.namespace, &grant.claim);
-            let shift = self.claims.plan(&key, &pod, grant.taken().collect());
+            let shift = self.claims.plan(&key, &pod, grant.grant().taken().collect());
             self.shift(shift);
         }
         self.held.insert(pod, Held { assignment, shape, devices });
@@ -368,10 +377,10 @@ impl Ledger {
             return Err(TakeError::SlotTaken { node: node.clone(), slot: u32::from(slot) });
         }
         for grant in &assignment.claims {
-            let grant = Grant { claims: vec![grant.devices.clone()] };
-            if !self.space.has_granted(id, &grant) {
-                let device = grant.taken().find_map(|device| self.space.device_id(device)).map(ToString::to_string);
-                let (node, device) = (node.clone(), device.unwrap_or_default());
+            let of_one = |device: &PlannedDevice| Grant { claims: vec![vec![device.granted.clone()]] };
+            let lacking = grant.devices.iter().find(|device| !self.space.has_granted(id, &of_one(device)));
+            if let Some(device) = lacking {
+                let (node, device) = (node.clone(), device.id.to_string());
                 return Err(TakeError::DeviceTaken { node, device });
             }
         }

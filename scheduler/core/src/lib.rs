@@ -26,7 +26,7 @@ pub use claims::{ClaimKey, Grant};
 pub use devices::{DeviceIndices, GpuDemand};
 pub use explain::Waiting;
 pub use gang::{Closeness, Gang, Member, PodKey, Slice};
-pub use ledger::{Assignment, ClaimGrant, Ledger, Placement, TakeError};
+pub use ledger::{Assignment, ClaimGrant, Ledger, Placement, PlannedDevice, TakeError};
 pub use map::{Domain, Map};
 pub use node::{Node, Taint, Toleration};
 pub use placement::GangDemand;

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use crate::bundle;
+use crate::claims::GrantedDevice;
 use crate::devices::GpuDemand;
 use crate::explain::{self, Waiting};
 use crate::gang::{Closeness, Gang, Member, PodKey};
-use crate::ledger::{Assignment, ClaimGrant, Placement};
+use crate::ledger::{Assignment, ClaimGrant, Placement, PlannedDevice};
 use crate::map::Map;
 use crate::node::Node;
 use crate::search::{Demand, Group, Levels, Slot, Slots};
@@ -76,13 +77,13 @@ impl GangDemand {
             let Some(node) = space.node(slot.node) else { continue };
             if slot.group == spares {
                 let key = PodKey::spare(&gang.namespace, &gang.name, held.len());
-                let mut gpus = slot.devices.iter().map(|device| u32::from(*device));
+                let mut gpus = slot.devices.as_slice();
                 held.extend(
                     gang.largest().map(|largest| (key, assignment(largest, String::new(), node, &mut gpus))),
                 );
             } else if let Some(bundle) = next[slot.group].next() {
-                let mut gpus = slot.devices.iter().map(|device| u32::from(*device));
-                let mut claims = claims(bundle, gang, slot);
+                let mut gpus = slot.devices.as_slice();
+                let mut claims = claims(space, bundle, gang, slot);
                 for index in bundle {
                     let asked = &gang.waiting[*index];
                     let mut place = assignment(asked, asked.uid.clone(), node, &mut gpus);
@@ -100,7 +101,7 @@ impl GangDemand {
 }
 
 /// What the claims of members on one slot get, each claim once.
-fn claims(bundle: &[usize], gang: &Gang, slot: &Slot) -> Vec<ClaimGrant> {
+fn claims(space: &Space, bundle: &[usize], gang: &Gang, slot: &Slot) -> Vec<ClaimGrant> {
     let Some(granted) = &slot.granted else { return Vec::new() };
     let mut names: Vec<&str> = Vec::new();
     for claim in bundle.iter().flat_map(|index| &gang.waiting[*index].claims) {
@@ -108,22 +109,35 @@ fn claims(bundle: &[usize], gang: &Gang, slot: &Slot) -> Vec<ClaimGrant> {
             names.push(&claim.name);
         }
     }
+    let planned = |granted: &GrantedDevice| {
+        Some(PlannedDevice { granted: granted.clone(), id: Arc::clone(space.device_id(granted.device)?) })
+    };
     let grants = names.into_iter().zip(&granted.claims);
-    grants.map(|(claim, devices)| ClaimGrant { claim: claim.to_owned(), devices: devices.clone() }).collect()
+    grants
+        .map(|(claim, devices)| ClaimGrant {
+            claim: claim.to_owned(),
+            devices: devices.iter().filter_map(planned).collect(),
+        })
+        .collect()
 }
 
-/// The place of one pod, with as many of the GPUs as it asks for.
-fn assignment(asked: &Member, uid: String, node: &Node, gpus: &mut impl Iterator<Item = u32>) -> Assignment {
-    let count = match asked.gpu_demand() {
-        GpuDemand::None => 0,
-        GpuDemand::Whole(count) => count as usize,
-        GpuDemand::Share(_) => 1,
+/// The place of one pod, with the first of the GPUs that are left for it and those placed with it.
+fn assignment(asked: &Member, uid: String, node: &Node, gpus: &mut &[u8]) -> Assignment {
+    let chosen = match asked.gpu_demand() {
+        GpuDemand::None => &[],
+        GpuDemand::Whole(count) => {
+            let (chosen, left) = gpus.split_at(gpus.len().min(count as usize));
+            *gpus = left;
+            chosen
+        }
+        // Those who are placed together share one.
+        GpuDemand::Share(_) => &gpus[..gpus.len().min(1)],
     };
     Assignment {
         uid,
         node: node.name.clone(),
         resources: asked.requests.clone(),
-        gpu_indices: gpus.by_ref().take(count).collect(),
+        gpu_indices: chosen.iter().map(|gpu| u32::from(*gpu)).collect(),
         gpu_share: if asked.gpus == 0 { asked.gpu_share } else { 0 },
         claims: Vec::new(),
     }

@@ -210,7 +210,7 @@ impl Space {
     }
 
     /// The device of a number.
-    pub fn device_id(&self, number: DeviceNumber) -> Option<&DeviceId> {
+    pub fn device_id(&self, number: DeviceNumber) -> Option<&Arc<DeviceId>> {
         self.claimable.id(number)
     }
 

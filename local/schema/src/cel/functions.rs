@@ -8,7 +8,7 @@ use cel::common::value::{CowVal, Val};
 use cel::{Env, ExecutionError, Value, extensions};
 use regex::Regex;
 
-use super::{network, quantity};
+use super::{network, quantity, semver};
 
 /// Every function name a rule may call.
 pub(super) const NAMES: &[&str] = &[
@@ -83,7 +83,7 @@ pub(super) const NAMES: &[&str] = &[
     "flatten",
     "distinct",
     "sort",
-    // URLs, quantities, addresses
+    // URLs, quantities, versions, addresses
     "url",
     "isURL",
     "getScheme",
@@ -103,6 +103,11 @@ pub(super) const NAMES: &[&str] = &[
     "isGreaterThan",
     "isLessThan",
     "compareTo",
+    "semver",
+    "isSemver",
+    "major",
+    "minor",
+    "patch",
     "ip",
     "isIP",
     "cidr",
@@ -165,6 +170,7 @@ pub(super) fn environment() -> Env {
     member!(env, "find", STRING_TYPE, [STRING_TYPE], find);
     member!(env, "findAll", STRING_TYPE, [STRING_TYPE], find_all);
     quantity::register(&mut env);
+    semver::register(&mut env);
     network::register(&mut env);
     env
 }

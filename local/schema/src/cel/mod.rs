@@ -1,4 +1,5 @@
-//! `x-kubernetes-validations`: the CEL rules of custom resources, compiled once per schema.
+//! `x-kubernetes-validations`: the CEL rules of custom resources, compiled once per schema; and expressions over
+//! variables of one's own ([`Expression`]).
 
 use std::collections::BTreeMap;
 
@@ -9,11 +10,14 @@ use crate::model::{Rule, Schema};
 use crate::structural::correlate::old_item;
 
 mod convert;
+mod expression;
 mod functions;
 mod network;
 mod program;
 mod quantity;
+mod semver;
 
+pub use expression::{Expression, ExpressionError, Variable};
 use program::{Program, Verdict};
 
 /// Evaluating all rules of one object may take this many steps, as estimated from the sizes of its lists.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 
-use cel::common::ast::{EntryExpr, Expr, IdedExpr};
+use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue};
 use cel::objects::OptionalValue;
 use cel::{Context, Env, ExecutionError};
 use serde_json::Value;
@@ -35,17 +35,42 @@ pub(super) enum Verdict {
 impl Program {
     /// Compiles `source`, which may use `self`, `oldSelf` and the functions Kubernetes offers.
     pub(super) fn compile(source: &str) -> Result<Self, String> {
+        Self::compile_over(source, &["self", "oldSelf"])
+    }
+
+    /// Compiles `source`, which may use these variables and the functions Kubernetes offers.
+    pub(super) fn compile_over(source: &str, variables: &[&str]) -> Result<Self, String> {
         if source.len() > MAX_SOURCE {
             return Err(format!("expression is longer than {MAX_SOURCE} bytes"));
         }
         let compiled = ENVIRONMENT.compile(source).map_err(|error| error.to_string())?;
-        let mut survey = Survey::default();
+        let mut survey = Survey { variables, ..Survey::default() };
         survey.visit(compiled.expression(), 0);
         if let Some(name) = survey.undeclared {
             return Err(format!("undeclared reference to '{name}'"));
         }
         let Survey { uses_old_self, nodes, loops, .. } = survey;
         Ok(Self { compiled, uses_old_self, nodes, loops })
+    }
+
+    /// The texts that are written in it.
+    pub(super) fn texts(&self) -> Vec<String> {
+        let mut survey = Survey::default();
+        survey.visit(self.compiled.expression(), 0);
+        survey.texts.into_iter().map(str::to_owned).collect()
+    }
+
+    /// Evaluates it over variables, and says what it is not `true` or `false` for.
+    pub(super) fn holds(&self, variables: Vec<(&str, cel::Value)>) -> Result<bool, String> {
+        let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
+        for (name, value) in variables {
+            context.add_variable_from_value(name, value);
+        }
+        match self.compiled.execute(&context) {
+            Ok(cel::Value::Bool(holds)) => Ok(holds),
+            Ok(other) => Err(format!("result is of type {}, not bool", other.type_of())),
+            Err(error) => Err(describe(&error)),
+        }
     }
 
     /// Whether this is a transition rule.
@@ -133,7 +158,9 @@ fn longest(value: &Value) -> u64 {
 /// What an expression uses, and how deeply it loops.
 #[derive(Default)]
 struct Survey<'a> {
+    variables: &'a [&'a str],
     scope: Vec<&'a str>,
+    texts: Vec<&'a str>,
     undeclared: Option<String>,
     uses_old_self: bool,
     nodes: u64,
@@ -203,14 +230,15 @@ impl<'a> Survey<'a> {
             Expr::Struct(_) => {
                 self.undeclared.get_or_insert_with(|| "message literals".to_owned());
             }
+            Expr::Literal(LiteralValue::String(text)) => self.texts.push(text),
             Expr::Literal(_) | Expr::Unspecified => {}
         }
     }
 
     fn name(&mut self, name: &'a str) {
-        if name == "oldSelf" && !self.scope.contains(&name) {
+        if name == "oldSelf" && self.variables.contains(&name) && !self.scope.contains(&name) {
             self.uses_old_self = true;
-        } else if name != "self"
+        } else if !self.variables.contains(&name)
             && !name.starts_with('@')
             && !self.scope.contains(&name)
             && !TYPES.contains(&name)

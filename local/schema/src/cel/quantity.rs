@@ -8,6 +8,7 @@ use cel::objects::Opaque;
 use cel::{Env, ExecutionError, Value};
 
 use super::functions::{failure, global, member, text};
+use super::semver::Version;
 
 /// A quantity in billionths, which is Kubernetes' own precision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -144,7 +145,18 @@ fn sub(arguments: &[Value]) -> Result<Value, ExecutionError> {
     combine(arguments, i128::checked_sub)
 }
 
+/// A quantity as a value.
+pub(super) fn read(text: &str) -> Option<Value> {
+    Quantity::parse(text).map(Quantity::value)
+}
+
+/// The order of two quantities, or of two versions, which have functions of the same names.
 fn order(arguments: &[Value]) -> Result<Ordering, ExecutionError> {
+    if let [Value::Opaque(left), Value::Opaque(right)] = arguments
+        && let (Some(left), Some(right)) = (left.downcast_ref::<Version>(), right.downcast_ref::<Version>())
+    {
+        return Ok(left.order(right));
+    }
     Ok(argument(arguments, 0)?.cmp(&argument(arguments, 1)?))
 }
 

@@ -34,6 +34,8 @@ fn kubernetes_functions() {
         "quantity('1Gi').isGreaterThan(quantity('1G')) && isQuantity('100m') && !isQuantity('x')",
         "quantity('50k').add(20).asInteger() == 50020 && quantity('1.5').isInteger() == false",
         "quantity('200M').compareTo(quantity('0.2G')) == 0 && quantity('-1').sign() == -1",
+        "semver('1.10.0').isGreaterThan(semver('1.9.0')) && isSemver('1.2.3-beta') && !isSemver('1.2')",
+        "semver('v01.2', true) == semver('1.2.0') && semver('1.2.3').minor() == 2 && semver('1.2.3').patch() == 3",
         "isIP('::1') && ip('127.0.0.1').isLoopback() && ip('10.0.0.1').family() == 4",
         "cidr('10.0.0.0/8').containsIP('10.1.2.3') && cidr('10.0.0.0/8').containsCIDR('10.1.0.0/16')",
         "{'a': 1}.?b.orValue(2) == 2 && optional.none().hasValue() == false",

@@ -20,7 +20,11 @@ pub(super) fn required(affinity: &core::Affinity) -> Vec<Vec<Requirement>> {
         .node_affinity
         .as_ref()
         .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
-    let Some(selector) = selector else { return Vec::new() };
+    selector.map(selected).unwrap_or_default()
+}
+
+/// Terms of which one must hold.
+pub(crate) fn selected(selector: &core::NodeSelector) -> Vec<Vec<Requirement>> {
     let mut terms: Vec<Vec<Requirement>> = selector.node_selector_terms.iter().map(term).collect();
     // A term without requirements matches no node.
     terms.retain(|term| !term.is_empty());

@@ -2,7 +2,8 @@
 //!
 //! Everything here is pure: objects in, facts out. What cannot be read is told as a [`Problem`], never ignored.
 
-mod constraints;
+pub(crate) mod claims;
+pub(crate) mod constraints;
 mod groups;
 mod membership;
 mod node;
@@ -10,6 +11,7 @@ mod pod;
 mod requests;
 mod wishes;
 
+pub use claims::{ClaimSource, PodClaim};
 pub use groups::{ForeignGroup, GroupKey, GroupKind};
 pub use membership::{GangKey, GroupPart, Membership};
 pub use node::node;

@@ -10,6 +10,7 @@ use muster_scheduler_core::{Assignment, Member, PodKey};
 use muster_scheduler_queue::job::Restart;
 use muster_scheduler_queue::time::Milliseconds;
 
+use super::claims::{self, PodClaim};
 use super::constraints::{self, required, toleration};
 use super::membership::Membership;
 use super::requests::{requests, whole};
@@ -55,6 +56,8 @@ pub struct PodFacts {
     pub problems: Vec<Problem>,
     /// Fields that restrict where it may go, and that no plan looks at.
     pub unheeded: Vec<&'static str>,
+    /// Its claims of devices.
+    pub claims: Vec<PodClaim>,
 }
 
 /// How far a pod has come.
@@ -103,10 +106,6 @@ impl PodFacts {
         let membership = Membership::read(&key, spec, &mut wishes);
         let member = member(&key, pod, spec, &mut wishes);
         let limit = wishes.read(annotations::TIME_LIMIT, LENGTH, duration);
-        if spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
-            let (field, instead) = ("spec.resourceClaims", GPU_RESOURCE);
-            wishes.problems.push(Problem::Unplanned { field, instead });
-        }
         let declared = spec.active_deadline_seconds.map(|seconds| seconds.saturating_mul(1000));
         let scheduler_name = spec.scheduler_name.as_deref().filter(|name| !name.is_empty());
         let mut owners = pod.metadata.owner_references.iter().flatten();
@@ -128,6 +127,7 @@ impl PodFacts {
             owner: owners.find(|owner| owner.controller == Some(true)).cloned(),
             problems: wishes.problems,
             unheeded: constraints::unheeded(spec),
+            claims: claims::claims(pod, spec),
             key,
             member,
             membership,
@@ -233,6 +233,7 @@ fn assignment(pod: &Pod, node: &str, member: &Member) -> Assignment {
         resources: member.requests.clone(),
         gpu_indices,
         gpu_share: member.gpu_share,
+        claims: Vec::new(),
     }
 }
 
@@ -242,7 +243,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::objects::GangKey;
+    use crate::objects::{ClaimSource, GangKey};
 
     fn read(metadata: Value, spec: &Value) -> PodFacts {
         let mut pod = json!({"metadata": metadata, "spec": spec});
@@ -345,12 +346,19 @@ mod tests {
     }
 
     #[test]
-    fn claims_of_devices_are_not_passed_over() {
-        let spec =
-            json!({"containers": [], "resourceClaims": [{"name": "gpu", "resourceClaimName": "mine"}]});
-        let sentence = "spec.resourceClaims asks for what Muster does not place; ask for nvidia.com/gpu, or leave the \
-                        pod to a scheduler that places it";
-        assert_eq!(said(&read(json!({}), &spec)), [sentence]);
+    fn claims_are_read_with_the_objects_that_were_made_for_the_pod() {
+        let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [], "resourceClaims": [
+                {"name": "gpu", "resourceClaimName": "mine"}, {"name": "nic", "resourceClaimTemplateName": "t"},
+                {"name": "disk", "resourceClaimTemplateName": "t"}, {"name": "none", "resourceClaimTemplateName": "t"}]},
+            "status": {"resourceClaimStatuses": [{"name": "nic", "resourceClaimName": "p-nic-x"}, {"name": "none"}]}});
+        let facts = PodFacts::read(&serde_json::from_value(pod).unwrap());
+        let claim = |name: &str, source| PodClaim { name: name.into(), source };
+        assert_eq!(facts.claims, [
+            claim("gpu", ClaimSource::Shared("mine".into())),
+            claim("nic", ClaimSource::Own("p-nic-x".into())),
+            claim("disk", ClaimSource::NotYet("t".into())),
+        ]);
+        assert_eq!(said(&facts), [""; 0]);
     }
 
     #[test]

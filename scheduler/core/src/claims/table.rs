@@ -10,8 +10,8 @@ use crate::node::Node;
 /// All devices that were ever seen, and those that are there.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Table {
-    numbers: BTreeMap<DeviceId, DeviceNumber>,
-    ids: Vec<DeviceId>,
+    numbers: BTreeMap<Arc<DeviceId>, DeviceNumber>,
+    ids: Vec<Arc<DeviceId>>,
     present: BTreeMap<DeviceNumber, ClaimedDevice>,
     of_node: HashMap<String, Vec<DeviceNumber>>,
     /// Devices that are not of one node.
@@ -44,13 +44,14 @@ impl Table {
             return *number;
         }
         let number = DeviceNumber(self.ids.len() as u32);
-        self.ids.push(id.clone());
-        self.numbers.insert(id.clone(), number);
+        let id = Arc::new(id.clone());
+        self.ids.push(Arc::clone(&id));
+        self.numbers.insert(id, number);
         number
     }
 
     /// The device of a number.
-    pub(crate) fn id(&self, number: DeviceNumber) -> Option<&DeviceId> {
+    pub(crate) fn id(&self, number: DeviceNumber) -> Option<&Arc<DeviceId>> {
         self.ids.get(number.0 as usize)
     }
 

@@ -87,7 +87,7 @@ fn gang(members: usize, demand: &Arc<ClaimDemand>) -> Gang {
 fn devices_of(placement: &Placement) -> Vec<(String, Vec<DeviceNumber>)> {
     let of = |place: &Assignment| {
         let devices = place.claims.iter().flat_map(|claim| &claim.devices);
-        (place.node.clone(), devices.map(|granted| granted.device).collect())
+        (place.node.clone(), devices.map(|device| device.granted.device).collect())
     };
     placement.0.iter().map(|(_, place)| of(place)).collect()
 }
@@ -206,7 +206,7 @@ fn parts_of_one_device_are_given_until_what_they_share_is_used_up() {
     let mut rest = gang(3, &small);
     rest.waiting.iter_mut().for_each(|member| member.name.insert(0, 'x'));
     rest.waiting.iter_mut().for_each(|member| member.claims[0].name.insert(0, 'x'));
-    assert_eq!(ledger.place(&gang(4, &small)).is_ok(), false);
+    assert!(ledger.place(&gang(4, &small)).is_err());
     ledger.take(&ledger.clone().place(&rest).unwrap()).unwrap();
     assert!(ledger.place(&gang(1, &small)).is_err());
 }
@@ -250,7 +250,7 @@ fn who_looks_after_devices_takes_none_and_the_first_alternative_that_is_there_co
     let second = alternative("any/small", [DeviceNumber(1)], Amount::Exactly(1));
     let either = vec![ClaimRequest { alternatives: vec![first, second] }];
     let placement = ledger.place(&gang(1, &Arc::new(ClaimDemand::new(either, Vec::new())))).unwrap();
-    let granted = &placement.0[0].1.claims[0].devices[0];
+    let granted = &placement.0[0].1.claims[0].devices[0].granted;
     assert_eq!((&*granted.request, granted.device, granted.admin), ("any/small", DeviceNumber(1), false));
 }
 
