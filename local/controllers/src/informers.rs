@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
     Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::{Api, Client};
 use muster_machinery::CancellationToken;
@@ -33,6 +34,8 @@ pub(crate) struct Informers {
     pub classes: Arc<Informer<StorageClass>>,
     pub nodes: Arc<Informer<Node>>,
     pub leases: Arc<Informer<Lease>>,
+    pub resource_claims: Arc<Informer<ResourceClaim>>,
+    pub resource_claim_templates: Arc<Informer<ResourceClaimTemplate>>,
 }
 
 fn new<K: Object>() -> Arc<Informer<K>> {
@@ -56,6 +59,8 @@ impl Informers {
             classes: new(),
             nodes: new(),
             leases: new(),
+            resource_claims: new(),
+            resource_claim_templates: new(),
         }
     }
 
@@ -75,6 +80,8 @@ impl Informers {
         monitor.cover(&self.classes, false);
         monitor.cover(&self.nodes, false);
         monitor.cover(&self.leases, true);
+        monitor.cover(&self.resource_claims, true);
+        monitor.cover(&self.resource_claim_templates, true);
     }
 
     /// Starts the watches.
@@ -102,6 +109,8 @@ impl Informers {
         run(&self.classes, client, tasks, shutdown);
         run(&self.nodes, client, tasks, shutdown);
         run(&self.leases, client, tasks, shutdown);
+        run(&self.resource_claims, client, tasks, shutdown);
+        run(&self.resource_claim_templates, client, tasks, shutdown);
     }
 
     /// Waits until every cache holds its first list.
@@ -121,6 +130,8 @@ impl Informers {
             self.classes.synced(),
             self.nodes.synced(),
             self.leases.synced(),
+            self.resource_claims.synced(),
+            self.resource_claim_templates.synced(),
         );
     }
 }

@@ -1,5 +1,5 @@
 //! The controllers a laptop needs because no kube-controller-manager runs there: garbage collection, namespaces,
-//! jobs, deployments and their replica sets, endpoint slices, volumes.
+//! jobs, deployments and their replica sets, endpoint slices, volumes, claims of devices.
 //!
 //! `Options` → [`Service`]. Ordinary controllers that take only a [`kube::Client`]; on a real cluster its own do this
 //! work, and these are never installed. What a controller decides is a pure function in a module of its own
@@ -26,6 +26,7 @@ mod owners;
 mod pods;
 mod queue;
 mod replica_set;
+mod resource_claim;
 mod service;
 mod volume;
 mod worker;

@@ -20,6 +20,7 @@ use crate::monitor::Monitor;
 use crate::namespace::Namespaces;
 use crate::node_lifecycle::NodeLifecycle;
 use crate::replica_set::ReplicaSets;
+use crate::resource_claim::ResourceClaims;
 use crate::volume::Volumes;
 use crate::worker::{Reconcile, work};
 
@@ -78,6 +79,7 @@ impl Service {
         let jobs = Jobs::new(client.clone(), &informers, recorder.clone());
         let sets = ReplicaSets::new(client.clone(), &informers, recorder.clone());
         let deployments = Deployments::new(client.clone(), &informers, recorder.clone());
+        let devices = ResourceClaims::new(client.clone(), &informers, recorder.clone());
         let nodes = NodeLifecycle::new(client.clone(), &informers, recorder, node_grace);
         let volumes = Volumes::new(client.clone(), &informers, volumes_dir);
 
@@ -97,6 +99,7 @@ impl Service {
             start(jobs, 4, &mut tasks, &shutdown);
             start(sets, 4, &mut tasks, &shutdown);
             start(deployments, 4, &mut tasks, &shutdown);
+            start(devices, 4, &mut tasks, &shutdown);
             start(nodes, 1, &mut tasks, &shutdown);
         }
         while let Some(ended) = tasks.join_next().await {

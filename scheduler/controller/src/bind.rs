@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use crate::attempt::{Failure, attempt};
 use crate::metrics;
 use crate::plan;
-use crate::planner::{Binding, Opening, Outcome};
+use crate::planner::{Binding, ClaimUse, Opening, Outcome};
 use crate::tell::{Note, Teller};
 
 /// Bindings that are under way at once.
@@ -107,7 +107,8 @@ impl Binder {
         let places = &binding.placement.0;
         let verdicts = join_all(places.iter().map(|(pod, assignment)| {
             let gate = binding.gates.get(pod).copied();
-            self.bring(pod, assignment, gate)
+            let claims = binding.claims.get(pod).map_or(&[][..], Vec::as_slice);
+            self.bring_with(pod, assignment, gate, claims)
         }))
         .await;
         let mut all_bound = true;
@@ -155,6 +156,29 @@ impl Binder {
             });
         }
         outcome
+    }
+
+    /// Brings one pod to its place with its claims, which get their devices first and lose them when it does not get
+    /// there.
+    async fn bring_with(
+        &self,
+        pod: &PodKey,
+        assignment: &Assignment,
+        gate: Option<Opening>,
+        claims: &[ClaimUse],
+    ) -> Verdict {
+        if claims.is_empty() {
+            return self.bring(pod, assignment, gate).await;
+        }
+        let verdict = match self.reserve(pod, &assignment.uid, claims).await {
+            Verdict::Bound => self.bring(pod, assignment, gate).await,
+            other => other,
+        };
+        // Whoever bound it elsewhere may rely on its claims; those of a pod that is gone are given back anyway.
+        if let Verdict::Refused(Some(_)) = verdict {
+            self.unreserve(&assignment.uid, claims).await;
+        }
+        verdict
     }
 
     /// Brings one pod to its place, in the way that it asks for.

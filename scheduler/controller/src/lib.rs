@@ -6,6 +6,7 @@
 
 mod attempt;
 mod bind;
+mod claims;
 mod evict;
 pub mod extender;
 mod gates;

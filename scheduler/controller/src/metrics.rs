@@ -22,7 +22,10 @@ pub(crate) fn decided(took: Duration, decisions: &[Decision]) {
             Decision::Evict { why: Eviction::Preempted, .. } => {
                 counter!("muster_scheduler_evicted_gangs_total").increment(1);
             }
-            Decision::Evict { .. } | Decision::Discard { .. } | Decision::Explain { .. } => {}
+            Decision::Evict { .. }
+            | Decision::Discard { .. }
+            | Decision::Explain { .. }
+            | Decision::GiveBack { .. } => {}
         }
     }
 }

@@ -9,6 +9,7 @@ use muster_scheduler_api::{
 };
 use serde::de::DeserializeOwned;
 
+use crate::claims;
 use crate::groups;
 use crate::places;
 use crate::planner::Planner;
@@ -37,6 +38,7 @@ pub async fn read(client: &Client) -> Result<Planner, kube::Error> {
         planner.pod_seen(&pod);
     }
     read_groups(client, &mut planner).await;
+    read_devices(client, &mut planner).await;
     planner.restore(&none_if_unknown(list::<GangReservation>(client).await)?);
     Ok(planner)
 }
@@ -46,6 +48,15 @@ pub async fn read_groups(client: &Client, planner: &mut Planner) {
     for kind in planner.group_kinds_to_watch() {
         for event in groups::list(client, kind).await {
             planner.group_changed(event);
+        }
+    }
+}
+
+/// Reads devices and claims, once pods have some.
+pub async fn read_devices(client: &Client, planner: &mut Planner) {
+    if planner.begins_to_need_devices() {
+        for event in claims::list(client).await {
+            planner.devices_changed(event);
         }
     }
 }

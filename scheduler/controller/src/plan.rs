@@ -11,7 +11,7 @@ use muster_scheduler_core::{Assignment, PodKey};
 use serde_json::json;
 
 use crate::attempt::{Failure, attempt};
-use crate::planner::{Binding, Opening, Written};
+use crate::planner::{Binding, Opening, Written, reserved_claims};
 
 /// Milliseconds after each attempt to write a plan, or to take it away, that may succeed when it is made again.
 const PAUSES: [u64; 4] = [50, 200, 500, 1000];
@@ -167,6 +167,7 @@ pub(crate) fn reserved(pod: &PodKey, assignment: &Assignment) -> ReservedMember 
         uid: assignment.uid.clone(),
         node: assignment.node.clone(),
         gpu_indices: assignment.gpu_indices.clone(),
+        claims: reserved_claims(assignment),
     }
 }
 

@@ -11,7 +11,7 @@ use muster_machinery::{CancellationToken, Clock, SystemClock};
 use muster_scheduler_api::{
     AdvanceReservation, DEFAULT_SCHEDULER_NAME, GangReservation, Queue, SCHEDULER_NAME,
 };
-use muster_scheduler_core::PodKey;
+use muster_scheduler_core::{ClaimKey, PodKey};
 use muster_scheduler_topology::Topology;
 use muster_scheduler_topology::import::TopologySources;
 use tokio::sync::mpsc;
@@ -19,13 +19,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::bind::Binder;
+use crate::claims;
 use crate::evict::{Cause, evict};
 use crate::groups;
 use crate::metrics;
 use crate::observe::{Change, Relisting, watch};
 use crate::places;
 use crate::plan;
-use crate::planner::{Answers, Decision, Eviction, GroupEvent, Outcome, Planner};
+use crate::planner::{Answers, Decision, DeviceEvent, Eviction, GroupEvent, Outcome, Planner};
 use crate::status::{self, Statuses};
 use crate::tell::{Note, Teller};
 
@@ -81,10 +82,12 @@ enum Heard {
     Queues(Event<Queue>),
     Reservations(Event<AdvanceReservation>),
     Group(GroupEvent),
+    Devices(DeviceEvent),
     Places(TopologySources),
     CarriedOut(Outcome),
     Discarded { namespace: String, gang: String },
     NotEvicted(Vec<(PodKey, String)>),
+    GaveBack(ClaimKey),
     Answered { answers: Option<Answers>, took: Duration },
 }
 
@@ -174,12 +177,18 @@ impl Service {
                 next = heard.try_recv().ok();
             }
             while hands.tasks.try_join_next().is_some() {}
+            if planner.begins_to_need_devices() {
+                let sender = hands.sender.clone();
+                let tell = move |event| sender.send(Heard::Devices(event)).is_ok();
+                claims::watch(&self.options.client, &tell, &mut watches);
+            }
             for kind in planner.group_kinds_to_watch() {
                 let sender = hands.sender.clone();
                 let tell = move |event| sender.send(Heard::Group(event)).is_ok();
                 watches.spawn(groups::watch(self.options.client.clone(), kind, tell));
             }
-            if !listed.complete() {
+            // A plan of the last run may name devices.
+            if !listed.complete() || !planner.knows_devices() {
                 again = None;
                 continue;
             }
@@ -270,6 +279,16 @@ impl Hands {
                 self.tasks.spawn(async move {
                     let _gone = plan::discard(&client, &namespace, &gang, &written).await;
                     let _heard = sender.send(Heard::Discarded { namespace, gang });
+                });
+            }
+            Decision::GiveBack { claim, resource_version, pods } => {
+                self.tasks.spawn(async move {
+                    claims::give_back(&client, &claim, &resource_version, &pods).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(AFTER_FAILURE) => {}
+                        () = stop.cancelled() => {}
+                    }
+                    let _heard = sender.send(Heard::GaveBack(claim));
                 });
             }
             Decision::Evict { pods, why, foreign, message } => {
@@ -364,6 +383,8 @@ impl Listed {
                 }
             }),
             Heard::Group(event) => planner.group_changed(event),
+            Heard::Devices(event) => planner.devices_changed(event),
+            Heard::GaveBack(claim) => planner.gave_back(&claim),
             Heard::Places(sources) => {
                 self.places = true;
                 planner.places_described(sources);

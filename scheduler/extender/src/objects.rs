@@ -29,6 +29,7 @@ impl From<&WriteReservation> for GangReservation {
             uid: place.uid.clone(),
             node: place.node.clone(),
             gpu_indices: place.gpu_indices.clone(),
+            claims: Vec::new(),
         });
         let spec = GangReservationSpec {
             gang: write.gang.name.clone(),

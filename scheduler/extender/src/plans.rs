@@ -128,6 +128,7 @@ impl Plans for Ledger {
             resources: member.requests.clone(),
             gpu_indices: gpu_indices.to_vec(),
             gpu_share: if member.gpus == 0 { member.gpu_share } else { 0 },
+            claims: Vec::new(),
         }
     }
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use muster_scheduler_core::resources::GPU_RESOURCE;
 use muster_scheduler_core::{Closeness, Gang, GpuDemand};
 use muster_scheduler_extender::core::{PodSeen, PodState, Time};
 
-use crate::objects::{Ending, GroupKind, PodFacts, Stage};
+use crate::objects::{Ending, GroupKind, PodFacts, Problem, Stage};
 use crate::planner::Groups;
 
 /// Whether the extender that serves these profiles plans such pods. What kube-scheduler gangs by itself is left to it.
@@ -41,6 +42,8 @@ pub(super) fn pod(facts: PodFacts, profiles: &BTreeSet<String>, groups: &Groups)
             ..Gang::default()
         })
     });
+    let (field, instead) = ("spec.resourceClaims", GPU_RESOURCE);
+    let claims = (!facts.claims.is_empty()).then(|| Problem::Unplanned { field, instead }.to_string());
     let wants_gpus = facts.member.gpu_demand() != GpuDemand::None;
     let planned = ours && (gang.is_some() || wants_gpus);
     PodSeen {
@@ -51,7 +54,7 @@ pub(super) fn pod(facts: PodFacts, profiles: &BTreeSet<String>, groups: &Groups)
         priority: facts.priority,
         created: Time(facts.created.saturating_mul(1000)),
         own: false,
-        held: facts.problems.first().map(ToString::to_string).or(missing).filter(|_| planned),
+        held: facts.problems.first().map(ToString::to_string).or(claims).or(missing).filter(|_| planned),
         state: match facts.stage {
             Stage::Waiting => PodState::Waiting,
             Stage::Bound(assignment) | Stage::Leaving(assignment) => PodState::Bound(assignment),

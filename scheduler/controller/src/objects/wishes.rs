@@ -29,7 +29,8 @@ pub enum Problem {
     },
     /// Something whose places are not planned here.
     #[error(
-        "{field} asks for what Muster does not place; ask for {instead}, or leave the pod to a scheduler that places it"
+        "{field} asks for what Muster does not place here; ask for {instead}, or let the pod be bound by a scheduler \
+         that places it"
     )]
     Unplanned {
         /// The field of the pod.

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use muster_scheduler_api::{GangReservation, ReservedMember};
-use muster_scheduler_core::{Placement, PodKey};
+use muster_scheduler_core::{ClaimKey, Placement, PodKey};
+
+use super::claims::ClaimUse;
 
 /// What to do now, and when to ask again although nothing was seen.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -51,6 +53,16 @@ pub enum Decision {
         news: bool,
         /// How its gate opens, where it waits behind one.
         gate: Option<Opening>,
+    },
+    /// Give back what a claim has, if it is still as it was seen and none of these pods has a node: an attempt to bind
+    /// them came to nothing.
+    GiveBack {
+        /// The claim.
+        claim: ClaimKey,
+        /// As it was seen.
+        resource_version: String,
+        /// The pods that use it.
+        pods: Vec<PodKey>,
     },
     /// Evict these pods.
     Evict {
@@ -116,6 +128,8 @@ pub struct Binding {
     pub placement: Placement,
     /// Pods of the placement that wait behind the gate of gangs.
     pub gates: BTreeMap<PodKey, Opening>,
+    /// Claims that pods of the placement use: these get their devices before the pod is bound.
+    pub claims: BTreeMap<PodKey, Vec<ClaimUse>>,
     /// Pods with fields that restrict where they may go, and that the plan did not look at.
     pub unheeded: BTreeMap<PodKey, Vec<&'static str>>,
 }

@@ -5,6 +5,7 @@
 //! do not wait in line again.
 
 mod account;
+mod claims;
 mod decision;
 mod gates;
 mod groups;
@@ -37,6 +38,8 @@ use crate::plan;
 use pods::{GangKey, PodView, Pods, State};
 
 pub use account::{Figures, QueueFigures};
+pub use claims::{ClaimUse, DeviceEvent, DeviceKind};
+pub(crate) use claims::reserved_claims;
 pub use decision::{Binding, Decision, Decisions, Eviction, Opening, Outcome, Written};
 pub(crate) use groups::Groups;
 pub use groups::{Availability, GroupEvent};
@@ -121,6 +124,7 @@ pub struct Planner {
     last_job: u64,
     queues: queues::Queues,
     windows: windows::Windows,
+    claims: claims::Claims,
 }
 
 impl Planner {
@@ -149,6 +153,7 @@ impl Planner {
             last_job: 0,
             queues: queues::Queues::default(),
             windows: windows::Windows::default(),
+            claims: claims::Claims::default(),
         }
     }
 
@@ -278,11 +283,14 @@ impl Planner {
         // Slots that nobody wrote down stay the node's business. Those that are known are kept, whatever is written on
         // the pod later.
         if let Some(known) = self.ledger.assignment(&key)
-            && !known.gpu_indices.is_empty()
             && known.uid == assignment.uid
             && known.node == assignment.node
         {
-            assignment.gpu_indices.clone_from(&known.gpu_indices);
+            if !known.gpu_indices.is_empty() {
+                assignment.gpu_indices.clone_from(&known.gpu_indices);
+            }
+            // Its claims say so themselves, but that may be seen later.
+            assignment.claims.clone_from(&known.claims);
         }
         self.ledger.record(key.clone(), assignment);
         self.steered.remove(&key);
@@ -345,6 +353,7 @@ impl Planner {
                 view.state = State::Waiting;
                 self.changed.insert(view.gang.clone());
                 self.ledger.release(pod);
+                self.pods.resolve_again(pod);
                 self.gained = true;
             }
         }
@@ -382,8 +391,12 @@ impl Planner {
             settled: Vec::new(),
             placement: Placement(places),
             gates: BTreeMap::new(),
+            claims: BTreeMap::new(),
             unheeded: BTreeMap::new(),
         };
+        binding.claims = self.claim_uses(&binding.placement);
+        // What claims get is asked after a restart, too.
+        binding.durable = !binding.claims.is_empty();
         for (pod, view) in self.pods.of(gang).filter(|(_, view)| view.state.has_place()) {
             if let Some(assignment) = self.ledger.assignment(pod) {
                 binding.settled.push(plan::reserved(pod, assignment));
@@ -416,6 +429,9 @@ impl Planner {
 
     fn insert(&mut self, key: PodKey, view: PodView) {
         self.changed.insert(view.gang.clone());
+        if !view.claims.is_empty() && view.state == State::Waiting {
+            self.claims.want();
+        }
         if let Some(before) = self.pods.get(&key)
             && before.gang != view.gang
         {

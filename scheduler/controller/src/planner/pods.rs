@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use muster_scheduler_core::{Closeness, Gang, Member, PodKey};
+use muster_scheduler_core::node::Requirement;
+use muster_scheduler_core::{ClaimKey, Closeness, Gang, Member, PodKey};
 use muster_scheduler_queue::job::Restart;
 use muster_scheduler_queue::time::Milliseconds;
 
 use super::decision::Opening;
 use super::groups::Groups;
 use super::standing::Held;
-use crate::objects::{ForeignGroup, GroupKey, GroupKind, GroupPart, PodFacts, Problem};
+use crate::objects::{ForeignGroup, GroupKey, GroupKind, GroupPart, PodClaim, PodFacts, Problem};
 
 pub(crate) use crate::objects::GangKey;
 
@@ -115,6 +116,12 @@ pub(crate) struct PodView {
     pub(crate) problems: Vec<Problem>,
     /// Fields that restrict where it may go, and that no plan looks at.
     pub(crate) unheeded: Vec<&'static str>,
+    /// Its claims of devices. What they come to is in `member`.
+    pub(crate) claims: Vec<PodClaim>,
+    /// Where it may go itself, before its claims bind it further.
+    pub(crate) own_affinity: Vec<Vec<Requirement>>,
+    /// Why its claims keep it from being planned.
+    pub(crate) claims_held: Option<Held>,
     pub(crate) told: Option<Told>,
     pub(crate) state: State,
     /// It waits behind the gate of gangs, and this is how the gate opens.
@@ -127,6 +134,10 @@ impl PodView {
         Self {
             gang: membership.gang,
             named_gang: membership.named,
+            own_affinity: facts.member.required_affinity.clone(),
+            claims_held: (!facts.claims.is_empty())
+                .then(|| Held::Missing("its claims have not been looked at yet".to_owned())),
+            claims: facts.claims,
             member: facts.member,
             min_available: membership.min_available,
             described_by: membership.described_by,
@@ -150,6 +161,12 @@ impl PodView {
     }
 }
 
+/// The claims that a pod uses, as far as they are there.
+fn used(key: &PodKey, view: &PodView) -> impl Iterator<Item = ClaimKey> {
+    let names = view.claims.iter().filter_map(PodClaim::object);
+    names.map(|name| ClaimKey::new(&key.namespace, name))
+}
+
 /// All pods of the planner, by name and by gang.
 #[derive(Debug, Default)]
 pub(crate) struct Pods {
@@ -158,6 +175,12 @@ pub(crate) struct Pods {
     /// Gangs by the object that describes them, with how many of their pods say so.
     described: BTreeMap<GroupKey, BTreeMap<GangKey, usize>>,
     pub(super) groups: Groups,
+    /// Pods by the claims that they use.
+    claimed: BTreeMap<ClaimKey, BTreeSet<PodKey>>,
+    /// Pods with claims.
+    claiming: BTreeSet<PodKey>,
+    /// Those of them whose claims have changed since they were looked at.
+    unresolved: BTreeSet<PodKey>,
 }
 
 impl Pods {
@@ -177,12 +200,63 @@ impl Pods {
             *gangs.entry(pod.gang.clone()).or_default() += 1;
         }
         self.gangs.entry(pod.gang.clone()).or_default().insert(key.clone());
+        if !pod.claims.is_empty() {
+            self.claiming.insert(key.clone());
+            self.unresolved.insert(key.clone());
+            for claim in used(&key, &pod) {
+                self.claimed.entry(claim).or_default().insert(key.clone());
+            }
+        }
         self.views.insert(key, pod);
+    }
+
+    /// Pods that use a claim.
+    pub(crate) fn users(&self, claim: &ClaimKey) -> impl Iterator<Item = &PodKey> {
+        self.claimed.get(claim).into_iter().flatten()
+    }
+
+    /// Gangs of which pods use a claim.
+    pub(crate) fn gangs_that_use(&self, claim: &ClaimKey) -> impl Iterator<Item = GangKey> {
+        self.users(claim).filter_map(|pod| Some(self.views.get(pod)?.gang.clone()))
+    }
+
+    /// The claims of all pods are to be looked at again.
+    pub(crate) fn resolve_all_claims_again(&mut self) {
+        self.unresolved.clone_from(&self.claiming);
+    }
+
+    /// The pods that use a claim are to be looked at again.
+    pub(crate) fn resolve_claim_again(&mut self, claim: &ClaimKey) {
+        self.unresolved.extend(self.claimed.get(claim).into_iter().flatten().cloned());
+    }
+
+    /// The claims of a pod, and of those that share them, are to be looked at again.
+    pub(crate) fn resolve_again(&mut self, key: &PodKey) {
+        let Some(view) = self.views.get(key) else { return };
+        let claims: Vec<ClaimKey> = used(key, view).collect();
+        claims.iter().for_each(|claim| self.resolve_claim_again(claim));
+    }
+
+    /// Pods whose claims are to be looked at.
+    pub(crate) fn take_unresolved(&mut self) -> BTreeSet<PodKey> {
+        std::mem::take(&mut self.unresolved)
     }
 
     /// The gang that the pod was in.
     pub(crate) fn remove(&mut self, key: &PodKey) -> Option<GangKey> {
-        let PodView { gang, described_by, .. } = self.views.remove(key)?;
+        let view = self.views.remove(key)?;
+        if self.claiming.remove(key) {
+            self.unresolved.remove(key);
+            for claim in used(key, &view) {
+                if let Some(pods) = self.claimed.get_mut(&claim) {
+                    pods.remove(key);
+                    if pods.is_empty() {
+                        self.claimed.remove(&claim);
+                    }
+                }
+            }
+        }
+        let PodView { gang, described_by, .. } = view;
         if let Some(by) = described_by
             && let Some(gangs) = self.described.get_mut(&by.group)
         {

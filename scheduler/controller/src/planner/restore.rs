@@ -16,6 +16,7 @@ impl Planner {
             namespace: plan.metadata.namespace.clone().unwrap_or_default(),
             name: plan.spec.gang.clone(),
         };
+        self.follow_claims();
         let mut plans: Vec<_> = plans.into_iter().map(|plan| (key(plan), plan)).collect();
         // Who was let go has his place already, whatever older plans say of it.
         for (key, plan) in &plans {
@@ -29,6 +30,9 @@ impl Planner {
     /// Takes the places of a plan's unbound pods again, when enough of its pods are there for the gang to be whole.
     fn restore_one(&mut self, key: &GangKey, reservation: &GangReservation) -> Option<Binding> {
         let mut places = Vec::new();
+        let members = reservation.spec.members.iter();
+        let claims: Vec<&str> =
+            members.flat_map(|member| &member.claims).map(|claim| claim.name.as_str()).collect();
         let (mut planned, mut settled) = (0, 0);
         let mut ours = reservation.labels().get(labels::PLANNED_BY).is_some_and(|by| by == SCHEDULER_NAME);
         for reserved in &reservation.spec.members {
@@ -42,14 +46,19 @@ impl Planner {
             settled += usize::from(view.state.has_place());
             let usable = self.ledger.node(&reserved.node).is_some_and(|node| node.schedulable);
             if view.state == State::Waiting && usable {
-                let assignment = Assignment {
+                let mut assignment = Assignment {
                     uid: reserved.uid.clone(),
                     node: reserved.node.clone(),
                     resources: view.member.requests.clone(),
                     gpu_indices: reserved.gpu_indices.clone(),
                     gpu_share: view.member.gpu_share,
+                    claims: Vec::new(),
                 };
-                places.push((pod, assignment));
+                let granted = self.granted_by_plan(&pod, &reserved.node, &reserved.claims, &claims);
+                if let Some(granted) = granted {
+                    assignment.claims = granted;
+                    places.push((pod, assignment));
+                }
             }
         }
         if ours {
@@ -99,6 +108,7 @@ impl Planner {
                 resources: largest.requests.clone(),
                 gpu_indices: member.gpu_indices.clone(),
                 gpu_share: largest.gpu_share,
+                claims: Vec::new(),
             };
             if let Err(error) = self.ledger.take(&Placement(vec![(spare, assignment)])) {
                 tracing::debug!(%error, %gang, "a spare place of the last run is taken");

@@ -206,7 +206,7 @@ impl World {
                     }
                 }
             }
-            Decision::Explain { .. } => {}
+            Decision::Explain { .. } | Decision::GiveBack { .. } => {}
         }
     }
 

@@ -1,8 +1,12 @@
 //! How gangs come into the line and leave it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use muster_scheduler_core::{Closeness, Gang, GangDemand, Group, Resources, Slot, Slots};
+use muster_scheduler_core::claims::GrantedDevice;
+use muster_scheduler_core::{
+    ClaimKey, Closeness, Gang, GangDemand, Grant, Group, PodKey, Resources, Slot, Slots,
+};
 use muster_scheduler_queue::job::{Form, Gate, Hold, Job, JobId, Restart};
 use muster_scheduler_queue::time::{Milliseconds, Time};
 use muster_scheduler_queue::tree::{Charge, FlavorResource, QueueId};
@@ -10,6 +14,7 @@ use muster_scheduler_queue::tree::{Charge, FlavorResource, QueueId};
 use super::decision::Opening;
 use super::pods::{GangKey, State};
 use super::{GangState, Planner, Stage};
+use crate::objects::PodClaim;
 
 /// Sizes of an elastic gang that are tried.
 const SIZES: usize = 8;
@@ -127,6 +132,19 @@ impl Planner {
         let problem = waiting.find_map(|(pod, view)| {
             if let Some(problem) = view.problems.first() {
                 return Some(Held::Problem(format!("pod {}: {problem}", pod.name)));
+            }
+            if !view.claims.is_empty() && view.gate == Some(Opening::Only) {
+                return Some(Held::Problem(format!(
+                    "pod {}: Muster chooses no devices for pods that another scheduler binds; let it be bound by \
+                     Muster (spec.schedulerName), or remove the gate or spec.resourceClaims",
+                    pod.name
+                )));
+            }
+            if let Some(held) = view.claims_hold() {
+                return Some(match held {
+                    Held::Problem(why) => Held::Problem(format!("pod {}: {why}", pod.name)),
+                    Held::Missing(why) => Held::Missing(format!("pod {}: {why}", pod.name)),
+                });
             }
             // Its own scheduler could refuse the one node that it is let go to.
             let field = view.unheeded.first().filter(|_| view.gate == Some(Opening::Only))?;
@@ -280,6 +298,7 @@ impl Planner {
         let mut form = Form { label: "as it runs".to_owned(), ..Form::default() };
         let mut slots = Slots::default();
         let mut together = Resources::new();
+        let mut counted: BTreeSet<ClaimKey> = BTreeSet::new();
         let pods = self.pods.of(key).filter(|(_, pod)| pod.state != State::Waiting).map(|(pod, _)| pod);
         let spares = self.ledger.spares(&key.namespace, &key.name).map(|(spare, _)| spare);
         for pod in pods.chain(spares) {
@@ -291,13 +310,37 @@ impl Planner {
                 groups.len() - 1
             });
             groups[group].count += 1;
-            slots.0.push(Slot { group, node, devices: devices.clone() });
+            let granted = self.claimed_by(key, pod, &mut counted);
+            slots.0.push(Slot { group, node, devices: devices.clone(), granted });
             if let Some(assignment) = self.ledger.assignment(pod) {
                 together.add(&assignment.resources);
             }
         }
         form.charge = self.charge(&together);
         (form, slots)
+    }
+
+    /// The devices that come free when a pod of the gang ends with all others, of claims that are not `counted` yet.
+    fn claimed_by(
+        &self,
+        gang: &GangKey,
+        pod: &PodKey,
+        counted: &mut BTreeSet<ClaimKey>,
+    ) -> Option<Arc<Grant>> {
+        let mut grant = Grant::default();
+        for name in self.pods.get(pod)?.claims.iter().filter_map(PodClaim::object) {
+            let claim = ClaimKey::new(&pod.namespace, name);
+            let devices = self.devices_of_gang(&claim, gang).iter().map(|device| GrantedDevice {
+                request: "".into(),
+                device: *device,
+                admin: false,
+            });
+            let devices: Vec<GrantedDevice> = devices.collect();
+            if !devices.is_empty() && counted.insert(claim) {
+                grant.claims.push(devices);
+            }
+        }
+        (!grant.claims.is_empty()).then(|| Arc::new(grant))
     }
 
     /// Tells the line what a gang that runs has now, where that has changed. The quota of pods that it cannot do

@@ -42,7 +42,10 @@ fn bound(decisions: &[Decision]) -> Vec<usize> {
         .iter()
         .filter_map(|decision| match decision {
             Decision::Bind(binding) => Some(binding.placement.0.len()),
-            Decision::Explain { .. } | Decision::Evict { .. } | Decision::Discard { .. } => None,
+            Decision::Explain { .. }
+            | Decision::Evict { .. }
+            | Decision::Discard { .. }
+            | Decision::GiveBack { .. } => None,
         })
         .collect()
 }
@@ -131,6 +134,7 @@ fn a_restart_finishes_the_plan_that_was_written() {
         uid: format!("g-{index}-uid"),
         node: "n0".into(),
         gpu_indices: vec![index + 2],
+        claims: Vec::new(),
     };
     let mut reservation = GangReservation::new(
         "g",

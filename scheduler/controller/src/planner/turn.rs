@@ -23,6 +23,7 @@ impl Planner {
         let mut decisions = Decisions::default();
         let changed: Vec<GangKey> = self.changed.iter().cloned().collect();
         self.settle(time);
+        self.give_idle_claims_back(&mut decisions);
         for key in changed {
             self.discard(&key, &mut decisions);
         }
@@ -63,6 +64,7 @@ impl Planner {
 
     /// Brings the line up to date with what was seen.
     pub(super) fn settle(&mut self, time: Time) {
+        self.follow_claims();
         self.follow_queues(time);
         self.follow_windows(time);
         self.follow_refusals(time);

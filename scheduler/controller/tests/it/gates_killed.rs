@@ -284,7 +284,7 @@ impl World {
                     self.plans.remove(&gang);
                     self.planner.discarded(&namespace, &gang);
                 }
-                Decision::Explain { .. } => {}
+                Decision::Explain { .. } | Decision::GiveBack { .. } => {}
                 Decision::Evict { pods, why, foreign, .. } => {
                     assert_eq!((why, foreign), (Eviction::SteeredInVain, true));
                     for (key, uid) in pods {
@@ -334,6 +334,7 @@ impl World {
             uid: place.uid.clone(),
             node: place.node.clone(),
             gpu_indices: place.gpu_indices.clone(),
+            claims: Vec::new(),
         });
         let members = binding.settled.iter().cloned().chain(places).collect();
         let spec = GangReservationSpec { gang: binding.gang.clone(), epoch, members };

@@ -70,6 +70,7 @@ fn a_restart_finds_the_places_of_pods_that_were_let_go() {
         uid: format!("g-{index}-uid"),
         node: "n0".into(),
         gpu_indices: vec![index],
+        claims: Vec::new(),
     };
     let spec = GangReservationSpec { gang: "g".into(), epoch: 1, members: vec![member(0), member(1)] };
     let mut reservation = GangReservation::new("g", spec);

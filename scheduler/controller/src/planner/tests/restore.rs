@@ -8,6 +8,7 @@ fn plan_of(gang: &str, uids: &[String], node: &str) -> GangReservation {
         uid: uid.clone(),
         node: node.into(),
         gpu_indices: vec![index],
+        claims: Vec::new(),
     });
     let spec = GangReservationSpec { gang: gang.into(), epoch: 1, members: members.collect() };
     let mut plan = GangReservation::new(gang, spec);
