@@ -78,6 +78,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         }
     }
     picture::read_groups(&connection.client, &mut planner).await;
+    picture::read_devices(&connection.client, &mut planner).await;
     for group in groups {
         planner.group_changed(GroupEvent::Seen(Box::new(group)));
     }

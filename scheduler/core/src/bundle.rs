@@ -96,9 +96,9 @@ mod tests {
     fn both_of_two_selections_hold() {
         let on = |name: &str| vec![Requirement::NameIn(vec![name.to_owned()])];
         assert_eq!(both(&[], &[on("a")]), [on("a")]);
-        assert_eq!(both(&[on("a"), on("b")], &[on("c")]), [
-            [on("a"), on("c")].concat(),
-            [on("b"), on("c")].concat()
-        ]);
+        assert_eq!(
+            both(&[on("a"), on("b")], &[on("c")]),
+            [[on("a"), on("c")].concat(), [on("b"), on("c")].concat()]
+        );
     }
 }

@@ -168,7 +168,8 @@ impl Ledger {
 
     fn take_devices_again(&mut self, node: NodeId) {
         let on_node = self.space.devices_on(node);
-        let held = on_node.map(|(device, _)| (device, self.claims.count(device))).filter(|(_, count)| *count > 0);
+        let held =
+            on_node.map(|(device, _)| (device, self.claims.count(device))).filter(|(_, count)| *count > 0);
         for (device, count) in held.collect::<Vec<_>>() {
             self.space.take_device_again(node, device, count);
         }

@@ -192,8 +192,7 @@ impl Space {
     /// Replaces the devices that can be claimed; none of them is taken.
     pub(crate) fn set_inventory(&mut self, inventory: Inventory) {
         Arc::make_mut(&mut self.claimable).set(inventory);
-        let nodes: Vec<(NodeId, Arc<Node>)> =
-            self.nodes().map(|(id, node)| (id, Arc::clone(node))).collect();
+        let nodes: Vec<(NodeId, Arc<Node>)> = self.nodes().map(|(id, node)| (id, Arc::clone(node))).collect();
         for (id, node) in nodes {
             let stock = self.claimable.stock(&node).map(Arc::new);
             let room = &mut self.rooms[id.index()];

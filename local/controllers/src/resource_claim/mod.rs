@@ -3,6 +3,7 @@
 mod plan;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,15 @@ pub(crate) enum Subject {
     Pod(Key),
     /// Whether a claim is still used.
     Claim(Key),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod(key) => write!(formatter, "pod {key}"),
+            Self::Claim(key) => write!(formatter, "claim {key}"),
+        }
+    }
 }
 
 /// The controller of claims of devices.

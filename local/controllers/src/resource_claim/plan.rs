@@ -6,9 +6,10 @@ use k8s_openapi::api::core::v1::{Pod, PodResourceClaimStatus};
 use k8s_openapi::api::resource::v1::{
     ResourceClaim, ResourceClaimConsumerReference, ResourceClaimStatus, ResourceClaimTemplate,
 };
+use kube::ResourceExt as _;
 use kube::api::ObjectMeta;
-use kube::{Resource as _, ResourceExt as _};
 
+use crate::owners::controller_reference;
 use crate::pods::{is_finished, is_terminating};
 
 /// What keeps a claim with devices from vanishing while they are in use.
@@ -63,10 +64,6 @@ pub(super) fn claim(pod: &Pod, name: &str, template: &ResourceClaimTemplate) -> 
     let described = template.spec.metadata.clone().unwrap_or_default();
     let mut annotations: BTreeMap<String, String> = described.annotations.unwrap_or_default();
     annotations.insert(NAME_IN_POD.to_owned(), name.to_owned());
-    let owner = pod.controller_owner_ref(&()).map(|mut owner| {
-        owner.block_owner_deletion = Some(true);
-        owner
-    });
     ResourceClaim {
         metadata: ObjectMeta {
             generate_name: Some(format!("{}-{name}-", pod.name_any())),
@@ -74,7 +71,7 @@ pub(super) fn claim(pod: &Pod, name: &str, template: &ResourceClaimTemplate) -> 
             labels: described.labels,
             annotations: Some(annotations),
             finalizers: described.finalizers,
-            owner_references: owner.map(|owner| vec![owner]),
+            owner_references: Some(vec![controller_reference(pod)]),
             ..ObjectMeta::default()
         },
         spec: template.spec.spec.clone(),

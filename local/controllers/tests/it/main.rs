@@ -8,5 +8,6 @@ mod harness;
 mod jobs;
 mod namespaces;
 mod nodes;
+mod resource_claims;
 mod services;
 mod volumes;

@@ -31,9 +31,12 @@ pub(super) fn register(env: &mut Env) {
         env.add_overload("semver", "kubernetes_semver_normal", vec![STRING_TYPE, BOOL_TYPE], |arguments| {
             super::functions::call(version, arguments)
         }),
-        env.add_overload("isSemver", "kubernetes_isSemver_normal", vec![STRING_TYPE, BOOL_TYPE], |arguments| {
-            super::functions::call(is_version, arguments)
-        }),
+        env.add_overload(
+            "isSemver",
+            "kubernetes_isSemver_normal",
+            vec![STRING_TYPE, BOOL_TYPE],
+            |arguments| super::functions::call(is_version, arguments),
+        ),
     ];
     debug_assert!(added.iter().all(Result::is_ok), "{added:?}");
     member!(env, "major", DYN_TYPE, [], major);

@@ -21,7 +21,9 @@ use crate::planner::{Availability, DeviceEvent, DeviceKind};
 pub(crate) use reserve::give_back;
 
 /// A kind of object that describes devices or claims.
-trait Described: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static {
+trait Described:
+    Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static
+{
     const KIND: DeviceKind;
 
     /// It is there, and looks so.

@@ -49,7 +49,11 @@ impl Binder {
                 drop(permit);
                 let failure = match result {
                     Ok(()) => break,
-                    Err(ReserveError::Api(failure)) if !failure.is_refusal() || failure.code() == Some(409) => failure,
+                    Err(ReserveError::Api(failure))
+                        if !failure.is_refusal() || failure.code() == Some(409) =>
+                    {
+                        failure
+                    }
                     Err(error) => {
                         tracing::info!(%error, %pod, "its claim does not get its devices");
                         return Verdict::Refused(Some(error.to_string()));
@@ -145,7 +149,11 @@ async fn unreserve(client: &Client, uid: &str, given: &ClaimUse) -> Result<(), F
     users.retain(|user| user.uid != uid);
     // What it had before is its own.
     let mine = users.is_empty()
-        && given.allocation.as_ref().zip(status.allocation.as_ref()).is_some_and(|(mine, has)| same_devices(mine, has));
+        && given
+            .allocation
+            .as_ref()
+            .zip(status.allocation.as_ref())
+            .is_some_and(|(mine, has)| same_devices(mine, has));
     if users.len() == before && !mine {
         return Ok(());
     }

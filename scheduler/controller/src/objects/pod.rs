@@ -353,11 +353,14 @@ mod tests {
             "status": {"resourceClaimStatuses": [{"name": "nic", "resourceClaimName": "p-nic-x"}, {"name": "none"}]}});
         let facts = PodFacts::read(&serde_json::from_value(pod).unwrap());
         let claim = |name: &str, source| PodClaim { name: name.into(), source };
-        assert_eq!(facts.claims, [
-            claim("gpu", ClaimSource::Shared("mine".into())),
-            claim("nic", ClaimSource::Own("p-nic-x".into())),
-            claim("disk", ClaimSource::NotYet("t".into())),
-        ]);
+        assert_eq!(
+            facts.claims,
+            [
+                claim("gpu", ClaimSource::Shared("mine".into())),
+                claim("nic", ClaimSource::Own("p-nic-x".into())),
+                claim("disk", ClaimSource::NotYet("t".into())),
+            ]
+        );
         assert_eq!(said(&facts), [""; 0]);
     }
 

@@ -38,8 +38,8 @@ use crate::plan;
 use pods::{GangKey, PodView, Pods, State};
 
 pub use account::{Figures, QueueFigures};
-pub use claims::{ClaimUse, DeviceEvent, DeviceKind};
 pub(crate) use claims::reserved_claims;
+pub use claims::{ClaimUse, DeviceEvent, DeviceKind};
 pub use decision::{Binding, Decision, Decisions, Eviction, Opening, Outcome, Written};
 pub(crate) use groups::Groups;
 pub use groups::{Availability, GroupEvent};

@@ -1,3 +1,4 @@
+mod claims;
 mod gates;
 mod groups;
 mod queues;

@@ -35,7 +35,8 @@ pub(super) fn faulty(client: Client, count: Arc<AtomicU64>) -> Client {
             let path = request.uri().path();
             let changes = match *request.method() {
                 Method::POST | Method::PUT => {
-                    path.ends_with("/binding") || path.contains("/gangreservations")
+                    let planned = path.contains("/gangreservations") || path.contains("/resourceclaims");
+                    planned || path.ends_with("/binding")
                 }
                 Method::PATCH => path.contains("/pods/") && !path.ends_with("/status"),
                 _ => false,

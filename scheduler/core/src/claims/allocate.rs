@@ -269,7 +269,8 @@ fn kinds(stock: &Stock, claims: &[Arc<ClaimDemand>]) -> Vec<usize> {
     let mut different: Vec<(bool, Vec<bool>, Vec<Option<u32>>, &[Consumption])> = Vec::new();
     let mut kinds = Vec::with_capacity(shelf.numbers.len());
     for (position, number) in shelf.numbers.iter().enumerate() {
-        let alternatives = claims.iter().flat_map(|claim| claim.requests()).flat_map(|request| &request.alternatives);
+        let alternatives =
+            claims.iter().flat_map(|claim| claim.requests()).flat_map(|request| &request.alternatives);
         let meant = alternatives.map(|alternative| alternative.devices.contains(*number)).collect();
         let constraints = claims.iter().flat_map(|claim| claim.constraints());
         let values = constraints.map(|constraint| constraint.value(*number)).collect();

@@ -66,16 +66,13 @@ impl Table {
             self.present.get(number).is_some_and(|device| device.reach.includes(node))
         };
         let own = self.of_node.get(&node.name).into_iter().flatten();
-        let mut numbers: Vec<DeviceNumber> =
-            own.chain(self.wide.iter().filter(reached)).copied().collect();
+        let mut numbers: Vec<DeviceNumber> = own.chain(self.wide.iter().filter(reached)).copied().collect();
         if numbers.is_empty() {
             return None;
         }
         numbers.sort_unstable();
-        let mut shelf = Shelf {
-            complete: !self.incomplete.iter().any(|reach| reach.includes(node)),
-            ..Shelf::default()
-        };
+        let mut shelf =
+            Shelf { complete: !self.incomplete.iter().any(|reach| reach.includes(node)), ..Shelf::default() };
         let mut known: BTreeMap<usize, usize> = BTreeMap::new();
         for number in numbers {
             let Some(device) = self.present.get(&number) else { continue };

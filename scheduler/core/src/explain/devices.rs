@@ -53,11 +53,11 @@ pub(super) fn never_on(space: &Space, node: NodeId, member: &Member) -> Option<S
     if stock.times(&claims, 1) > 0 {
         return None;
     }
-    let on_node = |alternative: &Alternative| {
-        stock.devices().any(|(device, _)| alternative.devices.contains(device))
-    };
+    let on_node =
+        |alternative: &Alternative| stock.devices().any(|(device, _)| alternative.devices.contains(device));
     let lacking = member.claims.iter().find_map(|claim| {
-        let none = claim.demand.requests().iter().find(|request| !request.alternatives.iter().any(on_node))?;
+        let none =
+            claim.demand.requests().iter().find(|request| !request.alternatives.iter().any(on_node))?;
         Some((none.alternatives.first()?.name.as_str(), claim.name.as_str()))
     });
     Some(match lacking {

@@ -57,10 +57,9 @@ fn numbers(count: u32) -> impl Iterator<Item = DeviceNumber> {
 }
 
 fn member(index: usize, claims: &[(&str, &Arc<ClaimDemand>)]) -> Member {
-    let claims = claims.iter().map(|(name, demand)| MemberClaim {
-        name: (*name).to_owned(),
-        demand: Arc::clone(demand),
-    });
+    let claims = claims
+        .iter()
+        .map(|(name, demand)| MemberClaim { name: (*name).to_owned(), demand: Arc::clone(demand) });
     Member {
         name: format!("p-{index}"),
         uid: format!("u-{index}"),
@@ -187,14 +186,11 @@ fn parts_of_one_device_are_given_until_what_they_share_is_used_up() {
     let mut ledger = Ledger::default();
     ledger.set_node(node("n0"));
     let amounts = [7, 4, 3, 1, 1, 1, 1, 1, 1, 1];
-    let devices = amounts.iter().enumerate().map(|(index, amount)| {
-        on("n0", index, vec![Consumption { counter: 0, amount: *amount }])
-    });
-    ledger.set_inventory(Inventory {
-        devices: devices.collect(),
-        counters: vec![7],
-        ..Inventory::default()
-    });
+    let devices = amounts
+        .iter()
+        .enumerate()
+        .map(|(index, amount)| on("n0", index, vec![Consumption { counter: 0, amount: *amount }]));
+    ledger.set_inventory(Inventory { devices: devices.collect(), counters: vec![7], ..Inventory::default() });
     let whole = Arc::new(ClaimDemand::new(vec![request("whole", [DeviceNumber(0)], 1)], Vec::new()));
     let half = Arc::new(ClaimDemand::new(vec![request("half", [DeviceNumber(1)], 1)], Vec::new()));
     let small = Arc::new(ClaimDemand::new(vec![request("small", (3..10).map(DeviceNumber), 1)], Vec::new()));
@@ -220,7 +216,10 @@ fn all_devices_are_all_or_none_and_at_least_one() {
         Arc::new(ClaimDemand::new(vec![ClaimRequest { alternatives: vec![all] }], Vec::new()))
     };
     let everything = all(DeviceSet::default());
-    assert!(ledger.place(&gang(1, &all([DeviceNumber(7)].into_iter().collect()))).is_ok(), "not of this node");
+    assert!(
+        ledger.place(&gang(1, &all([DeviceNumber(7)].into_iter().collect()))).is_ok(),
+        "not of this node"
+    );
     let placement = ledger.place(&gang(1, &everything)).unwrap();
     assert_eq!(devices_of(&placement), [("n0".to_owned(), numbers(3).collect())]);
     let other = ClaimKey::new("team", "other");

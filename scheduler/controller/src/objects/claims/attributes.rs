@@ -65,8 +65,7 @@ pub(super) fn variable(device: &Device, driver: &str, domains: &[String]) -> Var
     let attributes = device.attributes.iter().flatten();
     let attributes = attributes.filter_map(|(name, attribute)| Some((name, value(attribute)?)));
     let capacities = device.capacity.iter().flatten();
-    let capacities =
-        capacities.map(|(name, capacity)| (name, Variable::Quantity(capacity.value.0.clone())));
+    let capacities = capacities.map(|(name, capacity)| (name, Variable::Quantity(capacity.value.0.clone())));
     let shared = device.allow_multiple_allocations.unwrap_or(false);
     Variable::Map(BTreeMap::from([
         ("driver".to_owned(), Variable::Text(driver.to_owned())),

@@ -50,7 +50,9 @@ pub(super) fn claims(pod: &Pod, spec: &PodSpec) -> Vec<PodClaim> {
         }
         let made = statuses.into_iter().flatten().find(|status| status.name == claim.name);
         let source = match made {
-            Some(status) => ClaimSource::Own(status.resource_claim_name.clone().filter(|name| !name.is_empty())?),
+            Some(status) => {
+                ClaimSource::Own(status.resource_claim_name.clone().filter(|name| !name.is_empty())?)
+            }
             None => ClaimSource::NotYet(claim.resource_claim_template_name.clone().unwrap_or_default()),
         };
         Some(PodClaim { name, source })

@@ -61,16 +61,22 @@ pub(crate) fn pools<'a>(slices: impl Iterator<Item = &'a ResourceSlice>) -> Publ
         let newest = slices.iter().map(|slice| slice.pool.generation).max().unwrap_or_default();
         slices.retain(|slice| slice.pool.generation == newest);
         let expected = slices.iter().map(|slice| slice.pool.resource_slice_count).max().unwrap_or_default();
-        let names: Vec<&str> =
-            slices.iter().flat_map(|slice| slice.devices.iter().flatten()).map(|device| device.name.as_str()).collect();
+        let names: Vec<&str> = slices
+            .iter()
+            .flat_map(|slice| slice.devices.iter().flatten())
+            .map(|device| device.name.as_str())
+            .collect();
         let different: BTreeSet<&str> = names.iter().copied().collect();
         if slices.len() as i64 == expected && different.len() == names.len() {
             published.add(driver, pool, &slices);
         } else {
             published.incomplete_pools.insert(format!("{driver}/{pool}"));
-            let devices = slices.iter().flat_map(|slice| slice.devices.iter().flatten().map(move |device| (slice, device)));
+            let devices = slices
+                .iter()
+                .flat_map(|slice| slice.devices.iter().flatten().map(move |device| (slice, device)));
             let own = slices.iter().map(|slice| reach(slice, None));
-            let reaches: Vec<Reach> = own.chain(devices.map(|(slice, device)| reach(slice, Some(device)))).flatten().collect();
+            let reaches: Vec<Reach> =
+                own.chain(devices.map(|(slice, device)| reach(slice, Some(device)))).flatten().collect();
             published.incomplete.extend(reaches);
         }
     }
@@ -86,7 +92,9 @@ impl Published {
                 self.counters.push(amount(&counter.value.0).unwrap_or(0));
             }
         }
-        let devices = || slices.iter().flat_map(|slice| slice.devices.iter().flatten().map(move |device| (slice, device)));
+        let devices = || {
+            slices.iter().flat_map(|slice| slice.devices.iter().flatten().map(move |device| (slice, device)))
+        };
         let mut reaches = devices().map(|(slice, device)| reach(slice, Some(device)));
         let first = reaches.next().flatten();
         let on_one_node = matches!(first, Some(Reach::Node(_))) && reaches.all(|reach| reach == first);
@@ -98,7 +106,9 @@ impl Published {
                 for (name, counter) in &consumption.counters {
                     let known = counters.get(&(consumption.counter_set.as_str(), name.as_str()));
                     match (known, amount(&counter.value.0)) {
-                        (Some(counter), Some(amount)) => consumes.push(Consumption { counter: *counter, amount }),
+                        (Some(counter), Some(amount)) => {
+                            consumes.push(Consumption { counter: *counter, amount })
+                        }
                         _ => unusable = Some("use up counters that their pool does not have"),
                     }
                 }

@@ -15,9 +15,7 @@ pub(super) struct Selectors {
 
 impl Selectors {
     /// Compiles selectors; the error says which is wrong and why.
-    pub(super) fn compile<'a>(
-        selectors: impl Iterator<Item = &'a DeviceSelector>,
-    ) -> Result<Self, String> {
+    pub(super) fn compile<'a>(selectors: impl Iterator<Item = &'a DeviceSelector>) -> Result<Self, String> {
         let mut all = Self { compiled: Vec::new(), domains: Vec::new() };
         for selector in selectors {
             let Some(cel) = &selector.cel else {

@@ -55,7 +55,10 @@ struct Wish<'a> {
 }
 
 /// What a claim asks for.
-pub(crate) fn wanted(spec: &ResourceClaimSpec, catalogue: &Catalogue<'_>) -> Result<ClaimDemand, Unplaceable> {
+pub(crate) fn wanted(
+    spec: &ResourceClaimSpec,
+    catalogue: &Catalogue<'_>,
+) -> Result<ClaimDemand, Unplaceable> {
     let Some(devices) = &spec.devices else { return Ok(ClaimDemand::new(Vec::new(), Vec::new())) };
     let mut requests = Vec::new();
     for request in devices.requests.iter().flatten() {
@@ -104,7 +107,8 @@ impl Catalogue<'_> {
 
     fn alternative(&self, wish: &Wish<'_>) -> Result<Alternative, Unplaceable> {
         let problem = |why: String| Unplaceable::problem(&wish.name, why);
-        let class = self.classes.get(wish.class).ok_or_else(|| Unplaceable::NoClass(wish.class.to_owned()))?;
+        let class =
+            self.classes.get(wish.class).ok_or_else(|| Unplaceable::NoClass(wish.class.to_owned()))?;
         if wish.capacity.is_some_and(|capacity| capacity.requests.is_some()) {
             return Err(problem("Muster does not divide devices by capacity; remove `capacity`".to_owned()));
         }
@@ -157,7 +161,9 @@ impl Catalogue<'_> {
         let mut known: Vec<&k8s_openapi::api::resource::v1::DeviceAttribute> = Vec::new();
         let mut values = AttributeValues::new();
         for (device, number) in self.published.devices.iter().zip(self.numbers) {
-            let Some(value) = attributes::named(&device.device, &device.id.driver, attribute) else { continue };
+            let Some(value) = attributes::named(&device.device, &device.id.driver, attribute) else {
+                continue;
+            };
             let index = known.iter().position(|other| *other == value).unwrap_or_else(|| {
                 known.push(value);
                 known.len() - 1

@@ -59,8 +59,13 @@ impl Planner {
         reserved: &[ReservedClaim],
         planned: &[&str],
     ) -> Option<Vec<ClaimGrant>> {
-        let names: Vec<String> =
-            self.pods.get(pod)?.claims.iter().map(|claim| claim.object().map(str::to_owned)).collect::<Option<_>>()?;
+        let names: Vec<String> = self
+            .pods
+            .get(pod)?
+            .claims
+            .iter()
+            .map(|claim| claim.object().map(str::to_owned))
+            .collect::<Option<_>>()?;
         let mut grants = Vec::new();
         for name in names {
             let key = ClaimKey::new(&pod.namespace, &name);
@@ -183,7 +188,8 @@ fn class_and_tolerations<'a>(
     spec: &'a ResourceClaimSpec,
     name: &str,
 ) -> Option<(&'a str, Option<&'a Vec<DeviceToleration>>)> {
-    let (request, alternative) = name.split_once('/').map_or((name, None), |(request, one)| (request, Some(one)));
+    let (request, alternative) =
+        name.split_once('/').map_or((name, None), |(request, one)| (request, Some(one)));
     let mut requests = spec.devices.as_ref()?.requests.iter().flatten();
     let request: &DeviceRequest = requests.find(|known| known.name == request)?;
     match alternative {

@@ -101,7 +101,8 @@ impl Claim {
 
     /// The devices that are its own.
     fn devices(&self) -> Option<Vec<DeviceId>> {
-        let results = self.allocation.as_ref()?.devices.iter().flat_map(|devices| devices.results.iter().flatten());
+        let results =
+            self.allocation.as_ref()?.devices.iter().flat_map(|devices| devices.results.iter().flatten());
         let own = results.filter(|result| result.admin_access != Some(true));
         let id = own.map(|result| DeviceId {
             driver: result.driver.clone(),
@@ -179,9 +180,8 @@ impl Planner {
 
     /// Whether all that pods need is known of devices and claims, or is known not to be had.
     pub fn knows_devices(&self) -> bool {
-        let known = |kind: &DeviceKind| {
-            !matches!(self.claims.kinds.get(kind), None | Some(Availability::Unread))
-        };
+        let known =
+            |kind: &DeviceKind| !matches!(self.claims.kinds.get(kind), None | Some(Availability::Unread));
         !self.claims.wanted || DeviceKind::ALL.iter().all(known)
     }
 

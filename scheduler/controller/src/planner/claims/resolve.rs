@@ -29,7 +29,8 @@ impl Planner {
         let (wanted, uid) = (view.claims.clone(), view.member.uid.clone());
         let resolved = self.resolve(pod, &uid, &wanted);
         let Some(view) = self.pods.get_mut(pod) else { return };
-        let before = (view.member.claims.clone(), view.member.required_affinity.clone(), view.claims_held.clone());
+        let before =
+            (view.member.claims.clone(), view.member.required_affinity.clone(), view.claims_held.clone());
         view.member.required_affinity = view.own_affinity.clone();
         view.member.claims.clear();
         view.claims_held = None;
@@ -46,7 +47,9 @@ impl Planner {
             Err(held) => view.claims_held = Some(held),
         }
         let Some(view) = self.pods.get(pod) else { return };
-        if before != (view.member.claims.clone(), view.member.required_affinity.clone(), view.claims_held.clone()) {
+        if before
+            != (view.member.claims.clone(), view.member.required_affinity.clone(), view.claims_held.clone())
+        {
             self.changed.insert(view.gang.clone());
         }
     }
@@ -85,7 +88,9 @@ impl Planner {
                 Some(Err(missing @ Unplaceable::NoClass(_))) => {
                     return Err(Held::Missing(format!("ResourceClaim {object}: {missing}")));
                 }
-                Some(Err(problem)) => return Err(Held::Problem(format!("ResourceClaim {object}: {problem}"))),
+                Some(Err(problem)) => {
+                    return Err(Held::Problem(format!("ResourceClaim {object}: {problem}")));
+                }
                 None => {}
             }
         }
@@ -98,14 +103,17 @@ impl Claims {
     fn check(&self, key: &ClaimKey, wanted: &PodClaim, uid: &str) -> Result<(), Held> {
         let name = &key.name;
         let Some(claim) = self.claims.get(key) else {
-            return Err(Held::Missing(format!("ResourceClaim {name} does not exist; create it, or name another")));
+            return Err(Held::Missing(format!(
+                "ResourceClaim {name} does not exist; create it, or name another"
+            )));
         };
         if claim.leaving {
             return Err(Held::Missing(format!("ResourceClaim {name} is being deleted")));
         }
         let own = matches!(wanted.source, ClaimSource::Own(_));
         if own && claim.owner.as_deref() != Some(uid) {
-            let why = format!("ResourceClaim {name} was not made for this pod; delete it, so that another is made");
+            let why =
+                format!("ResourceClaim {name} was not made for this pod; delete it, so that another is made");
             return Err(Held::Missing(why));
         }
         if claim.reserved_for.len() >= MOST_USERS && !claim.reserved_for.contains(uid) {
