@@ -78,7 +78,11 @@ mod tests {
 
     fn member(claims: &[&str]) -> Member {
         let demand = Arc::new(ClaimDemand::new(Vec::new(), Vec::new()));
-        let claim = |name: &&str| MemberClaim { name: (*name).to_owned(), demand: Arc::clone(&demand) };
+        let claim = |name: &&str| MemberClaim {
+            name: (*name).to_owned(),
+            demand: Arc::clone(&demand),
+            anywhere: false,
+        };
         Member { claims: claims.iter().map(claim).collect(), ..Member::default() }
     }
 

@@ -232,10 +232,7 @@ fn impossible(space: &Space, member: &Member) -> Option<Waiting> {
             Some(Unfit::Selector) => "do not match its node selector or affinity".to_owned(),
             Some(Unfit::Taint(key)) => format!("have the taint {key} that it does not tolerate"),
             None => match member.requests.lacking(&node.allocatable) {
-                None => match devices::never_on(space, id, member) {
-                    None => return None,
-                    Some(reason) => reason,
-                },
+                None => devices::never_on(space, id, member)?,
                 Some(resource) => {
                     let most =
                         space.nodes().map(|(_, node)| node.allocatable.get(resource)).max().unwrap_or(0);

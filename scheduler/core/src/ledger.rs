@@ -163,7 +163,9 @@ impl Ledger {
     pub fn set_inventory(&mut self, inventory: Inventory) {
         self.space.set_inventory(inventory);
         let nodes: Vec<NodeId> = self.space.nodes().map(|(id, _)| id).collect();
-        nodes.into_iter().for_each(|id| self.take_devices_again(id));
+        for id in nodes {
+            self.take_devices_again(id);
+        }
     }
 
     fn take_devices_again(&mut self, node: NodeId) {

@@ -102,34 +102,37 @@ impl ResourceClaims {
         self.queue.add(Subject::Pod(key));
     }
 
+    /// Makes a claim for a pod from a template; its name, unless there is no such template.
+    async fn make(&self, pod: &Pod, name: &str, template: &str) -> Result<Option<String>> {
+        let key = Key::new(pod.namespace().unwrap_or_default(), template);
+        let Some(template) = self.templates.get(&key) else {
+            let message = format!(
+                "ResourceClaimTemplate {template} of claim {name} does not exist; create it, or name another"
+            );
+            self.recorder.tell(COMPONENT, pod, Severity::Warning, "FailedResourceClaimCreation", message);
+            return Ok(None);
+        };
+        let api: Api<ResourceClaim> = Api::namespaced(self.client.clone(), &key.namespace);
+        let written = api.create(&post_params(), &plan::claim(pod, name, &template)).await?;
+        self.claims.shows(&written).await?;
+        Ok(Some(written.name_any()))
+    }
+
     /// Makes the claims of a pod that are not there, and says on the pod which are its own.
     async fn furnish(&self, key: &Key) -> Result<()> {
         let Some(pod) = self.pods.get(key).filter(|pod| plan::needs_claims(pod)) else { return Ok(()) };
-        let api: Api<ResourceClaim> = Api::namespaced(self.client.clone(), &key.namespace);
         let mut statuses = plan::statuses(&pod);
         let own = self.claims.controlled_by(&*pod);
         for (name, template) in plan::templates(&pod) {
             if statuses.iter().any(|status| status.name == name) {
                 continue;
             }
-            let made = match own.iter().find(|claim| plan::is_for(claim, name)) {
-                Some(made) => made.name_any(),
-                None => {
-                    let template_key = Key::new(key.namespace.clone(), template);
-                    let Some(template) = self.templates.get(&template_key) else {
-                        let message = format!(
-                            "ResourceClaimTemplate {template} of claim {name} does not exist; create it, or name another"
-                        );
-                        let reason = "FailedResourceClaimCreation";
-                        self.recorder.tell(COMPONENT, &*pod, Severity::Warning, reason, message);
-                        continue;
-                    };
-                    let written = api.create(&post_params(), &plan::claim(&pod, name, &template)).await?;
-                    self.claims.shows(&written).await?;
-                    written.name_any()
-                }
+            let known = own.iter().find(|claim| plan::is_for(claim, name)).map(|claim| claim.name_any());
+            let made = match known {
+                Some(made) => Some(made),
+                None => self.make(&pod, name, template).await?,
             };
-            statuses.push(plan::status(name, made));
+            statuses.extend(made.map(|made| plan::status(name, made)));
         }
         if statuses.len() > plan::statuses(&pod).len() {
             let pods: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);

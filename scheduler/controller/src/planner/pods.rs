@@ -161,6 +161,15 @@ impl PodView {
     }
 }
 
+/// Leaves claims whose devices are reached from everywhere with the first of the members that share them: the others
+/// can use them wherever they are.
+fn carry_once(members: &mut [Member]) {
+    let mut carried: BTreeSet<String> = BTreeSet::new();
+    for member in members {
+        member.claims.retain(|claim| !claim.anywhere || carried.insert(claim.name.clone()));
+    }
+}
+
 /// The claims that a pod uses, as far as they are there.
 fn used(key: &PodKey, view: &PodView) -> impl Iterator<Item = ClaimKey> {
     let names = view.claims.iter().filter_map(PodClaim::object);
@@ -234,7 +243,9 @@ impl Pods {
     pub(crate) fn resolve_again(&mut self, key: &PodKey) {
         let Some(view) = self.views.get(key) else { return };
         let claims: Vec<ClaimKey> = used(key, view).collect();
-        claims.iter().for_each(|claim| self.resolve_claim_again(claim));
+        for claim in &claims {
+            self.resolve_claim_again(claim);
+        }
     }
 
     /// Pods whose claims are to be looked at.
@@ -343,6 +354,7 @@ impl Pods {
             }
         }
         gang.waiting.sort_by(|left, right| (left.rank, &left.name).cmp(&(right.rank, &right.name)));
+        carry_once(&mut gang.waiting);
         gang
     }
 }

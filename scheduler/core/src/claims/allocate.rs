@@ -263,18 +263,30 @@ impl<'a> Search<'a> {
     }
 }
 
+/// All that these claims could tell apart of a device.
+#[derive(PartialEq)]
+struct Kind<'a> {
+    free: bool,
+    meant: Vec<bool>,
+    values: Vec<Option<u32>>,
+    consumes: &'a [Consumption],
+}
+
 /// Numbers of kinds: devices of one kind differ in nothing that these claims ask for, and use up the same.
 fn kinds(stock: &Stock, claims: &[Arc<ClaimDemand>]) -> Vec<usize> {
     let shelf = &stock.shelf;
-    let mut different: Vec<(bool, Vec<bool>, Vec<Option<u32>>, &[Consumption])> = Vec::new();
+    let mut different: Vec<Kind<'_>> = Vec::new();
     let mut kinds = Vec::with_capacity(shelf.numbers.len());
     for (position, number) in shelf.numbers.iter().enumerate() {
-        let alternatives =
-            claims.iter().flat_map(|claim| claim.requests()).flat_map(|request| &request.alternatives);
-        let meant = alternatives.map(|alternative| alternative.devices.contains(*number)).collect();
+        let requests = claims.iter().flat_map(|claim| claim.requests());
+        let alternatives = requests.flat_map(|request| &request.alternatives);
         let constraints = claims.iter().flat_map(|claim| claim.constraints());
-        let values = constraints.map(|constraint| constraint.value(*number)).collect();
-        let kind = (stock.is_free(position), meant, values, shelf.consumes[position].as_slice());
+        let kind = Kind {
+            free: stock.is_free(position),
+            meant: alternatives.map(|alternative| alternative.devices.contains(*number)).collect(),
+            values: constraints.map(|constraint| constraint.value(*number)).collect(),
+            consumes: &shelf.consumes[position],
+        };
         let known = different.iter().position(|other| *other == kind);
         kinds.push(known.unwrap_or_else(|| {
             different.push(kind);

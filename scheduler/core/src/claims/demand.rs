@@ -12,6 +12,8 @@ pub struct MemberClaim {
     pub name: String,
     /// What it asks for.
     pub demand: Arc<ClaimDemand>,
+    /// Whether every node reaches whatever it gets, so that pods that share it may be on different nodes.
+    pub anywhere: bool,
 }
 
 /// What a claim asks for. Claims that ask for the same are equal, whatever they are called.

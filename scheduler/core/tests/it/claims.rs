@@ -57,9 +57,11 @@ fn numbers(count: u32) -> impl Iterator<Item = DeviceNumber> {
 }
 
 fn member(index: usize, claims: &[(&str, &Arc<ClaimDemand>)]) -> Member {
-    let claims = claims
-        .iter()
-        .map(|(name, demand)| MemberClaim { name: (*name).to_owned(), demand: Arc::clone(demand) });
+    let claims = claims.iter().map(|(name, demand)| MemberClaim {
+        name: (*name).to_owned(),
+        demand: Arc::clone(demand),
+        anywhere: false,
+    });
     Member {
         name: format!("p-{index}"),
         uid: format!("u-{index}"),

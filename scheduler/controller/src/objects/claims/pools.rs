@@ -107,7 +107,7 @@ impl Published {
                     let known = counters.get(&(consumption.counter_set.as_str(), name.as_str()));
                     match (known, amount(&counter.value.0)) {
                         (Some(counter), Some(amount)) => {
-                            consumes.push(Consumption { counter: *counter, amount })
+                            consumes.push(Consumption { counter: *counter, amount });
                         }
                         _ => unusable = Some("use up counters that their pool does not have"),
                     }

@@ -40,7 +40,7 @@ impl Planner {
         let uses = placement.0.iter().filter_map(|(pod, _)| {
             let claims = self.pods.get(pod)?.claims.iter().filter_map(|claim| {
                 let key = ClaimKey::new(&pod.namespace, claim.object()?);
-                let uid = self.claims.claims.get(&key)?.uid.clone();
+                let uid = self.claims.seen.get(&key)?.uid.clone();
                 let allocation = allocations.get(&key).cloned();
                 Some(ClaimUse { claim: key, uid, allocation })
             });
@@ -69,7 +69,7 @@ impl Planner {
         let mut grants = Vec::new();
         for name in names {
             let key = ClaimKey::new(&pod.namespace, &name);
-            let known = self.claims.claims.get(&key).filter(|claim| !claim.leaving)?;
+            let known = self.claims.seen.get(&key).filter(|claim| !claim.leaving)?;
             if known.allocation.is_some() {
                 if !self.claims.suits(&key, self.ledger.node(node)?) {
                     return None;
@@ -117,14 +117,15 @@ pub(crate) fn reserved(place: &Assignment) -> Vec<ReservedClaim> {
 
 impl Claims {
     fn allocation(&self, key: &ClaimKey, grant: &ClaimGrant, node: &str) -> Option<AllocationResult> {
-        let spec = &self.claims.get(key)?.spec;
+        let spec = &self.seen.get(key)?.spec;
         let results = grant.devices.iter().map(|device| DeviceRequestAllocationResult {
             request: device.granted.request.to_string(),
             driver: device.id.driver.clone(),
             pool: device.id.pool.clone(),
             device: device.id.device.clone(),
             admin_access: device.granted.admin.then_some(true),
-            tolerations: self.tolerations(spec, &device.granted.request),
+            tolerations: class_and_tolerations(spec, &device.granted.request)
+                .and_then(|(_, tolerations)| tolerations.cloned()),
             ..DeviceRequestAllocationResult::default()
         });
         let results: Vec<DeviceRequestAllocationResult> = results.collect();
@@ -142,11 +143,6 @@ impl Claims {
 
     fn published(&self, id: &DeviceId) -> Option<&PublishedDevice> {
         self.published.devices.iter().find(|device| device.id == *id)
-    }
-
-    fn tolerations(&self, spec: &ResourceClaimSpec, request: &str) -> Option<Vec<DeviceToleration>> {
-        let (_, tolerations) = class_and_tolerations(spec, request)?;
-        tolerations.cloned()
     }
 
     /// What the classes of the requests that got devices say of them, and then what the claim says.

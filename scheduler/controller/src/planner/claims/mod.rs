@@ -122,7 +122,7 @@ pub(super) struct Claims {
     kinds: BTreeMap<DeviceKind, Availability>,
     slices: BTreeMap<String, ResourceSlice>,
     classes: BTreeMap<String, DeviceClass>,
-    claims: BTreeMap<ClaimKey, Claim>,
+    seen: BTreeMap<ClaimKey, Claim>,
     slices_changed: bool,
     /// Whether everything that was resolved is to be resolved again.
     stale: bool,
@@ -159,7 +159,7 @@ impl Claims {
 
     /// What a claim asks for.
     fn demand(&mut self, key: &ClaimKey) -> Option<Result<Arc<ClaimDemand>, Unplaceable>> {
-        let claim = self.claims.get(key)?;
+        let claim = self.seen.get(key)?;
         if let Some(known) = self.resolved.get(&claim.text) {
             return Some(known.clone());
         }
@@ -199,13 +199,13 @@ impl Planner {
                     metadata.name.clone().unwrap_or_default(),
                 );
                 let claim = Claim::read(&claim);
-                if claims.claims.get(&key) != Some(&claim) {
-                    claims.claims.insert(key.clone(), claim);
+                if claims.seen.get(&key) != Some(&claim) {
+                    claims.seen.insert(key.clone(), claim);
                     claims.changed.insert(key);
                 }
             }
             DeviceEvent::ClaimGone(key) => {
-                claims.claims.remove(&key);
+                claims.seen.remove(&key);
                 claims.changed.insert(key);
             }
             DeviceEvent::Class(class) => {
@@ -242,7 +242,7 @@ impl Planner {
             self.pods.resolve_all_claims_again();
         }
         for key in std::mem::take(&mut self.claims.changed) {
-            let devices = self.claims.claims.get(&key).and_then(Claim::devices);
+            let devices = self.claims.seen.get(&key).and_then(Claim::devices);
             let devices = devices
                 .map(|devices| devices.iter().map(|device| self.ledger.device_number(device)).collect());
             self.ledger.record_claim(&key, devices);
@@ -257,7 +257,7 @@ impl Planner {
 
     /// Whether nobody but pods without a place, whom nothing is being done for, use a claim.
     fn is_idle(&self, key: &ClaimKey) -> bool {
-        let Some(claim) = self.claims.claims.get(key).filter(|claim| claim.allocation.is_some()) else {
+        let Some(claim) = self.claims.seen.get(key).filter(|claim| claim.allocation.is_some()) else {
             return false;
         };
         let waits = |uid: &String| {
@@ -275,7 +275,7 @@ impl Planner {
     /// Gives back what claims have from attempts that came to nothing.
     pub(super) fn give_idle_claims_back(&mut self, decisions: &mut Decisions) {
         for key in std::mem::take(&mut self.claims.idle) {
-            let Some(claim) = self.claims.claims.get(&key).filter(|_| self.is_idle(&key)) else { continue };
+            let Some(claim) = self.claims.seen.get(&key).filter(|_| self.is_idle(&key)) else { continue };
             let version = claim.resource_version.clone();
             let before = self.claims.given_back.insert(key.clone(), version.clone());
             if before.as_ref() != Some(&version) {

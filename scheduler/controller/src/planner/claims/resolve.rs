@@ -1,9 +1,9 @@
 //! From the claims of a pod to what the ledger plans with: devices that it needs, nodes that it is bound to, or why it
 //! cannot be placed.
 
-use muster_scheduler_core::claims::MemberClaim;
+use muster_scheduler_core::claims::{ClaimDemand, MemberClaim, Reach};
 use muster_scheduler_core::node::Requirement;
-use muster_scheduler_core::{ClaimKey, PodKey, bundle};
+use muster_scheduler_core::{ClaimKey, Node, PodKey, bundle};
 
 use super::super::pods::{PodView, State};
 use super::super::standing::Held;
@@ -83,7 +83,8 @@ impl Planner {
             }
             match self.claims.demand(&key) {
                 Some(Ok(demand)) => {
-                    resolved.claims.push(MemberClaim { name: object.to_owned(), demand });
+                    let anywhere = self.is_anywhere(&demand);
+                    resolved.claims.push(MemberClaim { name: object.to_owned(), demand, anywhere });
                 }
                 Some(Err(missing @ Unplaceable::NoClass(_))) => {
                     return Err(Held::Missing(format!("ResourceClaim {object}: {missing}")));
@@ -98,11 +99,22 @@ impl Planner {
     }
 }
 
+impl Planner {
+    /// Whether all nodes reach all devices that a claim could get.
+    fn is_anywhere(&mut self, demand: &ClaimDemand) -> bool {
+        let space = self.ledger.space();
+        let everywhere =
+            |device| space.claimable(device).is_some_and(|device| device.reach == Reach::Everywhere);
+        let alternatives = demand.requests().iter().flat_map(|request| &request.alternatives);
+        alternatives.flat_map(|alternative| alternative.devices.iter()).all(everywhere)
+    }
+}
+
 impl Claims {
     /// Whether a pod can use a claim at all.
     fn check(&self, key: &ClaimKey, wanted: &PodClaim, uid: &str) -> Result<(), Held> {
         let name = &key.name;
-        let Some(claim) = self.claims.get(key) else {
+        let Some(claim) = self.seen.get(key) else {
             return Err(Held::Missing(format!(
                 "ResourceClaim {name} does not exist; create it, or name another"
             )));
@@ -125,14 +137,14 @@ impl Claims {
 
     /// The nodes that reach what a claim has; `None` when it has nothing, no terms when that is all of them.
     fn terms(&self, key: &ClaimKey) -> Option<Vec<Vec<Requirement>>> {
-        let allocation = self.claims.get(key)?.allocation.as_ref()?;
+        let allocation = self.seen.get(key)?.allocation.as_ref()?;
         Some(allocation.node_selector.as_ref().map(constraints::selected).unwrap_or_default())
     }
 
     /// Whether a claim can be used on a node as it stands: it has devices that the node reaches, or none.
-    pub(in crate::planner) fn suits(&self, key: &ClaimKey, node: &muster_scheduler_core::Node) -> bool {
+    pub(in crate::planner) fn suits(&self, key: &ClaimKey, node: &Node) -> bool {
         let terms = self.terms(key).unwrap_or_default();
-        terms.is_empty() || muster_scheduler_core::claims::Reach::Selected(terms).includes(node)
+        terms.is_empty() || Reach::Selected(terms).includes(node)
     }
 }
 

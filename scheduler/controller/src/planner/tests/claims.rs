@@ -355,12 +355,6 @@ fn pods_of_one_claim_and_claims_with_devices_go_where_the_devices_are() {
     let mut shared = claim("shared", 0, &exactly(json!({})));
     shared.metadata.owner_references = None;
     planner.devices_changed(DeviceEvent::Claim(shared.clone()));
-    let sharing = |gang: &str, index: u32, of: u32| {
-        let mut pod = claiming(gang, index, of);
-        pod.spec.as_mut().unwrap().resource_claims =
-            serde_json::from_value(json!([{"name": "gpu", "resourceClaimName": "shared-0-gpu"}])).unwrap();
-        pod
-    };
     for index in 0..3 {
         planner.pod_seen(&sharing("g", index, 3));
     }
@@ -379,4 +373,119 @@ fn pods_of_one_claim_and_claims_with_devices_go_where_the_devices_are() {
     let late = binding(&decisions);
     assert!(nodes.contains(late.placement.0[0].1.node.as_str()));
     assert_eq!(late.claims[&PodKey::new("a", "late-0")][0].allocation, None);
+}
+
+/// The same pod with a claim that others may name, too.
+fn sharing(gang: &str, index: u32, of: u32) -> core::Pod {
+    let mut pod = claiming(gang, index, of);
+    pod.spec.as_mut().unwrap().resource_claims =
+        serde_json::from_value(json!([{"name": "gpu", "resourceClaimName": "shared-0-gpu"}])).unwrap();
+    pod
+}
+
+#[test]
+fn pods_that_share_what_all_nodes_reach_may_be_on_different_nodes() {
+    let mut planner = with_devices();
+    let slice: ResourceSlice = serde_json::from_value(json!({
+        "metadata": {"name": "net"},
+        "spec": {"driver": "net.example.com", "allNodes": true, "devices": [{"name": "net-0"}],
+            "pool": {"name": "net", "generation": 1, "resourceSliceCount": 1}}}))
+    .unwrap();
+    planner.devices_changed(DeviceEvent::Slice(Box::new(slice)));
+    let class = serde_json::from_value(json!({"metadata": {"name": "net"}, "spec": {
+        "selectors": [{"cel": {"expression": "device.driver == 'net.example.com'"}}]}}));
+    planner.devices_changed(DeviceEvent::Class(Box::new(class.unwrap())));
+    let mut shared = claim("shared", 0, &exactly(json!({"deviceClassName": "net"})));
+    shared.metadata.owner_references = None;
+    planner.devices_changed(DeviceEvent::Claim(shared));
+    for index in 0..2 {
+        let mut pod = sharing("g", index, 2);
+        let requests = json!({"limits": {"cpu": "5"}});
+        pod.spec.as_mut().unwrap().containers[0].resources = serde_json::from_value(requests).unwrap();
+        planner.pod_seen(&pod);
+    }
+    let decisions = decide(&mut planner);
+    let binding = binding(&decisions);
+    let nodes: BTreeSet<&str> = binding.placement.0.iter().map(|(_, place)| place.node.as_str()).collect();
+    assert_eq!(nodes.len(), 2, "a node has no room for both");
+    let allocations: Vec<_> =
+        binding.claims.values().map(|claims| claims[0].allocation.clone().unwrap()).collect();
+    assert_eq!(allocations[0], allocations[1]);
+    assert_eq!(allocations[0].node_selector, None);
+}
+
+#[test]
+fn a_gang_that_has_devices_gives_way_to_one_of_higher_priority() {
+    let mut planner = with_devices();
+    gang(&mut planner, "low", 4, &exactly(json!({})));
+    let at = |planner: &mut Planner, second| decide_at(planner, Timestamp::from_second(second).unwrap());
+    let first = binding(&at(&mut planner, 1000)).clone();
+    for (index, (_, place)) in (0..4).zip(&first.placement.0) {
+        let mut running = claiming("low", index, 4);
+        running.spec.as_mut().unwrap().node_name = Some(place.node.clone());
+        planner.pod_seen(&running);
+        planner.devices_changed(DeviceEvent::Claim(allocated("low", index, &first, "2")));
+    }
+    carried_out(&mut planner, "low", &[]);
+    at(&mut planner, 1001);
+    for index in 0..2 {
+        let mut pod = claiming("high", index, 2);
+        pod.spec.as_mut().unwrap().priority = Some(1000);
+        planner.pod_seen(&pod);
+        planner.devices_changed(DeviceEvent::Claim(claim("high", index, &exactly(json!({})))));
+    }
+    let decisions = at(&mut planner, 1100);
+    let evicted = decisions.iter().find_map(|decision| match decision {
+        Decision::Evict { pods, .. } => Some(pods.len()),
+        _ => None,
+    });
+    assert_eq!(evicted, Some(4), "{decisions:?}");
+    for index in 0..4 {
+        gone(&mut planner, &claiming("low", index, 4));
+        planner.devices_changed(DeviceEvent::ClaimGone(ClaimKey::new("a", format!("low-{index}-gpu"))));
+    }
+    assert_eq!(bound(&at(&mut planner, 1101)), [2]);
+}
+
+#[test]
+fn claims_of_pods_that_another_scheduler_binds_hold_their_gate_closed() {
+    let mut planner = with_devices();
+    let mut pod = claiming("g", 0, 1);
+    let spec = pod.spec.as_mut().unwrap();
+    spec.scheduler_name = Some("default-scheduler".into());
+    spec.scheduling_gates = serde_json::from_value(json!([{"name": "muster.dev/gang"}])).unwrap();
+    planner.pod_seen(&pod);
+    planner.devices_changed(DeviceEvent::Claim(claim("g", 0, &exactly(json!({})))));
+    assert!(
+        told(&decide(&mut planner))
+            .contains("Muster chooses no devices for pods that another scheduler binds")
+    );
+}
+
+#[test]
+fn a_device_with_a_taint_is_for_those_who_tolerate_it() {
+    let request = |tolerations: Value| exactly(json!({"tolerations": tolerations}));
+    let bound_with = |request: &Value| {
+        let mut planner = Planner::new(["muster".to_owned()]);
+        planner.node_seen(&node("n0", 0));
+        planner.devices_changed(class());
+        let DeviceEvent::Slice(mut slice) = slice("n0", 1, 0, 1, 1) else { panic!("a slice") };
+        let taint = json!([{"key": "faulty", "value": "memory", "effect": "NoSchedule"}]);
+        slice.spec.devices.as_mut().unwrap()[0].taints = serde_json::from_value(taint).unwrap();
+        planner.devices_changed(DeviceEvent::Slice(slice));
+        read(&mut planner);
+        gang(&mut planner, "g", 1, request);
+        let decisions = decide(&mut planner);
+        decisions.iter().find_map(|decision| match decision {
+            Decision::Bind(binding) => {
+                let devices = binding.claims.values().next()?[0].allocation.as_ref()?.devices.as_ref()?;
+                Some(devices.results.as_ref()?[0].tolerations.as_ref().map_or(0, Vec::len))
+            }
+            _ => None,
+        })
+    };
+    assert_eq!(bound_with(&exactly(json!({}))), None);
+    assert_eq!(bound_with(&request(json!([{"key": "faulty", "operator": "Exists"}]))), Some(1));
+    assert_eq!(bound_with(&request(json!([{"key": "faulty", "value": "memory"}]))), Some(1));
+    assert_eq!(bound_with(&request(json!([{"key": "faulty", "value": "fan"}]))), None);
 }
