@@ -73,7 +73,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
                     "`muster explain` says why it waits; what-if is for jobs that have not been submitted",
                 ));
             }
-            planner.pod_seen(&pod);
+            picture::suppose(&connection.client, &mut planner, pod).await.map_err(|error| {
+                Error::from_source(&format!("cannot read the claim templates of pod {name}"), &error)
+            })?;
             gangs.extend(planner.gang_name(&namespace, &name).map(|gang| (namespace, gang)));
         }
     }

@@ -52,6 +52,18 @@ pub async fn read_groups(client: &Client, planner: &mut Planner) {
     }
 }
 
+/// Shows the planner a pod that is not there, with the claims that would be made for it from templates.
+///
+/// # Errors
+/// What the API server answers when it is asked for the templates.
+pub async fn suppose(client: &Client, planner: &mut Planner, mut pod: Pod) -> Result<(), kube::Error> {
+    for claim in claims::suppose(client, &mut pod).await? {
+        planner.devices_changed(claim);
+    }
+    planner.pod_seen(&pod);
+    Ok(())
+}
+
 /// Reads devices and claims, once pods have some.
 pub async fn read_devices(client: &Client, planner: &mut Planner) {
     if planner.begins_to_need_devices() {

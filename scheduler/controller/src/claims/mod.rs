@@ -6,8 +6,10 @@ mod reserve;
 use std::pin::pin;
 
 use futures::TryStreamExt;
-use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
-use kube::api::{Api, ListParams};
+use k8s_openapi::api::core::v1::{Pod, PodResourceClaimStatus};
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{Api, ListParams, ObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
@@ -86,6 +88,40 @@ async fn list_kind<K: Described>(client: &Client) -> Vec<DeviceEvent> {
     };
     let seen = objects.into_iter().map(Described::seen);
     seen.chain([DeviceEvent::Kind(K::KIND, availability)]).collect()
+}
+
+/// Makes, in thought only, the claims of a pod that is not there, from templates that are; the pod names them then.
+pub(crate) async fn suppose(client: &Client, pod: &mut Pod) -> Result<Vec<DeviceEvent>, kube::Error> {
+    let namespace = pod.namespace().unwrap_or_default();
+    let api: Api<ResourceClaimTemplate> = Api::namespaced(client.clone(), &namespace);
+    let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
+    let claims = pod.spec.iter().flat_map(|spec| spec.resource_claims.iter().flatten());
+    let mut supposed = Vec::new();
+    let mut statuses = Vec::new();
+    for claim in claims {
+        let Some(template) = &claim.resource_claim_template_name else { continue };
+        let Some(template) = api.get_opt(template).await? else { continue };
+        let object = format!("{name}-{}", claim.name);
+        let owner = OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+            name: name.clone(),
+            uid: uid.clone(),
+            controller: Some(true),
+            block_owner_deletion: None,
+        };
+        let metadata = ObjectMeta {
+            name: Some(object.clone()),
+            namespace: Some(namespace.clone()),
+            owner_references: Some(vec![owner]),
+            ..ObjectMeta::default()
+        };
+        supposed.push(ResourceClaim { metadata, spec: template.spec.spec, status: None }.seen());
+        let (name, resource_claim_name) = (claim.name.clone(), Some(object));
+        statuses.push(PodResourceClaimStatus { name, resource_claim_name });
+    }
+    pod.status.get_or_insert_default().resource_claim_statuses = Some(statuses);
+    Ok(supposed)
 }
 
 /// Tells all devices, classes and claims from tasks of `tasks`, for as long as somebody listens: `tell` answers whether

@@ -2,6 +2,8 @@
 //! events are delivered late and watches are lost, bindings are refused or their answers lost, nodes go, owners
 //! delete and create pods, and the scheduler is killed at any step and starts again from what is written.
 
+mod claims;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;

@@ -1,4 +1,4 @@
-mod claims;
+pub(super) mod claims;
 mod gates;
 mod groups;
 mod queues;

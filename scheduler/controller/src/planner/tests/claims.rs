@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::*;
 
 /// Pods that bring claims `g-0-gpu` ... of their own.
-fn claiming(gang: &str, index: u32, of: u32) -> core::Pod {
+pub(in super::super) fn claiming(gang: &str, index: u32, of: u32) -> core::Pod {
     let mut pod = pod(gang, index, of, None);
     let spec = pod.spec.as_mut().unwrap();
     spec.containers[0].resources = None;
@@ -17,7 +17,7 @@ fn claiming(gang: &str, index: u32, of: u32) -> core::Pod {
     pod
 }
 
-fn claim(gang: &str, index: u32, request: &Value) -> Box<ResourceClaim> {
+pub(in super::super) fn claim(gang: &str, index: u32, request: &Value) -> Box<ResourceClaim> {
     let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": format!("{gang}-{index}"),
         "uid": format!("{gang}-{index}-uid"), "controller": true});
     let claim = json!({
@@ -27,7 +27,7 @@ fn claim(gang: &str, index: u32, request: &Value) -> Box<ResourceClaim> {
     Box::new(serde_json::from_value(claim).unwrap())
 }
 
-fn exactly(more: Value) -> Value {
+pub(in super::super) fn exactly(more: Value) -> Value {
     let mut exactly = json!({"deviceClassName": "gpu.example.com"});
     if let (Some(into), Value::Object(from)) = (exactly.as_object_mut(), more) {
         into.extend(from);
@@ -35,7 +35,7 @@ fn exactly(more: Value) -> Value {
     json!({"name": "gpu", "exactly": exactly})
 }
 
-fn class() -> DeviceEvent {
+pub(in super::super) fn class() -> DeviceEvent {
     let class: DeviceClass =
         serde_json::from_value(json!({"metadata": {"name": "gpu.example.com"}, "spec": {
         "selectors": [{"cel": {"expression": "device.driver == 'gpu.example.com'"}}],
@@ -45,7 +45,13 @@ fn class() -> DeviceEvent {
 }
 
 /// A slice of `count` devices on a node; the first `large` of them are large.
-fn slice(node: &str, count: usize, large: usize, of: i64, generation: i64) -> DeviceEvent {
+pub(in super::super) fn slice(
+    node: &str,
+    count: usize,
+    large: usize,
+    of: i64,
+    generation: i64,
+) -> DeviceEvent {
     let devices: Vec<Value> = (0..count)
         .map(|index| {
             let size = if index < large { "80Gi" } else { "40Gi" };
@@ -61,7 +67,7 @@ fn slice(node: &str, count: usize, large: usize, of: i64, generation: i64) -> De
     DeviceEvent::Slice(Box::new(slice))
 }
 
-fn read(planner: &mut Planner) {
+pub(in super::super) fn read(planner: &mut Planner) {
     for kind in DeviceKind::ALL {
         planner.devices_changed(DeviceEvent::Kind(kind, Availability::Read));
     }
