@@ -18,6 +18,7 @@ use muster_scheduler_core::{Assignment, PodKey};
 use tokio::sync::Semaphore;
 
 use crate::attempt::{Failure, attempt};
+use crate::claims::ClaimVersions;
 use crate::metrics;
 use crate::plan;
 use crate::planner::{Binding, ClaimUse, Opening, Outcome};
@@ -84,7 +85,9 @@ impl Binder {
             written: binding.replaces.clone(),
             refused: Vec::new(),
             why: None,
+            claims: BTreeMap::new(),
         };
+        let versions = ClaimVersions::default();
         let refuse_all = |outcome: &mut Outcome| {
             let places = binding.placement.0.iter();
             outcome.refused = places.map(|(pod, assignment)| (pod.clone(), assignment.uid.clone())).collect();
@@ -108,7 +111,7 @@ impl Binder {
         let verdicts = join_all(places.iter().map(|(pod, assignment)| {
             let gate = binding.gates.get(pod).copied();
             let claims = binding.claims.get(pod).map_or(&[][..], Vec::as_slice);
-            self.bring_with(pod, assignment, gate, claims)
+            self.bring_with(pod, assignment, gate, claims, &versions)
         }))
         .await;
         let mut all_bound = true;
@@ -137,9 +140,13 @@ impl Binder {
                 }
             }
         }
+        let in_vain = outcome.refused.len() == places.len() && binding.nothing_settled();
+        if in_vain {
+            self.unreserve_all(binding, &versions).await;
+        }
+        outcome.claims = versions.into_inner();
         if binding.durable
-            && outcome.refused.len() == places.len()
-            && binding.nothing_settled()
+            && in_vain
             && let Some(written) = outcome.written.take()
         {
             // The next start would find a plan of which nothing came, and carry it out past the line.
@@ -158,27 +165,46 @@ impl Binder {
         outcome
     }
 
-    /// Brings one pod to its place with its claims, which get their devices first and lose them when it does not get
-    /// there.
+    /// Brings one pod to its place with its claims, which get their devices first.
     async fn bring_with(
         &self,
         pod: &PodKey,
         assignment: &Assignment,
         gate: Option<Opening>,
         claims: &[ClaimUse],
+        versions: &ClaimVersions,
     ) -> Verdict {
         if claims.is_empty() {
             return self.bring(pod, assignment, gate).await;
         }
-        let verdict = match self.reserve(pod, &assignment.uid, claims).await {
+        let verdict = match self.reserve(pod, &assignment.uid, claims, versions).await {
             Verdict::Bound => self.bring(pod, assignment, gate).await,
             other => other,
         };
-        // Whoever bound it elsewhere may rely on its claims; those of a pod that is gone are given back anyway.
-        if let Verdict::Refused(Some(_)) = verdict {
-            self.unreserve(&assignment.uid, claims).await;
+        match verdict {
+            Verdict::Refused(why) => match self.look(pod, &assignment.uid).await {
+                // An earlier attempt was done although its answer was lost.
+                Ok(There::On(node)) if node == assignment.node => Verdict::Bound,
+                _ => Verdict::Refused(why),
+            },
+            other => other,
         }
-        verdict
+    }
+
+    /// Takes back what claims have got for pods of which none has its place. While others of the gang have theirs, its
+    /// claims keep their devices for the next attempt.
+    async fn unreserve_all(&self, binding: &Binding, versions: &ClaimVersions) {
+        let pods = binding.claims.iter().filter_map(|(pod, claims)| {
+            let (_, place) = binding.placement.0.iter().find(|(other, _)| other == pod)?;
+            Some((pod, place, claims))
+        });
+        join_all(pods.map(|(pod, place, claims)| async move {
+            // Whoever bound it elsewhere may rely on its claims; those of a pod that is gone are given back anyway.
+            if let Ok(There::Nowhere) = self.look(pod, &place.uid).await {
+                self.unreserve(&place.uid, claims, versions).await;
+            }
+        }))
+        .await;
     }
 
     /// Brings one pod to its place, in the way that it asks for.

@@ -194,12 +194,28 @@ impl Ledger {
         self.space.take_devices(shift.taken);
     }
 
+    /// Notes that claims are to have what comes with a place.
+    fn plan(&mut self, pod: &PodKey, assignment: &Assignment) {
+        for grant in &assignment.claims {
+            let key = ClaimKey::new(&pod.namespace, &grant.claim);
+            let shift = self.claims.plan(&key, Some(grant.grant().taken().collect()));
+            self.shift(shift);
+        }
+    }
+
+    /// What was planned for a claim when its place was [taken](Self::take) is over: it has what it says that it has. The
+    /// end of the place alone does not end it, as the claim may have got its devices unseen.
+    pub fn unplan(&mut self, claim: &ClaimKey) {
+        let shift = self.claims.plan(claim, None);
+        self.shift(shift);
+    }
+
     /// The devices that a claim holds or is to hold.
     pub fn devices_of(&self, claim: &ClaimKey) -> &[DeviceNumber] {
         self.claims.devices(claim)
     }
 
-    /// Whether a pod that has its place has planned devices for the claim.
+    /// Whether devices are planned for a claim.
     pub fn is_planned(&self, claim: &ClaimKey) -> bool {
         self.claims.is_planned(claim)
     }
@@ -250,11 +266,6 @@ impl Ledger {
         if pod.is_spare() {
             self.spares.insert(pod.clone());
         }
-        for grant in &assignment.claims {
-            let key = ClaimKey::new(&pod.namespace, &grant.claim);
-            let shift = self.claims.plan(&key, &pod, grant.grant().taken().collect());
-            self.shift(shift);
-        }
         self.held.insert(pod, Held { assignment, shape, devices });
     }
 
@@ -262,10 +273,6 @@ impl Ledger {
     pub fn release(&mut self, pod: &PodKey) -> bool {
         let Some(held) = self.held.remove(pod) else { return false };
         self.spares.remove(pod);
-        for grant in &held.assignment.claims {
-            let shift = self.claims.unplan(&ClaimKey::new(&pod.namespace, &grant.claim), pod);
-            self.shift(shift);
-        }
         let node = &held.assignment.node;
         if let Some(id) = self.space.id(node) {
             self.space.give_back(id, &held.shape, &held.devices);
@@ -313,8 +320,11 @@ impl Ledger {
     pub fn take(&mut self, placement: &Placement) -> Result<(), TakeError> {
         for (taken, (pod, assignment)) in placement.0.iter().enumerate() {
             if let Err(error) = self.take_one(pod, assignment) {
-                for (pod, _) in &placement.0[..taken] {
+                for (pod, assignment) in &placement.0[..taken] {
                     self.release(pod);
+                    for grant in &assignment.claims {
+                        self.unplan(&ClaimKey::new(&pod.namespace, &grant.claim));
+                    }
                 }
                 return Err(error);
             }
@@ -334,6 +344,7 @@ impl Ledger {
             // Found on what is free, so it is there to take.
             for (pod, assignment) in &placement.0 {
                 self.record(pod.clone(), assignment.clone());
+                self.plan(pod, assignment);
             }
         }
         for (spare, assignment) in spares {
@@ -388,6 +399,7 @@ impl Ledger {
             }
         }
         self.record(pod.clone(), assignment.clone());
+        self.plan(pod, assignment);
         Ok(())
     }
 }

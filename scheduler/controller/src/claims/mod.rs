@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use crate::observe::{Change, Relisting};
 use crate::planner::{Availability, DeviceEvent, DeviceKind};
 
-pub(crate) use reserve::give_back;
+pub(crate) use reserve::{ClaimVersions, give_back};
 
 /// A kind of object that describes devices or claims.
 trait Described:

@@ -2,7 +2,7 @@
 //!
 //! A claim is written only as it was read, so nobody else's word is lost; whatever was done already is found done.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -12,6 +12,7 @@ use k8s_openapi::api::resource::v1::{
 use kube::Client;
 use kube::api::{Api, PostParams};
 use muster_scheduler_core::{ClaimKey, PodKey};
+use parking_lot::Mutex;
 
 use super::is_meant;
 use crate::attempt::{Failure, attempt};
@@ -22,6 +23,9 @@ use crate::planner::ClaimUse;
 const PROTECTION: &str = "resource.kubernetes.io/delete-protection";
 /// The most pods that can use one claim.
 const MOST_USERS: usize = 256;
+
+/// Claims that were written on, with their version since; none while that is not known.
+pub(crate) type ClaimVersions = Mutex<BTreeMap<ClaimKey, Option<String>>>;
 
 /// Why a claim does not get what it is to have.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +41,13 @@ enum ReserveError {
 impl Binder {
     /// Sees to it that the claims of a pod have their devices and that the pod may use them, as often as it takes to
     /// know.
-    pub(crate) async fn reserve(&self, pod: &PodKey, uid: &str, claims: &[ClaimUse]) -> Verdict {
+    pub(crate) async fn reserve(
+        &self,
+        pod: &PodKey,
+        uid: &str,
+        claims: &[ClaimUse],
+        versions: &ClaimVersions,
+    ) -> Verdict {
         for claim in claims {
             let mut pauses = PAUSES.into_iter();
             loop {
@@ -45,7 +55,7 @@ impl Binder {
                     return Verdict::Unknown;
                 }
                 let Ok(permit) = self.permits.acquire().await else { return Verdict::Unknown };
-                let result = reserve(&self.client, pod, uid, claim).await;
+                let result = reserve(&self.client, pod, uid, claim, versions).await;
                 drop(permit);
                 let failure = match result {
                     Ok(()) => break,
@@ -71,10 +81,10 @@ impl Binder {
 
     /// Takes back what a pod's claims have got for it, as far as nobody else uses it. What cannot be taken back now is
     /// taken back when it is seen that only pods without a place use it.
-    pub(crate) async fn unreserve(&self, uid: &str, claims: &[ClaimUse]) {
+    pub(crate) async fn unreserve(&self, uid: &str, claims: &[ClaimUse], versions: &ClaimVersions) {
         for claim in claims {
             let mut pauses = PAUSES.into_iter();
-            while let Err(failure) = unreserve(&self.client, uid, claim).await {
+            while let Err(failure) = unreserve(&self.client, uid, claim, versions).await {
                 if self.stop.is_cancelled() || failure.is_refusal() && failure.code() != Some(409) {
                     break;
                 }
@@ -90,7 +100,13 @@ fn api(client: &Client, claim: &ClaimKey) -> Api<ResourceClaim> {
     Api::namespaced(client.clone(), &claim.namespace)
 }
 
-async fn reserve(client: &Client, pod: &PodKey, uid: &str, wanted: &ClaimUse) -> Result<(), ReserveError> {
+async fn reserve(
+    client: &Client,
+    pod: &PodKey,
+    uid: &str,
+    wanted: &ClaimUse,
+    versions: &ClaimVersions,
+) -> Result<(), ReserveError> {
     let (api, name) = (api(client, &wanted.claim), &wanted.claim.name);
     let lost = |why| Err(ReserveError::Lost(name.clone(), why));
     let Some(mut claim) = attempt(api.get_opt(name)).await? else { return lost("is gone") };
@@ -108,6 +124,7 @@ async fn reserve(client: &Client, pod: &PodKey, uid: &str, wanted: &ClaimUse) ->
     }
     let mut users = claim.status.iter().flat_map(|status| status.reserved_for.iter().flatten());
     if has.is_some() && users.any(user) {
+        note(versions, &claim, wanted);
         return Ok(());
     }
     if claim.metadata.deletion_timestamp.is_some() {
@@ -133,11 +150,23 @@ async fn reserve(client: &Client, pod: &PodKey, uid: &str, wanted: &ClaimUse) ->
         name: pod.name.clone(),
         uid: uid.to_owned(),
     });
-    attempt(api.replace_status(name, &PostParams::default(), &claim)).await?;
+    // Until it is answered.
+    versions.lock().insert(wanted.claim.clone(), None);
+    let written = attempt(api.replace_status(name, &PostParams::default(), &claim)).await?;
+    note(versions, &written, wanted);
     Ok(())
 }
 
-async fn unreserve(client: &Client, uid: &str, given: &ClaimUse) -> Result<(), Failure> {
+fn note(versions: &ClaimVersions, claim: &ResourceClaim, used: &ClaimUse) {
+    versions.lock().insert(used.claim.clone(), claim.metadata.resource_version.clone());
+}
+
+async fn unreserve(
+    client: &Client,
+    uid: &str,
+    given: &ClaimUse,
+    versions: &ClaimVersions,
+) -> Result<(), Failure> {
     let (api, name) = (api(client, &given.claim), &given.claim.name);
     let Some(mut claim) = attempt(api.get_opt(name)).await? else { return Ok(()) };
     if !is_meant(&claim, &given.uid) {
@@ -155,12 +184,14 @@ async fn unreserve(client: &Client, uid: &str, given: &ClaimUse) -> Result<(), F
             .zip(status.allocation.as_ref())
             .is_some_and(|(mine, has)| same_devices(mine, has));
     if users.len() == before && !mine {
+        note(versions, &claim, given);
         return Ok(());
     }
     if mine {
         *status = ResourceClaimStatus::default();
     }
-    attempt(api.replace_status(name, &PostParams::default(), &claim)).await?;
+    let written = attempt(api.replace_status(name, &PostParams::default(), &claim)).await?;
+    note(versions, &written, given);
     Ok(())
 }
 

@@ -163,4 +163,6 @@ pub struct Outcome {
     pub refused: Vec<(PodKey, String)>,
     /// Why the API server refused one of them, when it was the server that did.
     pub why: Option<String>,
+    /// Claims that were written on, with their version since; none when that is not known.
+    pub claims: BTreeMap<ClaimKey, Option<String>>,
 }

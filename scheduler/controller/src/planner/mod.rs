@@ -357,6 +357,7 @@ impl Planner {
                 self.gained = true;
             }
         }
+        self.claims_end(&key, &outcome.claims);
         self.changed.insert(key);
     }
 
@@ -395,6 +396,7 @@ impl Planner {
             unheeded: BTreeMap::new(),
         };
         binding.claims = self.claim_uses(&binding.placement);
+        self.claims_begin(gang, &binding.placement);
         // What claims get is asked after a restart, too.
         binding.durable = !binding.claims.is_empty();
         for (pod, view) in self.pods.of(gang).filter(|(_, view)| view.state.has_place()) {

@@ -248,6 +248,12 @@ impl Pods {
         }
     }
 
+    /// The claims of a gang's pods are to be looked at again.
+    pub(crate) fn resolve_gang_again(&mut self, gang: &GangKey) {
+        let pods = self.gangs.get(gang).into_iter().flatten();
+        self.unresolved.extend(pods.filter(|pod| self.claiming.contains(*pod)).cloned());
+    }
+
     /// Pods whose claims are to be looked at.
     pub(crate) fn take_unresolved(&mut self) -> BTreeSet<PodKey> {
         std::mem::take(&mut self.unresolved)

@@ -194,6 +194,7 @@ impl World {
                     written: binding.replaces.clone(),
                     refused: Vec::new(),
                     why: None,
+                    claims: BTreeMap::new(),
                 };
                 let left = (0..binding.placement.0.len()).collect();
                 self.hands.push(UnderWay::Bind { binding, outcome, written: false, left });

@@ -82,6 +82,7 @@ fn carried_out(planner: &mut Planner, gang: &str, refused: &[u32]) {
         written: Some(Written { epoch: 1, resource_version: "7".into() }),
         why: (!refused.is_empty()).then(|| "pods \"g-0\" is forbidden".to_owned()),
         refused: names.collect(),
+        claims: BTreeMap::new(),
     });
 }
 

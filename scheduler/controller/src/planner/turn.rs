@@ -222,6 +222,7 @@ impl Planner {
             }
             Ok(Joining::Wait(reason)) => {
                 self.put_off.insert(key.clone(), now);
+                self.pods.resolve_gang_again(key);
                 let message = telling::sentence(&self.line, self.ledger.space(), gang, &reason);
                 self.tell(key, Kind::of(&reason), &message, now, decisions);
             }

@@ -324,7 +324,14 @@ impl World {
         }
         let (namespace, gang) = (binding.namespace.clone(), binding.gang.clone());
         let refused = one.refused.clone();
-        Some(Outcome { namespace, gang, written: one.written.clone(), refused, why: None })
+        Some(Outcome {
+            namespace,
+            gang,
+            written: one.written.clone(),
+            refused,
+            why: None,
+            claims: BTreeMap::new(),
+        })
     }
 
     fn plan(&self, binding: &Binding) -> GangReservation {

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use super::device::DeviceNumber;
-use crate::gang::PodKey;
 
 /// A claim by namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,15 +31,14 @@ impl fmt::Display for ClaimKey {
 struct HeldClaim {
     /// Devices that the claim says that it has.
     allocated: Option<Vec<DeviceNumber>>,
-    /// Devices that it is to have, and the pod for which they were planned.
-    planned: Option<(PodKey, Vec<DeviceNumber>)>,
+    /// Devices that it is to have.
+    planned: Option<Vec<DeviceNumber>>,
 }
 
 impl HeldClaim {
     /// What is written on the claim counts before what is planned for it.
     fn devices(&self) -> &[DeviceNumber] {
-        let planned = || self.planned.as_ref().map(|(_, devices)| devices);
-        self.allocated.as_ref().or_else(planned).map_or(&[], Vec::as_slice)
+        self.allocated.as_ref().or(self.planned.as_ref()).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -88,15 +86,8 @@ impl HeldClaims {
         self.change(key, |claim| claim.allocated = devices)
     }
 
-    pub(crate) fn plan(&mut self, key: &ClaimKey, pod: &PodKey, devices: Vec<DeviceNumber>) -> Shift {
-        self.change(key, |claim| claim.planned = Some((pod.clone(), devices)))
-    }
-
-    /// What was planned for the pod is not planned any more.
-    pub(crate) fn unplan(&mut self, key: &ClaimKey, pod: &PodKey) -> Shift {
-        self.change(key, |claim| {
-            claim.planned.take_if(|(by, _)| by == pod);
-        })
+    pub(crate) fn plan(&mut self, key: &ClaimKey, devices: Option<Vec<DeviceNumber>>) -> Shift {
+        self.change(key, |claim| claim.planned = devices)
     }
 
     /// The devices of a claim.

@@ -115,6 +115,8 @@ fn a_gang_gets_devices_for_all_of_its_pods_and_no_device_twice() {
     for (pod, _) in &placement.0 {
         ledger.release(pod);
     }
+    assert!(ledger.place(&late).is_err(), "the claims may have got their devices");
+    (0..2).for_each(|index| ledger.unplan(&ClaimKey::new("team", format!("c-{index}"))));
     assert!(ledger.place(&late).is_ok());
 }
 
@@ -128,6 +130,7 @@ fn what_a_claim_says_that_it_has_stays_taken_without_its_pod() {
     let claim = ClaimKey::new("team", "c-0");
     ledger.record_claim(&claim, Some(vec![DeviceNumber(0)]));
     ledger.release(&PodKey::new("team", "p-0"));
+    ledger.unplan(&claim);
     assert!(matches!(ledger.place(&gang), Err(Waiting::ForDevices { matching: 1, taken: 1, .. })));
     // The node and the devices may be described anew meanwhile.
     ledger.set_node(Node { labels: BTreeMap::from([("new".into(), "label".into())]), ..node("n0") });

@@ -10,12 +10,12 @@ use k8s_openapi::api::resource::v1::{
     AllocationResult, DeviceClass, ResourceClaim, ResourceClaimSpec, ResourceSlice,
 };
 use muster_scheduler_core::claims::{ClaimDemand, DeviceId, DeviceNumber};
-use muster_scheduler_core::{ClaimKey, PodKey};
+use muster_scheduler_core::{ClaimKey, Placement, PodKey};
 
 use super::Planner;
 use super::decision::{Decision, Decisions};
 use super::groups::Availability;
-use super::pods::State;
+use super::pods::{GangKey, State};
 use crate::objects::claims::{Catalogue, Published, Unplaceable, pools, wanted};
 
 pub use allocation::ClaimUse;
@@ -113,6 +113,15 @@ impl Claim {
     }
 }
 
+/// How long what is planned for a claim counts beside what it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Pending {
+    /// Until the binding of this gang has ended.
+    UnderWay(GangKey),
+    /// Until the claim is seen as of this version, or anyhow.
+    Until(Option<String>),
+}
+
 /// What is known of devices and claims.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
@@ -130,6 +139,8 @@ pub(super) struct Claims {
     published: Published,
     numbers: Vec<DeviceNumber>,
     resolved: BTreeMap<String, Result<Arc<ClaimDemand>, Unplaceable>>,
+    /// Claims for which devices are planned.
+    pending: BTreeMap<ClaimKey, Pending>,
     /// Claims that only pods without a place use.
     idle: BTreeSet<ClaimKey>,
     /// As which version they are being given back.
@@ -155,6 +166,14 @@ impl Claims {
                 Some(Availability::Refused(why)) => Some(format!("{name} cannot be read: {why}")),
             }
         })
+    }
+
+    /// Whether a claim was seen as of a version or later, or is gone.
+    fn is_seen(&self, key: &ClaimKey, version: Option<&str>) -> bool {
+        let number = |version: &str| version.parse::<u64>().ok();
+        let Some((claim, version)) = self.seen.get(key).zip(version) else { return true };
+        let seen = claim.resource_version.as_str();
+        seen == version || number(seen).zip(number(version)).is_some_and(|(seen, version)| seen >= version)
     }
 
     /// What a claim asks for.
@@ -247,12 +266,49 @@ impl Planner {
                 .map(|devices| devices.iter().map(|device| self.ledger.device_number(device)).collect());
             self.ledger.record_claim(&key, devices);
             self.gained = true;
+            if let Some(Pending::Until(version)) = self.claims.pending.get(&key)
+                && self.claims.is_seen(&key, version.as_deref())
+            {
+                self.settle_claim(&key);
+            }
             self.changed.extend(self.pods.gangs_that_use(&key));
             self.pods.resolve_claim_again(&key);
         }
         for pod in self.pods.take_unresolved() {
             self.resolve_claims(&pod);
         }
+    }
+
+    /// Devices of claims come with these places: they are planned until it is seen what became of that.
+    pub(super) fn claims_begin(&mut self, gang: &GangKey, placement: &Placement) {
+        for (pod, place) in &placement.0 {
+            for grant in &place.claims {
+                let key = ClaimKey::new(&pod.namespace, &grant.claim);
+                self.claims.pending.insert(key, Pending::UnderWay(gang.clone()));
+            }
+        }
+    }
+
+    /// The binding of a gang has ended, and has written on some of its claims.
+    pub(super) fn claims_end(&mut self, gang: &GangKey, written: &BTreeMap<ClaimKey, Option<String>>) {
+        let pending = self.claims.pending.iter();
+        let of_gang = pending.filter(|(_, pending)| **pending == Pending::UnderWay(gang.clone()));
+        for key in of_gang.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            match written.get(&key) {
+                Some(version) if version.is_none() || !self.claims.is_seen(&key, version.as_deref()) => {
+                    self.claims.pending.insert(key, Pending::Until(version.clone()));
+                }
+                _ => self.settle_claim(&key),
+            }
+        }
+    }
+
+    /// A claim has what it says that it has.
+    fn settle_claim(&mut self, key: &ClaimKey) {
+        self.claims.pending.remove(key);
+        self.ledger.unplan(key);
+        self.pods.resolve_claim_again(key);
+        self.gained = true;
     }
 
     /// Whether nobody but pods without a place, whom nothing is being done for, use a claim.
@@ -293,7 +349,7 @@ impl Planner {
     }
 
     /// Devices of a claim that nobody else uses than this gang.
-    pub(super) fn devices_of_gang(&self, key: &ClaimKey, gang: &super::GangKey) -> &[DeviceNumber] {
+    pub(super) fn devices_of_gang(&self, key: &ClaimKey, gang: &GangKey) -> &[DeviceNumber] {
         let own = self.pods.gangs_that_use(key).all(|other| other == *gang);
         if own { self.ledger.devices_of(key) } else { &[] }
     }

@@ -54,6 +54,13 @@ impl Planner {
         }
     }
 
+    /// Whether what a pod's claims have from an earlier attempt is of no use to it. Those who join others of their
+    /// gang go where their devices are, unless there is no room for them: nobody else is to take these meanwhile.
+    fn gives_back(&self, pod: &PodKey) -> bool {
+        let Some(gang) = self.pods.get(pod).map(|view| &view.gang) else { return true };
+        self.pods.census(gang).with_place() == 0 || self.put_off.contains_key(gang)
+    }
+
     fn resolve(&mut self, pod: &PodKey, uid: &str, wanted: &[PodClaim]) -> Result<Resolved, Held> {
         if let Some(why) = self.claims.unreadable() {
             return Err(Held::Missing(why));
@@ -69,7 +76,7 @@ impl Planner {
             };
             let key = ClaimKey::new(&pod.namespace, object);
             self.claims.check(&key, claim, uid)?;
-            if self.is_idle(&key) {
+            if self.is_idle(&key) && self.gives_back(pod) {
                 resolved.idle.push(key);
                 continue;
             }
@@ -78,7 +85,7 @@ impl Planner {
                 continue;
             }
             if self.ledger.is_planned(&key) {
-                let why = format!("ResourceClaim {object} is getting its devices for another pod just now");
+                let why = format!("ResourceClaim {object} is getting its devices just now");
                 return Err(Held::Missing(why));
             }
             match self.claims.demand(&key) {

@@ -234,6 +234,7 @@ impl World {
                     written: binding.replaces.clone(),
                     refused: Vec::new(),
                     why: None,
+                    claims: BTreeMap::new(),
                 };
                 let left = (0..binding.placement.0.len()).collect();
                 let reserved = BTreeSet::new();
@@ -289,9 +290,17 @@ impl World {
                 self.bring(&binding, chosen, &mut reserved, &mut left, &mut outcome);
                 if left.is_empty() {
                     let all = outcome.refused.len() == binding.placement.0.len();
+                    if all && binding.nothing_settled() {
+                        self.unreserve_all(&binding);
+                    }
                     if all && binding.nothing_settled() && !(self.faulty && self.chance.one_in(6)) {
                         self.plans.remove(&binding.gang);
                         outcome.written = None;
+                    }
+                    for given in binding.claims.values().flatten() {
+                        let claim = self.claims.get(&given.claim);
+                        let version = claim.map(|claim| claim.metadata.resource_version.clone());
+                        outcome.claims.extend(version.map(|version| (given.claim.clone(), version)));
                     }
                     self.planner.carried_out(&outcome);
                 } else {
@@ -338,7 +347,10 @@ impl World {
         if self.faulty && self.chance.one_in(6) {
             return;
         }
-        let refused = self.faulty && self.chance.one_in(8);
+        // Whoever looks finds what was done before an answer was lost.
+        let there = self.pods.get(key).filter(|pod| pod.metadata.uid.as_ref() == Some(&place.uid));
+        let is_bound = there.and_then(node_of) == Some(place.node.as_str());
+        let refused = self.faulty && !is_bound && self.chance.one_in(8);
         let done = if refused {
             false
         } else if reserved.contains(&index) {
@@ -350,14 +362,11 @@ impl World {
             outcome.refused.push((key.clone(), place.uid.clone()));
             outcome.why = refused.then(|| "by chance".to_owned()).or(outcome.why.take());
             left.retain(|other| *other != index);
-            // Taking it back may come to nothing, too.
-            if refused && !self.chance.one_in(3) {
-                self.unreserve(&place.uid, given);
-            }
-        } else if self.faulty && self.chance.one_in(6) {
-            // The answer is lost: the same step again.
-        } else if reserved.insert(index) {
-        } else {
+            return;
+        }
+        // A lost answer: the same step again.
+        let lost_after = self.faulty && self.chance.one_in(6);
+        if !lost_after && !reserved.insert(index) {
             left.retain(|other| *other != index);
         }
     }
@@ -385,6 +394,15 @@ impl World {
         }
         self.wrote(&given.claim);
         true
+    }
+
+    /// Takes back what claims have got; that may come to nothing, too.
+    fn unreserve_all(&mut self, binding: &Binding) {
+        for (key, place) in &binding.placement.0 {
+            if !self.chance.one_in(3) {
+                self.unreserve(&place.uid, &binding.claims[key][0]);
+            }
+        }
     }
 
     fn unreserve(&mut self, uid: &str, given: &ClaimUse) {

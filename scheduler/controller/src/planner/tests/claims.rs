@@ -279,7 +279,15 @@ fn devices_are_free_when_the_claim_says_so_and_not_when_the_pod_ends() {
         running.spec.as_mut().unwrap().node_name = Some(place.node.clone());
         planner.pod_seen(&running);
     }
-    carried_out(&mut planner, "g", &[]);
+    let written = (0..4).map(|index| (ClaimKey::new("a", format!("g-{index}-gpu")), Some("2".to_owned())));
+    planner.carried_out(&Outcome {
+        namespace: "a".into(),
+        gang: "g".into(),
+        written: None,
+        refused: Vec::new(),
+        why: None,
+        claims: written.collect(),
+    });
     gang(&mut planner, "late", 1, &exactly(json!({})));
     assert_eq!(bound(&decide(&mut planner)), [0; 0], "their claims have not been seen with devices yet");
     for index in 0..4 {
@@ -371,7 +379,7 @@ fn pods_of_one_claim_and_claims_with_devices_go_where_the_devices_are() {
     let allocations: Vec<_> = first.claims.values().map(|claims| claims[0].allocation.clone()).collect();
     assert!(allocations[0].is_some() && allocations.iter().all(|other| *other == allocations[0]));
     planner.pod_seen(&sharing("late", 0, 1));
-    let why = "ResourceClaim shared-0-gpu is getting its devices for another pod just now";
+    let why = "ResourceClaim shared-0-gpu is getting its devices just now";
     assert!(told(&decide(&mut planner)).contains(why));
     shared.status = serde_json::from_value(json!({"allocation": allocations[0]})).unwrap();
     planner.devices_changed(DeviceEvent::Claim(shared));
