@@ -138,7 +138,9 @@ impl FairShare {
             let Some(least) = siblings.last().map(share) else { continue };
             let tied = siblings.split_off(siblings.partition_point(|queue| share(queue) > least));
             open.push(siblings);
-            tied.iter().for_each(|queue| factors[queue.index()] = 1.0 - ranked / highest);
+            for queue in &tied {
+                factors[queue.index()] = 1.0 - ranked / highest;
+            }
             // Queues that are equally due are compared by what is below them, as if they were one.
             let (leaves, inner): (Vec<_>, Vec<_>) =
                 tied.into_iter().partition(|queue| tree.children(*queue).is_empty());
