@@ -1,7 +1,7 @@
 //! What is left on one node.
 
 use crate::amounts::Amounts;
-use crate::devices::{DeviceIndices, Devices};
+use crate::devices::Devices;
 use crate::shape::Shape;
 
 /// What is left on one node.
@@ -14,14 +14,6 @@ pub struct Room {
 }
 
 impl Room {
-    /// Devices for one more pod of `shape`, when it fits.
-    pub(crate) fn choose(&self, shape: &Shape) -> Option<DeviceIndices> {
-        if shape.amounts.times_in(&self.amounts) == 0 {
-            return None;
-        }
-        self.devices.choose(shape.gpu)
-    }
-
     /// Takes away what is beyond `limit`.
     pub(crate) fn lower(&mut self, limit: &Self) {
         self.amounts.lower(&limit.amounts);

@@ -1,7 +1,10 @@
 //! The laws of planning, over random clusters and gangs.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod contention;
+mod insides;
 mod laws;
 mod nearness;
 mod sentences;
+mod shapes;
 mod spares;

@@ -62,9 +62,12 @@ impl CostModel<'_> {
             Vec::new()
         };
         let shares_uplinks = each.iter().any(|traffic| traffic.uplinks().next().is_some());
-        let mut load = shares_uplinks.then(|| self.load.cloned().unwrap_or_else(|| Load::idle(self.topology)));
+        let mut load =
+            shares_uplinks.then(|| self.load.cloned().unwrap_or_else(|| Load::idle(self.topology)));
         if let Some(load) = &mut load {
-            each.iter().for_each(|traffic| load.add(traffic));
+            for traffic in &each {
+                load.add(traffic);
+            }
         }
         let mut slowest = 0.0_f64;
         for (index, group) in talk.groups.iter().enumerate() {

@@ -335,7 +335,8 @@ fn groups_that_talk_at_once_share_an_uplink() {
     let four: Vec<Slot> = [0, 1].into_iter().flat_map(pair).collect();
     let alone: GroupShape = "data=2".parse().unwrap();
     // Two groups of two over the same uplink: ranks 0 and 2, 1 and 3.
-    let both: GroupShape = "pipeline=2,data=2".parse::<GroupShape>().unwrap().with_weights(1.0, 0.0, 1.0).unwrap();
+    let both: GroupShape =
+        "pipeline=2,data=2".parse::<GroupShape>().unwrap().with_weights(1.0, 0.0, 1.0).unwrap();
     let seconds = |slots: &[Slot], shape| model.predict_groups(GIGABYTE, slots, shape).unwrap();
     let (one, two) = (seconds(&four[..2], &alone), seconds(&four, &both));
     assert!(two > 1.8 * one, "{two} against {one}");

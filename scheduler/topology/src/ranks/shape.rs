@@ -149,7 +149,10 @@ impl GroupShape {
     }
 
     /// The ranks of each group of a dimension, in the order of its ring.
-    pub fn groups(&self, dimension: Dimension) -> impl Iterator<Item = impl Iterator<Item = usize> + use<>> + use<> {
+    pub fn groups(
+        &self,
+        dimension: Dimension,
+    ) -> impl Iterator<Item = impl Iterator<Item = usize> + use<>> + use<> {
         let (size, stride) = (self.size(dimension) as usize, self.rank_stride(dimension));
         let ranks = self.sizes.iter().map(|size| *size as usize).product::<usize>();
         let first = (0..ranks).filter(move |rank| (rank / stride).is_multiple_of(size));

@@ -46,7 +46,9 @@ fn no_order_of_a_shaped_job_is_better_on_a_balanced_tree() {
         let shape = GroupShape::new(tensor, pipeline, data).unwrap();
         let ours = in_order(&slots, &order_ranks(&topology, &hosts, &slots, Some(&shape)).unwrap());
         let mut best = f64::INFINITY;
-        permutations(&mut slots.clone(), 0, &mut |other| best = best.min(weighted_crossings(&topology, other, &shape)));
+        permutations(&mut slots.clone(), 0, &mut |other| {
+            best = best.min(weighted_crossings(&topology, other, &shape));
+        });
         assert!(weighted_crossings(&topology, &ours, &shape) <= best, "{tensor}×{pipeline}×{data}");
     }
 }
