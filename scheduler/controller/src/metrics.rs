@@ -5,18 +5,27 @@ use std::time::Duration;
 
 use ::metrics::{counter, gauge, histogram};
 
-use crate::planner::{Decision, Eviction, Figures};
+use crate::planner::{Decision, Decisions, Eviction, Figures};
 
 /// One decision was made.
-pub(crate) fn decided(took: Duration, decisions: &[Decision]) {
+pub(crate) fn decided(took: Duration, decisions: &Decisions) {
     histogram!("muster_scheduler_decision_seconds").record(took);
-    for decision in decisions {
+    for step in &decisions.steps {
+        histogram!("muster_scheduler_observed_step_seconds", "queue" => step.queue.clone())
+            .record(step.observed);
+    }
+    for decision in &decisions.now {
         match decision {
             Decision::Bind(binding) => {
                 if let Some(waited) = binding.waited {
                     let queue = binding.queue.clone();
                     histogram!("muster_scheduler_queue_wait_seconds", "queue" => queue)
                         .record(waited.as_secs_f64());
+                }
+                if let Some(predicted) = binding.predicted {
+                    let queue = binding.queue.clone();
+                    histogram!("muster_scheduler_predicted_communication_seconds", "queue" => queue)
+                        .record(predicted);
                 }
             }
             Decision::Evict { why: Eviction::Preempted, .. } => {
@@ -63,6 +72,8 @@ impl Gauges {
                 gauge!("muster_scheduler_gangs", "queue" => queue.clone(), "state" => state)
                     .set(count as f64);
             }
+            let ratio = if counts.observed > 0.0 { counts.predicted / counts.observed } else { 0.0 };
+            gauge!("muster_scheduler_communication_share_of_step", "queue" => queue.clone()).set(ratio);
         }
         self.queues.retain(|queue| figures.queues.contains_key(queue));
         gauge!("muster_scheduler_gpus").set(figures.gpus);
@@ -91,6 +102,20 @@ pub(crate) fn describe() {
         "muster_scheduler_explanation_seconds",
         Unit::Seconds,
         "Time it took to work out why gangs wait, beside the decisions"
+    );
+    describe_histogram!(
+        "muster_scheduler_predicted_communication_seconds",
+        Unit::Seconds,
+        "Time of a step that gangs were predicted to communicate when they were placed, by queue"
+    );
+    describe_histogram!(
+        "muster_scheduler_observed_step_seconds",
+        Unit::Seconds,
+        "Time of a step as gangs have measured it, by queue"
+    );
+    describe_gauge!(
+        "muster_scheduler_communication_share_of_step",
+        "Predicted time of communication by observed time of a step, of the running gangs of a queue that measure it"
     );
     describe_counter!(
         "muster_scheduler_bindings_total",
