@@ -36,4 +36,4 @@ pub use room::Room;
 pub use search::{Demand, Group, Levels, Slot, Slots};
 pub use shape::Shape;
 pub use space::{NodeId, Space};
-pub use traffic::{GangName, Talk};
+pub use traffic::{GangName, Place, Talk};

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use muster_scheduler_topology::cost::Slot as Rank;
 use muster_scheduler_topology::{GroupShape, JobTraffic, Load};
 
-use crate::devices::GpuDemand;
+use crate::devices::{DeviceIndices, GpuDemand};
 use crate::gang::PodKey;
 use crate::ledger::Ledger;
 use crate::map::Map;
 use crate::ranks;
+use crate::search::{Demand, Slots};
+use crate::space::NodeId;
 
 /// A gang by namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,11 +23,20 @@ pub struct GangName {
     pub name: String,
 }
 
+/// A pod's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The node.
+    pub node: NodeId,
+    /// Its GPUs there.
+    pub devices: DeviceIndices,
+}
+
 /// Who communicates in a gang that runs, and how much.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Talk {
-    /// Its pods that have a place, in the order of their ranks.
-    pub pods: Vec<PodKey>,
+    /// The places of its pods, in the order of their ranks.
+    pub places: Vec<Place>,
     /// How their ranks are grouped; otherwise all sum up together.
     pub shape: Option<GroupShape>,
     /// Bytes that they sum up in each step, where that is known.
@@ -38,7 +49,6 @@ pub struct Talk {
 #[derive(Debug, Clone)]
 struct Talker {
     talk: Talk,
-    ranks: Vec<Rank>,
     traffic: JobTraffic,
     /// Predicted seconds of a step that it communicates.
     seconds: f64,
@@ -56,13 +66,10 @@ impl Ledger {
     pub fn talks(&mut self, gang: GangName, talk: Talk) {
         self.follow_map();
         let map = self.bare_space().map();
-        let ranks = self.ranks_of(&map, &talk.pods);
-        if let Some(known) = self.traffic().talkers.get(&gang)
-            && known.talk == talk
-            && known.ranks == ranks
-        {
+        if self.traffic().talkers.get(&gang).is_some_and(|known| known.talk == talk) {
             return;
         }
+        let ranks = ranks_of(&map, &talk);
         self.is_silent(&gang);
         let load = self.bare_space().load().cloned();
         let (seconds, traffic) = map.costs().talk(&map, load.as_ref(), &talk, &ranks);
@@ -77,7 +84,7 @@ impl Ledger {
         if let Some(load) = self.bare_space().load_mut() {
             load.add(&traffic);
         }
-        self.traffic_mut().talkers.insert(gang, Talker { talk, ranks, traffic, seconds });
+        self.traffic_mut().talkers.insert(gang, Talker { talk, traffic, seconds });
     }
 
     /// A gang runs no more.
@@ -108,8 +115,7 @@ impl Ledger {
         let mut load = Load::idle(map.topology());
         let mut talkers = std::mem::take(&mut self.traffic_mut().talkers);
         for talker in talkers.values_mut() {
-            talker.ranks = self.ranks_of(&map, &talker.talk.pods);
-            let (_, traffic) = map.costs().talk(&map, None, &talker.talk, &talker.ranks);
+            let (_, traffic) = map.costs().talk(&map, None, &talker.talk, &ranks_of(&map, &talker.talk));
             load.add(&traffic);
             talker.traffic = traffic;
         }
@@ -117,22 +123,35 @@ impl Ledger {
         self.bare_space().set_load(Some(Arc::new(load)));
     }
 
-    /// The ranks of pods that have a place. A pod without GPUs is none beside others that have some.
-    fn ranks_of(&self, map: &Map, pods: &[PodKey]) -> Vec<Rank> {
-        let places: Vec<(usize, Vec<u8>)> = pods
-            .iter()
-            .filter_map(|pod| {
-                let (node, shape, devices) = self.holding(pod)?;
-                let devices = match shape.gpu {
-                    // Nobody wrote down which: suppose the first.
-                    GpuDemand::Whole(count) if devices.is_empty() => (0..count as u8).collect(),
-                    GpuDemand::None | GpuDemand::Share(_) | GpuDemand::Whole(_) => devices.to_vec(),
-                };
-                Some((map.position(node)?, devices))
-            })
-            .collect();
-        let any_gpu = places.iter().any(|(_, devices)| !devices.is_empty());
-        let ranked = places.iter().filter(|(_, devices)| !any_gpu || !devices.is_empty());
-        ranked.flat_map(|(position, devices)| ranks::on_node(*position, devices)).collect()
+    /// Where a pod is that has something.
+    pub fn place_of(&self, pod: &PodKey) -> Option<Place> {
+        let (node, shape, devices) = self.holding(pod)?;
+        let devices = match shape.gpu {
+            // Nobody wrote down which: suppose the first.
+            GpuDemand::Whole(count) if devices.is_empty() => (0..count as u8).collect(),
+            GpuDemand::None | GpuDemand::Share(_) | GpuDemand::Whole(_) => devices.clone(),
+        };
+        Some(Place { node, devices })
     }
+
+    /// What a gang says that runs on these slots.
+    pub fn talk_on(&mut self, demand: &Demand, slots: &Slots) -> Talk {
+        let order = ranks::in_order(&self.space().map(), demand, slots);
+        let place =
+            |index: usize| Place { node: slots.0[index].node, devices: slots.0[index].devices.clone() };
+        Talk {
+            places: order.into_iter().map(place).collect(),
+            shape: demand.shape,
+            all_reduce: demand.all_reduce,
+            step: None,
+        }
+    }
+}
+
+/// The ranks of a gang's pods. A pod without GPUs is none beside others that have some.
+fn ranks_of(map: &Map, talk: &Talk) -> Vec<Rank> {
+    let any_gpu = talk.places.iter().any(|place| !place.devices.is_empty());
+    let ranked = talk.places.iter().filter(|place| !any_gpu || !place.devices.is_empty());
+    let on_map = ranked.filter_map(|place| Some((map.position(place.node)?, &place.devices)));
+    on_map.flat_map(|(position, devices)| ranks::on_node(position, devices)).collect()
 }

@@ -16,7 +16,7 @@ impl Planner {
     /// Counts what a gang that runs sends over uplinks that it shares with others.
     pub(super) fn listen_to(&mut self, key: &GangKey) {
         let talk = self.talk(key);
-        if talk.pods.len() < 2 && talk.all_reduce.is_none() {
+        if talk.places.len() < 2 && talk.all_reduce.is_none() {
             self.ledger.is_silent(&key.into());
         } else {
             self.ledger.talks(key.into(), talk);
@@ -31,7 +31,7 @@ impl Planner {
         for (pod, view) in placed {
             talk.shape = talk.shape.or(view.shape);
             talk.all_reduce = talk.all_reduce.max(view.all_reduce);
-            talk.pods.push(pod.clone());
+            talk.places.extend(self.ledger.place_of(pod));
         }
         talk
     }

@@ -28,7 +28,9 @@ impl Space {
         let takes_gpus = demand.groups.iter().any(|group| group.shape.gpu.thousandths() > 0);
         let sizes = if takes_gpus { map.costs().smaller_sizes() } else { &[] };
         let together = demand.pods_together().filter(|_| demand.levels.slice.is_none());
-        if sizes.is_empty() && together.is_none() && self.load().is_none() {
+        let heard =
+            |space: &Self, slots: &Slots| space.load().is_some() && map.costs().share_uplinks(map, slots);
+        if sizes.is_empty() && together.is_none() && !heard(self, &nearest) {
             return nearest;
         }
         let prices = map.costs().prices(self, map);
@@ -44,7 +46,7 @@ impl Space {
         if let Some(pods) = together {
             best = self.keep_together(pods, &prices, fastest, best);
         }
-        if self.load().is_some() {
+        if heard(self, &best.slots) {
             let alone = map.costs().seconds(map, None, demand, &best.slots);
             if best.cost.seconds > alone * FELT {
                 self.try_in(&Scope { quiet: true, ..best.scope }, &prices, fastest, &mut best);

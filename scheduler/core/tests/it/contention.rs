@@ -43,8 +43,13 @@ fn name() -> GangName {
 }
 
 /// A gang between the first two racks that does little else than sum up.
-fn busy() -> Talk {
-    Talk { pods: vec![pod(0), pod(1)], all_reduce: Some(100 << 30), ..Talk::default() }
+fn busy(ledger: &Ledger) -> Talk {
+    between(ledger, [0, 1], 100 << 30)
+}
+
+fn between(ledger: &Ledger, pods: [usize; 2], bytes: u64) -> Talk {
+    let places = pods.into_iter().filter_map(|index| ledger.place_of(&pod(index))).collect();
+    Talk { places, all_reduce: Some(bytes), ..Talk::default() }
 }
 
 fn two_racks(ledger: &mut Ledger) -> Vec<String> {
@@ -56,9 +61,11 @@ fn two_racks(ledger: &mut Ledger) -> Vec<String> {
 fn a_gang_between_racks_keeps_off_busy_uplinks() {
     let mut ledger = racks();
     assert_eq!(two_racks(&mut ledger), ["n1", "n3"]);
-    ledger.talks(name(), busy());
+    let talk = busy(&ledger);
+    ledger.talks(name(), talk);
     assert_eq!(two_racks(&mut ledger), ["n5", "n7"]);
-    ledger.talks(name(), busy());
+    let talk = busy(&ledger);
+    ledger.talks(name(), talk);
     ledger.is_silent(&name());
     assert_eq!(two_racks(&mut ledger), ["n1", "n3"], "told twice, it is silent at once");
 }
@@ -66,13 +73,15 @@ fn a_gang_between_racks_keeps_off_busy_uplinks() {
 #[test]
 fn traffic_is_still_known_after_nodes_have_changed() {
     let mut ledger = racks();
-    ledger.talks(name(), busy());
+    let talk = busy(&ledger);
+    ledger.talks(name(), talk);
     ledger.set_node(Node { schedulable: false, ..linked("n1", "r0", 4) });
     assert_eq!(two_racks(&mut ledger), ["n5", "n7"], "the tree is as it was");
     ledger.set_node(linked("n1", "r0", 4));
     ledger.set_node(linked("a-new-one", "r9", 1));
     assert_eq!(two_racks(&mut ledger), ["n5", "n7"], "all positions are others");
-    ledger.talks(name(), Talk { pods: vec![pod(2), pod(3)], ..busy() });
+    let talk = between(&ledger, [2, 3], 100 << 30);
+    ledger.talks(name(), talk);
     assert_eq!(two_racks(&mut ledger), ["n1", "n3"]);
 }
 
@@ -80,25 +89,31 @@ fn traffic_is_still_known_after_nodes_have_changed() {
 fn predictions_count_those_who_run_and_know_bytes() {
     let mut ledger = racks();
     let other = GangName { name: "other".into(), ..name() };
-    let both = |bytes| Talk { pods: vec![pod(0), pod(1)], all_reduce: Some(bytes), ..Talk::default() };
-    ledger.talks(other.clone(), both(1 << 30));
+    let both = |ledger: &mut Ledger, bytes| {
+        let talk = between(ledger, [0, 1], bytes);
+        ledger.talks(GangName { name: "other".into(), ..name() }, talk);
+    };
+    both(&mut ledger, 1 << 30);
     let alone = ledger.predicted(&other).unwrap();
     ledger.is_silent(&other);
-    ledger.talks(name(), busy());
-    ledger.talks(other.clone(), both(1 << 30));
+    let talk = busy(&ledger);
+    ledger.talks(name(), talk);
+    both(&mut ledger, 1 << 30);
     let beside = ledger.predicted(&other).unwrap();
     assert!(beside > 1.5 * alone, "{beside} against {alone}");
-    ledger.talks(other.clone(), both(0));
+    both(&mut ledger, 0);
     assert_eq!(ledger.predicted(&other), None);
 }
 
 #[test]
 fn a_gang_that_steps_seldom_is_heard_less() {
     let mut ledger = racks();
-    ledger.talks(name(), Talk { step: Some(3600.0), ..busy() });
+    let talk = Talk { step: Some(3600.0), ..busy(&ledger) };
+    ledger.talks(name(), talk);
     assert_eq!(two_racks(&mut ledger), ["n1", "n3"], "an hour between its sums");
     let spread = Gang { all_reduce: Some(0), ..gang("silent", 2, 4) };
-    ledger.talks(name(), busy());
+    let talk = busy(&ledger);
+    ledger.talks(name(), talk);
     let placement = ledger.place(&spread).unwrap();
     assert_eq!(placement.0[0].1.node, "n1", "who does not talk need not care");
 }

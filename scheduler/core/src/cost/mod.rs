@@ -5,11 +5,13 @@
 //! large. So whoever can take small nodes does when the large ones are nearly full, unless that costs him more time
 //! than the room is worth; as long as much is free he gets the fastest.
 
+mod model;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use muster_scheduler_topology::cost::{Collective, CostModel, Hosts, Slot as Rank};
-use muster_scheduler_topology::{GpuSet, GroupShape, JobTraffic, Load, NodeInterior, Position, Topology};
+use muster_scheduler_topology::cost::{CostModel, Hosts, Slot as Rank};
+use muster_scheduler_topology::{GpuSet, JobTraffic, Load, NodeInterior, Position, Topology};
 
 use crate::inside::{Choices, Interiors};
 use crate::map::Map;
@@ -18,6 +20,7 @@ use crate::ranks;
 use crate::search::{Demand, Slots};
 use crate::space::Space;
 use crate::traffic::Talk;
+use model::{Model, share_uplinks};
 
 /// Bytes that a gang is taken to sum up in a step when nobody has said it.
 const USUAL_BYTES: u64 = 500 << 20;
@@ -188,6 +191,12 @@ impl Costs {
         self.model(map, load, bytes(demand)).seconds(demand.shape.as_ref(), &ranks)
     }
 
+    /// Whether what pods on these slots send to each other may meet others' traffic.
+    pub(crate) fn share_uplinks(&self, map: &Map, slots: &Slots) -> bool {
+        let positions = slots.0.iter().filter_map(|slot| map.position(slot.node));
+        share_uplinks(map.topology(), positions.map(|position| Position(position as u32)))
+    }
+
     fn model<'a>(&'a self, map: &'a Map, load: Option<&'a Load>, bytes: u64) -> Model<'a> {
         let model = CostModel::new(map.topology(), &self.hosts);
         Model { costs: load.map_or(model, |load| model.with_load(load)), topology: map.topology(), bytes }
@@ -201,7 +210,7 @@ impl Costs {
         talk: &Talk,
         ranks: &[Rank],
     ) -> (f64, JobTraffic) {
-        let usual = if talk.pods.len() > 1 { USUAL_BYTES } else { 0 };
+        let usual = if talk.places.len() > 1 { USUAL_BYTES } else { 0 };
         let bytes = talk.all_reduce.unwrap_or(usual);
         if bytes == 0 || ranks.len() < 2 {
             return (0.0, JobTraffic::default());
@@ -210,40 +219,6 @@ impl Costs {
         let model = self.model(map, load, bytes);
         let seconds = model.seconds(shape.as_ref(), ranks);
         (seconds, model.traffic(shape.as_ref(), ranks, talk.step.unwrap_or(seconds + USUAL_STEP)))
-    }
-}
-
-/// The model for ranks that exchange so many bytes in a step.
-struct Model<'a> {
-    costs: CostModel<'a>,
-    topology: &'a Topology,
-    bytes: u64,
-}
-
-impl Model<'_> {
-    fn seconds(&self, shape: Option<&GroupShape>, ranks: &[Rank]) -> f64 {
-        let all = || self.costs.predict(Collective::AllReduce, self.bytes, ranks);
-        let found = match shape {
-            Some(shape) => self.costs.predict_groups(self.bytes, ranks, shape),
-            None => all().map(|prediction| prediction.seconds),
-        };
-        found.unwrap_or(0.0)
-    }
-
-    /// On average over a step of so many seconds.
-    fn traffic(&self, shape: Option<&GroupShape>, ranks: &[Rank], step: f64) -> JobTraffic {
-        let common = self.topology.common_ancestor(ranks.iter().map(|rank| rank.position));
-        if self.topology.level_of(common).index() + 1 >= self.topology.island_level().index() {
-            // No uplink on the way is anybody else's.
-            return JobTraffic::default();
-        }
-        let found = if let Some(shape) = shape {
-            self.costs.groups_traffic(self.bytes, ranks, shape, step)
-        } else {
-            let seconds = self.seconds(None, ranks);
-            self.costs.traffic(Collective::AllReduce, self.bytes, ranks, seconds / step.max(seconds))
-        };
-        found.unwrap_or_default()
     }
 }
 
