@@ -135,3 +135,56 @@ pub(crate) fn describe() {
         "Share of the GPUs that are free and stranded, from 0 to 1"
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use muster_scheduler_core::Placement;
+
+    use super::*;
+    use crate::planner::{Binding, QueueFigures, Step};
+
+    fn exported(record: impl FnOnce()) -> String {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        ::metrics::with_local_recorder(&recorder, record);
+        recorder.handle().render()
+    }
+
+    #[test]
+    fn predictions_stand_beside_what_jobs_have_measured_by_queue() {
+        let started = Decision::Bind(Binding {
+            namespace: "team".to_owned(),
+            gang: "g".to_owned(),
+            queue: "research".to_owned(),
+            waited: None,
+            predicted: Some(0.5),
+            durable: true,
+            replaces: None,
+            owner: None,
+            settled: Vec::new(),
+            placement: Placement(Vec::new()),
+            gates: std::collections::BTreeMap::new(),
+            unheeded: std::collections::BTreeMap::new(),
+        });
+        let step = Step { queue: "research".to_owned(), observed: 2.0, predicted: Some(0.5) };
+        let decisions = Decisions { now: vec![started], steps: vec![step], ..Decisions::default() };
+        let queue = QueueFigures { running: 1, predicted: 0.5, observed: 2.0, ..QueueFigures::default() };
+        let mut figures = Figures { queues: [("research".to_owned(), queue)].into(), ..Figures::default() };
+        let mut gauges = Gauges::default();
+        let text = exported(|| {
+            decided(Duration::ZERO, &decisions);
+            gauges.show(&figures);
+        });
+        for line in [
+            "muster_scheduler_predicted_communication_seconds_sum{queue=\"research\"} 0.5",
+            "muster_scheduler_observed_step_seconds_sum{queue=\"research\"} 2",
+            "muster_scheduler_communication_share_of_step{queue=\"research\"} 0.25",
+        ] {
+            assert!(text.lines().any(|exported| exported == line), "{line} is not in\n{text}");
+        }
+        figures.queues.clear();
+        let gone = "muster_scheduler_communication_share_of_step{queue=\"research\"} 0";
+        assert!(exported(|| gauges.show(&figures)).contains(gone));
+        assert!(!exported(|| gauges.show(&figures)).contains("research"), "shown once more, and not again");
+    }
+}

@@ -50,10 +50,6 @@ async fn insides(client: &Client) -> Result<Insides, kube::Error> {
 /// anybody does. Networks are rebuilt rarely, so the objects are read now and then instead of being watched.
 /// A tree that was given counts before all else.
 pub(crate) async fn follow(client: &Client, tree: Option<Topology>, tell: impl Fn(TopologySources) -> bool) {
-    if tree.is_some() {
-        // Nothing waits for the insides.
-        tell(TopologySources { tree: tree.clone(), ..TopologySources::default() });
-    }
     let mut known = None;
     loop {
         let found = match &tree {

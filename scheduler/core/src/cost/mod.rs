@@ -191,12 +191,6 @@ impl Costs {
         self.model(map, load, bytes(demand)).seconds(demand.shape.as_ref(), &ranks)
     }
 
-    /// Whether what pods on these slots send to each other may meet others' traffic.
-    pub(crate) fn share_uplinks(&self, map: &Map, slots: &Slots) -> bool {
-        let positions = slots.0.iter().filter_map(|slot| map.position(slot.node));
-        share_uplinks(map.topology(), positions.map(|position| Position(position as u32)))
-    }
-
     fn model<'a>(&'a self, map: &'a Map, load: Option<&'a Load>, bytes: u64) -> Model<'a> {
         let model = CostModel::new(map.topology(), &self.hosts);
         Model { costs: load.map_or(model, |load| model.with_load(load)), topology: map.topology(), bytes }
@@ -240,6 +234,12 @@ impl Cost {
     pub(crate) fn is_bearable(&self, fastest: f64) -> bool {
         self.seconds <= fastest * SLOWEST
     }
+}
+
+/// Whether what pods on these slots send to each other may meet others' traffic.
+pub(crate) fn meets_others(map: &Map, slots: &Slots) -> bool {
+    let positions = slots.0.iter().filter_map(|slot| map.position(slot.node));
+    share_uplinks(map.topology(), positions.map(|position| Position(position as u32)))
 }
 
 /// Bytes that a demand sums up in a step. A lone pod of which nothing is known is taken to sum up none.

@@ -2,7 +2,7 @@
 
 use muster_scheduler_topology::{DomainId, Load, Topology};
 
-use crate::cost::{Cost, Prices};
+use crate::cost::{self, Cost, Prices};
 use crate::map::Domain;
 use crate::search::{Scope, Slots};
 use crate::space::Space;
@@ -28,8 +28,7 @@ impl Space {
         let takes_gpus = demand.groups.iter().any(|group| group.shape.gpu.thousandths() > 0);
         let sizes = if takes_gpus { map.costs().smaller_sizes() } else { &[] };
         let together = demand.pods_together().filter(|_| demand.levels.slice.is_none());
-        let heard =
-            |space: &Self, slots: &Slots| space.load().is_some() && map.costs().share_uplinks(map, slots);
+        let heard = |space: &Self, slots: &Slots| space.load().is_some() && cost::meets_others(map, slots);
         if sizes.is_empty() && together.is_none() && !heard(self, &nearest) {
             return nearest;
         }
