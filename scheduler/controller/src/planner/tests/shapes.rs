@@ -134,7 +134,7 @@ fn steps_that_a_gang_measures_are_told_once_beside_what_was_predicted() {
     less.node_seen(&linked("n0", 1));
     less.node_seen(&linked("n1", 1));
     (0..2).for_each(|index| {
-        less.pod_seen(&with(pod("g", index, 2, None), "muster.dev/all-reduce-bytes", "1Gi"))
+        less.pod_seen(&with(pod("g", index, 2, None), "muster.dev/all-reduce-bytes", "1Gi"));
     });
     let decisions = decide(&mut less);
     let Decision::Bind(binding) = &decisions[0] else { panic!("{decisions:?}") };
