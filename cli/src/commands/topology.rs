@@ -7,7 +7,7 @@ use fs_err as fs;
 use muster_scheduler_controller::picture;
 use muster_scheduler_topology::Topology;
 use muster_scheduler_topology::draw::{self, Occupancy};
-use muster_scheduler_topology::import::{TopologySources, slurm};
+use muster_scheduler_topology::import::slurm;
 
 use crate::connect::ClusterArguments;
 use crate::error::Error;
@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
 enum Command {
     /// Draws the tree of domains with free GPUs and bandwidths, as the scheduler sees it
     #[command(
-        after_help = "Examples:\n  muster topology show\n  muster topology show --all --svg cluster.svg\n  muster topology show --topology-conf /etc/slurm/topology.conf\n\nWhat counts for the scheduler, the first that there is: the topology.conf that it was given; labels muster.dev/spine, block and rack; a Topology of Kueue or\nKAI; Volcano's HyperNodes; labels of topograph, AWS, Google and Oracle."
+        after_help = "Examples:\n  muster topology show\n  muster topology show --all --svg cluster.svg\n  muster topology show --topology-conf /etc/slurm/topology.conf\n\nWhat counts for the scheduler, the first that there is: the topology.conf that it was given; labels muster.dev/spine, block and rack; a Topology of Kueue or\nKAI; Volcano's HyperNodes; labels of topograph, AWS, Google and Oracle. How the GPUs of a node see each other is drawn where it is known, the first that there is:\nthe node's annotation muster.dev/gpu-topology, which holds what `nvidia-smi topo -m` prints; its ResourceSlices; its NodeResourceTopology."
     )]
     Show {
         /// One line for every host, also for those that look alike
@@ -57,14 +57,17 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         )
     })?;
     if let Some(path) = topology_conf {
-        let tree = Some(read_slurm(&path)?);
-        planner.places_described(TopologySources { tree, ..TopologySources::default() });
+        planner.tree_given(read_slurm(&path)?);
     }
     if let Some(fault) = planner.places_fault() {
         output::note(&format!("{fault}; so it is the nodes' labels that count"));
     }
+    for fault in planner.inside_faults() {
+        output::note(&format!("{fault}; so it counts as nodes of its GPU model are"));
+    }
     let map = planner.map();
-    let occupancy = Occupancy::new(planner.gpus());
+    let insides = (0..map.nodes().len()).map(|position| map.inside(position).and_then(draw::inside));
+    let occupancy = Occupancy::new(planner.gpus()).with_insides(insides.collect());
     if let Some(file) = svg {
         fs::write(&file, draw::svg(map.topology(), &occupancy))?;
         output::note(&format!("wrote {}", file.display()));

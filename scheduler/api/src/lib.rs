@@ -24,7 +24,7 @@ pub const DEFAULT_SCHEDULER_NAME: &str = "default-scheduler";
 /// The scheduling gate by which pods of any scheduler wait until their gang has been planned.
 pub const GANG_GATE: &str = "muster.dev/gang";
 
-/// Annotations of pods.
+/// Annotations of pods, and one of nodes.
 pub mod annotations {
     /// The pod's gang: pods of a namespace with the same value start together or not at all.
     pub const GANG: &str = "muster.dev/gang";
@@ -42,6 +42,15 @@ pub mod annotations {
     pub const SPREAD_LEVEL: &str = "muster.dev/spread-topology";
     /// Ranks that must stay together, as `SIZE@LEVEL`: `8@host` keeps groups of eight ranks within a node.
     pub const SLICE: &str = "muster.dev/topology-slice";
+    /// How the gang's ranks are grouped, as `tensor=8,pipeline=2,data=4` (or `tp`, `pp`, `dp`; 1 where left out). Each GPU
+    /// is a rank, those of a pod follow each other; without GPUs each pod is one. Tensor groups are placed nearest.
+    pub const GROUP_SHAPE: &str = "muster.dev/group-shape";
+    /// Bytes that each rank sums up with others in a step, such as `14000000000` or `13Gi`: its gradients, as a rule.
+    pub const ALL_REDUCE_BYTES: &str = "muster.dev/all-reduce-bytes";
+    /// Seconds that a step took lately. The job writes it on any of its pods while it runs.
+    pub const STEP_SECONDS: &str = "muster.dev/step-seconds";
+    /// Of a node: what `nvidia-smi topo -m` prints there.
+    pub const GPU_TOPOLOGY: &str = "muster.dev/gpu-topology";
     /// Places held beside the gang's own, near it, for members whose node fails.
     pub const SPARES: &str = "muster.dev/gang-spares";
     /// Thousandths of one GPU that the pod shares with others. Such a pod asks for no GPU of the device plugin; it is

@@ -5,18 +5,27 @@ use std::time::Duration;
 
 use ::metrics::{counter, gauge, histogram};
 
-use crate::planner::{Decision, Eviction, Figures};
+use crate::planner::{Decision, Decisions, Eviction, Figures};
 
 /// One decision was made.
-pub(crate) fn decided(took: Duration, decisions: &[Decision]) {
+pub(crate) fn decided(took: Duration, decisions: &Decisions) {
     histogram!("muster_scheduler_decision_seconds").record(took);
-    for decision in decisions {
+    for step in &decisions.steps {
+        histogram!("muster_scheduler_observed_step_seconds", "queue" => step.queue.clone())
+            .record(step.observed);
+    }
+    for decision in &decisions.now {
         match decision {
             Decision::Bind(binding) => {
                 if let Some(waited) = binding.waited {
                     let queue = binding.queue.clone();
                     histogram!("muster_scheduler_queue_wait_seconds", "queue" => queue)
                         .record(waited.as_secs_f64());
+                }
+                if let Some(predicted) = binding.predicted {
+                    let queue = binding.queue.clone();
+                    histogram!("muster_scheduler_predicted_communication_seconds", "queue" => queue)
+                        .record(predicted);
                 }
             }
             Decision::Evict { why: Eviction::Preempted, .. } => {
@@ -66,6 +75,8 @@ impl Gauges {
                 gauge!("muster_scheduler_gangs", "queue" => queue.clone(), "state" => state)
                     .set(count as f64);
             }
+            let ratio = if counts.observed > 0.0 { counts.predicted / counts.observed } else { 0.0 };
+            gauge!("muster_scheduler_communication_share_of_step", "queue" => queue.clone()).set(ratio);
         }
         self.queues.retain(|queue| figures.queues.contains_key(queue));
         gauge!("muster_scheduler_gpus").set(figures.gpus);
@@ -95,6 +106,20 @@ pub(crate) fn describe() {
         Unit::Seconds,
         "Time it took to work out why gangs wait, beside the decisions"
     );
+    describe_histogram!(
+        "muster_scheduler_predicted_communication_seconds",
+        Unit::Seconds,
+        "Time of a step that gangs were predicted to communicate when they were placed, by queue"
+    );
+    describe_histogram!(
+        "muster_scheduler_observed_step_seconds",
+        Unit::Seconds,
+        "Time of a step as gangs have measured it, by queue"
+    );
+    describe_gauge!(
+        "muster_scheduler_communication_share_of_step",
+        "Predicted time of communication by observed time of a step, of the running gangs of a queue that measure it"
+    );
     describe_counter!(
         "muster_scheduler_bindings_total",
         "Pods that were bound, let go through their gates, or refused by the API server"
@@ -112,4 +137,57 @@ pub(crate) fn describe() {
         "muster_scheduler_fragmentation",
         "Share of the GPUs that are free and stranded, from 0 to 1"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use muster_scheduler_core::Placement;
+
+    use super::*;
+    use crate::planner::{Binding, QueueFigures, Step};
+
+    fn exported(record: impl FnOnce()) -> String {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        ::metrics::with_local_recorder(&recorder, record);
+        recorder.handle().render()
+    }
+
+    #[test]
+    fn predictions_stand_beside_what_jobs_have_measured_by_queue() {
+        let started = Decision::Bind(Binding {
+            namespace: "team".to_owned(),
+            gang: "g".to_owned(),
+            queue: "research".to_owned(),
+            waited: None,
+            predicted: Some(0.5),
+            durable: true,
+            replaces: None,
+            owner: None,
+            settled: Vec::new(),
+            placement: Placement(Vec::new()),
+            gates: std::collections::BTreeMap::new(),
+            unheeded: std::collections::BTreeMap::new(),
+        });
+        let step = Step { queue: "research".to_owned(), observed: 2.0, predicted: Some(0.5) };
+        let decisions = Decisions { now: vec![started], steps: vec![step], ..Decisions::default() };
+        let queue = QueueFigures { running: 1, predicted: 0.5, observed: 2.0, ..QueueFigures::default() };
+        let mut figures = Figures { queues: [("research".to_owned(), queue)].into(), ..Figures::default() };
+        let mut gauges = Gauges::default();
+        let text = exported(|| {
+            decided(Duration::ZERO, &decisions);
+            gauges.show(&figures);
+        });
+        for line in [
+            "muster_scheduler_predicted_communication_seconds_sum{queue=\"research\"} 0.5",
+            "muster_scheduler_observed_step_seconds_sum{queue=\"research\"} 2",
+            "muster_scheduler_communication_share_of_step{queue=\"research\"} 0.25",
+        ] {
+            assert!(text.lines().any(|exported| exported == line), "{line} is not in\n{text}");
+        }
+        figures.queues.clear();
+        let gone = "muster_scheduler_communication_share_of_step{queue=\"research\"} 0";
+        assert!(exported(|| gauges.show(&figures)).contains(gone));
+        assert!(!exported(|| gauges.show(&figures)).contains("research"), "shown once more, and not again");
+    }
 }

@@ -1,18 +1,25 @@
-//! Reads what others wrote down about where nodes are: `Topology` of Kueue and KAI, Volcano's `HyperNode`.
+//! Reads what others wrote down about where nodes are: `Topology` of Kueue and KAI, Volcano's `HyperNode`; and about their
+//! insides: `NodeResourceTopology`, `ResourceSlice`.
 
 use std::time::Duration;
 
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::core::ApiResource;
 use kube::{Client, discovery};
+use muster_scheduler_core::resources::GPU_RESOURCE;
 use muster_scheduler_topology::Topology;
-use muster_scheduler_topology::import::TopologySources;
+use muster_scheduler_topology::import::{Insides, TopologySources};
 use serde_json::Value;
 
 /// Group and kind of objects with levels.
 const TOPOLOGIES: [(&str, &str); 2] = [("kueue.x-k8s.io", "Topology"), ("kai.scheduler", "Topology")];
 /// Group and kind of objects with domains.
 const HYPER_NODES: (&str, &str) = ("topology.volcano.sh", "HyperNode");
+
+/// Group and kind of objects with the NUMA zones of a node.
+const NODE_ZONES: (&str, &str) = ("topology.node.k8s.io", "NodeResourceTopology");
+/// Group and kind of objects with the devices of a node.
+const NODE_DEVICES: (&str, &str) = ("resource.k8s.io", "ResourceSlice");
 
 /// Pause after something that the API server refused.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -30,20 +37,30 @@ pub async fn read(client: &Client) -> Result<TopologySources, kube::Error> {
         sources.topologies.extend(list(client, kind).await?);
     }
     sources.hyper_nodes = list(client, HYPER_NODES).await?;
+    sources.insides = insides(client).await?;
     Ok(sources)
+}
+
+async fn insides(client: &Client) -> Result<Insides, kube::Error> {
+    let (zones, devices) = (list(client, NODE_ZONES).await?, list(client, NODE_DEVICES).await?);
+    Ok(Insides::read(GPU_RESOURCE, &zones, &devices))
 }
 
 /// Tells what there is, and again whenever it has changed, for as long as somebody listens: `tell` answers whether
 /// anybody does. Networks are rebuilt rarely, so the objects are read now and then instead of being watched.
 /// A tree that was given counts before all else.
 pub(crate) async fn follow(client: &Client, tree: Option<Topology>, tell: impl Fn(TopologySources) -> bool) {
-    if tree.is_some() {
-        tell(TopologySources { tree, ..TopologySources::default() });
-        return;
-    }
     let mut known = None;
     loop {
-        match read(client).await {
+        let found = match &tree {
+            Some(tree) => insides(client).await.map(|insides| TopologySources {
+                tree: Some(tree.clone()),
+                insides,
+                ..TopologySources::default()
+            }),
+            None => read(client).await,
+        };
+        match found {
             Ok(sources) if known.as_ref() == Some(&sources) => {}
             Ok(sources) => {
                 known = Some(sources.clone());

@@ -205,12 +205,17 @@ impl Service {
             }
             let began = Instant::now();
             let planned = planner.decide(self.clock.now());
-            metrics::decided(began.elapsed(), &planned.now);
+            metrics::decided(began.elapsed(), &planned);
             let fault = planner.places_fault();
             if let Some(fault) = fault.as_ref().filter(|_| fault != listed.places_fault) {
                 tracing::warn!(%fault, "where nodes are is read from their labels instead");
             }
             listed.places_fault = fault;
+            let faults = planner.inside_faults();
+            for fault in faults.iter().filter(|fault| !listed.inside_faults.contains(fault)) {
+                tracing::warn!(%fault, "what is written of the inside of a node is not followed");
+            }
+            listed.inside_faults = faults;
             due = planned
                 .again_in
                 .and_then(|wait| Duration::try_from(wait).ok())
@@ -342,6 +347,7 @@ struct Listed {
     statuses: Statuses,
     /// As it was told last.
     places_fault: Option<String>,
+    inside_faults: Vec<String>,
 }
 
 impl Listed {

@@ -1,5 +1,7 @@
 //! The GPUs of one node: which are free, whole or in part.
 
+use muster_scheduler_topology::GpuSet;
+use muster_scheduler_topology::interior::MAX_GPUS;
 use smallvec::SmallVec;
 
 /// Thousandths of a whole device.
@@ -85,6 +87,12 @@ impl Devices {
                 fits.saturating_sub(self.unknown() * u32::from(WHOLE / share))
             }
         }
+    }
+
+    /// The devices that are free as a whole; `None` on nodes with more than is understood of.
+    pub(crate) fn free_set(&self) -> Option<GpuSet> {
+        let free = self.left.iter().enumerate().filter(|(_, left)| **left == WHOLE);
+        (self.left.len() <= MAX_GPUS).then(|| free.map(|(index, _)| index).collect())
     }
 
     /// Devices for one pod: for a share the fullest that has room, for whole ones the first.

@@ -5,6 +5,8 @@ use std::fmt;
 
 mod devices;
 
+use muster_scheduler_topology::GroupShape;
+
 use crate::resources::GPU_RESOURCE;
 
 use crate::devices::GpuDemand;
@@ -42,6 +44,15 @@ pub enum Waiting {
         level: String,
         /// Those that exist.
         known: String,
+    },
+    /// Its groups of ranks are for another number of them.
+    Shape {
+        /// The groups.
+        shape: GroupShape,
+        /// Its pods.
+        pods: usize,
+        /// Their GPUs, where they have whole ones.
+        gpus: Option<u64>,
     },
     /// Its pods fit now, but not the spare places beside them.
     ForSpares {
@@ -95,6 +106,15 @@ impl fmt::Display for Waiting {
                 formatter,
                 "no node has the topology level {level}; it starts when nodes are labelled so or the gang names one of: {known}"
             ),
+            Self::Shape { shape, pods, gpus } => {
+                let ranks = shape.ranks();
+                write!(formatter, "its group shape {shape} is {ranks} ranks, but its {pods} pods ")?;
+                match gpus {
+                    Some(gpus) => write!(formatter, "have {gpus} GPUs, of which each is one")?,
+                    None => write!(formatter, "have no GPUs, so that each pod is one")?,
+                }
+                write!(formatter, "; it starts when the shape or the pods are changed")
+            }
             Self::ForSpares { spares } => write!(
                 formatter,
                 "its pods fit now, but not {spares} spare places beside them on other nodes; it starts when there is room or it asks for fewer"
@@ -132,7 +152,8 @@ pub(crate) fn no_room(space: &mut Space, gang: &Gang) -> Waiting {
     if let Some(impossible) = gang.waiting.iter().find_map(|member| impossible(space, member)) {
         return impossible;
     }
-    let bare = Gang { spares: 0, ..gang.clone() };
+    // Room is wanted for all of them, in whatever groups.
+    let bare = Gang { spares: 0, shape: None, ..gang.clone() };
     let demand = match GangDemand::new(space, &bare, gang.waiting.len()) {
         Ok(demand) => demand.demand,
         Err(reason) => return reason,

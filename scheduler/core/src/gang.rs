@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use muster_scheduler_topology::GroupShape;
+
 use crate::claims::MemberClaim;
 use crate::devices::{GpuDemand, WHOLE};
 use crate::node::{Requirement, Toleration};
@@ -142,6 +144,8 @@ pub struct Gang {
     pub spares: u32,
     /// Bytes that its pods sum up in each step, where that is known.
     pub all_reduce: Option<u64>,
+    /// How its ranks are grouped, where somebody says it.
+    pub shape: Option<GroupShape>,
 }
 
 impl Gang {

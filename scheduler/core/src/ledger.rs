@@ -16,6 +16,7 @@ use crate::placement;
 use crate::resources::Resources;
 use crate::shape::Shape;
 use crate::space::{NodeId, Space};
+use crate::traffic::Traffic;
 
 /// What one pod took.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -129,6 +130,7 @@ pub struct Ledger {
     /// Spare places among those held.
     spares: BTreeSet<PodKey>,
     claims: HeldClaims,
+    traffic: Traffic,
 }
 
 impl Ledger {
@@ -237,7 +239,25 @@ impl Ledger {
 
     /// What is free where; plan the future on a copy of it.
     pub fn space(&mut self) -> &mut Space {
+        self.follow_map();
         &mut self.space
+    }
+
+    pub(crate) fn bare_space(&mut self) -> &mut Space {
+        &mut self.space
+    }
+
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    pub(crate) fn traffic_mut(&mut self) -> &mut Traffic {
+        &mut self.traffic
+    }
+
+    /// What was written down about where nodes are, beside their labels.
+    pub fn topology_sources(&self) -> &TopologySources {
+        self.space.topology_sources()
     }
 
     /// What a pod took.
@@ -310,7 +330,7 @@ impl Ledger {
     /// # Errors
     /// [`Waiting`] when the gang cannot start now.
     pub fn place(&mut self, gang: &Gang) -> Result<Placement, Waiting> {
-        placement::place(&mut self.space, gang)
+        placement::place(self.space(), gang)
     }
 
     /// Takes all places of a placement, or none.

@@ -4,9 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use muster_scheduler_topology::import::{Source, SourceError, SourceNode, TopologySources};
-use muster_scheduler_topology::{DomainId, LevelIndex, Position, Topology};
+use muster_scheduler_topology::{DomainId, LevelIndex, NodeInterior, Position, Topology};
 
 use crate::cost::Costs;
+use crate::inside::Interiors;
 use crate::node::Node;
 use crate::space::NodeId;
 
@@ -25,6 +26,7 @@ pub struct Map {
     parents: Vec<Option<u32>>,
     costs: Costs,
     fault: Option<SourceError>,
+    inside_faults: Vec<String>,
 }
 
 impl Map {
@@ -50,8 +52,12 @@ impl Map {
             Ok(topology) => (topology, None),
             Err(fault) => (from_labels(), Some(fault)),
         };
-        let costs = Costs::new(&topology, |position| nodes[topology.node_at(position)].1);
-        Self { fault, ..Self::over(topology, &nodes.iter().map(|(id, _)| *id).collect::<Vec<_>>(), costs) }
+        let node_at = |position| &**nodes[topology.node_at(position)].1;
+        let mut interiors = Interiors::new(&topology, node_at, &sources.insides);
+        let inside_faults = std::mem::take(&mut interiors.faults);
+        let costs = Costs::new(&topology, node_at, interiors);
+        let ids: Vec<NodeId> = nodes.iter().map(|(id, _)| *id).collect();
+        Self { fault, inside_faults, ..Self::over(topology, &ids, costs) }
     }
 
     fn over(topology: Topology, ids: &[NodeId], costs: Costs) -> Self {
@@ -64,12 +70,22 @@ impl Map {
         }
         let domains = (0..topology.domain_count() as u32).map(DomainId);
         let parents = domains.map(|domain| topology.parent(domain).map(|parent| parent.0)).collect();
-        Self { topology, nodes, positions, parents, costs, fault: None }
+        Self { topology, nodes, positions, parents, costs, fault: None, inside_faults: Vec::new() }
     }
 
     /// Why the tree is not the one that was written down, but the one that the nodes' labels give.
     pub fn fault(&self) -> Option<&SourceError> {
         self.fault.as_ref()
+    }
+
+    /// What was written down of the inside of nodes and is not followed, a sentence each.
+    pub fn inside_faults(&self) -> &[String] {
+        &self.inside_faults
+    }
+
+    /// The links between the GPUs of the node at a position, where somebody wrote them down.
+    pub fn inside(&self, position: usize) -> Option<&NodeInterior> {
+        self.costs.written(position).then(|| self.costs.interior(position))
     }
 
     pub(crate) fn costs(&self) -> &Costs {

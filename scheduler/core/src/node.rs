@@ -1,8 +1,23 @@
 //! What the ledger knows of a node.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use muster_scheduler_topology::NodeInterior;
 
 use crate::resources::Resources;
+
+/// What is written on a node of the links between its GPUs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum GpuTopology {
+    /// Nothing.
+    #[default]
+    Unsaid,
+    /// These links.
+    Links(Arc<NodeInterior>),
+    /// Something that cannot be understood, and why.
+    Unreadable(String),
+}
 
 /// A machine that can run pods.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -19,6 +34,8 @@ pub struct Node {
     pub allocatable: Resources,
     /// How many GPU slots it has.
     pub gpu_slots: u32,
+    /// The links between its GPUs, as somebody wrote them on it.
+    pub gpu_topology: GpuTopology,
 }
 
 /// A taint of a node.

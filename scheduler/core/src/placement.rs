@@ -10,6 +10,7 @@ use crate::gang::{Closeness, Gang, Member, PodKey};
 use crate::ledger::{Assignment, ClaimGrant, Placement, PlannedDevice};
 use crate::map::Map;
 use crate::node::Node;
+use crate::ranks;
 use crate::search::{Demand, Group, Levels, Slot, Slots};
 use crate::shape::Shape;
 use crate::space::Space;
@@ -54,6 +55,7 @@ impl GangDemand {
             groups.push(Group { shape: space.shape(&bare), count: spares });
             members.push(Vec::new());
         }
+        let shape = gang.groups_of(count)?;
         let near = gang.placed_on.iter().filter_map(|name| space.id(name)).collect();
         let levels = if gang.closeness == Closeness::default() {
             Levels::default()
@@ -61,7 +63,7 @@ impl GangDemand {
             levels(&space.map(), &gang.closeness)?
         };
         Ok(Self {
-            demand: Demand { groups, near, levels, spares: spares > 0, all_reduce: gang.all_reduce },
+            demand: Demand { groups, near, levels, spares: spares > 0, all_reduce: gang.all_reduce, shape },
             members,
         })
     }
@@ -70,10 +72,11 @@ impl GangDemand {
     pub fn placement(&self, space: &Space, gang: &Gang, slots: &Slots) -> Placement {
         let mut next: Vec<std::slice::Iter<'_, Vec<usize>>> =
             self.members.iter().map(|members| members.iter()).collect();
+        let order = self.order(space, slots);
         let spares = if self.demand.spares { self.demand.groups.len() - 1 } else { usize::MAX };
         let mut places: Vec<Option<Assignment>> = vec![None; gang.waiting.len()];
         let mut held = Vec::new();
-        for slot in &slots.0 {
+        for slot in order.iter().map(|index| &slots.0[*index]) {
             let Some(node) = space.node(slot.node) else { continue };
             if slot.group == spares {
                 let key = PodKey::spare(&gang.namespace, &gang.name, held.len());
@@ -97,6 +100,29 @@ impl GangDemand {
         let members =
             named.filter_map(|(member, place)| Some((PodKey::new(&gang.namespace, &member.name), place?)));
         Placement(members.chain(held).collect())
+    }
+}
+
+impl GangDemand {
+    /// Indices of the slots in the order in which members take them.
+    fn order(&self, space: &Space, slots: &Slots) -> Vec<usize> {
+        let demand = &self.demand;
+        let Some(map) = space.known_map().filter(|_| demand.shape.is_some()) else {
+            return (0..slots.0.len()).collect();
+        };
+        let mut order = ranks::in_order(map, demand, slots);
+        // Ranks go through all groups of pods in the order of members.
+        let mut wanted: Vec<(usize, usize)> = Vec::with_capacity(order.len());
+        for (group, members) in self.members.iter().enumerate().filter(|(group, _)| demand.is_ranked(*group))
+        {
+            wanted.extend(members.iter().filter_map(|bundle| Some((*bundle.first()?, group))));
+        }
+        wanted.sort_unstable();
+        let wanted: Vec<usize> = wanted.into_iter().map(|(_, group)| group).collect();
+        let kind_of = |index: usize| slots.0[index].group;
+        ranks::seat(&mut order, kind_of, &wanted, demand.groups_of_pods().as_ref());
+        order.extend((0..slots.0.len()).filter(|index| !demand.is_ranked(slots.0[*index].group)));
+        order
     }
 }
 
@@ -190,16 +216,20 @@ pub(crate) fn place(space: &mut Space, gang: &Gang) -> Result<Placement, Waiting
         return Err(Waiting::ForMembers { present: gang.present(), needed: gang.min_available });
     }
     let all = gang.waiting.len();
-    if let Some(placement) = place_first(space, gang, all)? {
-        return Ok(placement);
-    }
-    // As many as fit, but no fewer than it needs.
+    // As many as fit, but no fewer than it needs, and in groups no other number than makes whole copies.
     let least = gang.min_available.saturating_sub(gang.placed_on.len()).max(1);
-    let (mut fits, mut fails, mut best) = (least.saturating_sub(1), all, None);
-    while fits + 1 < fails {
-        let middle = if best.is_none() { least } else { usize::midpoint(fits, fails) };
-        match place_first(space, gang, middle)? {
-            Some(placement) => (fits, best) = (middle, Some(placement)),
+    let sizes: Vec<usize> = (least..all).filter(|size| gang.groups_of(*size).is_ok()).collect();
+    match place_first(space, gang, all) {
+        Ok(Some(placement)) => return Ok(placement),
+        Err(Waiting::Shape { .. }) if !sizes.is_empty() => {}
+        Ok(None) => {}
+        Err(reason) => return Err(reason),
+    }
+    let (mut fits, mut fails, mut best) = (0, sizes.len(), None);
+    while fits < fails {
+        let middle = if best.is_none() { 0 } else { usize::midpoint(fits, fails) };
+        match place_first(space, gang, sizes[middle])? {
+            Some(placement) => (fits, best) = (middle + 1, Some(placement)),
             None if best.is_none() => break,
             None => fails = middle,
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::amounts::Amounts;
 use crate::claims::{ClaimDemand, Grant, Stock};
-use crate::devices::{DeviceIndices, Devices};
+use crate::devices::Devices;
 use crate::shape::Shape;
 
 /// What is left on one node.
@@ -19,14 +19,6 @@ pub struct Room {
 }
 
 impl Room {
-    /// Devices for one more pod of `shape`, when it fits.
-    pub(crate) fn choose(&self, shape: &Shape) -> Option<DeviceIndices> {
-        if shape.amounts.times_in(&self.amounts) == 0 {
-            return None;
-        }
-        self.devices.choose(shape.gpu)
-    }
-
     /// How many pods with these claims there are devices for, `most` at most.
     pub(crate) fn times_claimed(&self, claims: &[Arc<ClaimDemand>], most: u32) -> u32 {
         self.stock.as_ref().map_or(0, |stock| stock.times(claims, most))

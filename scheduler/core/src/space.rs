@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use muster_scheduler_topology::import::TopologySources;
+use muster_scheduler_topology::{GpuSet, Load};
 
 use crate::resources::GPU_RESOURCE;
 
@@ -58,6 +59,8 @@ pub struct Space {
     /// Most recently used last.
     counts: Vec<Arc<Counts>>,
     claimable: Arc<Table>,
+    /// By the domains of the map.
+    load: Option<Arc<Load>>,
 }
 
 impl Space {
@@ -93,6 +96,11 @@ impl Space {
     pub(crate) fn set_topology_sources(&mut self, sources: TopologySources) {
         self.sources = Arc::new(sources);
         self.map = None;
+    }
+
+    /// What was written down about where nodes are, beside their labels.
+    pub fn topology_sources(&self) -> &TopologySources {
+        &self.sources
     }
 
     fn empty_room(&self, node: &Node) -> Room {
@@ -289,7 +297,39 @@ impl Space {
 
     /// Devices for one more pod of `shape` on a node, when it fits.
     pub fn choose_devices(&self, node: NodeId, shape: &Shape) -> Option<DeviceIndices> {
-        self.rooms[node.index()].choose(shape)
+        if shape.times_in(self.room(node)) == 0 {
+            return None;
+        }
+        match self.share_out(node, shape, 1) {
+            Some(shares) => shares.first().map(|share| share.iter().map(|gpu| gpu as u8).collect()),
+            None => self.room(node).devices.choose(shape.gpu),
+        }
+    }
+
+    /// Whole GPUs for several pods of a node by their links; `None` where these are not known, or all alike.
+    pub(crate) fn share_out(&self, node: NodeId, shape: &Shape, pods: u32) -> Option<Arc<[GpuSet]>> {
+        let GpuDemand::Whole(each) = shape.gpu else { return None };
+        let map = self.map.as_ref()?;
+        let devices = &self.room(node).devices;
+        map.costs().share_out(map.position(node)?, devices.free_set()?, each, pods)
+    }
+
+    /// Where the nodes are, unless they have changed since it was asked last.
+    pub(crate) fn known_map(&self) -> Option<&Arc<Map>> {
+        self.map.as_ref()
+    }
+
+    /// The traffic of running gangs on the uplinks of the map; none where nobody talks.
+    pub(crate) fn load(&self) -> Option<&Load> {
+        self.load.as_deref()
+    }
+
+    pub(crate) fn set_load(&mut self, load: Option<Arc<Load>>) {
+        self.load = load;
+    }
+
+    pub(crate) fn load_mut(&mut self) -> Option<&mut Load> {
+        self.load.as_mut().map(Arc::make_mut)
     }
 
     /// Where the nodes are.

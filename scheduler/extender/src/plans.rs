@@ -6,7 +6,9 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use muster_scheduler_core::{Assignment, Gang, Ledger, Member, Node, Placement, PodKey, TakeError, Waiting};
+use muster_scheduler_core::{
+    Assignment, Gang, GangName, Ledger, Member, Node, Placement, PodKey, TakeError, Talk, Waiting,
+};
 use muster_scheduler_topology::import::TopologySources;
 
 use crate::core::Time;
@@ -62,6 +64,9 @@ pub trait Plans: Send + 'static {
     /// # Errors
     /// When one of the places is not free.
     fn take(&mut self, placement: &Placement, instead_of: &[PodKey]) -> Result<(), TakeError>;
+    /// What a gang that has places sends over uplinks that it shares, with these pods in the order of their ranks;
+    /// nothing when it has no pods.
+    fn talks(&mut self, gang: &Gang, pods: &[PodKey]);
     /// A copy on which the room of `without` is free.
     fn snapshot(&mut self, without: &[PodKey]) -> Self::Snapshot;
 
@@ -158,6 +163,17 @@ impl Plans for Ledger {
             }
         }
         taken
+    }
+
+    fn talks(&mut self, gang: &Gang, pods: &[PodKey]) {
+        let name = GangName { namespace: gang.namespace.clone(), name: gang.name.clone() };
+        if pods.is_empty() {
+            self.is_silent(&name);
+            return;
+        }
+        let places = pods.iter().filter_map(|pod| self.place_of(pod)).collect();
+        let talk = Talk { places, shape: gang.shape, all_reduce: gang.all_reduce, step: None };
+        Ledger::talks(self, name, talk);
     }
 
     /// A ledger of the same space that does not know who has what: the space is cheap to copy, its pods are not.

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Instant;
 
-use muster_scheduler_core::{Demand, GpuDemand, Ledger, NodeId, Slots, Space};
+use muster_scheduler_core::{Demand, GangName, GpuDemand, Ledger, NodeId, Slots, Space};
 use muster_scheduler_queue::job::JobId;
 use muster_scheduler_queue::time::{Milliseconds, Time};
 use muster_scheduler_topology::BuildError;
@@ -204,6 +204,11 @@ impl Simulation<'_> {
                 overdrawn |= *given > 1000;
             }
         }
+        if self.network.is_some() && job.all_reduce > 0 {
+            // Whoever comes next is weighed against its traffic, as in a cluster.
+            let talk = self.ledger.talk_on(&demand, &slots);
+            self.ledger.talks(name(id), talk);
+        }
         let complete = slots.0.len() == job.pods() as usize && !overdrawn;
         self.recorder.started(id, job, now, complete, cost);
         self.running.insert(id, Run { demand, slots, since: now });
@@ -236,11 +241,17 @@ impl Simulation<'_> {
                 }
             }
         }
+        self.ledger.is_silent(&name(id));
         if let Some(network) = &mut self.network {
             network.end(id);
         }
         Some(run.since)
     }
+}
+
+/// The name by which the ledger hears a job.
+fn name(id: JobId) -> GangName {
+    GangName { namespace: "simulation".to_owned(), name: id.to_string() }
 }
 
 /// Thousandths that a pod takes of each device that it gets.

@@ -22,7 +22,9 @@ pub use cost::{
 };
 pub use interior::{Accelerator, GpuSet, LinkKind, NodeInterior};
 pub use link::{Capacity, Fabric, Link, UplinkRule};
-pub use ranks::{Dimension, GroupShape, ShapeError, group_crossings, order_ranks, ring_crossings};
+pub use ranks::{
+    Dimension, GroupShape, ShapeError, group_crossings, order_ranks, ring_crossings, weighted_crossings,
+};
 pub use tree::{
     BuildError, DomainId, Domains, Irregularity, Level, LevelIndex, NodeEntry, Position, SharedNames,
     Topology,

@@ -39,6 +39,8 @@ pub(super) fn pod(facts: PodFacts, profiles: &BTreeSet<String>, groups: &Groups)
             min_available: membership.min_available,
             closeness: membership.closeness,
             spares: membership.spares,
+            shape: membership.shape,
+            all_reduce: membership.all_reduce,
             ..Gang::default()
         })
     });

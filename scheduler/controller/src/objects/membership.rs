@@ -9,11 +9,14 @@ use std::fmt;
 use k8s_openapi::api::core::v1::PodSpec;
 use muster_scheduler_api::annotations;
 use muster_scheduler_core::{Closeness, PodKey, Slice};
+use muster_scheduler_topology::GroupShape;
 
 use super::groups::{GroupKey, GroupKind};
-use super::wishes::{Problem, Wishes, level, levels, positive, slice};
+use super::wishes::{Problem, Wishes, bytes, level, levels, positive, slice};
 
 const WHOLE_NUMBER: &str = "a whole number above 0";
+const GROUPS: &str = "ranks of each kind of group, such as tensor=8,pipeline=2,data=4 (or tp, pp, dp; 1 where left out, never 0)";
+const BYTES: &str = "bytes, such as 14000000000 or 13Gi";
 
 /// Labels of pods by which other systems name a pod's group.
 mod foreign {
@@ -74,6 +77,10 @@ pub struct Membership {
     pub closeness: Closeness,
     /// Places held for members whose node fails.
     pub spares: u32,
+    /// How their ranks are grouped.
+    pub shape: Option<GroupShape>,
+    /// Bytes that each rank sums up in a step.
+    pub all_reduce: Option<u64>,
 }
 
 /// An object that describes a gang, or the part of it that is one.
@@ -113,6 +120,8 @@ impl Membership {
             described_by,
             closeness: closeness(wishes),
             spares: wishes.read(annotations::SPARES, "a whole number", |text| text.parse().ok()).unwrap_or(0),
+            shape: wishes.read(annotations::GROUP_SHAPE, GROUPS, |text| text.parse().ok()),
+            all_reduce: wishes.read(annotations::ALL_REDUCE_BYTES, BYTES, bytes),
         }
     }
 }

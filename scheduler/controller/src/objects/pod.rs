@@ -14,7 +14,7 @@ use super::claims::{self, PodClaim};
 use super::constraints::{self, required, toleration};
 use super::membership::Membership;
 use super::requests::{requests, whole};
-use super::wishes::{Problem, Wishes, duration};
+use super::wishes::{Problem, Wishes, duration, seconds};
 
 const LENGTH: &str = "a length of time above 0, such as 90m or 2h 30m";
 
@@ -50,6 +50,9 @@ pub struct PodFacts {
     pub reservation: Option<String>,
     /// What is lost when it is evicted.
     pub restart: Restart,
+    /// Seconds that a step took lately, as the job has measured them. Of a report that cannot be read nothing is said:
+    /// it keeps nobody back.
+    pub step: Option<f64>,
     /// Its controller.
     pub owner: Option<OwnerReference>,
     /// What it asks for and cannot have as it is written.
@@ -124,6 +127,7 @@ impl PodFacts {
             limit: limit.or(declared),
             reservation: wishes.name(annotations::RESERVATION),
             restart: restart(&mut wishes),
+            step: wishes.annotation(annotations::STEP_SECONDS).and_then(seconds),
             owner: owners.find(|owner| owner.controller == Some(true)).cloned(),
             problems: wishes.problems,
             unheeded: constraints::unheeded(spec),
@@ -278,10 +282,16 @@ mod tests {
             "muster.dev/preferred-topology": "muster.dev/rack, muster.dev/block",
             "muster.dev/topology-slice": "8@kubernetes.io/hostname", "muster.dev/gang-spares": "1",
             "muster.dev/gpu-share": "250", "muster.dev/reservation": "night", "muster.dev/time-limit": "1h 30m", "muster.dev/checkpoint-every": "10m",
+            "muster.dev/group-shape": "tp=8, dp=4", "muster.dev/all-reduce-bytes": "13Gi", "muster.dev/step-seconds": "0.25",
         }));
         assert_eq!(said(&facts), [""; 0]);
         let membership = facts.membership;
         assert_eq!((membership.gang.name.as_str(), membership.min_available, membership.spares), ("g", 3, 1));
+        assert_eq!(
+            membership.shape.map(|shape| shape.to_string()).as_deref(),
+            Some("tensor=8,pipeline=1,data=4")
+        );
+        assert_eq!((membership.all_reduce, facts.step), (Some(13 << 30), Some(0.25)));
         let closeness = Closeness {
             required: Some("topology.kubernetes.io/zone".into()),
             preferred: vec!["muster.dev/rack".into(), "muster.dev/block".into()],
@@ -302,7 +312,9 @@ mod tests {
             "muster.dev/required-topology": "", "muster.dev/preferred-topology": "muster.dev/rack,,",
             "muster.dev/topology-slice": "0@host", "muster.dev/gang-spares": "some",
             "muster.dev/gpu-share": "1001", "muster.dev/time-limit": "-5m", "muster.dev/eviction": "seldom",
+            "muster.dev/group-shape": "tp=8,xp=2", "muster.dev/all-reduce-bytes": "much", "muster.dev/step-seconds": "-1",
         }));
+        assert_eq!(facts.step, None);
         let names: Vec<&str> = facts
             .problems
             .iter()
@@ -318,6 +330,8 @@ mod tests {
             annotations::PREFERRED_LEVELS,
             annotations::SLICE,
             annotations::SPARES,
+            annotations::GROUP_SHAPE,
+            annotations::ALL_REDUCE_BYTES,
             annotations::GPU_SHARE,
             annotations::RANK,
             annotations::TIME_LIMIT,
@@ -326,6 +340,11 @@ mod tests {
         assert_eq!(names, all);
         assert_eq!(
             said(&facts)[6],
+            "muster.dev/group-shape is `tp=8,xp=2`; it must be ranks of each kind of group, such as \
+             tensor=8,pipeline=2,data=4 (or tp, pp, dp; 1 where left out, never 0)"
+        );
+        assert_eq!(
+            said(&facts)[8],
             "muster.dev/gpu-share is `1001`; it must be thousandths of a GPU, 1 to 1000"
         );
     }

@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
-use muster_scheduler_core::Slice;
+use muster_scheduler_core::{Resources, Slice};
 use muster_scheduler_queue::time::Milliseconds;
 
 /// Something that a pod asks for and that cannot be done. The pod waits until it is mended: a gang that starts
@@ -129,6 +129,18 @@ pub(super) fn slice(text: &str) -> Option<Slice> {
 pub(super) fn duration(text: &str) -> Option<Milliseconds> {
     let length: SignedDuration = text.parse().ok()?;
     i64::try_from(length.as_millis()).ok().filter(|length| *length > 0)
+}
+
+/// Bytes as Kubernetes writes amounts.
+pub(super) fn bytes(text: &str) -> Option<u64> {
+    let mut amount = Resources::new();
+    amount.add_quantity("bytes", text).ok()?;
+    u64::try_from(amount.get("bytes") / 1000).ok()
+}
+
+/// Seconds above 0.
+pub(super) fn seconds(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|seconds: &f64| seconds.is_finite() && *seconds > 0.0)
 }
 
 /// A whole number above 0.

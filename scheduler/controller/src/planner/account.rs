@@ -13,12 +13,16 @@ use muster_scheduler_queue::time::Time;
 use super::Planner;
 
 /// How many gangs of a queue wait and run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct QueueFigures {
     /// That wait.
     pub waiting: usize,
     /// That run.
     pub running: usize,
+    /// Seconds of a step that those which measure theirs are predicted to communicate, together.
+    pub predicted: f64,
+    /// Seconds of a step that the same have measured, together.
+    pub observed: f64,
 }
 
 /// How the cluster stands.
@@ -42,12 +46,17 @@ impl Planner {
         for name in self.queues.names() {
             figures.queues.entry(name.to_owned()).or_default();
         }
-        for state in self.gangs.values() {
+        for (key, state) in &self.gangs {
             let queue = figures.queues.entry(state.asked.queue().to_owned()).or_default();
             if state.stage.is_in_line() {
                 queue.waiting += 1;
             } else {
                 queue.running += 1;
+                let predicted = self.ledger.predicted(&key.into());
+                if let Some((predicted, observed)) = predicted.zip(self.measured_step(key)) {
+                    queue.predicted += predicted;
+                    queue.observed += observed;
+                }
             }
         }
         let mut wants: BTreeMap<GpuDemand, f64> = BTreeMap::new();

@@ -16,6 +16,19 @@ pub struct Decisions {
     pub now: Vec<Decision>,
     /// Ask again after this long.
     pub again_in: Option<SignedDuration>,
+    /// Steps that gangs have measured since the last decision.
+    pub steps: Vec<Step>,
+}
+
+/// How long a step of a gang that runs takes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// The gang's queue.
+    pub queue: String,
+    /// Seconds, as the gang has measured them.
+    pub observed: f64,
+    /// Seconds of them that it is predicted to communicate; nothing where it is not known to.
+    pub predicted: Option<f64>,
 }
 
 impl Decisions {
@@ -116,6 +129,8 @@ pub struct Binding {
     pub queue: String,
     /// How long the gang stood in line, when it has started just now.
     pub waited: Option<SignedDuration>,
+    /// Predicted seconds of a step that the gang communicates, when it has started just now and does.
+    pub predicted: Option<f64>,
     /// Whether the plan must be written down first: it binds several pods, or is part of a gang.
     pub durable: bool,
     /// The written plan that this one replaces.

@@ -15,6 +15,7 @@ mod refusals;
 mod report;
 mod restore;
 mod standing;
+mod steps;
 mod telling;
 mod turn;
 mod windows;
@@ -31,6 +32,7 @@ use muster_scheduler_queue::planner::Planner as Line;
 use muster_scheduler_queue::policy::Policy;
 use muster_scheduler_queue::time::Time;
 use muster_scheduler_queue::tree::{Charge, QueueTree};
+use muster_scheduler_topology::Topology;
 use muster_scheduler_topology::import::TopologySources;
 
 use crate::objects::{self, PodFacts};
@@ -40,7 +42,7 @@ use pods::{GangKey, PodView, Pods, State};
 pub use account::{Figures, QueueFigures};
 pub(crate) use claims::reserved_claims;
 pub use claims::{ClaimUse, DeviceEvent, DeviceKind};
-pub use decision::{Binding, Decision, Decisions, Eviction, Opening, Outcome, Written};
+pub use decision::{Binding, Decision, Decisions, Eviction, Opening, Outcome, Step, Written};
 pub(crate) use groups::Groups;
 pub use groups::{Availability, GroupEvent};
 pub use queues::QueueError;
@@ -99,6 +101,8 @@ pub struct Planner {
     jobs: BTreeMap<JobId, GangKey>,
     /// Gangs whose pods have changed since the last decision.
     changed: BTreeSet<GangKey>,
+    /// Gangs that have measured another step since the last decision.
+    reported: BTreeSet<GangKey>,
     /// Gangs that run and have pods without a place.
     joined: BTreeSet<GangKey>,
     /// When gangs that run were told last that their pods cannot join.
@@ -139,6 +143,7 @@ impl Planner {
             gangs: BTreeMap::new(),
             jobs: BTreeMap::new(),
             changed: BTreeSet::new(),
+            reported: BTreeSet::new(),
             joined: BTreeSet::new(),
             put_off: BTreeMap::new(),
             gained: false,
@@ -231,6 +236,17 @@ impl Planner {
     /// Why what others wrote down about where nodes are is not followed.
     pub fn places_fault(&mut self) -> Option<String> {
         self.ledger.space().map().fault().map(ToString::to_string)
+    }
+
+    /// What was written down of the inside of nodes and is not followed, a sentence each.
+    pub fn inside_faults(&mut self) -> Vec<String> {
+        self.ledger.space().map().inside_faults().to_vec()
+    }
+
+    /// A tree of nodes was given: it counts before all else.
+    pub fn tree_given(&mut self, tree: Topology) {
+        let sources = TopologySources { tree: Some(tree), ..self.ledger.topology_sources().clone() };
+        self.places_described(sources);
     }
 
     /// A pod appeared or changed.
@@ -386,6 +402,7 @@ impl Planner {
             gang: gang.name.clone(),
             queue: self.gangs.get(gang).map(|state| state.asked.queue().to_owned()).unwrap_or_default(),
             waited: None,
+            predicted: None,
             durable: false,
             replaces: self.written.get(gang).cloned(),
             owner: None,
@@ -434,7 +451,11 @@ impl Planner {
         if !view.claims.is_empty() && view.state == State::Waiting {
             self.claims.want();
         }
-        if let Some(before) = self.pods.get(&key)
+        let before = self.pods.get(&key);
+        if view.step.is_some() && before.and_then(|before| before.step) != view.step {
+            self.reported.insert(view.gang.clone());
+        }
+        if let Some(before) = before
             && before.gang != view.gang
         {
             self.changed.insert(before.gang.clone());

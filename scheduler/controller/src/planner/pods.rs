@@ -8,6 +8,7 @@ use muster_scheduler_core::node::Requirement;
 use muster_scheduler_core::{ClaimKey, Closeness, Gang, Member, PodKey};
 use muster_scheduler_queue::job::Restart;
 use muster_scheduler_queue::time::Milliseconds;
+use muster_scheduler_topology::GroupShape;
 
 use super::decision::Opening;
 use super::groups::Groups;
@@ -109,6 +110,10 @@ pub(crate) struct PodView {
     pub(crate) restart: Restart,
     pub(crate) closeness: Closeness,
     pub(crate) spares: u32,
+    pub(crate) shape: Option<GroupShape>,
+    pub(crate) all_reduce: Option<u64>,
+    /// Seconds of a step, as its job has measured them.
+    pub(crate) step: Option<f64>,
     pub(crate) owner: Option<OwnerReference>,
     /// The scheduler that it names.
     pub(crate) scheduler_name: String,
@@ -150,6 +155,9 @@ impl PodView {
             restart: facts.restart,
             closeness: membership.closeness,
             spares: membership.spares,
+            shape: membership.shape,
+            all_reduce: membership.all_reduce,
+            step: facts.step,
             owner: facts.owner,
             scheduler_name: facts.scheduler_name,
             problems: facts.problems,
@@ -344,6 +352,8 @@ impl Pods {
         for (_, pod) in self.of(key) {
             gang.min_available = gang.min_available.max(pod.min_available);
             gang.spares = gang.spares.max(pod.spares);
+            gang.shape = gang.shape.or(pod.shape);
+            gang.all_reduce = gang.all_reduce.max(pod.all_reduce);
             match &pod.state {
                 State::Waiting => gang.waiting.push(pod.member.clone()),
                 State::Binding(node) | State::Placed(node) => gang.placed_on.push(node.clone()),

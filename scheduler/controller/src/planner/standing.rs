@@ -97,7 +97,7 @@ impl Planner {
         let priority = group.and_then(|group| group.priority).unwrap_or(highest);
         let limit = self.pods.of(key).filter_map(|(_, pod)| pod.limit).max();
         let (_, first) = self.pods.of(key).next()?;
-        let sizes = sizes(gang.waiting.len(), gang.min_available);
+        let sizes = whole_copies(&gang, sizes(gang.waiting.len(), gang.min_available));
         let queue = first.queue.clone().or_else(|| group?.queue.clone());
         let queue = queue.unwrap_or_else(|| muster_scheduler_api::DEFAULT_QUEUE.to_owned());
         let (user, reservation, restart) = (first.user.clone(), first.reservation.clone(), first.restart);
@@ -197,7 +197,7 @@ impl Planner {
         for size in sizes {
             let demand = GangDemand::new(self.ledger.space(), gang, *size).unwrap_or_else(|reason| {
                 gate = Gate::Closed(reason.to_string());
-                let anywhere = Gang { closeness: Closeness::default(), ..gang.clone() };
+                let anywhere = Gang { closeness: Closeness::default(), shape: None, ..gang.clone() };
                 GangDemand::new(self.ledger.space(), &anywhere, *size).unwrap_or_default()
             });
             let mut together = Resources::new();
@@ -284,6 +284,7 @@ impl Planner {
         let (queue, since, charge) = (job.queue, job.submitted, form.charge.clone());
         match self.line.adopt(job, Hold { queue, form, slots }, since, time) {
             Ok(()) => {
+                self.listen_to(key);
                 if self.living(key) >= asked.gang.min_available {
                     self.begun.insert(key.clone());
                 }
@@ -360,6 +361,7 @@ impl Planner {
         if let Err(error) = self.line.rehold(job, form, slots, time) {
             tracing::error!(%error, gang = %key, "the line does not know the gang that runs");
         }
+        self.listen_to(key);
     }
 
     /// What the line counts as used by the gang, by the queues of now.
@@ -385,6 +387,7 @@ impl Planner {
     /// Takes a gang out of the line.
     pub(super) fn withdraw(&mut self, key: &GangKey) {
         self.expected_back.remove(key);
+        self.ledger.is_silent(&key.into());
         let Some(state) = self.gangs.remove(key) else { return };
         self.jobs.remove(&state.job);
         if let Err(error) = self.line.withdraw(state.job) {
@@ -416,6 +419,7 @@ impl Planner {
             tracing::error!(%error, gang = %key, "the line does not know the gang that ends");
         }
         self.ledger.release_spares(&key.namespace, &key.name);
+        self.ledger.is_silent(&key.into());
         self.hold_place(key);
         if self.pods.census(key).waiting > 0 {
             self.stand_in_line(key, time);
@@ -456,6 +460,20 @@ impl Planner {
         self.gangs.insert(key.clone(), GangState { job, stage, asked, charge, explained: None });
         self.jobs.insert(job, key.clone());
     }
+}
+
+/// The sizes of which its groups of ranks are a whole number; all of the gang, when there is none.
+fn whole_copies(gang: &Gang, mut sizes: Vec<usize>) -> Vec<usize> {
+    if gang.shape.is_none() {
+        return sizes;
+    }
+    let (all, least) = (gang.waiting.len(), sizes.last().copied().unwrap_or(0));
+    sizes.retain(|size| gang.groups_of(*size).is_ok());
+    if sizes.is_empty() {
+        // None of those that were to be tried; perhaps others.
+        sizes = (least..=all).rev().filter(|size| gang.groups_of(*size).is_ok()).take(SIZES).collect();
+    }
+    if sizes.is_empty() { vec![all] } else { sizes }
 }
 
 /// Sizes of a gang that are tried: all of its pods, then fewer, and no fewer than it needs.

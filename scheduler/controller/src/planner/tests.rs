@@ -3,6 +3,7 @@ mod gates;
 mod groups;
 mod queues;
 mod restore;
+mod shapes;
 
 use super::*;
 use jiff::SignedDuration;

@@ -46,6 +46,7 @@ impl Planner {
             self.join(&key, Purpose::Growth, now, &mut decisions);
         }
         self.gained = false;
+        decisions.steps = self.measured_steps();
         if !self.put_off.is_empty() {
             decisions.ask_again_in(LOOKED_AT_AGAIN);
         }
@@ -255,8 +256,10 @@ impl Planner {
                 .line
                 .waiting(start.job)
                 .map(|job| SignedDuration::from_millis(time.since(job.submitted)));
+            self.listen_to(&key);
             if let Some(Decision::Bind(binding)) = decisions.now.last_mut() {
                 binding.waited = since;
+                binding.predicted = self.ledger.predicted(&(&key).into());
             }
             if let Err(error) = self.line.started(start.job, &start.hold, time) {
                 tracing::error!(%error, gang = %key, "the line does not know the gang that it started");

@@ -11,17 +11,26 @@ use serde_json::json;
 
 use crate::{Cluster, node_of, until};
 
-fn definition() -> CustomResourceDefinition {
+/// The definition of a kind with one version that takes any object.
+fn definition(group: &str, version: &str, kind: &str, plural: &str) -> CustomResourceDefinition {
     serde_json::from_value(json!({
-        "metadata": {"name": "hypernodes.topology.volcano.sh"},
+        "metadata": {"name": format!("{plural}.{group}")},
         "spec": {
-            "group": "topology.volcano.sh", "scope": "Cluster",
-            "names": {"kind": "HyperNode", "plural": "hypernodes", "singular": "hypernode", "listKind": "HyperNodeList"},
-            "versions": [{"name": "v1alpha1", "served": true, "storage": true,
+            "group": group, "scope": "Cluster",
+            "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase(), "listKind": format!("{kind}List")},
+            "versions": [{"name": version, "served": true, "storage": true,
                 "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}],
         },
     }))
     .unwrap()
+}
+
+/// Defines the kind, for objects to be created.
+async fn defined(cluster: &Cluster, [group, version, kind, plural]: [&str; 4]) -> Api<DynamicObject> {
+    let definition = definition(group, version, kind, plural);
+    Api::all(cluster.client.clone()).create(&PostParams::default(), &definition).await.unwrap();
+    let kind = GroupVersionKind::gvk(group, version, kind);
+    Api::all_with(cluster.client.clone(), &ApiResource::from_gvk_with_plural(&kind, plural))
 }
 
 const NODES: [(&str, u32); 4] = [("n0", 2), ("n1", 2), ("n2", 2), ("n3", 2)];
@@ -29,10 +38,7 @@ const NODES: [(&str, u32); 4] = [("n0", 2), ("n1", 2), ("n2", 2), ("n3", 2)];
 #[tokio::test]
 async fn a_gang_stays_within_a_hyper_node_when_it_asks_for_that() {
     let cluster = Cluster::start(&NODES).await;
-    Api::all(cluster.client.clone()).create(&PostParams::default(), &definition()).await.unwrap();
-    let kind = GroupVersionKind::gvk("topology.volcano.sh", "v1alpha1", "HyperNode");
-    let hyper_nodes: Api<DynamicObject> =
-        Api::all_with(cluster.client.clone(), &ApiResource::from_gvk_with_plural(&kind, "hypernodes"));
+    let hyper_nodes = defined(&cluster, ["topology.volcano.sh", "v1alpha1", "HyperNode", "hypernodes"]).await;
     for (leaf, nodes) in [("leaf-0", ["n0", "n2"]), ("leaf-1", ["n1", "n3"])] {
         let members = nodes.map(|node| json!({"type": "Node", "selector": {"exactMatch": {"name": node}}}));
         let leaf = json!({"apiVersion": "topology.volcano.sh/v1alpha1", "kind": "HyperNode",
@@ -40,6 +46,36 @@ async fn a_gang_stays_within_a_hyper_node_when_it_asks_for_that() {
         hyper_nodes.create(&PostParams::default(), &serde_json::from_value(leaf).unwrap()).await.unwrap();
     }
     assert_stays_near(&cluster, Options::only_scheduler(cluster.client.clone()), "tier-1").await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn gpus_are_chosen_by_the_numa_zones_of_the_node() {
+    let cluster = Cluster::start(&[("n0", 4)]).await;
+    let kind = ["topology.node.k8s.io", "v1alpha2", "NodeResourceTopology", "noderesourcetopologies"];
+    let topologies = defined(&cluster, kind).await;
+    let zone = |name: &str, gpus: &str| {
+        json!({"name": name, "type": "Node", "resources": [
+            {"name": "nvidia.com/gpu", "capacity": gpus, "allocatable": gpus, "available": gpus}]})
+    };
+    let object = json!({"apiVersion": "topology.node.k8s.io/v1alpha2", "kind": "NodeResourceTopology",
+        "metadata": {"name": "n0"}, "zones": [zone("node-0", "1"), zone("node-1", "3")]});
+    topologies.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+    let stop = CancellationToken::new();
+    let options = Options::only_scheduler(cluster.client.clone());
+    let scheduler = tokio::spawn(options.build().run(stop.clone()));
+    let pods = cluster.pods();
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "pair"},
+        "spec": {"schedulerName": "muster", "containers": [
+            {"name": "c", "image": "host", "resources": {"limits": {"nvidia.com/gpu": "2"}}}]},
+    }))
+    .unwrap();
+    pods.create(&PostParams::default(), &pod).await.unwrap();
+    let pod = until(&pods, "pair", |pod| node_of(pod).is_some()).await;
+    assert_eq!(pod.metadata.annotations.unwrap()["muster.dev/gpu-indices"], "1,2");
+    stop.cancel();
+    scheduler.await.unwrap();
     cluster.stop().await;
 }
 

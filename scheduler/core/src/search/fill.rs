@@ -1,10 +1,13 @@
 //! Fills one domain with pods of one shape: as few domains of each level below as possible.
 
+use muster_scheduler_topology::Load;
+
 use crate::counts::Counts;
 use crate::devices::WHOLE;
 use crate::map::{Domain, Map};
 use crate::room::Room;
 use crate::search::Slots;
+use crate::search::weigh::busy;
 use crate::shape::Shape;
 use crate::space::Space;
 
@@ -23,10 +26,13 @@ struct Fill<'a> {
     pods: &'a Counts,
     /// Slices by domain, at and above their level.
     slices: Option<(u32, usize, Vec<u32>)>,
+    /// The traffic to keep away from.
+    load: Option<&'a Load>,
     places: Vec<(usize, u32)>,
 }
 
-/// Places of `count` pods within `domain` as (position, pods) in the order of ranks; `None` when they do not fit.
+/// Places of `count` pods within `domain` as (position, pods) in the order of ranks; `None` when they do not fit. Domains
+/// with quiet uplinks come first where that is asked for.
 pub(super) fn fill(
     space: &Space,
     map: &Map,
@@ -34,11 +40,13 @@ pub(super) fn fill(
     domain: Domain,
     count: u32,
     slice: Option<(u32, usize)>,
+    quiet: bool,
 ) -> Option<Vec<(usize, u32)>> {
     let slices = slice
         .filter(|(size, _)| *size > 1)
         .map(|(size, level)| (size, level, slices(map, counts, size, level)));
-    let mut fill = Fill { space, map, pods: counts, slices, places: Vec::new() };
+    let mut fill =
+        Fill { space, map, pods: counts, slices, load: space.load().filter(|_| quiet), places: Vec::new() };
     match &fill.slices {
         // A gang that is no whole number of slices has a last, smaller one; it needs the room of a whole one.
         Some((size, level, _)) if map.level_of(domain) <= *level => {
@@ -110,20 +118,22 @@ impl Fill<'_> {
         };
         let mut by_room: Vec<(u32, Domain)> =
             children.map(|child| (inside(self, child), child)).filter(|(room, _)| *room > 0).collect();
+        let (load, map) = (self.load, self.map);
+        let busy = |child: Domain| load.map_or(0, |load| busy(load, map.topology(), child));
         // The largest first; the last part goes to the tightest that holds it whole.
-        by_room.sort_unstable_by_key(|(room, child)| (std::cmp::Reverse(*room), *child));
+        by_room.sort_unstable_by_key(|(room, child)| (busy(*child), std::cmp::Reverse(*room), *child));
         let mut left = units;
         let mut next = 0;
         while left > 0 {
             let (room, child) = *by_room.get(next)?;
             if room >= left {
-                let enough = by_room[next..].partition_point(|(room, _)| *room >= left);
-                let last = by_room[next..next + enough].iter().min_by_key(|(room, child)| {
+                let enough = by_room[next..].iter().filter(|(room, _)| *room >= left);
+                let last = enough.min_by_key(|(room, child)| {
                     let host = self.map.children(*child).is_empty();
                     let tight = host.then(|| {
                         tightness(self.space.room(self.map.host_node(*child)), &self.pods.shape, left)
                     });
-                    (tight, *room, *child)
+                    (busy(*child), tight, *room, *child)
                 })?;
                 return self.enter(last.1, left);
             }

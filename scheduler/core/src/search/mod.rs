@@ -3,17 +3,21 @@
 //! Domains are tried from the smallest level upwards. Within the first level that has room, candidates are
 //! filled and compared: fewest domains entered (a ring enters and leaves each once), then the least room left
 //! over, so that large holes stay for large gangs (best fit). Where nodes differ in size, this is done for all nodes and
-//! for the smaller ones alone, and what costs least is taken (see [`cost`](crate::cost)).
+//! for the smaller ones alone, and what costs least is taken (see [`cost`](crate::cost)). The same is done with the groups
+//! of a gang kept together on each level, and with uplinks avoided that running gangs are busy on ([`weigh`]).
 
 mod fill;
 mod spread;
+mod weigh;
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use muster_scheduler_topology::GroupShape;
+
 use crate::claims::Grant;
-use crate::cost;
+use crate::cost::{self, Cost};
 use crate::counts::Counts;
 use crate::devices::DeviceIndices;
 use crate::map::{Domain, Map};
@@ -59,11 +63,13 @@ pub struct Demand {
     pub spares: bool,
     /// Bytes that its pods sum up in each step, where that is known.
     pub all_reduce: Option<u64>,
+    /// How its ranks are grouped, as many as they are.
+    pub shape: Option<GroupShape>,
 }
 
 impl Demand {
     /// The groups of pods.
-    fn pods(&self) -> &[Group] {
+    pub(crate) fn pods(&self) -> &[Group] {
         &self.groups[..self.groups.len() - usize::from(self.spares)]
     }
 }
@@ -95,6 +101,10 @@ struct Scope<'a> {
     near: &'a [usize],
     /// Only on nodes with so many GPUs at most.
     most_gpus: u32,
+    /// So many pods that are ranks are kept together within a domain of a level: whole groups.
+    together: Option<(u32, usize)>,
+    /// Whether to avoid uplinks that running gangs are busy on.
+    quiet: bool,
     /// Of hosts that are as good, one of the least rank.
     rank: &'a dyn Fn(NodeId) -> u32,
 }
@@ -116,7 +126,8 @@ impl Space {
         }
         let map = self.map();
         let near: Vec<usize> = demand.near.iter().filter_map(|node| map.position(*node)).collect();
-        let anywhere = Scope { demand, map: &map, near: &near, most_gpus: u32::MAX, rank };
+        let anywhere =
+            Scope { demand, map: &map, near: &near, most_gpus: u32::MAX, together: None, quiet: false, rank };
         let nearest = self.find_nearest(&anywhere);
         if let Some(nearest) = nearest {
             return Some(if near.is_empty() { self.find_cheaper(&anywhere, nearest) } else { nearest });
@@ -134,32 +145,6 @@ impl Space {
         let Levels { required, spread, .. } = scope.demand.levels;
         let lowest = if spread.is_some() { required } else { scope.map.hosts_level() };
         (required..=lowest).rev().find_map(|level| self.find_in_level(scope, level))
-    }
-
-    /// The cheapest of what was found anywhere and what is found on smaller nodes alone.
-    fn find_cheaper(&mut self, anywhere: &Scope<'_>, nearest: Slots) -> Slots {
-        let Scope { demand, map, .. } = *anywhere;
-        let takes_gpus = demand.groups.iter().any(|group| group.shape.gpu.thousandths() > 0);
-        let sizes = if takes_gpus { map.costs().smaller_sizes() } else { &[] };
-        let found = sizes.iter().rev().map_while(|size| {
-            // What does not fit on these nodes does not on fewer.
-            self.find_nearest(&Scope { most_gpus: *size, ..*anywhere })
-        });
-        let found: Vec<Slots> = found.collect();
-        if found.is_empty() {
-            return nearest;
-        }
-        let prices = map.costs().prices(self, map);
-        let cost_of = |slots: &Slots| map.costs().of(&prices, map, demand, slots);
-        let first = cost_of(&nearest);
-        let mut best = (first.total, nearest);
-        for slots in found {
-            let cost = cost_of(&slots);
-            if cost.total < best.0 && cost.is_bearable(first.seconds) {
-                best = (cost.total, slots);
-            }
-        }
-        best.1
     }
 
     fn find_in_level(&mut self, scope: &Scope<'_>, level: usize) -> Option<Slots> {
@@ -188,11 +173,10 @@ impl Space {
         }
         let tried = candidates.into_iter().filter_map(|(room, domain)| {
             let slots = self.fill_domain(scope, domain)?;
-            Some((fill::crossings(map, level, &slots), room, domain, slots))
+            let slow = if scope.quiet { self.slowness(scope, &slots) } else { 0 };
+            Some(((fill::crossings(map, level, &slots), slow, room, domain), slots))
         });
-        tried
-            .min_by(|left, right| (&left.0, left.1, left.2).cmp(&(&right.0, right.1, right.2)))
-            .map(|best| best.3)
+        tried.min_by(|left, right| left.0.cmp(&right.0)).map(|best| best.1)
     }
 
     /// The cheapest of hosts that have room; among equals the tightest.
@@ -200,7 +184,7 @@ impl Space {
         &self,
         scope: &Scope<'_>,
         counts: &Counts,
-        hosts: impl Iterator<Item = Domain> + Clone,
+        hosts: impl Iterator<Item = Domain>,
     ) -> Option<Domain> {
         let Scope { demand, map, rank, .. } = *scope;
         let group = &demand.groups[0];
@@ -208,17 +192,22 @@ impl Space {
         // GPUs that talk to each other get fast links; a lone one leaves those to others.
         let talks = thousandths > 1000;
         let prices = map.costs().prices(self, map);
-        let on_host = map.costs().on_host(&prices, thousandths / 1000, cost::bytes(demand));
-        let cost = |host: Domain| on_host(map.positions(host).start);
-        let fastest = hosts.clone().map(|host| cost(host).seconds).fold(f64::INFINITY, f64::min);
-        hosts.min_by_key(|host| {
-            let cost = cost(*host);
+        let mut on_host = map.costs().on_host(&prices, thousandths / 1000, cost::bytes(demand));
+        let priced: Vec<(Domain, Cost)> = hosts
+            .map(|host| {
+                let position = map.positions(host).start;
+                (host, on_host(position, self.room(map.node_at(position)).devices.free_set()))
+            })
+            .collect();
+        let fastest = priced.iter().map(|(_, cost)| cost.seconds).fold(f64::INFINITY, f64::min);
+        let best = priced.iter().min_by_key(|(host, cost)| {
             let total = if thousandths > 0 { (cost.total * FINE).round() as i64 } else { 0 };
             let node = map.host_node(*host);
             let tightness = fill::tightness(self.room(node), &group.shape, group.count);
             let unlike = talks != map.is_linked(*host);
             (!cost.is_bearable(fastest), total, unlike, rank(node), tightness, counts.around(*host), *host)
-        })
+        });
+        best.map(|(host, _)| *host)
     }
 
     /// Fills a domain with all groups, the largest pods first; other orders when that fails.
@@ -298,7 +287,15 @@ impl Space {
             let counts = self.counts(&group.shape, scope.most_gpus);
             let found = match demand.levels.spread {
                 Some(level) => spread::over(map, &counts, domain, level, group.count),
-                None => fill::fill(self, map, &counts, domain, group.count, demand.levels.slice),
+                None => fill::fill(
+                    self,
+                    map,
+                    &counts,
+                    domain,
+                    group.count,
+                    demand.levels.slice.or(scope.together.filter(|_| demand.is_ranked(*index))),
+                    scope.quiet,
+                ),
             };
             let Some(found) = found else {
                 complete = false;
@@ -344,8 +341,19 @@ impl Space {
         } else {
             return slots;
         };
-        for _ in 0..count {
-            let Some(devices) = self.choose_devices(node, shape) else { break };
+        let shares = self.share_out(node, shape, count);
+        for pod in 0..count as usize {
+            let share = shares.as_ref().and_then(|shares| shares.get(pod));
+            let devices = match share {
+                Some(share) if shape.times_in(self.room(node)) > 0 => {
+                    share.iter().map(|gpu| gpu as u8).collect()
+                }
+                Some(_) => break,
+                None => {
+                    let Some(devices) = self.choose_devices(node, shape) else { break };
+                    devices
+                }
+            };
             let slot = Slot { group, node, devices, granted: grants.next().map(Arc::new) };
             self.take_slot(shape, &slot);
             slots.push(slot);

@@ -2,7 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod claims;
+mod contention;
+mod insides;
 mod laws;
 mod nearness;
 mod sentences;
+mod shapes;
 mod spares;

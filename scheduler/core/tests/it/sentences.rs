@@ -18,6 +18,13 @@ pub(crate) fn node(name: &str, rack: &str, gpus: u32) -> Node {
     }
 }
 
+/// The same with GPUs that NVLink connects.
+pub(crate) fn linked(name: &str, rack: &str, gpus: u32) -> Node {
+    let mut node = node(name, rack, gpus);
+    node.labels.insert("nvidia.com/gpu.product".to_owned(), "NVIDIA-H100-80GB-HBM3".to_owned());
+    node
+}
+
 pub(crate) fn gang(name: &str, members: u32, gpus: u32) -> Gang {
     let member = |rank| Member {
         name: format!("{name}-{rank}"),

@@ -37,6 +37,7 @@ impl<P: Plans> ExtenderCore<P> {
         for key in &keys {
             self.pass_time(now, key);
             self.mark_if_bound(key);
+            self.listen_to(key);
             self.close(key);
         }
         // From where the last tick stopped, lest the last in line never have a reason.
@@ -51,6 +52,16 @@ impl<P: Plans> ExtenderCore<P> {
                 self.planned_ahead = Some(key.clone());
             }
         }
+    }
+
+    /// Counts what a gang with places sends over uplinks that it shares with others.
+    fn listen_to(&mut self, key: &GangKey) {
+        let Some(gang) = self.gangs.get(key) else { return };
+        let Some(template) = gang.template.clone() else { return };
+        let mut slots: Vec<_> = gang.slots.iter().filter(|(_, slot)| slot.vacant.is_none()).collect();
+        slots.sort_by_key(|(name, slot)| (slot.rank, *name));
+        let pods: Vec<PodKey> = slots.iter().map(|(name, _)| PodKey::new(&key.namespace, *name)).collect();
+        self.plans.talks(&template, &pods);
     }
 
     /// Forgets about a gang that is bound, but for what its watches say.
@@ -87,7 +98,11 @@ impl<P: Plans> ExtenderCore<P> {
             for (_, ghost) in gang.ghosts.clone() {
                 self.release(&ghost);
             }
-            self.gangs.remove(key);
+            if let Some(gang) = self.gangs.remove(key)
+                && let Some(template) = gang.template
+            {
+                self.plans.talks(&template, &[]);
+            }
             if let Some(seen) = self.seen.get(key) {
                 let resource_version = seen.resource_version.clone();
                 self.effects.push(Effect::Remove { gang: key.clone(), resource_version });

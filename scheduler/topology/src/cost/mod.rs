@@ -16,6 +16,7 @@
 mod constants;
 mod estimate;
 mod evaluate;
+mod groups;
 mod hosts;
 mod layout;
 mod load;

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::interior::{Accelerator, NodeInterior};
 use crate::link::UplinkRule;
+use crate::ranks::GroupShape;
 use crate::tree::{Level, NodeEntry, SharedNames};
 
 const GIGABYTE: u64 = 1 << 30;
@@ -306,4 +307,39 @@ proptest! {
             prop_assert!(rate <= topology.uplink(domain).bandwidth * 1.01 + 0.01, "no link carries more than it can");
         }
     }
+}
+
+#[test]
+fn groups_are_as_slow_as_the_links_that_each_dimension_crosses() {
+    let topology = cluster(4, 2, 4.0);
+    let hosts = Hosts::uniform(&topology, NodeInterior::standard(Accelerator::H100, 8));
+    let model = CostModel::new(&topology, &hosts);
+    let shape: GroupShape = "tensor=8,data=4".parse().unwrap();
+    let inside = slots(0..4, 8);
+    let mut torn = inside.clone();
+    torn.swap(0, 8);
+    let seconds = |slots: &[Slot]| model.predict_groups(GIGABYTE, slots, &shape).unwrap();
+    assert!(seconds(&torn) > 3.0 * seconds(&inside), "a tensor group between two nodes");
+    let alone = model.predict(Collective::AllReduce, GIGABYTE, &[inside[0], inside[16]]).unwrap().seconds;
+    let pairs: GroupShape = "tensor=1,data=2,pipeline=1".parse().unwrap();
+    assert_eq!(model.predict_groups(GIGABYTE, &[inside[0], inside[16]], &pairs), Ok(alone));
+}
+
+#[test]
+fn groups_that_talk_at_once_share_an_uplink() {
+    // The racks' uplinks carry less than one GPU's share of its host's cards.
+    let topology = cluster(4, 2, 64.0);
+    let hosts = Hosts::uniform(&topology, NodeInterior::standard(Accelerator::H100, 8));
+    let model = CostModel::new(&topology, &hosts);
+    let pair = |gpu| [Slot { position: Position(0), gpu }, Slot { position: Position(2), gpu }];
+    let four: Vec<Slot> = [0, 1].into_iter().flat_map(pair).collect();
+    let alone: GroupShape = "data=2".parse().unwrap();
+    // Two groups of two over the same uplink: ranks 0 and 2, 1 and 3.
+    let both: GroupShape =
+        "pipeline=2,data=2".parse::<GroupShape>().unwrap().with_weights(1.0, 0.0, 1.0).unwrap();
+    let seconds = |slots: &[Slot], shape| model.predict_groups(GIGABYTE, slots, shape).unwrap();
+    let (one, two) = (seconds(&four[..2], &alone), seconds(&four, &both));
+    assert!(two > 1.8 * one, "{two} against {one}");
+    let traffic = model.groups_traffic(GIGABYTE, &four, &both, 1e9).unwrap();
+    assert!(traffic.uplinks().count() > 0);
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::interior::Accelerator;
 use crate::link::UplinkRule;
 use crate::tree::{Level, NodeEntry, SharedNames};
 
@@ -31,6 +32,32 @@ fn text_folds_hosts_that_look_alike() {
     assert_eq!(text(&topology, &occupancy, true).lines().count(), 12);
     let empty = Topology::build(Level::between_cluster_and_host([]), &[], SharedNames::Distinct).unwrap();
     assert_eq!(text(&empty, &Occupancy::default(), false), "cluster  0 nodes\n");
+}
+
+#[test]
+fn text_shows_the_inside_of_hosts_where_it_is_known() {
+    let (topology, occupancy) = example();
+    let zones = |zones: &[u16], accelerator| {
+        let numa: Vec<Option<u16>> = zones.iter().copied().map(Some).collect();
+        inside(&crate::import::nrt::of_zones(&numa, accelerator))
+    };
+    let known = [
+        None,
+        zones(&[0; 8], Accelerator::H100),
+        zones(&[0, 0, 0, 0, 1, 1, 1, 1], Accelerator::PCIE),
+        zones(&[0, 1, 0, 2], Accelerator::PCIE),
+        zones(&[0], Accelerator::PCIE),
+    ];
+    let occupancy = occupancy.with_insides(known.into());
+    let drawing = text(&topology, &occupancy, false);
+    let hosts: Vec<&str> = drawing.lines().skip(2).take(5).collect();
+    insta::assert_snapshot!(hosts.join("\n"), @r"
+    │  ├─ host n0  8/8 GPUs free  ↑ 400 GB/s
+    │  ├─ host n1  8/8 GPUs free  ↑ 400 GB/s  ⇄ NV18 370.8 GB/s
+    │  ├─ host n2  8/8 GPUs free  ↑ 400 GB/s  ⇄ 0-3 4-7 NODE 17.6 GB/s, else SYS
+    │  ├─ host n3  8/8 GPUs free  ↑ 400 GB/s  ⇄ 0,2 1 3 NODE 17.6 GB/s, else SYS
+    │  ├─ host n4  8/8 GPUs free  ↑ 400 GB/s
+    ");
 }
 
 #[test]

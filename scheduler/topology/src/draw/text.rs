@@ -15,7 +15,7 @@ const FOLDED_FROM: usize = 5;
 /// cluster                  24 nodes  96/192 GPUs free
 /// ├─ rack r0               12 nodes  96/96 GPUs free  ↑ 1.2 TB/s 4:1
 /// ```
-/// Runs of hosts that look alike are one line unless `every_host` is set.
+/// Behind `⇄` stands how the GPUs of a host see each other, where that is known. Runs of hosts that look alike are one line unless `every_host` is set.
 pub fn text(topology: &Topology, occupancy: &Occupancy, every_host: bool) -> String {
     let mut lines = Vec::new();
     let fold = !every_host;
@@ -87,6 +87,11 @@ fn facts(topology: &Topology, occupancy: &Occupancy, domain: DomainId) -> String
         let over = over.trim_end_matches('0').trim_end_matches('.');
         let over = if over.is_empty() { String::new() } else { format!("{over}:1") };
         facts.push(format!("↑ {}{fabric}{over}", bandwidth(link.bandwidth)));
+    }
+    if topology.level_of(domain) == topology.host_level()
+        && let Some(Some(inside)) = occupancy.insides.get(topology.positions(domain).start as usize)
+    {
+        facts.push(format!("⇄ {inside}"));
     }
     facts.join("  ")
 }

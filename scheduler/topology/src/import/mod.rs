@@ -5,6 +5,7 @@ pub mod dra;
 mod field;
 mod hostlist;
 pub mod hypernode;
+mod inside;
 pub mod kueue;
 pub mod labels;
 pub mod nrt;
@@ -14,4 +15,5 @@ mod source;
 
 pub use field::FieldError;
 pub use hostlist::{HostlistError, expand as expand_hostlist};
+pub use inside::{Inside, Insides};
 pub use source::{Source, SourceError, SourceNode, TopologySources};

@@ -5,15 +5,10 @@ use serde_json::Value;
 use super::field::{Field, FieldError};
 use crate::interior::{Accelerator, LinkKind, MAX_GPUS, NodeInterior};
 
-/// A node's name and its interior: GPUs are numbered zone by zone. Within a zone, GPUs without NVLink see each other
-/// across host bridges ([`LinkKind::Node`]), from zone to zone across sockets; with NVLink all see each other by it.
+/// A node's name and the NUMA node of each of its GPUs, which are numbered zone by zone.
 ///
 /// `resource` is the extended resource to look for, as a rule `nvidia.com/gpu`.
-pub fn interior(
-    object: &Value,
-    resource: &str,
-    accelerator: Accelerator,
-) -> Result<(String, NodeInterior), FieldError> {
+pub fn zones(object: &Value, resource: &str) -> Result<(String, Vec<Option<u16>>), FieldError> {
     let root = Field::root(object);
     let name = root.get("metadata").get("name").text()?.to_owned();
     let mut numa: Vec<Option<u16>> = Vec::new();
@@ -36,15 +31,19 @@ pub fn interior(
             numa.extend((0..gpus).map(|_| Some(number)));
         }
     }
+    Ok((name, numa))
+}
+
+/// The inside of a node whose GPUs are in these NUMA nodes. Within one, GPUs without NVLink see each other across host
+/// bridges ([`LinkKind::Node`]), from one to another across sockets; with NVLink all see each other by it.
+pub fn of_zones(numa: &[Option<u16>], accelerator: Accelerator) -> NodeInterior {
+    let numa = &numa[..numa.len().min(MAX_GPUS)];
     let path = |a: usize, b: usize| match accelerator.nvlinks {
         0 if numa[a] == numa[b] => LinkKind::Node,
         0 => LinkKind::Sys,
         links => LinkKind::NvLink(links),
     };
-    let links =
-        (0..numa.len()).flat_map(|a| (0..numa.len()).map(move |b| (a, b))).map(|(a, b)| path(a, b)).collect();
-    let interior = NodeInterior::new(accelerator, links, numa, Vec::new());
-    interior.map(|interior| (name, interior)).map_err(|fault| root.get("zones").error(fault.to_string()))
+    NodeInterior::symmetric(accelerator, numa.to_vec(), path)
 }
 
 #[cfg(test)]
@@ -73,7 +72,8 @@ mod tests {
 
     #[test]
     fn zones_become_numa_nodes() {
-        let (name, interior) = interior(&example(), GPU, Accelerator::H100_PCIE).unwrap();
+        let (name, numa) = zones(&example(), GPU).unwrap();
+        let interior = of_zones(&numa, Accelerator::H100_PCIE);
         assert_eq!((name.as_str(), interior.gpu_count()), ("n1", 3));
         assert_eq!(interior.link(0, 1), Some(LinkKind::Node));
         assert_eq!(interior.link(1, 2), Some(LinkKind::Sys));
@@ -84,7 +84,7 @@ mod tests {
     fn faults_name_the_field() {
         let mut object = example();
         object["zones"][1]["resources"][1]["capacity"] = json!("many");
-        let fault = |object: &Value| interior(object, GPU, Accelerator::PCIE).unwrap_err().to_string();
+        let fault = |object: &Value| zones(object, GPU).unwrap_err().to_string();
         assert_eq!(fault(&object), "zones[1].resources[1].capacity: must be a whole number of at least 0");
         object["zones"][1]["resources"][1]["capacity"] = json!(63);
         assert_eq!(fault(&object), "zones[1].resources[1].capacity: makes more than 64 GPUs in one node");
@@ -97,7 +97,7 @@ mod tests {
             steps in prop::collection::vec(0_usize..20, 1..8),
             with in arbitrary::value(&["name", "type", "resources", "capacity", "zones"]),
         ) {
-            let _ = interior(&arbitrary::damaged(example(), &steps, with), GPU, Accelerator::PCIE);
+            let _ = zones(&arbitrary::damaged(example(), &steps, with), GPU);
         }
     }
 }

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::field::FieldError;
 use super::hypernode::{self, HyperNodeError};
+use super::inside::Insides;
 use super::labels::{self, Labels};
 use super::{kueue, labels::HOSTNAME};
 use crate::tree::{BuildError, DomainId, Level, NodeEntry, SharedNames, Topology};
@@ -58,6 +59,8 @@ pub struct TopologySources {
     pub topologies: Vec<Value>,
     /// Volcano's `HyperNode` objects.
     pub hyper_nodes: Vec<Value>,
+    /// The inside of nodes.
+    pub insides: Insides,
 }
 
 /// From where the tree over the nodes comes.
@@ -194,6 +197,7 @@ mod tests {
             hyper_nodes: vec![json!({"metadata": {"name": "leaf"}, "spec": {"tier": 1, "members": [
                 {"type": "Node", "selector": {"exactMatch": {"name": "n0"}}},
                 {"type": "Node", "selector": {"exactMatch": {"name": "n1"}}}]}})],
+            insides: Insides::default(),
         }
     }
 

@@ -7,6 +7,9 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
 pub use accelerator::Accelerator;
 pub use gpu_set::GpuSet;
 use thiserror::Error;
@@ -49,7 +52,7 @@ impl LinkKind {
 const CLASSES: usize = 6;
 
 /// A network card of the node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Nic {
     /// Its name, such as `mlx5_0`.
     pub name: String,
@@ -86,6 +89,20 @@ pub enum InteriorError {
         /// The other.
         to: usize,
     },
+}
+
+impl fmt::Display for LinkKind {
+    /// As `nvidia-smi topo -m` writes it.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NvLink(links) => write!(formatter, "NV{links}"),
+            Self::Pix => formatter.write_str("PIX"),
+            Self::Pxb => formatter.write_str("PXB"),
+            Self::Phb => formatter.write_str("PHB"),
+            Self::Node => formatter.write_str("NODE"),
+            Self::Sys => formatter.write_str("SYS"),
+        }
+    }
 }
 
 /// The GPUs of a node and their links.
@@ -157,17 +174,27 @@ impl NodeInterior {
             0 => LinkKind::Sys,
             links => LinkKind::NvLink(links),
         };
-        let links = (0..gpus).flat_map(|a| (0..gpus).map(move |b| path(a, b))).collect();
+        Self::symmetric(accelerator, (0..gpus).map(|gpu| Some(socket(gpu) as u16)).collect(), path)
+    }
+
+    /// GPUs in these NUMA nodes, with paths that are the same in both directions; no more than are understood.
+    pub(crate) fn symmetric(
+        accelerator: Accelerator,
+        numa: Vec<Option<u16>>,
+        path: impl Fn(usize, usize) -> LinkKind,
+    ) -> Self {
+        let count = numa.len();
+        let links = (0..count * count).map(|pair| path(pair / count, pair % count)).collect();
         let mut interior = Self {
-            accelerator,
-            count: gpus,
-            links,
-            numa: (0..gpus).map(|gpu| Some(socket(gpu) as u16)).collect(),
-            nics: Vec::new(),
-            bandwidths: vec![0; gpus * gpus],
-            affinities: vec![0; gpus * gpus],
-            reach: vec![[GpuSet::EMPTY; CLASSES]; gpus],
+            bandwidths: vec![0; count * count],
+            affinities: vec![0; count * count],
+            reach: vec![[GpuSet::EMPTY; CLASSES]; count],
             uniform: true,
+            accelerator,
+            count,
+            links,
+            numa,
+            nics: Vec::new(),
         };
         interior.fill();
         interior
@@ -205,6 +232,16 @@ impl NodeInterior {
         &self.accelerator
     }
 
+    /// Whether it makes no difference which of the GPUs one takes.
+    pub fn is_uniform(&self) -> bool {
+        self.uniform
+    }
+
+    /// GB/s per direction over a path.
+    pub fn bandwidth(&self, kind: LinkKind) -> f64 {
+        f64::from(self.accelerator.megabytes(kind)) / 1000.0
+    }
+
     /// The path between two GPUs, none for the same GPU or one that does not exist.
     pub fn link(&self, a: usize, b: usize) -> Option<LinkKind> {
         (a != b && a < self.count && b < self.count).then(|| self.links[a * self.count + b])
@@ -228,6 +265,15 @@ impl NodeInterior {
     /// MB/s per direction between two different GPUs that exist.
     fn megabytes(&self, a: usize, b: usize) -> u32 {
         self.bandwidths[a * self.count + b]
+    }
+}
+
+// Bandwidths are finite.
+impl Eq for NodeInterior {}
+
+impl Hash for NodeInterior {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.links, &self.numa, &self.nics).hash(state);
     }
 }
 

@@ -38,17 +38,6 @@ fn permutations(slots: &mut [Slot], from: usize, visit: &mut impl FnMut(&[Slot])
     }
 }
 
-/// Weighted crossings of all groups on all levels.
-fn cost(topology: &Topology, slots: &[Slot], shape: &GroupShape) -> f64 {
-    let levels =
-        topology.level_indices().flat_map(|level| Dimension::ALL.map(|dimension| (level, dimension)));
-    levels
-        .map(|(level, dimension)| {
-            shape.weight(dimension) * group_crossings(topology, level, slots, shape, dimension) as f64
-        })
-        .sum()
-}
-
 #[test]
 fn no_order_of_a_shaped_job_is_better_on_a_balanced_tree() {
     let (topology, hosts) = binary(4);
@@ -57,8 +46,10 @@ fn no_order_of_a_shaped_job_is_better_on_a_balanced_tree() {
         let shape = GroupShape::new(tensor, pipeline, data).unwrap();
         let ours = in_order(&slots, &order_ranks(&topology, &hosts, &slots, Some(&shape)).unwrap());
         let mut best = f64::INFINITY;
-        permutations(&mut slots.clone(), 0, &mut |other| best = best.min(cost(&topology, other, &shape)));
-        assert!(cost(&topology, &ours, &shape) <= best, "{tensor}×{pipeline}×{data}");
+        permutations(&mut slots.clone(), 0, &mut |other| {
+            best = best.min(weighted_crossings(&topology, other, &shape));
+        });
+        assert!(weighted_crossings(&topology, &ours, &shape) <= best, "{tensor}×{pipeline}×{data}");
     }
 }
 
@@ -97,6 +88,19 @@ fn shapes_are_read_from_text() {
         assert_eq!(text.parse::<GroupShape>(), Err(ShapeError::Text { text: text.to_owned() }));
     }
     assert_eq!("tp=0".parse::<GroupShape>(), Err(ShapeError::Zero { dimension: Dimension::Tensor }));
+}
+
+#[test]
+fn shapes_over_pods_with_several_gpus() {
+    let shape = GroupShape::new(4, 2, 6).unwrap();
+    let over = |gpus| shape.over_units(gpus).map(|shape| shape.to_string());
+    assert_eq!(over(1).as_deref(), Some("tensor=4,pipeline=2,data=6"));
+    assert_eq!(over(2).as_deref(), Some("tensor=2,pipeline=2,data=6"), "a tensor group spans two pods");
+    assert_eq!(over(8).as_deref(), Some("tensor=1,pipeline=2,data=3"), "a pod holds two of them");
+    assert_eq!(over(24).as_deref(), Some("tensor=1,pipeline=2,data=1"));
+    assert_eq!((over(3), over(16)), (None, None));
+    assert_eq!(shape.with_ranks(32), GroupShape::new(4, 2, 4).ok());
+    assert_eq!((shape.with_ranks(36), shape.with_ranks(4)), (None, None));
 }
 
 #[test]
@@ -152,5 +156,23 @@ proptest! {
         let mut order = order_ranks(&topology, &hosts, &slots, Some(&shape)).unwrap();
         order.sort_unstable();
         prop_assert_eq!(order, (0..count).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_shape_never_crosses_more_than_the_plain_order(
+        (tensor, pipeline, data) in (1_u32..5, 1_u32..4, 1_u32..4),
+        free in prop::collection::vec(0_u16..9, 16),
+    ) {
+        let (topology, hosts) = binary(16);
+        let count = (tensor * pipeline * data) as usize;
+        let places = (0_u32..).zip(free).flat_map(|(node, gpus)| (0..gpus).map(move |gpu| slot(node, gpu)));
+        let slots: Vec<Slot> = places.take(count).collect();
+        prop_assume!(slots.len() == count);
+        let shape = GroupShape::new(tensor, pipeline, data).unwrap();
+        let crossings = |with: Option<&GroupShape>| {
+            let order = order_ranks(&topology, &hosts, &slots, with).unwrap();
+            weighted_crossings(&topology, &in_order(&slots, &order), &shape)
+        };
+        prop_assert!(crossings(Some(&shape)) <= crossings(None));
     }
 }

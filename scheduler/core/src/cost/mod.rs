@@ -5,14 +5,22 @@
 //! large. So whoever can take small nodes does when the large ones are nearly full, unless that costs him more time
 //! than the room is worth; as long as much is free he gets the fastest.
 
-use muster_scheduler_topology::cost::{Collective, CostModel, Hosts, Slot as Rank};
-use muster_scheduler_topology::import::labels;
-use muster_scheduler_topology::{Accelerator, GpuSet, NodeInterior, Position, Topology};
+mod model;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use muster_scheduler_topology::cost::{CostModel, Hosts, Slot as Rank};
+use muster_scheduler_topology::{GpuSet, JobTraffic, Load, NodeInterior, Position, Topology};
+
+use crate::inside::{Choices, Interiors};
 use crate::map::Map;
 use crate::node::Node;
+use crate::ranks;
 use crate::search::{Demand, Slots};
 use crate::space::Space;
+use crate::traffic::Talk;
+use model::{Model, share_uplinks};
 
 /// Bytes that a gang is taken to sum up in a step when nobody has said it.
 const USUAL_BYTES: u64 = 500 << 20;
@@ -32,6 +40,9 @@ pub(crate) struct Prices(Vec<f64>);
 #[derive(Debug, Clone)]
 pub(crate) struct Costs {
     hosts: Hosts,
+    /// By position, whether somebody wrote its interior down.
+    written: Vec<bool>,
+    choices: Choices,
     /// GPUs of nodes that have any, ascending.
     sizes: Vec<u32>,
     /// By size: the part of the GPUs on nodes as large or larger that are on nodes of this size.
@@ -42,31 +53,19 @@ pub(crate) struct Costs {
 
 impl Costs {
     /// `node_at` gives the node of a position.
-    pub(crate) fn new<'a>(topology: &Topology, node_at: impl Fn(Position) -> &'a Node) -> Self {
-        let positions = || (0..topology.node_count() as u32).map(Position);
-        let mut kinds: Vec<(Option<&String>, u32)> = Vec::new();
-        let mut kind_of = vec![0; topology.node_count()];
-        let mut nodes: Vec<u32> = Vec::new();
-        for position in positions() {
-            let node = node_at(position);
-            let kind = (node.labels.get(labels::PRODUCT), node.gpu_slots);
-            kind_of[topology.node_at(position)] =
-                kinds.iter().position(|known| *known == kind).unwrap_or_else(|| {
-                    kinds.push(kind);
-                    kinds.len() - 1
-                });
-            nodes.push(node.gpu_slots);
-        }
+    pub(crate) fn new<'a>(
+        topology: &Topology,
+        node_at: impl Fn(Position) -> &'a Node,
+        interiors: Interiors,
+    ) -> Self {
+        let positions = (0..topology.node_count() as u32).map(Position);
+        let nodes: Vec<u32> = positions.map(|position| node_at(position).gpu_slots).collect();
         let (sizes, weights) = weights(&nodes);
         let size_of = nodes.iter().map(|size| sizes.partition_point(|other| other < size));
         let size_of = nodes.iter().zip(size_of).map(|(size, at)| if *size > 0 { at } else { usize::MAX });
         let size_of = size_of.collect();
-        let interiors = kinds.iter().map(|(product, gpus)| {
-            let accelerator = product.map_or(Accelerator::PCIE, |product| Accelerator::of_product(product));
-            NodeInterior::standard(accelerator, *gpus as usize)
-        });
-        let hosts = Hosts::new(topology, interiors.collect(), |node| kind_of[node]);
-        Self { hosts, sizes, weights, size_of }
+        let Interiors { hosts, written, .. } = interiors;
+        Self { hosts, written, choices: Choices::default(), sizes, weights, size_of }
     }
 
     /// What a GPU costs now on nodes of each size: pods are taken to ask for as many GPUs as nodes have, in proportion
@@ -107,17 +106,52 @@ impl Costs {
         self.hosts.interior(Position(position as u32))
     }
 
-    /// What `gpus` GPUs of one node cost when they sum up so many bytes, by position.
-    pub(crate) fn on_host(&self, prices: &Prices, gpus: u32, bytes: u64) -> impl Fn(usize) -> Cost {
+    /// The insides of all nodes.
+    pub(crate) fn hosts(&self) -> &Hosts {
+        &self.hosts
+    }
+
+    /// Whether somebody wrote down the links inside the node at a position.
+    pub(crate) fn written(&self, position: usize) -> bool {
+        self.written.get(position).copied().unwrap_or(false)
+    }
+
+    /// The best of a node's free GPUs for pods with so many each; nothing where all are alike.
+    pub(crate) fn share_out(
+        &self,
+        position: usize,
+        free: GpuSet,
+        each: u32,
+        pods: u32,
+    ) -> Option<Arc<[GpuSet]>> {
+        let position = Position(position as u32);
+        let alike = self.hosts.interior(position).is_uniform();
+        (!alike).then(|| self.choices.share_out(&self.hosts, position, free, each, pods))
+    }
+
+    /// What `gpus` GPUs of one node cost when they sum up so many bytes: of those in `free`, at a position.
+    pub(crate) fn on_host(
+        &self,
+        prices: &Prices,
+        gpus: u32,
+        bytes: u64,
+    ) -> impl FnMut(usize, Option<GpuSet>) -> Cost {
         let share = 2.0 * f64::from(gpus.saturating_sub(1)) / f64::from(gpus.max(1));
-        let seconds = |interior: &NodeInterior| {
-            let bandwidth = interior.ring_bandwidth(GpuSet::first(gpus as usize));
-            if gpus < 2 { 0.0 } else { share * bytes as f64 / bandwidth.max(0.001) / 1e9 }
-        };
-        let by_kind: Vec<f64> = self.hosts.kinds().iter().map(seconds).collect();
-        move |position| {
-            let time = by_kind[self.hosts.kind(Position(position as u32))];
-            Cost::new(time, self.price(prices, position))
+        // Few sets of free GPUs are found on many nodes.
+        let mut known: BTreeMap<(usize, GpuSet), f64> = BTreeMap::new();
+        move |position, free| {
+            if gpus < 2 || bytes == 0 {
+                return Cost::new(0.0, self.price(prices, position));
+            }
+            let at = Position(position as u32);
+            let interior = self.hosts.interior(at);
+            let any = GpuSet::first(gpus as usize);
+            let free = free.filter(|_| !interior.is_uniform()).unwrap_or(any);
+            let seconds = *known.entry((self.hosts.kind(at), free)).or_insert_with(|| {
+                let chosen = interior.choose_gpus(free, gpus as usize).unwrap_or(any);
+                share * bytes as f64 / interior.ring_bandwidth(chosen).max(0.001) / 1e9
+            });
+            Cost::new(seconds, self.price(prices, position))
         }
     }
 
@@ -125,29 +159,67 @@ impl Costs {
         prices.0.get(self.size_of[position]).copied().unwrap_or(0.0)
     }
 
-    /// Predicted seconds of an all-reduce, and the price of the room.
-    pub(crate) fn of(&self, prices: &Prices, map: &Map, demand: &Demand, slots: &Slots) -> Cost {
-        let mut ranks = Vec::new();
-        let mut price = 0.0;
+    /// Predicted seconds of communication in a step beside the traffic of `load`, and the price of the room.
+    pub(crate) fn of(
+        &self,
+        prices: &Prices,
+        map: &Map,
+        load: Option<&Load>,
+        demand: &Demand,
+        slots: &Slots,
+    ) -> Cost {
+        let (mut price, mut gpus) = (0.0, 0);
         for slot in &slots.0 {
             let Some(position) = map.position(slot.node) else { continue };
             price += self.price(prices, position) * slot.devices.len() as f64;
-            let rank = |gpu: &u8| Rank { position: Position(position as u32), gpu: u16::from(*gpu) };
-            ranks.extend(slot.devices.iter().map(rank));
+            gpus += slot.devices.len();
         }
-        // In the order in which ranks are given out.
-        ranks.sort_by_key(|rank| rank.position);
+        Cost::new(self.seconds(map, load, demand, slots), price / gpus.max(1) as f64)
+    }
+
+    /// Predicted seconds of communication in a step beside the traffic of `load`, with ranks as they are given out.
+    pub(crate) fn seconds(&self, map: &Map, load: Option<&Load>, demand: &Demand, slots: &Slots) -> f64 {
+        let order = ranks::in_order(map, demand, slots);
+        let mut ranks = ranks::of_slots(map, slots, &order);
+        if demand.shape.is_none() {
+            // Pods without GPUs are not known to talk.
+            if order.first().is_some_and(|index| slots.0[*index].devices.is_empty()) {
+                return 0.0;
+            }
+            ranks.sort_by_key(|rank| rank.position);
+        }
+        self.model(map, load, bytes(demand)).seconds(demand.shape.as_ref(), &ranks)
+    }
+
+    fn model<'a>(&'a self, map: &'a Map, load: Option<&'a Load>, bytes: u64) -> Model<'a> {
         let model = CostModel::new(map.topology(), &self.hosts);
-        let found = model.predict(Collective::AllReduce, bytes(demand), &ranks);
-        let seconds = found.map_or(0.0, |found| found.seconds);
-        Cost::new(seconds, price / ranks.len().max(1) as f64)
+        Model { costs: load.map_or(model, |load| model.with_load(load)), topology: map.topology(), bytes }
+    }
+
+    /// Predicted seconds of communication in a step of a gang that runs on these ranks, and its traffic.
+    pub(crate) fn talk(
+        &self,
+        map: &Map,
+        load: Option<&Load>,
+        talk: &Talk,
+        ranks: &[Rank],
+    ) -> (f64, JobTraffic) {
+        let usual = if talk.places.len() > 1 { USUAL_BYTES } else { 0 };
+        let bytes = talk.all_reduce.unwrap_or(usual);
+        if bytes == 0 || ranks.len() < 2 {
+            return (0.0, JobTraffic::default());
+        }
+        let shape = talk.shape.filter(|shape| shape.ranks() == ranks.len() as u64);
+        let model = self.model(map, load, bytes);
+        let seconds = model.seconds(shape.as_ref(), ranks);
+        (seconds, model.traffic(shape.as_ref(), ranks, talk.step.unwrap_or(seconds + USUAL_STEP)))
     }
 }
 
 /// What a placement costs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cost {
-    /// Of one all-reduce.
+    /// Of communication in a step.
     pub(crate) seconds: f64,
     /// In GPUs for each GPU.
     pub(crate) total: f64,
@@ -162,6 +234,12 @@ impl Cost {
     pub(crate) fn is_bearable(&self, fastest: f64) -> bool {
         self.seconds <= fastest * SLOWEST
     }
+}
+
+/// Whether what pods on these slots send to each other may meet others' traffic.
+pub(crate) fn meets_others(map: &Map, slots: &Slots) -> bool {
+    let positions = slots.0.iter().filter_map(|slot| map.position(slot.node));
+    share_uplinks(map.topology(), positions.map(|position| Position(position as u32)))
 }
 
 /// Bytes that a demand sums up in a step. A lone pod of which nothing is known is taken to sum up none.
