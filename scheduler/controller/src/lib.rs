@@ -6,6 +6,8 @@
 
 mod attempt;
 mod bind;
+mod certificates;
+pub mod dashboard;
 mod evict;
 pub mod extender;
 mod gates;

@@ -14,6 +14,7 @@ mod refusals;
 mod report;
 mod restore;
 mod standing;
+mod survey;
 mod telling;
 mod turn;
 mod windows;
@@ -42,6 +43,8 @@ pub(crate) use groups::Groups;
 pub use groups::{Availability, GroupEvent};
 pub use queues::QueueError;
 pub use report::{Alternative, ExpectedStart, GangReport, NodePlaces, Phase, Prospect, StartBasis};
+pub use survey::{DomainReport, GpuCount, NodeReport, QueueReport, TopologyReport};
+pub(crate) use survey::{Selection, Survey};
 pub use telling::{Answers, Question};
 
 /// How far a gang has come.
@@ -85,8 +88,8 @@ struct GangState {
     explained: Option<Timestamp>,
 }
 
-/// The planner's view of the cluster.
-#[derive(Debug)]
+/// The planner's view of the cluster. A clone is a picture of it that others may ask.
+#[derive(Debug, Clone)]
 pub struct Planner {
     scheduler_names: BTreeSet<String>,
     ledger: Ledger,

@@ -151,7 +151,7 @@ impl PodView {
 }
 
 /// All pods of the planner, by name and by gang.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Pods {
     views: BTreeMap<PodKey, PodView>,
     gangs: BTreeMap<GangKey, BTreeSet<PodKey>>,

@@ -1,6 +1,7 @@
 //! The binder against the API server in process.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod dashboard;
 mod extender;
 mod faults;
 mod gates;
