@@ -256,8 +256,8 @@ mod tests {
         for index in 0..3 {
             planner.pod_seen(&in_queue(pod("runs", index, 3, Some("n0")), "research"));
         }
-        for index in 0..5 {
-            planner.pod_seen(&in_queue(pod("wide", index, 5, None), "research"));
+        for index in 0..6 {
+            planner.pod_seen(&in_queue(pod("wide", index, 6, None), "research"));
         }
         planner.pod_seen(&in_queue(pod("lost", 0, 1, None), "nobody"));
         planner.decide(NOW);
