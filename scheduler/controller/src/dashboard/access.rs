@@ -42,7 +42,7 @@ impl fmt::Display for Right {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pods(Some(namespace)) => write!(formatter, "list pods in namespace {namespace}"),
-            Self::Pods(None) => formatter.write_str("list pods in all namespaces; name one with ?namespace="),
+            Self::Pods(None) => formatter.write_str("list pods in all namespaces"),
             Self::Nodes => formatter.write_str("list nodes"),
             Self::Queues => formatter.write_str("list queues.muster.dev"),
             Self::Descriptions => formatter.write_str("read /openapi/v3"),

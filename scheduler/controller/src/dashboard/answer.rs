@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use jiff::Timestamp;
 use serde_json::json;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::access::{Gate, Right, Token};
@@ -38,7 +38,7 @@ pub(super) struct Desk {
     pub(super) suppose: Arc<dyn Suppose>,
     pub(super) limits: Limits,
     pub(super) requests: Semaphore,
-    pub(super) what_ifs: Semaphore,
+    pub(super) what_ifs: Arc<Semaphore>,
 }
 
 impl Desk {
@@ -59,7 +59,10 @@ impl Desk {
         } else {
             None
         };
-        let _slot = slot(&self.requests, "as many requests as are answered at a time")?;
+        let _slot = self
+            .requests
+            .try_acquire()
+            .map_err(|_| Problem::Busy("as many requests as are answered at a time"))?;
         timely(self.limits.deadline, self.content(&asked, &token, &head.headers, manifest)).await
     }
 
@@ -198,7 +201,8 @@ impl Desk {
             // Everybody who waits is told of.
             self.gate.check(token, Right::Pods(None)).await?;
         }
-        let _slot = slot(&self.what_ifs, "as many what-ifs as are worked out at a time")?;
+        let full = |_| Problem::Busy("as many what-ifs as are worked out at a time");
+        let slot = self.what_ifs.clone().try_acquire_owned().map_err(full)?;
         let open = self.gate.has(token, Right::Pods(None)).await?;
         let view = self.view().await?;
         let planner = ask(&view, |survey| survey.planner().clone()).await?;
@@ -210,17 +214,18 @@ impl Desk {
             self.gate.check(token, Right::Pods(Some(namespace))).await?;
         }
         let taken = view.taken;
-        let mut prospects = elsewhere(move || supposed.prospects(Timestamp::now())).await?;
+        // Whoever does not wait for the answer leaves the slot taken for as long as it is worked out.
+        let worked_out = move || {
+            let prospects = supposed.prospects(Timestamp::now());
+            drop(slot);
+            prospects
+        };
+        let mut prospects = elsewhere(worked_out).await?;
         if !open {
             prospects.iter_mut().for_each(privacy::hide_others_of_prospect);
         }
         Ok(dated(reply::json(headers, &json!({ "gangs": prospects }))?, taken))
     }
-}
-
-/// One of so many at a time; who comes too many is sent away and does not wait.
-fn slot<'a>(slots: &'a Semaphore, full: &'static str) -> Result<SemaphorePermit<'a>, Problem> {
-    slots.try_acquire().map_err(|_| Problem::Busy(full))
 }
 
 async fn timely<T>(

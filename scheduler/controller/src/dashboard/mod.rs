@@ -171,7 +171,7 @@ impl Options {
             suppose: self.suppose,
             limits,
             requests: Semaphore::new(limits.requests),
-            what_ifs: Semaphore::new(limits.what_ifs),
+            what_ifs: Arc::new(Semaphore::new(limits.what_ifs)),
         };
         Ok((Service { desk: Arc::new(desk), listener, address, tls }, handle))
     }
