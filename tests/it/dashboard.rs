@@ -84,7 +84,7 @@ async fn a_dashboard_is_answered_what_the_command_line_prints() {
     let more = printed(&cluster, &["whatif", "--add-nodes", "1", "--like", "node-0", "-o", "json"]).await;
     let (status, shown) = ask(&cluster, "POST", "/v1/whatif?addNodes=1&like=node-0", "").await;
     assert_eq!((status, at_once(shown)), (200, at_once(more)));
-    let mut told = String::new();
+    let mut told = Vec::new();
     let existing = job("second").yaml();
     for (target, body) in [
         ("/v1/whatif", "apiVersion: v1\nkind: Pod\n metadata: {}\n"),
@@ -100,8 +100,8 @@ async fn a_dashboard_is_answered_what_the_command_line_prints() {
     ] {
         let (status, problem) = ask(&cluster, "POST", target, body).await;
         let text = |field: &str| problem[field].as_str().unwrap_or_default().to_owned();
-        told += &format!("{status} {}\n  {}\n", text("detail"), text("hint"));
+        told.push(format!("{status} {}\n  {}\n", text("detail"), text("hint")));
     }
-    insta::assert_snapshot!(normalise::normalise(&told, &cluster.home));
+    insta::assert_snapshot!(normalise::normalise(&told.concat(), &cluster.home));
     cluster.stop().await;
 }

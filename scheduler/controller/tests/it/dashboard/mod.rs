@@ -143,10 +143,8 @@ impl Dashboard {
                 last = Some(answer);
             }
         };
-        match tokio::time::timeout(DEADLINE, asking).await {
-            Ok(answer) => answer,
-            Err(_) => panic!("{target}: {last:?}"),
-        }
+        let answered = tokio::time::timeout(DEADLINE, asking).await.ok();
+        answered.unwrap_or_else(|| panic!("{target}: {last:?}"))
     }
 
     async fn stop(self) {
