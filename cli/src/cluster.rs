@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use fs_err as fs;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, Patch, PatchParams};
-use kube::config::Kubeconfig;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use muster_machinery::CancellationToken;
+use muster_scheduler_controller::dashboard::{Handle, Service};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -16,6 +17,7 @@ use tokio::time::timeout;
 
 use crate::agent::{Agent, AgentOptions};
 use crate::commands::crds;
+use crate::dashboard::{self, Place};
 use crate::error::Error;
 use crate::home::Home;
 use crate::roles::{Role, RoleOptions};
@@ -36,6 +38,8 @@ pub(crate) struct Options {
     pub(crate) agent: Option<AgentOptions>,
     /// The roles of this process; others may be processes of their own.
     pub(crate) roles: Vec<Role>,
+    /// Where the scheduler is asked by dashboards, if it is.
+    pub(crate) dashboard: Option<Place>,
 }
 
 /// Who runs a part in a home folder.
@@ -43,6 +47,9 @@ pub(crate) struct Options {
 pub(crate) struct Running {
     /// Process id.
     pub(crate) pid: u32,
+    /// Where dashboards ask the scheduler.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) dashboard: Option<String>,
 }
 
 /// A running cluster.
@@ -51,6 +58,8 @@ pub(crate) struct Cluster {
     pub(crate) client: kube::Client,
     /// How long the start took.
     pub(crate) started_in: Duration,
+    /// Where dashboards ask the scheduler.
+    pub(crate) dashboard: Option<String>,
     home: Home,
     roles: JoinSet<Result<(), Error>>,
     stop_roles: CancellationToken,
@@ -64,7 +73,7 @@ impl Cluster {
     /// Starts its parts and returns when they are ready for work.
     pub(crate) async fn start(options: Options) -> Result<Self, Error> {
         let began = Instant::now();
-        let Options { home, listen, durable, agent, roles } = options;
+        let Options { home, listen, durable, agent, roles, dashboard } = options;
         let lock = lock(&home)?;
         let server = muster_apiserver::Options {
             listen: same_port_again(&home, listen),
@@ -89,14 +98,38 @@ impl Cluster {
             None => None,
         };
         let stop_roles = CancellationToken::new();
-        let role_options = RoleOptions::embedded(home.volumes());
-        let roles = roles
+        let mut role_options = RoleOptions::embedded(home.volumes());
+        let shown = match dashboard.filter(|_| roles.contains(&Role::Scheduler)) {
+            Some(place) => Some(open_dashboard(place, &handle, &role_options).await?),
+            None => None,
+        };
+        let dashboard = shown.as_ref().map(|(service, _)| service.url());
+        role_options.dashboard = shown.as_ref().map(|(_, handle)| handle.clone());
+        let mut roles: JoinSet<_> = roles
             .into_iter()
             .map(|role| role.run(role_options.clone(), client.clone(), stop_roles.clone()))
             .collect();
-        write_running(&home.running_file())?;
+        if let Some((service, _)) = shown {
+            let stop = stop_roles.clone();
+            roles.spawn(async move {
+                service.run(stop).await;
+                Ok(())
+            });
+        }
+        write_running(&home.running_file(), dashboard.clone())?;
         let started_in = began.elapsed();
-        Ok(Self { client, started_in, home, roles, stop_roles, agent, server, stop_server, _lock: lock })
+        Ok(Self {
+            client,
+            started_in,
+            dashboard,
+            home,
+            roles,
+            stop_roles,
+            agent,
+            server,
+            stop_server,
+            _lock: lock,
+        })
     }
 
     /// `full` or `light`, and why not full; nothing where another process plays the nodes.
@@ -142,6 +175,26 @@ impl Cluster {
         agent?;
         server.map_err(|error| Error::from_source("the API server broke", &error))?
     }
+}
+
+/// Opens the dashboard's address.
+async fn open_dashboard(
+    place: Place,
+    api: &muster_apiserver::Handle,
+    roles: &RoleOptions,
+) -> Result<(Service, Handle), Error> {
+    let kubeconfig = Kubeconfig::from_yaml(api.kubeconfig())
+        .map_err(|error| Error::from_source("the cluster's kubeconfig", &error))?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .map_err(|error| Error::from_source("the cluster's kubeconfig", &error))?;
+    let options = dashboard::Options {
+        place,
+        certificates: None,
+        lease: None,
+        gang_scheduler: roles.gang_scheduler_name.clone(),
+    };
+    options.open(config, api.client()).await
 }
 
 /// Port 0 takes the port of the last run while it is free: kubeconfigs, and what pods that went on know of the
@@ -203,8 +256,8 @@ pub(crate) fn running(file: &Path) -> Option<Running> {
 }
 
 /// Says that this process is ready.
-pub(crate) fn write_running(file: &Path) -> Result<(), Error> {
-    write_atomically(file, &serde_json::to_vec(&Running { pid: std::process::id() })?)
+pub(crate) fn write_running(file: &Path, dashboard: Option<String>) -> Result<(), Error> {
+    write_atomically(file, &serde_json::to_vec(&Running { pid: std::process::id(), dashboard })?)
 }
 
 async fn install_kinds(client: &kube::Client) -> Result<(), Error> {

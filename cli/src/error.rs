@@ -44,6 +44,21 @@ impl Error {
         self
     }
 
+    /// What is wrong.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What to do about it.
+    pub(crate) fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// The status code of the server's answer that this error tells.
+    pub(crate) fn answered(&self) -> Option<u16> {
+        self.answered
+    }
+
     /// Whether the server knows no such object.
     pub(crate) fn is_not_found(&self) -> bool {
         self.answered == Some(404)
@@ -87,7 +102,8 @@ impl Error {
         }
         let about = |kind: &str| status.details.as_ref().is_some_and(|details| details.kind == kind);
         let field = if about("namespaces") { "metadata.namespace" } else { "metadata" };
-        let error = Self::new(format!("{}: {}", document.place_of(field), status.message));
+        let message = format!("{}: {}", document.place_of(field), status.message);
+        let error = Self { answered: Some(status.code), ..Self::new(message) };
         match status.code {
             403 => error.with_hint("the account of this kubeconfig may not do that"),
             404 if about("namespaces") => error.with_hint(

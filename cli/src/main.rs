@@ -6,6 +6,7 @@ mod arguments;
 mod cluster;
 mod commands;
 mod connect;
+mod dashboard;
 mod error;
 mod follow;
 mod gang_text;
@@ -18,6 +19,7 @@ mod log_lines;
 mod manifest;
 mod output;
 mod roles;
+mod supposition;
 mod targets;
 mod topology;
 

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use kube::Client;
 use muster_machinery::CancellationToken;
 use muster_machinery::leader::{Election, Leadership, Timing};
+use muster_scheduler_controller::dashboard;
 use muster_scheduler_controller::extender::{self, CertificateFiles, Endpoint};
 use muster_scheduler_topology::Topology;
 
@@ -41,6 +42,8 @@ pub(crate) struct RoleOptions {
     pub(crate) topology: Option<Topology>,
     /// Where volume claims get their folders.
     pub(crate) volumes: PathBuf,
+    /// Where the scheduler shows itself to the dashboard.
+    pub(crate) dashboard: Option<dashboard::Handle>,
     /// Where the extender is reached and what it plans.
     pub(crate) extender: ExtenderOptions,
 }
@@ -68,6 +71,7 @@ impl RoleOptions {
             scheduler_names: names.map(str::to_owned).to_vec(),
             topology: None,
             volumes,
+            dashboard: None,
             extender: ExtenderOptions::default(),
         }
     }
@@ -133,6 +137,7 @@ impl Role {
                     client,
                     scheduler_names,
                     topology: options.topology,
+                    dashboard: options.dashboard,
                 };
                 scheduler.build().run(shutdown).await;
                 Ok(())

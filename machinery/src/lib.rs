@@ -8,6 +8,7 @@ pub mod leader;
 pub mod server;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tls;
 pub mod watch;
 
 pub use clock::{Clock, SystemClock};

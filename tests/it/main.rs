@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test ends at the first surprise")]
 
 mod command_line;
+mod dashboard;
 mod faults;
 mod harness;
 mod install;

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::commands::topology;
 use crate::connect;
+use crate::dashboard::{self, Place};
 use crate::error::{Error, USAGE};
 use crate::home::Home;
 use crate::output;
@@ -29,7 +30,7 @@ const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 940
 /// Runs Muster's controllers against a Kubernetes cluster
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  muster controller --kubeconfig ~/.kube/config\n  muster controller --only trainer --gang-scheduler-name volcano\n  muster controller --leader-elect            # several replicas, of which one leads\n  muster controller --only extender --extender-listen 0.0.0.0:8443 \\\n    --tls-cert tls.crt --tls-key tls.key --client-ca ca.crt\n\nBeside `muster up --only apiserver,node`, where nobody else does this work:\n  muster controller --kubeconfig ~/.local/share/muster/kubeconfig \\\n    --only trainer,scheduler,built-in --scheduler-names muster,default-scheduler"
+    after_help = "Examples:\n  muster controller --kubeconfig ~/.kube/config\n  muster controller --only trainer --gang-scheduler-name volcano\n  muster controller --leader-elect            # several replicas, of which one leads\n  muster controller --only extender --extender-listen 0.0.0.0:8443 \\\n    --tls-cert tls.crt --tls-key tls.key --client-ca ca.crt\n  muster controller --dashboard-listen 127.0.0.1:9403   # a REST API; its callers show Kubernetes' own tokens\n\nBeside `muster up --only apiserver,node`, where nobody else does this work:\n  muster controller --kubeconfig ~/.local/share/muster/kubeconfig \\\n    --only trainer,scheduler,built-in --scheduler-names muster,default-scheduler"
 )]
 pub(crate) struct Arguments {
     /// Kubeconfig [default: $KUBECONFIG, ~/.kube/config, or the pod's service account]
@@ -55,6 +56,9 @@ pub(crate) struct Arguments {
     topology_conf: Option<PathBuf>,
     #[command(flatten)]
     extender: ExtenderArguments,
+    /// Address of the REST API for dashboards; without a certificate only of the loopback [default: not served]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Dashboard")]
+    dashboard_listen: Option<SocketAddr>,
     #[command(flatten)]
     election: ElectionArguments,
     /// Address for Prometheus: /metrics, and /healthz [default: 127.0.0.1:9402, if it is free]
@@ -78,7 +82,7 @@ struct ExtenderArguments {
     /// kube-scheduler's profiles whose gangs and GPU pods it plans; others pass as they are
     #[arg(id = "extender_scheduler_names", long = "extender-scheduler-names", value_delimiter = ',', default_value = muster_scheduler_api::SCHEDULER_NAME, value_name = "NAME")]
     scheduler_names: Vec<String>,
-    /// Certificate of the extender and its chain, PEM; read again when it changes
+    /// Certificate of the extender and the dashboard, with its chain, PEM; read again when it changes
     #[arg(long, value_name = "FILE", requires = "key")]
     tls_cert: Option<PathBuf>,
     /// Key of the certificate, PEM
@@ -103,12 +107,13 @@ fn namespace_and_name(text: &str) -> Result<(String, String), String> {
 }
 
 impl ExtenderArguments {
+    fn certificates(&self) -> Option<CertificateFiles> {
+        let (certificate, key) = self.tls_cert.clone().zip(self.tls_key.clone())?;
+        Some(CertificateFiles { certificate, key, client_authority: self.client_ca.clone() })
+    }
+
     fn options(self) -> ExtenderOptions {
-        let certificates = self.tls_cert.zip(self.tls_key).map(|(certificate, key)| CertificateFiles {
-            certificate,
-            key,
-            client_authority: self.client_ca,
-        });
+        let certificates = self.certificates();
         let endpoint = self.service.zip(self.advertise);
         ExtenderOptions {
             listen: Some(self.listen),
@@ -175,6 +180,7 @@ impl ElectionArguments {
 /// Runs the command.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     refuse_two_planners(&arguments.only)?;
+    refuse_a_dashboard_of_nobody(&arguments)?;
     let format = if arguments.json_log { Format::Json } else { Format::Text };
     telemetry::init(format, Target::StandardError, "info")?;
     let config = match &arguments.kubeconfig {
@@ -184,12 +190,32 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         })?,
     };
     let candidacy = arguments.election.candidacy(&config.default_namespace)?;
-    let client = Client::try_from(config)?;
+    let client = Client::try_from(config.clone())?;
     let version = client.apiserver_version().await?;
     output::note(&format!("connected to Kubernetes {}", version.git_version));
     let roles = Role::each_once(&arguments.only);
     if roles.contains(&Role::BuiltIn) {
         refuse_beside_a_controller_manager(&client).await?;
+    }
+    let stop = shutdown::token_on_signal();
+    let mut running: JoinSet<Result<(), Error>> = JoinSet::new();
+    let mut shown = None;
+    if let Some(listen) = arguments.dashboard_listen {
+        let lease = |candidacy: &Candidacy| (candidacy.namespace.clone(), Role::Scheduler.lease().to_owned());
+        let options = dashboard::Options {
+            place: Place::Named(listen),
+            certificates: arguments.extender.certificates(),
+            lease: candidacy.as_ref().map(lease),
+            gang_scheduler: arguments.gang_scheduler_name.clone(),
+        };
+        let (service, handle) = options.open(config, client.clone()).await?;
+        output::note(&format!("the dashboard's API is at {}", service.url()));
+        let stop = stop.clone();
+        running.spawn(async move {
+            service.run(stop).await;
+            Ok(())
+        });
+        shown = Some(handle);
     }
     let options = RoleOptions {
         namespace: arguments.namespace,
@@ -197,10 +223,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         scheduler_names: arguments.scheduler_names,
         topology: arguments.topology_conf.as_deref().map(topology::read_slurm).transpose()?,
         volumes: Home::find(arguments.home)?.volumes(),
+        dashboard: shown,
         extender: arguments.extender.options(),
     };
-    let stop = shutdown::token_on_signal();
-    let mut running: JoinSet<Result<(), Error>> = JoinSet::new();
     if let Some(listener) = listen_for_prometheus(arguments.metrics_listen).await? {
         let exporter = Exporter::install().map_err(|error| Error::from_source("metrics", &error))?;
         let stop = stop.clone();
@@ -229,6 +254,19 @@ fn refuse_two_planners(only: &[Role]) -> Result<(), Error> {
     }
     Err(Error::new("the extender and the scheduler cannot both plan the same cluster")
         .with_hint("run one of them: the extender with kube-scheduler, or the scheduler by itself")
+        .with_code(USAGE))
+}
+
+/// What the dashboard shows is the scheduler's.
+fn refuse_a_dashboard_of_nobody(arguments: &Arguments) -> Result<(), Error> {
+    let plans = arguments.only.iter().any(|role| matches!(role, Role::Scheduler | Role::Gates));
+    if arguments.dashboard_listen.is_none() || plans {
+        return Ok(());
+    }
+    Err(Error::new("--dashboard-listen is for the scheduler's answers, and this process runs no scheduler")
+        .with_hint(
+            "give it where --only names scheduler or gates; the extender answers /queue and /explain itself",
+        )
         .with_code(USAGE))
 }
 

@@ -63,7 +63,7 @@ async fn stop(what: &str, file: &Path, runs: impl Fn() -> bool, home: &Home) -> 
     if !runs() {
         return Ok(false);
     }
-    let Running { pid } = cluster::running(file).ok_or_else(|| {
+    let Running { pid, .. } = cluster::running(file).ok_or_else(|| {
         Error::new(format!("{what} is still starting or stopping")).with_hint("try again in a moment")
     })?;
     let process = i32::try_from(pid).ok().and_then(Pid::from_raw);

@@ -54,7 +54,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     let options = arguments.agent.options()?;
     let summary = options.summary();
     let mut agent = Agent::start(&home, options, client, address).await?;
-    cluster::write_running(&home.node_running_file())?;
+    cluster::write_running(&home.node_running_file(), None)?;
     output::note(&format!("ready: {summary}, isolation {}", agent.isolation));
     let failure = tokio::select! {
         signal = stop_signal() => signal.err().map(Error::from),

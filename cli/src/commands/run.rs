@@ -102,6 +102,7 @@ async fn cluster_for(arguments: &Arguments) -> Result<(Connection, Option<Cluste
         durable: false,
         agent: Some(agent),
         roles: Role::ALL.to_vec(),
+        dashboard: None,
     };
     let cluster = Cluster::start(options).await?;
     output::note(&format!(

@@ -12,7 +12,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::timeout;
 
 use crate::agent::{AgentArguments, AgentOptions};
-use crate::cluster::{Cluster, Options};
+use crate::cluster::{self, Cluster, Options};
+use crate::dashboard::Place;
 use crate::error::{Error, USAGE};
 use crate::home::Home;
 use crate::output;
@@ -40,6 +41,9 @@ pub(crate) struct Arguments {
     /// Address of the API; port 0 takes that of the last run, or a free one
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
     listen: SocketAddr,
+    /// Address of the scheduler's REST API for dashboards [default: 127.0.0.1:9403, or a free port if that is taken]
+    #[arg(long, value_name = "ADDRESS")]
+    dashboard_listen: Option<SocketAddr>,
     /// Let every write survive a power loss, not only a crash
     #[arg(long)]
     durable: bool,
@@ -101,6 +105,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
             .into_iter()
             .filter(|role| arguments.only.iter().any(|part| part.role() == Some(*role)))
             .collect(),
+        dashboard: Some(arguments.dashboard_listen.map_or(Place::Usual, Place::Named)),
     };
     let mut cluster = Cluster::start(options).await?;
     if arguments.announce {
@@ -108,9 +113,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     } else {
         let isolation = cluster.isolation().map(|found| format!(", isolation {found}")).unwrap_or_default();
         output::note(&format!(
-            "ready in {:.2} s: {summary}{isolation}\nexport KUBECONFIG={}",
+            "ready in {:.2} s: {summary}{isolation}\n{}",
             cluster.started_in.as_secs_f64(),
-            home.kubeconfig().display()
+            addresses(&home, cluster.dashboard.as_deref())
         ));
     }
     let failure = tokio::select! {
@@ -119,6 +124,12 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     };
     cluster.stop().await?;
     failure.map_or(Ok(()), Err)
+}
+
+/// Where the cluster is found.
+fn addresses(home: &Home, dashboard: Option<&str>) -> String {
+    let dashboard = dashboard.map(|url| format!("dashboard API at {url}/v1/gangs\n")).unwrap_or_default();
+    format!("{dashboard}export KUBECONFIG={}", home.kubeconfig().display())
 }
 
 /// Starts the same command in the background and waits until it is ready.
@@ -138,7 +149,9 @@ async fn detach(home: &Home) -> Result<(), Error> {
     if let Ok(Ok(Some(line))) = &line
         && line == READY
     {
-        output::note(&format!("ready\nexport KUBECONFIG={}", home.kubeconfig().display()));
+        let running = cluster::running(&home.running_file());
+        let dashboard = running.and_then(|running| running.dashboard);
+        output::note(&format!("ready\n{}", addresses(home, dashboard.as_deref())));
         return Ok(());
     }
     let _ended = child.kill().await;

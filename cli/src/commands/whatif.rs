@@ -1,23 +1,19 @@
 //! `muster whatif`: what would become of a job, or of those that wait, if something were different.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use clap::Args;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
-use kube::ResourceExt;
-use kube::api::Api;
 use muster_scheduler_api::SCHEDULER_NAME;
 use muster_scheduler_controller::picture;
-use muster_scheduler_controller::planner::{GroupEvent, Planner, Prospect};
+use muster_scheduler_controller::planner::Prospect;
 use serde_json::json;
 
-use crate::connect::{ClusterArguments, Connection};
+use crate::connect::ClusterArguments;
 use crate::error::Error;
-use crate::kinds::Kinds;
 use crate::output::{self, DocumentFormat};
-use crate::{gang_text, hypothetical, manifest};
+use crate::supposition::Supposition;
+use crate::{gang_text, manifest};
 
 /// Says when and where a job would start, without submitting it
 #[derive(Debug, Args)]
@@ -48,52 +44,17 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     let connection = &arguments.cluster.connect().await?;
     let documents = arguments.file.as_deref().map(manifest::read).transpose()?.unwrap_or_default();
-    let mut planner = picture::read(&connection.client).await.map_err(|error| {
+    let planner = picture::read(&connection.client).await.map_err(|error| {
         Error::from_source("cannot read the cluster", &error).with_hint(
             "what-if takes the right to list nodes, pods, queues and gangreservations of all namespaces",
         )
     })?;
-    if let (Some(count), Some(like)) = (arguments.add_nodes, &arguments.like) {
-        add_nodes(connection, &mut planner, count, like).await?;
-    }
-    let kinds = Kinds::discover(&connection.client).await?;
-    let (mut gangs, mut groups) = (BTreeSet::new(), Vec::new());
-    for document in &documents {
-        groups.extend(hypothetical::group(connection, document)?);
-        let pods = hypothetical::pods(connection, &kinds, document, &arguments.gang_scheduler_name).await?;
-        for pod in pods {
-            let name = pod.name_any();
-            let namespace = pod.namespace().unwrap_or_default();
-            if planner.knows(&namespace, &name) {
-                return Err(Error::new(format!(
-                    "{}: pod {name} exists already",
-                    document.place_of("metadata.name")
-                ))
-                .with_hint(
-                    "`muster explain` says why it waits; what-if is for jobs that have not been submitted",
-                ));
-            }
-            picture::suppose(&connection.client, &mut planner, pod).await.map_err(|error| {
-                Error::from_source(&format!("cannot read the claim templates of pod {name}"), &error)
-            })?;
-            gangs.extend(planner.gang_name(&namespace, &name).map(|gang| (namespace, gang)));
-        }
-    }
-    picture::read_groups(&connection.client, &mut planner).await;
-    picture::read_devices(&connection.client, &mut planner).await;
-    for group in groups {
-        planner.group_changed(GroupEvent::Seen(Box::new(group)));
-    }
-    if !documents.is_empty() && gangs.is_empty() {
-        return Err(Error::new("nothing in the manifest has pods that Muster would place")
-            .with_hint("its pods need `schedulerName: muster` on a cluster with another scheduler"));
-    }
-    let now = Timestamp::now();
-    planner.catch_up(now);
-    if documents.is_empty() {
-        gangs = planner.gangs().map(|(namespace, gang)| (namespace.to_owned(), gang.to_owned())).collect();
-    }
-    let prospects = planner.prospects(&gangs, now);
+    let supposition = Supposition {
+        documents: &documents,
+        more_nodes: arguments.add_nodes.zip(arguments.like.as_deref()),
+        gang_scheduler: &arguments.gang_scheduler_name,
+    };
+    let prospects = supposition.tell(connection, planner).await?.prospects(Timestamp::now());
     let waiting_only = documents.is_empty();
     let text = match arguments.output {
         Some(format) => output::document(&json!({ "gangs": prospects }), format.into())?,
@@ -103,29 +64,6 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
             .collect(),
     };
     output::print(if text.is_empty() { "nobody waits\n" } else { &text })
-}
-
-/// More nodes like one that exists.
-async fn add_nodes(
-    connection: &Connection,
-    planner: &mut Planner,
-    count: u16,
-    like: &str,
-) -> Result<(), Error> {
-    let nodes = Api::<Node>::all(connection.client.clone());
-    let model = nodes.get_opt(like).await?;
-    let model = model.ok_or_else(|| {
-        Error::new(format!("there is no node {like}")).with_hint("`muster get nodes` lists them")
-    })?;
-    for index in 0..count {
-        let mut node = model.clone();
-        let name = format!("{like}-like-{index}");
-        let labels: &mut BTreeMap<String, String> = node.metadata.labels.get_or_insert_default();
-        labels.insert("kubernetes.io/hostname".to_owned(), name.clone());
-        node.metadata.name = Some(name);
-        planner.node_seen(&node);
-    }
-    Ok(())
 }
 
 fn paragraph(prospect: &Prospect) -> String {

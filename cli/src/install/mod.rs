@@ -59,6 +59,9 @@ pub(crate) struct Values {
     /// Pods with this schedulerName are planned
     #[arg(long, default_value = muster_scheduler_api::SCHEDULER_NAME, value_name = "NAME", value_parser = label)]
     scheduler_name: String,
+    /// Serve the REST API for dashboards, on the loopback of each replica: `kubectl port-forward` reaches it
+    #[arg(long)]
+    dashboard: bool,
 }
 
 /// Where it is installed.
@@ -120,6 +123,7 @@ impl Values {
             replicas: 1,
             form,
             scheduler_name: muster_scheduler_api::SCHEDULER_NAME.to_owned(),
+            dashboard: false,
         };
         let mut all = values(Form::Binder).manifests()?;
         for document in values(Form::Extender).manifests()? {
@@ -133,6 +137,11 @@ impl Values {
 
     /// The objects beside the definitions, in the order in which they need each other.
     pub(crate) fn manifests(&self) -> Result<Vec<Document>, Error> {
+        if self.dashboard && self.form == Form::Extender {
+            return Err(Error::new("--dashboard shows what Muster's own scheduler plans, not the extender")
+                .with_hint("leave one of --dashboard and --form extender out")
+                .with_code(USAGE));
+        }
         let mut documents = self.parse(files::RBAC)?;
         documents.extend(self.parse(files::CONTROLLER)?);
         if self.form == Form::Extender {
@@ -170,6 +179,9 @@ impl Values {
             (None, Form::Binder) => {
                 if self.scheduler_name != muster_scheduler_api::SCHEDULER_NAME {
                     words.push(json!(format!("--scheduler-names={}", self.scheduler_name)));
+                }
+                if self.dashboard {
+                    words.push(json!("--dashboard-listen=127.0.0.1:9403"));
                 }
             }
         }
@@ -231,6 +243,7 @@ mod tests {
             replicas: 3,
             form,
             scheduler_name: "gangs".to_owned(),
+            dashboard: false,
         }
     }
 
@@ -252,6 +265,17 @@ mod tests {
             assert!(!text.contains(NAMESPACE) && !text.contains(IMAGE), "{text}");
             assert!(text.contains("namespace: gangs"));
         }
+    }
+
+    #[test]
+    fn a_dashboard_is_served_only_where_it_is_asked_for() {
+        let asked = |form, dashboard| Values { dashboard, ..values(form) }.manifests();
+        let flag = "--dashboard-listen=127.0.0.1:9403".to_owned();
+        let serves = |dashboard| {
+            command(&asked(Form::Binder, dashboard).unwrap(), "muster-controller").contains(&flag)
+        };
+        assert!(serves(true) && !serves(false));
+        assert!(asked(Form::Extender, true).is_err());
     }
 
     #[test]

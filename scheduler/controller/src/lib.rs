@@ -6,7 +6,9 @@
 
 mod attempt;
 mod bind;
+mod certificates;
 mod claims;
+pub mod dashboard;
 mod evict;
 pub mod extender;
 mod gates;

@@ -1,5 +1,8 @@
 //! A planner that knows a cluster as it is now, to be asked and not to be obeyed.
 
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Client;
@@ -12,7 +15,7 @@ use serde::de::DeserializeOwned;
 use crate::claims;
 use crate::groups;
 use crate::places;
-use crate::planner::Planner;
+use crate::planner::{Planner, Prospect};
 
 /// Objects a request.
 const PAGE: u32 = 1000;
@@ -41,6 +44,33 @@ pub async fn read(client: &Client) -> Result<Planner, kube::Error> {
     read_devices(client, &mut planner).await;
     planner.restore(&none_if_unknown(list::<GangReservation>(client).await)?);
     Ok(planner)
+}
+
+/// A picture in which something is supposed to be different, and whom it is about.
+pub struct Supposed {
+    /// The picture.
+    pub planner: Planner,
+    /// Gangs by namespace and name; all who wait when absent.
+    pub gangs: Option<BTreeSet<(String, String)>>,
+}
+
+impl Supposed {
+    /// Namespaces of the gangs that are named.
+    pub fn namespaces(&self) -> BTreeSet<String> {
+        let gangs = self.gangs.iter().flatten();
+        gangs.map(|(namespace, _)| namespace.clone()).collect()
+    }
+
+    /// What would become of them.
+    pub fn prospects(self, now: Timestamp) -> Vec<Prospect> {
+        let Self { mut planner, gangs } = self;
+        planner.catch_up(now);
+        let everybody = |planner: &Planner| {
+            planner.gangs().map(|(namespace, gang)| (namespace.to_owned(), gang.to_owned())).collect()
+        };
+        let gangs = gangs.unwrap_or_else(|| everybody(&planner));
+        planner.prospects(&gangs, now)
+    }
 }
 
 /// Reads objects of other systems that pods name and that have not been read yet.

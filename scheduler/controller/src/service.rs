@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::bind::Binder;
 use crate::claims;
+use crate::dashboard::{self, Leading};
 use crate::evict::{Cause, evict};
 use crate::groups;
 use crate::metrics;
@@ -48,18 +49,21 @@ pub struct Options {
     pub scheduler_names: Vec<String>,
     /// Where nodes are, when it is not to be read from the cluster.
     pub topology: Option<Topology>,
+    /// Where the planner shows itself, if anywhere.
+    pub dashboard: Option<dashboard::Handle>,
 }
 
 impl Options {
     /// For a cluster that has its own scheduler: only pods that ask for Muster.
     pub fn beside_another_scheduler(client: Client) -> Self {
-        Self { client, scheduler_names: vec![SCHEDULER_NAME.to_owned()], topology: None }
+        let scheduler_names = vec![SCHEDULER_NAME.to_owned()];
+        Self { client, scheduler_names, topology: None, dashboard: None }
     }
 
     /// For a cluster without another scheduler: pods that name none, too.
     pub fn only_scheduler(client: Client) -> Self {
         let scheduler_names = vec![SCHEDULER_NAME.to_owned(), DEFAULT_SCHEDULER_NAME.to_owned()];
-        Self { client, scheduler_names, topology: None }
+        Self { client, scheduler_names, topology: None, dashboard: None }
     }
 
     /// The service.
@@ -85,10 +89,18 @@ enum Heard {
     Devices(DeviceEvent),
     Places(TopologySources),
     CarriedOut(Outcome),
-    Discarded { namespace: String, gang: String },
+    Discarded {
+        namespace: String,
+        gang: String,
+    },
     NotEvicted(Vec<(PodKey, String)>),
     GaveBack(ClaimKey),
-    Answered { answers: Option<Answers>, took: Duration },
+    Answered {
+        answers: Option<Answers>,
+        took: Duration,
+    },
+    /// Somebody wants a picture of the planner.
+    Asked,
 }
 
 impl Service {
@@ -117,6 +129,12 @@ impl Service {
             let (teller, end) = (Arc::clone(&teller), last_words.clone());
             async move { teller.run(end).await }
         });
+        let leading = self.options.dashboard.as_ref().map(|dashboard| {
+            let sender = sender.clone();
+            dashboard.lead(move || {
+                let _heard = sender.send(Heard::Asked);
+            })
+        });
         let mut hands = Hands {
             client: client.clone(),
             binder: Binder::new(client.clone(), Arc::clone(&teller), shutdown.clone()),
@@ -127,8 +145,9 @@ impl Service {
         };
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = self.plan(receiver, &mut hands) => {}
+            () = self.plan(receiver, &mut hands, leading.as_ref()) => {}
         }
+        drop(leading);
         watches.shutdown().await;
         if timeout(LAST_BINDINGS, async { while hands.tasks.join_next().await.is_some() {} }).await.is_err() {
             tracing::info!(
@@ -142,7 +161,12 @@ impl Service {
         telling.shutdown().await;
     }
 
-    async fn plan(&self, mut heard: mpsc::UnboundedReceiver<Heard>, hands: &mut Hands) {
+    async fn plan(
+        &self,
+        mut heard: mpsc::UnboundedReceiver<Heard>,
+        hands: &mut Hands,
+        leading: Option<&Leading>,
+    ) {
         let mut planner = Planner::new(self.options.scheduler_names.iter().cloned());
         let mut listed = Listed::default();
         let mut restored = false;
@@ -161,9 +185,10 @@ impl Service {
                 None => heard.recv().await,
                 Some(at) => timeout_at(at, heard.recv()).await.unwrap_or(None),
             };
-            stirred |= next.is_some() || due.is_some_and(|due| due <= Instant::now());
+            stirred |= due.is_some_and(|due| due <= Instant::now());
             // Whatever has come in by now is seen before anything is decided.
             while let Some(one) = next {
+                stirred |= !matches!(one, Heard::Asked);
                 match one {
                     Heard::Answered { answers, took } => {
                         metrics::explained(took);
@@ -223,6 +248,11 @@ impl Service {
             again = due;
             stirred |= !planned.now.is_empty();
             planned.now.into_iter().for_each(|decision| hands.carry_out(decision));
+            if let Some(leading) = leading.filter(|leading| leading.is_asked()) {
+                let began = Instant::now();
+                let picture = planner.clone();
+                leading.show(picture, self.clock.now(), began.elapsed());
+            }
             if stirred && statuses <= Instant::now() {
                 (statuses, stirred) = (Instant::now() + status::PERIOD, false);
                 hands.write(listed.statuses.changes(&mut planner, self.clock.now()));
@@ -398,7 +428,7 @@ impl Listed {
             Heard::CarriedOut(outcome) => planner.carried_out(&outcome),
             Heard::Discarded { namespace, gang } => planner.discarded(&namespace, &gang),
             Heard::NotEvicted(pods) => planner.not_evicted(&pods),
-            Heard::Answered { .. } => {}
+            Heard::Answered { .. } | Heard::Asked => {}
         }
     }
 }

@@ -121,12 +121,12 @@ struct Held {
     devices: DeviceIndices,
 }
 
-/// Nodes and what is taken on them.
+/// Nodes and what is taken on them. Copies share what does not change.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     space: Space,
-    held: HashMap<PodKey, Held>,
-    by_node: BTreeMap<String, BTreeSet<PodKey>>,
+    held: HashMap<PodKey, Arc<Held>>,
+    by_node: BTreeMap<String, Arc<BTreeSet<PodKey>>>,
     /// Spare places among those held.
     spares: BTreeSet<PodKey>,
     claims: HeldClaims,
@@ -144,7 +144,7 @@ impl Ledger {
         let name = node.name.clone();
         let id = self.space.set_node(node);
         self.take_devices_again(id);
-        for pod in self.by_node.get(&name).into_iter().flatten() {
+        for pod in self.by_node.get(&name).into_iter().flat_map(|pods| pods.iter()) {
             if let Some(held) = self.held.get(pod) {
                 self.space.take(id, &held.shape, &held.devices);
             }
@@ -234,7 +234,7 @@ impl Ledger {
 
     /// Who has something on a node, whether it is known or not.
     pub fn pods_on(&self, node: &str) -> impl Iterator<Item = &PodKey> {
-        self.by_node.get(node).into_iter().flatten()
+        self.by_node.get(node).into_iter().flat_map(|pods| pods.iter())
     }
 
     /// What is free where; plan the future on a copy of it.
@@ -282,11 +282,11 @@ impl Ledger {
         if let Some(id) = self.space.id(&assignment.node) {
             self.space.take(id, &shape, &devices);
         }
-        self.by_node.entry(assignment.node.clone()).or_default().insert(pod.clone());
+        Arc::make_mut(self.by_node.entry(assignment.node.clone()).or_default()).insert(pod.clone());
         if pod.is_spare() {
             self.spares.insert(pod.clone());
         }
-        self.held.insert(pod, Held { assignment, shape, devices });
+        self.held.insert(pod, Arc::new(Held { assignment, shape, devices }));
     }
 
     /// Gives back what a pod took; whether it had anything.
@@ -297,7 +297,7 @@ impl Ledger {
         if let Some(id) = self.space.id(node) {
             self.space.give_back(id, &held.shape, &held.devices);
         }
-        if let Some(pods) = self.by_node.get_mut(node) {
+        if let Some(pods) = self.by_node.get_mut(node).map(Arc::make_mut) {
             pods.remove(pod);
             if pods.is_empty() {
                 self.by_node.remove(node);

@@ -4,7 +4,6 @@
 //! kube-scheduler tries again. So that it reaches the leader at once, the leader names itself in the
 //! EndpointSlice of the [`Endpoint`]'s Service, which has no selector.
 
-mod certificates;
 mod endpoint;
 mod follow;
 mod objects;
@@ -21,13 +20,14 @@ use muster_machinery::leader::{Election, Leadership};
 use muster_scheduler_api::SCHEDULER_NAME;
 use muster_scheduler_core::Ledger;
 use muster_scheduler_extender::core::Timing;
-use muster_scheduler_extender::server::{self, Handle, NoContent, ServeError, TlsOptions};
+use muster_scheduler_extender::server::{self, Handle, NoContent, ServeError};
 use muster_scheduler_topology::Topology;
 
-pub use certificates::{CertificateError, CertificateFiles};
+pub use crate::certificates::{CertificateError, CertificateFiles};
 pub use endpoint::Endpoint;
 pub use requests::MANAGED_BY;
 
+use crate::certificates;
 use requests::Requests;
 
 /// Why the extender cannot start.
@@ -132,7 +132,8 @@ impl Service {
         };
         let renewing = async {
             if let (Some(files), Some(served)) = (&options.certificates, served) {
-                shutdown.run_until_cancelled(certificates::renew(files, served, &handle)).await;
+                let renew = |certificate: &[u8], key: &[u8]| handle.renew(certificate, key);
+                shutdown.run_until_cancelled(certificates::renew(files, served, renew)).await;
             }
         };
         tokio::join!(serving, answering, renewing);
@@ -179,16 +180,5 @@ struct Standing<'a> {
 impl Drop for Standing<'_> {
     fn drop(&mut self) {
         self.handle.restart(Ledger::default(), self.requests.clone());
-    }
-}
-
-impl CertificateFiles {
-    fn read(&self) -> Result<TlsOptions, CertificateError> {
-        let client_authority = match &self.client_authority {
-            Some(path) => Some(certificates::contents(path)?),
-            None => None,
-        };
-        let (certificate, key) = self.certificate_and_key()?;
-        Ok(TlsOptions { certificate, key, client_authority })
     }
 }

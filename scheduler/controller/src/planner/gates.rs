@@ -18,7 +18,7 @@ const GIVEN_UP: SignedDuration = SignedDuration::from_secs(60);
 pub(super) type Steered = BTreeMap<PodKey, Steer>;
 
 /// How a pod that was steered fares.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Steer {
     /// Its own scheduler finds no node for it.
     unschedulable: bool,
@@ -28,7 +28,7 @@ pub(super) struct Steer {
 
 /// What plans say of pods that are let go, and what pods say of themselves. Anybody can write on a pod that it was let
 /// go to a place, so it takes room only when a plan says the same.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Words {
     /// The places that plans gave last to pods behind gates.
     planned: BTreeMap<PodKey, ReservedMember>,

@@ -51,7 +51,7 @@ impl Concerned {
 }
 
 /// What is known of them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Groups {
     seen: BTreeMap<GroupKey, ForeignGroup>,
     kinds: BTreeMap<GroupKind, Availability>,

@@ -16,6 +16,7 @@ mod report;
 mod restore;
 mod standing;
 mod steps;
+mod survey;
 mod telling;
 mod turn;
 mod windows;
@@ -47,6 +48,8 @@ pub(crate) use groups::Groups;
 pub use groups::{Availability, GroupEvent};
 pub use queues::QueueError;
 pub use report::{Alternative, ExpectedStart, GangReport, NodePlaces, Phase, Prospect, StartBasis};
+pub use survey::{DomainReport, GpuCount, NodeReport, QueueReport, TopologyReport};
+pub(crate) use survey::{Selection, Survey};
 pub use telling::{Answers, Question};
 
 /// How far a gang has come.
@@ -90,8 +93,8 @@ struct GangState {
     explained: Option<Timestamp>,
 }
 
-/// The planner's view of the cluster.
-#[derive(Debug)]
+/// The planner's view of the cluster. A clone is a picture of it that others may ask.
+#[derive(Debug, Clone)]
 pub struct Planner {
     scheduler_names: BTreeSet<String>,
     ledger: Ledger,

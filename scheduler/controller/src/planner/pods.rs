@@ -1,6 +1,7 @@
 //! What the planner knows of each pod and of the gang that it belongs to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -185,10 +186,11 @@ fn used(key: &PodKey, view: &PodView) -> impl Iterator<Item = ClaimKey> {
 }
 
 /// All pods of the planner, by name and by gang.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Pods {
-    views: BTreeMap<PodKey, PodView>,
-    gangs: BTreeMap<GangKey, BTreeSet<PodKey>>,
+    /// Shared with the pictures that are taken of the planner.
+    views: BTreeMap<PodKey, Arc<PodView>>,
+    gangs: BTreeMap<GangKey, Arc<BTreeSet<PodKey>>>,
     /// Gangs by the object that describes them, with how many of their pods say so.
     described: BTreeMap<GroupKey, BTreeMap<GangKey, usize>>,
     pub(super) groups: Groups,
@@ -202,11 +204,11 @@ pub(crate) struct Pods {
 
 impl Pods {
     pub(crate) fn get(&self, key: &PodKey) -> Option<&PodView> {
-        self.views.get(key)
+        self.views.get(key).map(|view| &**view)
     }
 
     pub(crate) fn get_mut(&mut self, key: &PodKey) -> Option<&mut PodView> {
-        self.views.get_mut(key)
+        self.views.get_mut(key).map(Arc::make_mut)
     }
 
     pub(crate) fn insert(&mut self, key: PodKey, pod: PodView) {
@@ -216,7 +218,7 @@ impl Pods {
             let gangs = self.described.entry(described_by.group.clone()).or_default();
             *gangs.entry(pod.gang.clone()).or_default() += 1;
         }
-        self.gangs.entry(pod.gang.clone()).or_default().insert(key.clone());
+        Arc::make_mut(self.gangs.entry(pod.gang.clone()).or_default()).insert(key.clone());
         if !pod.claims.is_empty() {
             self.claiming.insert(key.clone());
             self.unresolved.insert(key.clone());
@@ -224,7 +226,7 @@ impl Pods {
                 self.claimed.entry(claim).or_default().insert(key.clone());
             }
         }
-        self.views.insert(key, pod);
+        self.views.insert(key, Arc::new(pod));
     }
 
     /// Pods that use a claim.
@@ -281,7 +283,7 @@ impl Pods {
                 }
             }
         }
-        let PodView { gang, described_by, .. } = view;
+        let PodView { gang, described_by, .. } = Arc::unwrap_or_clone(view);
         if let Some(by) = described_by
             && let Some(gangs) = self.described.get_mut(&by.group)
         {
@@ -295,7 +297,7 @@ impl Pods {
                 self.described.remove(&by.group);
             }
         }
-        if let Some(members) = self.gangs.get_mut(&gang) {
+        if let Some(members) = self.gangs.get_mut(&gang).map(Arc::make_mut) {
             members.remove(key);
             if members.is_empty() {
                 self.gangs.remove(&gang);
@@ -306,13 +308,13 @@ impl Pods {
 
     /// All of them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&PodKey, &PodView)> {
-        self.views.iter()
+        self.views.iter().map(|(key, view)| (key, &**view))
     }
 
     /// The pods of a gang.
     pub(crate) fn of<'a>(&'a self, gang: &GangKey) -> impl Iterator<Item = (&'a PodKey, &'a PodView)> {
-        let keys = self.gangs.get(gang).into_iter().flatten();
-        keys.filter_map(|key| Some((key, self.views.get(key)?)))
+        let keys = self.gangs.get(gang).into_iter().flat_map(|keys| keys.iter());
+        keys.filter_map(|key| Some((key, &**self.views.get(key)?)))
     }
 
     /// How many pods of a gang are in which state.

@@ -25,7 +25,7 @@ pub enum QueueError {
 }
 
 /// The declared queues.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Queues {
     declared: BTreeMap<String, api::QueueSpec>,
     /// As they were when they were sound last, where they are not.
@@ -47,6 +47,11 @@ impl Queues {
     /// Names of those that are declared.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.declared.keys().map(String::as_str)
+    }
+
+    /// A queue as it is declared.
+    pub(crate) fn declared(&self, name: &str) -> Option<&api::QueueSpec> {
+        self.declared.get(name)
     }
 
     /// Why a declared queue is not in force, or not as it is declared.

@@ -12,7 +12,7 @@ const FIRST_PAUSE: Milliseconds = 1_000;
 const LONGEST_PAUSE: Milliseconds = 60_000;
 
 /// What the API server refused a gang, and when it is asked again.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Refusal {
     /// In a row.
     times: u32,

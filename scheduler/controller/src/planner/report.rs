@@ -11,6 +11,7 @@ use muster_scheduler_queue::explain::{Reason, WhatIf};
 use muster_scheduler_queue::job::JobId;
 use muster_scheduler_queue::outlook::Outlook;
 use muster_scheduler_queue::time::{Milliseconds, Time};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::pods::GangKey;
@@ -21,7 +22,7 @@ use super::{Decisions, Planner};
 const RESTART: Milliseconds = 60_000;
 
 /// How far a gang has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub enum Phase {
     /// It stands in line.
     Waiting,
@@ -30,7 +31,7 @@ pub enum Phase {
 }
 
 /// Pods of a gang on one node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodePlaces {
     /// The node.
@@ -40,7 +41,7 @@ pub struct NodePlaces {
 }
 
 /// What the moment of an expected start rests on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub enum StartBasis {
     /// The jobs that must end first declare how long they run.
     Declared,
@@ -49,17 +50,18 @@ pub enum StartBasis {
 }
 
 /// When a gang is expected to start, were nothing else to come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExpectedStart {
     /// The moment.
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: Timestamp,
     /// What it rests on.
     pub basis: StartBasis,
 }
 
 /// A change that would let a gang start now, or what will. Each was planned with before it is told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "change", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Alternative {
     /// Fewer pods.
@@ -96,6 +98,7 @@ pub enum Alternative {
         gang: String,
         /// When, if that is known.
         #[serde(skip_serializing_if = "Option::is_none")]
+        #[schemars(with = "Option<String>", extend("format" = "date-time"))]
         at: Option<Timestamp>,
     },
 }
@@ -133,7 +136,7 @@ pub(super) fn minute(at: Timestamp) -> impl fmt::Display {
 }
 
 /// All that is to be said of one gang.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GangReport {
     /// Namespace.
@@ -170,7 +173,7 @@ pub struct GangReport {
 }
 
 /// What would become of a gang that waits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Prospect {
     /// The gang; its places are those that it would get at once.
@@ -197,11 +200,11 @@ impl Planner {
         self.report_by(&mut outlook, namespace, gang, now)
     }
 
-    fn outlook(&mut self, now: Timestamp) -> Outlook {
+    pub(super) fn outlook(&mut self, now: Timestamp) -> Outlook {
         self.line.outlook(Time(now.as_millisecond()), self.ledger.space())
     }
 
-    fn report_by(
+    pub(super) fn report_by(
         &mut self,
         outlook: &mut Outlook,
         namespace: &str,

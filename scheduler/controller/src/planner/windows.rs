@@ -17,7 +17,7 @@ use super::Planner;
 const AHEAD: Milliseconds = 366 * 24 * 3_600_000;
 
 /// The declared reservations.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Windows {
     declared: BTreeMap<String, AdvanceReservationSpec>,
     /// Those that count, as the line knows them.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod claims;
+mod dashboard;
 mod extender;
 mod faults;
 mod gates;

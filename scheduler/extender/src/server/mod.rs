@@ -5,7 +5,6 @@
 
 mod http;
 mod shared;
-mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,15 +17,15 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use tls::{TlsError, TlsOptions};
+pub use muster_machinery::tls::{TlsError, TlsOptions};
 
 use crate::core::{
     BindOutcome, BindPod, GangKey, GangReport, PodSeen, SeenReservation, Time, Timing, WriteOutcome,
     WriteReservation,
 };
 use crate::plans::Plans;
+use muster_machinery::tls::Served;
 use shared::Shared;
-use tls::Served;
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]

@@ -3,15 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use muster_scheduler_core::Ledger;
-use muster_scheduler_extender::server::Handle;
+use muster_machinery::tls::{TlsError, TlsOptions};
 
 /// How often the files are looked at.
 const EVERY: Duration = Duration::from_secs(30);
 
 /// A file cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read the extender's certificate: {0}")]
+#[error("cannot read the server's certificate: {0}")]
 pub struct CertificateError(#[from] std::io::Error);
 
 /// Where the certificate, its key and the callers' authority are, as PEM.
@@ -25,18 +24,31 @@ pub struct CertificateFiles {
     pub client_authority: Option<PathBuf>,
 }
 
-pub(super) fn contents(path: &Path) -> Result<Vec<u8>, CertificateError> {
+fn contents(path: &Path) -> Result<Vec<u8>, CertificateError> {
     Ok(fs_err::read(path)?)
 }
 
 impl CertificateFiles {
-    pub(super) fn certificate_and_key(&self) -> Result<(Vec<u8>, Vec<u8>), CertificateError> {
+    pub(crate) fn read(&self) -> Result<TlsOptions, CertificateError> {
+        let client_authority = match &self.client_authority {
+            Some(path) => Some(contents(path)?),
+            None => None,
+        };
+        let (certificate, key) = self.certificate_and_key()?;
+        Ok(TlsOptions { certificate, key, client_authority })
+    }
+
+    fn certificate_and_key(&self) -> Result<(Vec<u8>, Vec<u8>), CertificateError> {
         Ok((contents(&self.certificate)?, contents(&self.key)?))
     }
 }
 
 /// Serves what the files hold whenever that changes; does not end by itself.
-pub(super) async fn renew(files: &CertificateFiles, mut served: (Vec<u8>, Vec<u8>), handle: &Handle<Ledger>) {
+pub(crate) async fn renew(
+    files: &CertificateFiles,
+    mut served: (Vec<u8>, Vec<u8>),
+    serve: impl Fn(&[u8], &[u8]) -> Result<(), TlsError>,
+) {
     let mut every = tokio::time::interval(EVERY);
     loop {
         every.tick().await;
@@ -44,7 +56,7 @@ pub(super) async fn renew(files: &CertificateFiles, mut served: (Vec<u8>, Vec<u8
         let read = tokio::task::spawn_blocking(move || files.certificate_and_key()).await;
         match read {
             Ok(Ok(read)) if read == served => {}
-            Ok(Ok(read)) => match handle.renew(&read.0, &read.1) {
+            Ok(Ok(read)) => match serve(&read.0, &read.1) {
                 Ok(()) => {
                     tracing::info!("serving with the renewed certificate");
                     served = read;

@@ -1,4 +1,4 @@
-//! The TLS side of the listener.
+//! The TLS side of a server: its certificate, which can be renewed while it runs, and who may call.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use rustls::sign::CertifiedKey;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// Not PEM.
-    #[error("cannot read the extender's {what}: {source}")]
+    #[error("cannot read the server's {what}: {source}")]
     Pem {
         /// Which file.
         what: &'static str,
@@ -21,13 +21,13 @@ pub enum TlsError {
         source: rustls::pki_types::pem::Error,
     },
     /// Nothing in it.
-    #[error("the extender's {0} holds no certificate")]
+    #[error("the server's {0} holds no certificate")]
     Empty(&'static str),
     /// The library refuses it.
-    #[error("cannot use the extender's certificate: {0}")]
+    #[error("cannot use the server's certificate: {0}")]
     Rustls(#[from] rustls::Error),
     /// The authority of the clients cannot be used.
-    #[error("cannot use the certificate authority of the extender's clients: {0}")]
+    #[error("cannot use the certificate authority of the server's clients: {0}")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
@@ -64,10 +64,14 @@ fn certified(certificate: &[u8], key: &[u8]) -> Result<Arc<CertifiedKey>, TlsErr
 
 /// The certificate that new connections are served with.
 #[derive(Debug)]
-pub(super) struct Served(RwLock<Arc<CertifiedKey>>);
+pub struct Served(RwLock<Arc<CertifiedKey>>);
 
 impl Served {
-    pub(super) fn replace(&self, certificate: &[u8], key: &[u8]) -> Result<(), TlsError> {
+    /// Serves new connections with this one.
+    ///
+    /// # Errors
+    /// When the certificate or its key cannot be used; the one before stays.
+    pub fn replace(&self, certificate: &[u8], key: &[u8]) -> Result<(), TlsError> {
         *self.0.write() = certified(certificate, key)?;
         Ok(())
     }
@@ -80,7 +84,11 @@ impl ResolvesServerCert for Served {
 }
 
 impl TlsOptions {
-    pub(super) fn server_config(&self) -> Result<(Arc<rustls::ServerConfig>, Arc<Served>), TlsError> {
+    /// What a listener needs, and the certificate to renew.
+    ///
+    /// # Errors
+    /// What is wrong with the certificate, its key or the authority of the clients.
+    pub fn server_config(&self) -> Result<(Arc<rustls::ServerConfig>, Arc<Served>), TlsError> {
         let served = Arc::new(Served(RwLock::new(certified(&self.certificate, &self.key)?)));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
