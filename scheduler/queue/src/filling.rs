@@ -22,7 +22,7 @@ const MOST: usize = 64;
 /// Parts into which the cluster's GPUs are divided at the most.
 const PARTS: i64 = 1024;
 /// A gang counts for its size; this many points of score (hours of waiting, say) double that.
-const DOUBLES: f64 = 20.0;
+const DOUBLES: f64 = 2.0;
 
 /// Large gangs that do not belong to the set that fills what is free best.
 pub(crate) fn left_over<'a>(
