@@ -168,6 +168,7 @@ mod tests {
             placement: Placement(Vec::new()),
             gates: std::collections::BTreeMap::new(),
             unheeded: std::collections::BTreeMap::new(),
+            claims: std::collections::BTreeMap::new(),
         });
         let step = Step { queue: "research".to_owned(), observed: 2.0, predicted: Some(0.5) };
         let decisions = Decisions { now: vec![started], steps: vec![step], ..Decisions::default() };

@@ -260,7 +260,7 @@ impl Pods {
 
     /// The claims of a gang's pods are to be looked at again.
     pub(crate) fn resolve_gang_again(&mut self, gang: &GangKey) {
-        let pods = self.gangs.get(gang).into_iter().flatten();
+        let pods = self.gangs.get(gang).into_iter().flat_map(|pods| pods.iter());
         self.unresolved.extend(pods.filter(|pod| self.claiming.contains(*pod)).cloned());
     }
 

@@ -123,7 +123,7 @@ enum Pending {
 }
 
 /// What is known of devices and claims.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Claims {
     /// Whether they are to be read at all; most clusters have none.
     wanted: bool,
