@@ -129,4 +129,15 @@ mod tests {
         assert!(held.contains("gang-min-available"), "{held}");
         assert_eq!(seen(unreadable, spec("other", 0)).held, None, "that is for its own scheduler to say");
     }
+
+    #[test]
+    fn a_gang_with_claims_of_devices_is_held_as_kube_scheduler_chooses_these_pod_by_pod() {
+        let gang = json!({"muster.dev/gang": "g", "muster.dev/gang-min-available": "2"});
+        let mut claiming = spec("muster", 0);
+        claiming["resourceClaims"] = json!([{"name": "gpu", "resourceClaimTemplateName": "one"}]);
+        let sentence = "spec.resourceClaims asks for what Muster does not place here; ask for nvidia.com/gpu, or let the \
+                        pod be bound by a scheduler that places it";
+        assert_eq!(seen(gang, claiming.clone()).held.as_deref(), Some(sentence));
+        assert_eq!(seen(json!({}), claiming).held, None, "a lone pod is kube-scheduler's");
+    }
 }
