@@ -110,8 +110,13 @@ pub(crate) const MEASUREMENTS: &[Measurement] = &[
     Measurement {
         bars: &[
             bar("backfill-huge-wait", "x", Limit::AtMost(1.0)),
-            bar("backfill-small-wait", "x", Limit::AtMost(1.1)),
+            bar("backfill-small-wait", "x", Limit::AtMost(simulations::SMALL_WAIT)),
             bar("backfill-utilisation", "%", Limit::AtLeast(0.0)),
+            bar("backfill-gavel-huge-wait", "x", Limit::AtMost(1.0)),
+            bar("backfill-gavel-small-wait", "x", Limit::AtMost(simulations::SMALL_WAIT)),
+            bar("backfill-gavel-utilisation", "%", Limit::AtLeast(0.0)),
+            bar("backfill-gavel-traces", "", Limit::None),
+            bar("backfill-gavel-out-of-reach", "", Limit::None),
         ],
         deadline: Duration::from_mins(30),
         run: |_| Box::pin(computed(simulations::backfill)),

@@ -5,15 +5,19 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 use muster_scheduler_extender::simulation::{Report, run_binder_schedules, run_schedules};
-use muster_scheduler_simulator::bars::{Openb, b1, b2, b3, b4, gang_optimum, gang_workload};
+use muster_scheduler_simulator::bars::{
+    BACKFILL_COMPARED, BackfillFigures, ESTIMATES, Openb, b1, b2, b3, b4, gang_optimum, gang_workload,
+};
 use muster_scheduler_simulator::generate::gangs::GangMix;
-use muster_scheduler_simulator::generate::mixed;
+use muster_scheduler_simulator::generate::{gavel, mixed};
 use muster_scheduler_simulator::oracle::b8;
 
 /// Seeds of the published runs.
 const OPENB_SEEDS: u64 = 10;
 /// Scenarios in which waiting jobs are explained.
 const SCENARIOS: usize = 10_000;
+/// The most that small jobs may wait, as a multiple of what they wait under best-effort FIFO.
+pub(super) const SMALL_WAIT: f64 = 1.1;
 /// Schedules of each front end.
 const SCHEDULES: u64 = 100_000;
 
@@ -80,16 +84,43 @@ pub(super) fn gangs() -> Result<Vec<f64>> {
 }
 
 /// The worst over all estimates of: huge gangs' longest wait over strict FIFO's, small jobs' mean wait over
-/// best-effort FIFO's, utilisation over both.
+/// best-effort FIFO's, utilisation over both. First for synthetic small jobs, then for those of Gavel's traces, and of
+/// these how many workloads there are and in how many no schedule at all could meet the first two.
 pub(super) fn backfill() -> Result<Vec<f64>> {
     let mix = mixed::HugeGangs::default();
-    let workload = mixed::workload("mixed", mixed::small_jobs(2000, 3), &mix, 7);
-    let (mut huge, mut small, mut gain) = (0.0_f64, 0.0_f64, f64::INFINITY);
-    for estimate in [Some(1.0), Some(2.0), Some(10.0), None] {
-        let figures = b4(&workload, estimate)?;
-        huge = huge.max(figures.huge_wait_ratio);
-        small = small.max(figures.small_wait_ratio);
-        gain = gain.min(figures.utilisation_gain);
+    let run = |small| -> Result<Vec<BackfillFigures>> {
+        let workload = mixed::workload("mixed", small, &mix, 7);
+        ESTIMATES.iter().map(|estimate| Ok(b4(&workload, *estimate, &BACKFILL_COMPARED)?)).collect()
+    };
+    let synthetic = run(mixed::small_jobs(2000, 3))?;
+    let mut traced = Vec::new();
+    let (mut traces, mut out_of_reach) = (0, 0);
+    for trace in gavel_traces()? {
+        let figures = run(gavel::jobs(&fs::read_to_string(&trace)?, None)?)?;
+        traces += 1;
+        out_of_reach += usize::from(figures.iter().any(|one| one.least_small_wait_ratio > SMALL_WAIT));
+        traced.extend(figures);
     }
-    Ok(vec![huge, small, gain])
+    let counts = [traces, out_of_reach].map(|count| count as f64);
+    Ok(worst(&synthetic).into_iter().chain(worst(&traced)).chain(counts).collect())
+}
+
+/// Gavel's traces that have enough jobs for a twentieth of them to be some.
+fn gavel_traces() -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for file in fs::read_dir(traces()?.join("gavel_msr"))? {
+        let path = file?.path();
+        let is_trace = path.extension().is_some_and(|extension| extension == "trace");
+        if is_trace && fs::read_to_string(&path)?.lines().count() >= 100 {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn worst(figures: &[BackfillFigures]) -> [f64; 3] {
+    let most = |of: fn(&BackfillFigures) -> f64| figures.iter().map(of).fold(0.0, f64::max);
+    let gain = figures.iter().map(|one| one.utilisation_gain).fold(f64::INFINITY, f64::min);
+    [most(|one| one.huge_wait_ratio), most(|one| one.small_wait_ratio), gain]
 }

@@ -20,12 +20,16 @@ use crate::tree::{FlavorResource, QueueId};
 
 /// Jobs for which eviction is considered in one cycle.
 const PREEMPTORS: usize = 4;
+/// Promises for which earlier room is looked for in one cycle. With many of them that is most of the work; the others
+/// have their turn in the next cycles, and start as soon as they can in any case.
+const IMPROVED: usize = 8;
 
 impl Planner {
     /// Plans what to do now, given what is free. Nothing is taken: the caller carries the plan out and tells
     /// [`Planner::started`] and [`Planner::evicted`]. What is promised is remembered for the next cycle.
     pub fn cycle(&mut self, now: Time, space: &Space) -> Plan {
         self.watch_overruns(now);
+        self.gains += u64::from(self.gained);
         self.count_nodes(space);
         self.hopeless.look(space, self.running.values());
         let mut cycle = Cycle::new(self, now, space);
@@ -174,6 +178,7 @@ impl<'a> Cycle<'a> {
             let Some(waiter) = self.planner.backlog.get(promise.job) else { continue };
             self.reserve(&waiter.job, waiter.estimate.length, Time::NEVER, promise.pinned);
         }
+        let improvable = self.improvable(&old);
         for (pinned, _, promise) in old {
             let (Some(waiter), Some(promised)) =
                 (self.planner.backlog.get(promise.job), self.promises.get(&promise.job).cloned())
@@ -187,7 +192,8 @@ impl<'a> Cycle<'a> {
                 continue;
             }
             let due = promised.latest <= self.now;
-            if (self.planner.gained || due) && self.reserve(job, length, promised.from - 1, pinned) {
+            let improvable = improvable.contains(&promised.job);
+            if (improvable || due) && self.reserve(job, length, promised.from - 1, pinned) {
                 continue;
             }
             if due {
@@ -195,9 +201,20 @@ impl<'a> Cycle<'a> {
                 continue;
             }
             self.timeline.promise(promised.job, &promised.hold, promised.latest, promised.length);
-            self.promises.insert(promised.job, promised);
+            let looked = if improvable { self.planner.gains } else { promised.looked };
+            self.promises.insert(promised.job, Promise { looked, ..promised });
         }
         self.no_room.clear();
+    }
+
+    /// Promises for which there may be earlier room since it was last looked for: those that wait longest for that,
+    /// the first in line of them.
+    fn improvable(&self, in_order: &[(bool, Rank, Promise)]) -> BTreeSet<JobId> {
+        let mut stale: Vec<&Promise> = in_order.iter().map(|(_, _, promise)| promise).collect();
+        stale.retain(|promise| promise.looked < self.planner.gains);
+        stale.sort_by_key(|promise| promise.looked);
+        stale.truncate(IMPROVED);
+        stale.into_iter().map(|promise| promise.job).collect()
     }
 
     /// Large gangs that go behind those that fill the free nodes better; of each lane the first is looked at.
@@ -406,8 +423,9 @@ impl<'a> Cycle<'a> {
             latest = from;
         }
         self.timeline.promise(job.id, &hold, latest, length);
-        self.promises
-            .insert(job.id, Promise { job: job.id, form, hold, from, latest, length, basis, pinned });
+        let looked = self.planner.gains;
+        let promise = Promise { job: job.id, form, hold, from, latest, length, basis, pinned, looked };
+        self.promises.insert(job.id, promise);
         true
     }
 
@@ -458,6 +476,7 @@ impl<'a> Cycle<'a> {
                 length: waiter.estimate.length,
                 basis: Basis::Declared,
                 pinned: true,
+                looked: self.planner.gains,
             };
             // Whatever else is decided in this cycle sees the room as taken.
             self.timeline.start(id, Arc::clone(&promise.hold), self.now + promise.length);

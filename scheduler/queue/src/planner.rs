@@ -70,6 +70,8 @@ pub struct Promise {
     pub basis: Basis,
     /// Jobs are being evicted for it.
     pub(crate) pinned: bool,
+    /// [`Planner::gains`] when earlier room was last looked for.
+    pub(crate) looked: u64,
 }
 
 /// Evict these jobs, all of them, so that a job can start.
@@ -113,6 +115,8 @@ pub struct Planner {
     pub(crate) hopeless: Hopeless,
     /// Something ended sooner than supposed: promises may move forward.
     pub(crate) gained: bool,
+    /// In how many cycles they might have.
+    pub(crate) gains: u64,
     /// Something ends later than supposed, or nodes changed: promises must be looked at.
     pub(crate) slipped: bool,
 }
@@ -136,6 +140,7 @@ impl Planner {
             evictions: BTreeMap::new(),
             hopeless: Hopeless::default(),
             gained: false,
+            gains: 0,
             slipped: false,
         }
     }

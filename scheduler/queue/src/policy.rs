@@ -145,7 +145,7 @@ impl Policy {
             "muster" => Self {
                 weights: Weights { age: 1.0, fair_share: 4.0, size: 10.0, light: 20.0, quality: 1.0 },
                 blocked: Blocked::Reserves { depth: 1 },
-                due: Some(Due { percent: 2000, most: 4 * HOUR }),
+                due: Some(Due { percent: 1500, most: 4 * HOUR }),
                 slack_percent: 75,
                 half_life: Some(24 * HOUR),
                 patience: Some(24 * HOUR),

@@ -4,7 +4,7 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 use std::path::Path;
 
-use muster_scheduler_simulator::bars::{Openb, b1, b2, b3, b4, gang_workload};
+use muster_scheduler_simulator::bars::{BACKFILL_POLICIES, Openb, b1, b2, b3, b4, gang_workload};
 use muster_scheduler_simulator::catalogue;
 use muster_scheduler_simulator::engine::{Options, simulate};
 use muster_scheduler_simulator::generate::gangs::GangMix;
@@ -94,14 +94,17 @@ fn main() {
                 );
                 return;
             }
-            let figures = b4(&workload, args[2].parse().ok()).unwrap();
+            let figures = b4(&workload, args[2].parse().ok(), &BACKFILL_POLICIES).unwrap();
             println!("{}", table(&figures.reports));
             for r in &figures.reports {
                 println!("{} decisions {} in {:?}", r.policy, r.decisions, r.deciding);
             }
             println!(
-                "huge ×{:.3} small ×{:.3} utilisation {:+.2}",
-                figures.huge_wait_ratio, figures.small_wait_ratio, figures.utilisation_gain
+                "huge ×{:.3} small ×{:.3} (no schedule below ×{:.3}) utilisation {:+.2}",
+                figures.huge_wait_ratio,
+                figures.small_wait_ratio,
+                figures.least_small_wait_ratio,
+                figures.utilisation_gain
             );
         }
     }

@@ -305,3 +305,33 @@ fn what_is_hopeless_in_one_queue_is_not_in_another() {
         planner.cycle(Time(2), &space).reserve.iter().map(|promise| promise.job).collect();
     assert_eq!(promised, [JobId(2)]);
 }
+
+#[test]
+fn a_long_line_of_promises_moves_forward_in_a_few_cycles() {
+    let mut space = cluster(1, 8, 1);
+    let tree = QueueTree::unlimited("all");
+    let queue = tree.queue("all").unwrap();
+    let whole = form(&mut space, &tree, 1, 8);
+    let mut planner = Planner::new(named("conservative"), tree);
+    for id in 0..=20 {
+        let limit = if id == 0 { 1000 } else { 10 };
+        planner.submit(Job { limit: Some(limit), ..job(id, 0, queue, whole.clone()) }).unwrap();
+    }
+    let plan = planner.cycle(Time(0), &space);
+    planner.commit(&plan, &mut space, Time(0)).unwrap();
+    let promised = |planner: &Planner| planner.promises().map(|promise| promise.from.0).collect::<Vec<_>>();
+    assert_eq!(promised(&planner), (0..20).map(|place| 1000 + 10 * place).collect::<Vec<_>>());
+
+    let hold = planner.running().next().unwrap().hold.clone();
+    space.give_back_slots(&hold.form.demand, &hold.slots);
+    planner.ended(JobId(0), Time(100)).unwrap();
+    for now in 100..103 {
+        let plan = planner.cycle(Time(now), &space);
+        planner.commit(&plan, &mut space, Time(now)).unwrap();
+        if now == 100 {
+            assert_eq!(plan.start[0].job, JobId(1));
+            assert_eq!(promised(&planner).last(), Some(&1190), "one cycle does not look at all of them");
+        }
+    }
+    assert_eq!(promised(&planner), (0..19).map(|place| 110 + 10 * place).collect::<Vec<_>>());
+}

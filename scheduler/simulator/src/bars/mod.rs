@@ -5,9 +5,10 @@ mod backfill;
 mod gangs;
 mod kueue;
 mod optimum;
+mod reach;
 
 pub use allocation::{AllocationRow, Openb, OpenbError, b1};
-pub use backfill::{BACKFILL_POLICIES, BackfillFigures, ESTIMATES, b4};
+pub use backfill::{BACKFILL_COMPARED, BACKFILL_POLICIES, BackfillFigures, ESTIMATES, b4};
 pub use gangs::{GANG_BASELINES, GangFigures, b2, gang_workload};
 pub use kueue::{KueueError, KueueFigures, b3};
 pub use optimum::{OptimumRow, gang_optimum};

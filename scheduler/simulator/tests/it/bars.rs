@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-use muster_scheduler_simulator::bars::{Openb, b1, b2, b3, b4, gang_optimum, gang_workload};
+use muster_scheduler_simulator::bars::{
+    BACKFILL_POLICIES, Openb, b1, b2, b3, b4, gang_optimum, gang_workload,
+};
 use muster_scheduler_simulator::generate::gangs::GangMix;
 use muster_scheduler_simulator::generate::mixed;
+use muster_scheduler_simulator::report::Report;
 
 /// The folder of traces, unless it is not at hand.
 fn traces() -> Option<PathBuf> {
@@ -68,10 +71,14 @@ fn no_placement_is_better_than_the_optimum() {
 #[test]
 fn backfill_is_compared_with_both_fifos() {
     let workload = mixed::workload("mixed", mixed::small_jobs(150, 3), &mixed::HugeGangs::default(), 7);
-    let figures = b4(&workload, Some(2.0)).unwrap();
+    let figures = b4(&workload, Some(2.0), &BACKFILL_POLICIES).unwrap();
     assert_eq!(figures.reports.len(), 6);
     assert!(
         figures.reports.iter().all(|report| report.ended == workload.jobs.len() && report.partial_gangs == 0)
     );
+    let easy = figures.reports.iter().find(|report| report.policy == "easy").unwrap();
+    let mean = |report: &Report| report.class("small").unwrap().waits.mean as f64;
+    let least = figures.least_small_wait_ratio * mean(&figures.reports[2]).max(1.0);
+    assert!(least <= mean(easy), "nobody is below what can be: {least}");
     assert!(figures.huge_wait_ratio.is_finite() && figures.small_wait_ratio.is_finite());
 }
