@@ -65,7 +65,7 @@ impl Command {
             Self::Describe(arguments) => commands::describe::run(arguments).await?,
             Self::Logs(arguments) => commands::logs::run(arguments).await?,
             Self::Explain(arguments) => commands::explain::run(arguments).await?,
-            Self::Whatif(arguments) => commands::whatif::run(arguments).await?,
+            Self::Whatif(arguments) => Box::pin(commands::whatif::run(arguments)).await?,
             Self::Delete(arguments) => commands::delete::run(arguments).await?,
             Self::Events(arguments) => commands::events::run(arguments).await?,
             Self::Top(arguments) => commands::top::run(arguments).await?,
