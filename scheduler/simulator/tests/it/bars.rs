@@ -77,7 +77,7 @@ fn backfill_is_compared_with_both_fifos() {
         figures.reports.iter().all(|report| report.ended == workload.jobs.len() && report.partial_gangs == 0)
     );
     let easy = figures.reports.iter().find(|report| report.policy == "easy").unwrap();
-    let mean = |report: &Report| report.class("small").unwrap().waits.mean as f64;
+    let mean = |report: &Report| report.class("small").unwrap().waits.mean;
     let least = figures.least_small_wait_ratio * mean(&figures.reports[2]).max(1.0);
     assert!(least <= mean(easy), "nobody is below what can be: {least}");
     assert!(figures.huge_wait_ratio.is_finite() && figures.small_wait_ratio.is_finite());

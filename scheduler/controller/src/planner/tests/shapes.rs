@@ -154,7 +154,9 @@ fn gangs_that_run_keep_others_off_their_uplinks() {
     let tree =
         Topology::build(Level::between_cluster_and_host([rack]), &entries, SharedNames::Distinct).unwrap();
     let mut planner = Planner::new(["muster".to_owned()]);
-    names.iter().for_each(|[name, _]| planner.node_seen(&linked(name, 1)));
+    for [name, _] in names {
+        planner.node_seen(&linked(name, 1));
+    }
     planner.tree_given(tree);
     // Two of each rack's GPUs are left for the second gang whatever the first gets.
     let gang = |name: &str, planner: &mut Planner| {
