@@ -9,8 +9,9 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::element::Element;
+use crate::element::{Element, Reduction};
 use crate::error::Error;
+use crate::kernels;
 use crate::memory::{Mapping, PAGE};
 
 /// Bytes of one staging slot.
@@ -109,6 +110,13 @@ impl<T: Element> RegisteredBuffer<T> {
 
     pub(crate) fn belongs_to(&self, arena: &Arc<Arena>) -> bool {
         Arc::ptr_eq(&self.arena, arena)
+    }
+
+    /// Reads and writes every byte once, at the speed at which a reduction would.
+    pub(crate) fn touch(&mut self) {
+        let (start, count) = (self.as_mut_ptr(), self.count);
+        // SAFETY: the range is this buffer's own; a place is its own source.
+        unsafe { kernels::reduce(Reduction::Sum, &[start.cast_const()], &[start], count) };
     }
 
     fn length_in_pages(&self) -> usize {

@@ -11,6 +11,7 @@
 //!   group is complete and replaced by the next group if rank 0 was killed before.
 
 mod arena;
+pub mod benchmark;
 mod call;
 mod communicator;
 mod control;

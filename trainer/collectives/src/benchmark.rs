@@ -1,0 +1,225 @@
+//! Times all-reduce and prints a table in the form of nccl-tests: `algbw` is the size of the buffer over the time,
+//! `busbw` is `algbw · 2(n-1)/n`.
+//!
+//! Every rank is a process that calls [`measure`]. A time is the median over the repetitions of the slowest rank's
+//! time, from a barrier on. The bound is the time in which the ranks together read and write every byte of their
+//! buffers once, which no all-reduce in place can do without; it is measured on the same memory in the same run.
+
+use std::fmt::Write;
+use std::time::Instant;
+
+use crate::communicator::Communicator;
+use crate::element::Reduction;
+use crate::error::Error;
+use crate::options::Options;
+
+/// Repetitions that count for nothing: caches and branch predictors learn in them.
+const WARM_UP: usize = 3;
+
+/// How one way to reduce went.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timing {
+    /// Median time in seconds.
+    pub seconds: f64,
+    /// Elements of the results of all ranks that are not what they must be.
+    pub wrong: usize,
+}
+
+/// What was measured of one size.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Row {
+    /// Bytes of the buffer of each rank.
+    pub bytes: usize,
+    /// Reduced through the staging slots, from and to private memory.
+    pub staged: Timing,
+    /// Reduced where it lies.
+    pub registered: Timing,
+    /// Seconds in which the memory lets every byte be read and written once.
+    pub bound: f64,
+}
+
+/// The sizes from `smallest` to `largest` bytes, each `factor` times the one before.
+pub fn sizes(smallest: usize, largest: usize, factor: usize) -> Vec<usize> {
+    let next = |bytes: &usize| bytes.checked_mul(factor.max(2));
+    std::iter::successors(Some(smallest.max(size_of::<f32>())), next)
+        .take_while(|bytes| *bytes <= largest)
+        .collect()
+}
+
+/// One rank's part of the measurement: sums of `f32` in place, one row a size. All ranks get the same rows.
+pub fn measure(options: &Options, sizes: &[usize]) -> Result<Vec<Row>, Error> {
+    let largest = sizes.iter().copied().max().unwrap_or(0);
+    let mut group = Communicator::connect(&Options { arena_bytes: largest, ..options.clone() })?;
+    sizes.iter().map(|bytes| measure_size(&mut group, *bytes)).collect()
+}
+
+fn measure_size(group: &mut Communicator, bytes: usize) -> Result<Row, Error> {
+    let count = bytes / size_of::<f32>();
+    let repetitions = ((64 << 20) / bytes.max(1)).clamp(9, 1001);
+    let (rank, world_size) = (group.rank(), group.world_size());
+    let mut registered_buffer = group.allocate::<f32>(count)?;
+    let bound = median(group, repetitions, |_| {
+        registered_buffer.touch();
+        Ok(())
+    })?;
+    fill(&mut registered_buffer, rank + 1);
+    group.all_reduce(&mut registered_buffer, Reduction::Sum)?;
+    let wrong = count_wrong(group, &registered_buffer, world_size)?;
+    // Zeros stay zeros, however often they are added.
+    registered_buffer.fill(0.0);
+    let seconds =
+        median(group, repetitions, |group| group.all_reduce(&mut registered_buffer, Reduction::Sum))?;
+    let registered = Timing { seconds, wrong };
+
+    let mut data = vec![0_f32; count];
+    fill(&mut data, rank + 1);
+    group.all_reduce_staged(&mut data, Reduction::Sum)?;
+    let wrong = count_wrong(group, &data, world_size)?;
+    data.fill(0.0);
+    let seconds = median(group, repetitions, |group| group.all_reduce_staged(&mut data, Reduction::Sum))?;
+    Ok(Row { bytes, staged: Timing { seconds, wrong }, registered, bound })
+}
+
+/// Small integers, whose sums are exact in any order.
+fn fill(data: &mut [f32], factor: usize) {
+    data.iter_mut().enumerate().for_each(|(index, value)| *value = (factor * (index % 61 + 1)) as f32);
+}
+
+fn count_wrong(group: &mut Communicator, data: &[f32], world_size: usize) -> Result<usize, Error> {
+    let mut expected = vec![0.0; data.len()];
+    fill(&mut expected, world_size * (world_size + 1) / 2);
+    let mut wrong = [data.iter().zip(&expected).filter(|(value, expected)| value != expected).count() as i64];
+    group.all_reduce_staged(&mut wrong, Reduction::Sum)?;
+    Ok(wrong[0] as usize)
+}
+
+fn median(
+    group: &mut Communicator,
+    repetitions: usize,
+    mut work: impl FnMut(&mut Communicator) -> Result<(), Error>,
+) -> Result<f64, Error> {
+    let mut times = Vec::with_capacity(repetitions);
+    for repetition in 0..WARM_UP + repetitions {
+        group.barrier()?;
+        let began = Instant::now();
+        work(group)?;
+        if repetition >= WARM_UP {
+            times.push(began.elapsed().as_secs_f64());
+        }
+    }
+    group.all_reduce_staged(&mut times, Reduction::Maximum)?;
+    times.sort_unstable_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
+}
+
+/// The rows as nccl-tests prints them, with the memory's bound as a last column.
+pub fn table(rows: &[Row], world_size: usize) -> String {
+    let bus_factor = 2.0 * (world_size as f64 - 1.0) / world_size as f64;
+    let mut text = format!(
+        "# {world_size} ranks on one host over shared memory, in place\n\
+         #{:58}{:^34}{:^34}\n\
+         # {:>12} {:>13} {:>9} {:>8} {:>8} {:>10} {:>7} {:>7} {:>6}  {:>10} {:>7} {:>7} {:>6} {:>10}\n\
+         # {:>12} {:>13} {:>9} {:>8} {:>8} {:>10} {:>7} {:>7} {:>6}  {:>10} {:>7} {:>7} {:>6} {:>10}\n",
+        "",
+        "staged",
+        "registered",
+        "size",
+        "count",
+        "type",
+        "redop",
+        "root",
+        "time",
+        "algbw",
+        "busbw",
+        "#wrong",
+        "time",
+        "algbw",
+        "busbw",
+        "#wrong",
+        "bound",
+        "(B)",
+        "(elements)",
+        "",
+        "",
+        "",
+        "(us)",
+        "(GB/s)",
+        "(GB/s)",
+        "",
+        "(us)",
+        "(GB/s)",
+        "(GB/s)",
+        "",
+        "(us)"
+    );
+    for row in rows {
+        let columns = |timing: Timing| {
+            let bandwidth = row.bytes as f64 / timing.seconds / 1e9;
+            let bus = bandwidth * bus_factor;
+            format!("{:>10.2} {bandwidth:>7.2} {bus:>7.2} {:>6}", timing.seconds * 1e6, timing.wrong)
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "  {:>12} {:>13} {:>9} {:>8} {:>8} {}  {} {:>10.2}",
+            row.bytes,
+            row.bytes / size_of::<f32>(),
+            "float",
+            "sum",
+            -1,
+            columns(row.staged),
+            columns(row.registered),
+            row.bound * 1e6
+        );
+    }
+    let wrong: usize = rows.iter().map(|row| row.staged.wrong + row.registered.wrong).sum();
+    let _ = writeln!(text, "# Out of bounds values : {wrong} {}", if wrong == 0 { "OK" } else { "FAILED" });
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_grow_by_the_factor_up_to_the_largest() {
+        assert_eq!(sizes(1024, 20_000, 4), [1024, 4096, 16_384]);
+        assert_eq!(sizes(0, 16, 2), [4, 8, 16]);
+        assert_eq!(sizes(64, 32, 2), [0_usize; 0]);
+    }
+
+    #[test]
+    fn a_row_has_the_columns_of_nccl_tests_and_the_bound() {
+        let timing = |seconds, wrong| Timing { seconds, wrong };
+        let row = Row { bytes: 1 << 20, staged: timing(2e-4, 0), registered: timing(1e-4, 3), bound: 8e-5 };
+        let text = table(&[row], 4);
+        let words: Vec<_> =
+            text.lines().find(|line| !line.starts_with('#')).unwrap().split_whitespace().collect();
+        assert_eq!(
+            words,
+            [
+                "1048576", "262144", "float", "sum", "-1", "200.00", "5.24", "7.86", "0", "100.00", "10.49",
+                "15.73", "3", "80.00"
+            ]
+        );
+        assert!(text.ends_with("values : 3 FAILED\n"), "{text}");
+    }
+
+    #[test]
+    fn every_rank_measures_the_same_rows_and_finds_nothing_wrong() {
+        let directory = tempfile::tempdir().unwrap();
+        let rows: Vec<_> = std::thread::scope(|scope| {
+            let ranks: Vec<_> = (0..3)
+                .map(|rank| {
+                    let options = Options::new(directory.path(), "bench", rank, 3);
+                    scope.spawn(move || measure(&options, &[4, 1000, 300_000]).unwrap())
+                })
+                .collect();
+            ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+        });
+        assert_eq!(rows[0], rows[1]);
+        assert_eq!(rows[0], rows[2]);
+        let wrong = |row: &Row| row.staged.wrong + row.registered.wrong;
+        assert_eq!(rows[0].iter().map(wrong).sum::<usize>(), 0);
+    }
+}
