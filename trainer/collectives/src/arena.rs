@@ -1,7 +1,7 @@
 //! The arena: one segment of shared memory for each rank, mapped by all of them.
 //!
-//! A segment begins with two staging slots for data that lives elsewhere; the rest holds registered buffers,
-//! which collectives reduce where they lie.
+//! A segment begins with staging slots for data that lives elsewhere and a channel to each rank for messages; the
+//! rest holds registered buffers, which collectives reduce where they lie.
 
 #![allow(unsafe_code)]
 
@@ -9,20 +9,29 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::channel::{CHANNEL, Channel};
 use crate::element::{Element, Reduction};
 use crate::error::Error;
 use crate::kernels;
-use crate::memory::{Mapping, PAGE};
+use crate::memory::{LARGE_PAGE, Mapping, PAGE};
 
 /// Bytes of one staging slot.
 pub(crate) const SLOT: usize = 256 << 10;
 
-/// Bytes of a segment in front of the registered buffers.
-const STAGING: usize = 2 * SLOT;
+/// Two slots for what a rank contributes and two for what it has reduced.
+const STAGING: usize = 4 * SLOT;
 
-/// Bytes of a segment that offers `capacity` bytes to registered buffers.
-pub(crate) const fn segment_length(capacity: usize) -> usize {
-    STAGING + capacity.next_multiple_of(PAGE)
+/// Where the channels begin.
+const CHANNELS: usize = LARGE_PAGE;
+
+/// Bytes of a segment in front of the registered buffers.
+const fn front(world_size: usize) -> usize {
+    (CHANNELS + world_size * CHANNEL).next_multiple_of(LARGE_PAGE)
+}
+
+/// Bytes of a segment that offers `capacity` bytes to registered buffers in a world of this size.
+pub(crate) const fn segment_length(capacity: usize, world_size: usize) -> usize {
+    front(world_size) + capacity.next_multiple_of(PAGE)
 }
 
 /// The mapped segments of all ranks and the free list of this rank's own.
@@ -44,7 +53,8 @@ impl Arena {
     pub(crate) fn new(rank: usize, segments: Vec<Mapping>, capacity: usize) -> Self {
         let capacity = capacity.next_multiple_of(PAGE);
         segments[rank].populate(0, STAGING);
-        Self { rank, segments, capacity, free: Mutex::new(vec![Range { start: STAGING, length: capacity }]) }
+        let start = front(segments.len());
+        Self { rank, segments, capacity, free: Mutex::new(vec![Range { start, length: capacity }]) }
     }
 
     /// Address of `offset` in a rank's segment.
@@ -57,6 +67,16 @@ impl Arena {
         self.segments[rank].at((turn & 1) * SLOT)
     }
 
+    /// Address of the slot for what a rank has reduced in the given turn.
+    pub(crate) fn result_slot(&self, rank: usize, turn: usize) -> *mut u8 {
+        self.segments[rank].at((2 + (turn & 1)) * SLOT)
+    }
+
+    /// The channel for messages from one rank to another; it lies in the sender's segment.
+    pub(crate) fn channel(&self, from: usize, to: usize) -> Channel<'_> {
+        Channel::new(&self.segments[from], CHANNELS + to * CHANNEL)
+    }
+
     pub(crate) fn allocate<T: Element>(self: &Arc<Self>, count: usize) -> Result<RegisteredBuffer<T>, Error> {
         let bytes = count
             .checked_mul(size_of::<T>())
@@ -65,12 +85,10 @@ impl Arena {
                 Error::InvalidArgument(format!("a buffer of {count} elements exceeds the address space"))
             })?;
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(place) = free.iter().position(|range| range.length >= bytes) else {
+        let Some(start) = take(&mut free, bytes) else {
             let available = free.iter().map(|range| range.length).sum();
             return Err(Error::ArenaFull { wanted: bytes, free: available, capacity: self.capacity });
         };
-        let start = free[place].start;
-        free[place] = Range { start: start + bytes, length: free[place].length - bytes };
         drop(free);
         self.segments[self.rank].populate(start, bytes);
         // SAFETY: the range was just taken from the free list, so nothing else refers to it.
@@ -91,6 +109,23 @@ impl Arena {
             adjacent
         });
     }
+}
+
+/// Takes a range out of the free ones: at a large page where a large buffer can have it, else the first that fits.
+fn take(free: &mut Vec<Range>, length: usize) -> Option<usize> {
+    let aligned = |range: &Range| range.start.next_multiple_of(LARGE_PAGE) - range.start;
+    let fits_aligned = |range: &Range| length >= LARGE_PAGE && range.length >= aligned(range) + length;
+    let (place, skipped) = match free.iter().position(fits_aligned) {
+        Some(place) => (place, aligned(&free[place])),
+        None => (free.iter().position(|range| range.length >= length)?, 0),
+    };
+    let Range { start, length: whole } = free[place];
+    let rest = Range { start: start + skipped + length, length: whole - skipped - length };
+    free[place] = rest;
+    if skipped > 0 {
+        free.insert(place, Range { start, length: skipped });
+    }
+    Some(start + skipped)
 }
 
 /// Elements in shared memory that collectives reduce in place, without a copy. Reads and writes as a slice
@@ -167,7 +202,7 @@ mod tests {
     use crate::memory::create_file;
 
     fn arena(capacity: usize) -> Arc<Arena> {
-        let length = segment_length(capacity);
+        let length = segment_length(capacity, 1);
         let segment = Mapping::new(create_file("test", length).unwrap(), length).unwrap();
         Arc::new(Arena::new(0, vec![segment], capacity))
     }
@@ -187,6 +222,17 @@ mod tests {
         drop(second);
         let whole = arena.allocate::<f32>(3 * PAGE / 4).unwrap();
         assert!(whole.iter().all(|value| *value == 0.0));
+    }
+
+    #[test]
+    fn large_buffers_begin_at_large_pages_while_there_is_room() {
+        let mut free = vec![Range { start: LARGE_PAGE + PAGE, length: 3 * LARGE_PAGE }];
+        assert_eq!(take(&mut free, LARGE_PAGE), Some(2 * LARGE_PAGE));
+        assert_eq!(take(&mut free, PAGE), Some(LARGE_PAGE + PAGE));
+        assert_eq!(take(&mut free, LARGE_PAGE + PAGE), Some(3 * LARGE_PAGE));
+        assert_eq!(take(&mut free, LARGE_PAGE), None);
+        assert_eq!(take(&mut free, LARGE_PAGE - 2 * PAGE), Some(LARGE_PAGE + 2 * PAGE));
+        assert!(free.iter().all(|range| range.length == 0));
     }
 
     #[test]

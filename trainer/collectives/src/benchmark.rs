@@ -88,7 +88,11 @@ fn fill(data: &mut [f32], factor: usize) {
 fn count_wrong(group: &mut Communicator, data: &[f32], world_size: usize) -> Result<usize, Error> {
     let mut expected = vec![0.0; data.len()];
     fill(&mut expected, world_size * (world_size + 1) / 2);
-    let mut wrong = [data.iter().zip(&expected).filter(|(value, expected)| value != expected).count() as i64];
+    let mut wrong = [data
+        .iter()
+        .zip(&expected)
+        .filter(|(value, expected)| value.to_bits() != expected.to_bits())
+        .count() as i64];
     group.all_reduce_staged(&mut wrong, Reduction::Sum)?;
     Ok(wrong[0] as usize)
 }

@@ -17,9 +17,50 @@ pub enum Operation {
     AllGather,
     /// Reduce, and leave each rank its own part.
     ReduceScatter,
+    /// Concatenate contributions of different lengths on every rank.
+    AllGatherV,
+    /// Reduce, and leave each rank its own part; parts differ in length.
+    ReduceScatterV,
+    /// Reduce onto one rank.
+    Reduce,
+    /// Concatenate the contributions of all ranks on one.
+    Gather,
+    /// Concatenate contributions of different lengths on one rank.
+    GatherV,
+    /// Give each rank its part of one rank's data.
+    Scatter,
+    /// Give each rank its part of one rank's data; parts differ in length.
+    ScatterV,
+    /// Give each rank a part of every rank's data.
+    AllToAll,
+    /// Give each rank a part of every rank's data; parts differ in length.
+    AllToAllV,
+    /// Pass a message to one rank.
+    Send,
+    /// Take a message from one rank.
+    Receive,
 }
 
 impl Operation {
+    const ALL: [Self; 16] = [
+        Self::Barrier,
+        Self::AllReduce,
+        Self::Broadcast,
+        Self::AllGather,
+        Self::ReduceScatter,
+        Self::AllGatherV,
+        Self::ReduceScatterV,
+        Self::Reduce,
+        Self::Gather,
+        Self::GatherV,
+        Self::Scatter,
+        Self::ScatterV,
+        Self::AllToAll,
+        Self::AllToAllV,
+        Self::Send,
+        Self::Receive,
+    ];
+
     fn name(self) -> &'static str {
         match self {
             Self::Barrier => "barrier",
@@ -27,13 +68,30 @@ impl Operation {
             Self::Broadcast => "broadcast",
             Self::AllGather => "all_gather",
             Self::ReduceScatter => "reduce_scatter",
+            Self::AllGatherV => "all_gather_v",
+            Self::ReduceScatterV => "reduce_scatter_v",
+            Self::Reduce => "reduce",
+            Self::Gather => "gather",
+            Self::GatherV => "gather_v",
+            Self::Scatter => "scatter",
+            Self::ScatterV => "scatter_v",
+            Self::AllToAll => "all_to_all",
+            Self::AllToAllV => "all_to_all_v",
+            Self::Send => "send",
+            Self::Receive => "receive",
         }
     }
 
+    /// Whether ranks may pass different numbers of elements.
+    fn has_uneven_parts(self) -> bool {
+        matches!(
+            self,
+            Self::AllGatherV | Self::ReduceScatterV | Self::GatherV | Self::ScatterV | Self::AllToAllV
+        )
+    }
+
     fn from_code(code: u8) -> Option<Self> {
-        [Self::Barrier, Self::AllReduce, Self::Broadcast, Self::AllGather, Self::ReduceScatter]
-            .into_iter()
-            .find(|operation| *operation as u8 == code)
+        Self::ALL.into_iter().find(|operation| *operation as u8 == code)
     }
 }
 
@@ -55,11 +113,11 @@ pub struct Call {
     pub operation: Operation,
     /// Type of the elements; none for a barrier.
     pub data_type: Option<DataType>,
-    /// Number of elements each rank passes in.
+    /// Number of elements each rank passes in; its own part where parts differ in length.
     pub count: usize,
     /// How values are combined, where they are.
     pub reduction: Option<Reduction>,
-    /// The rank data comes from, for a broadcast.
+    /// The rank that data comes from or goes to, where there is one.
     pub root: Option<usize>,
     /// Where the data lies.
     pub placement: Placement,
@@ -75,7 +133,11 @@ impl fmt::Display for Call {
             write!(formatter, ", {}", reduction.name())?;
         }
         if let Some(root) = self.root {
-            write!(formatter, ", from rank {root}")?;
+            let to = matches!(
+                self.operation,
+                Operation::Reduce | Operation::Gather | Operation::GatherV | Operation::Send
+            );
+            write!(formatter, ", {} rank {root}", if to { "to" } else { "from" })?;
         }
         if self.placement == Placement::Registered {
             write!(formatter, ", registered")?;
@@ -100,6 +162,22 @@ impl Call {
             0,
         ];
         [self.index, u64::from_le_bytes(kind), self.count as u64, self.root.map_or(0, |root| root as u64 + 1)]
+    }
+
+    /// Whether ranks that announce these words make calls that fit together.
+    pub(crate) fn fits(self, theirs: Words) -> bool {
+        let mut ours = self.to_words();
+        if self.operation.has_uneven_parts() {
+            ours[2] = theirs[2];
+        }
+        ours == theirs
+    }
+
+    /// Whether a message announced by these words is the one that this call receives.
+    pub(crate) fn receives(self, theirs: Words) -> bool {
+        Self::from_words(theirs).is_some_and(|call| {
+            call.operation == Operation::Send && call.data_type == self.data_type && call.count == self.count
+        })
     }
 
     /// The call behind words, or `None` for words no version of this crate writes.
@@ -135,6 +213,26 @@ mod tests {
             };
             assert_eq!(Call::from_words(call.to_words()), Some(call));
         }
+    }
+
+    #[test]
+    fn calls_fit_when_all_but_the_length_of_uneven_parts_is_equal() {
+        let call = |operation, count| Call {
+            index: 1,
+            operation,
+            data_type: Some(DataType::I8),
+            count,
+            reduction: None,
+            root: Some(1),
+            placement: Placement::Staged,
+        };
+        assert!(!call(Operation::Gather, 3).fits(call(Operation::Gather, 4).to_words()));
+        assert!(call(Operation::GatherV, 3).fits(call(Operation::GatherV, 4).to_words()));
+        assert!(!call(Operation::GatherV, 3).fits(call(Operation::ScatterV, 3).to_words()));
+        assert!(call(Operation::Receive, 3).receives(call(Operation::Send, 3).to_words()));
+        assert!(!call(Operation::Receive, 3).receives(call(Operation::Send, 4).to_words()));
+        assert_eq!(call(Operation::Gather, 3).to_string(), "call 1 gather(i8 × 3, to rank 1)");
+        assert_eq!(call(Operation::Receive, 3).to_string(), "call 1 receive(i8 × 3, from rank 1)");
     }
 
     #[test]

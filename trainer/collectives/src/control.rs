@@ -8,10 +8,9 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use rustix::thread::futex;
-
 use crate::call::{Call, Words};
 use crate::memory::{Mapping, PAGE, Shared};
+use crate::signal::Signal;
 
 /// Most ranks a communicator can hold on one host.
 pub(crate) const MAXIMUM_RANKS: usize = 256;
@@ -29,20 +28,31 @@ struct Head {
     session: AtomicU64,
     _padding: [u64; 15],
     abort: AtomicU64,
+    /// One more than the rank whose proposal says who goes on after the failure.
+    decision: AtomicU32,
 }
 
 // SAFETY: atomics only; the padding is never read.
 unsafe impl Shared for Head {}
 
-/// One rank's block. The sequence number has a cache line pair of its own: peers spin on it.
+/// One rank's block. The step and the calls that it announces share a pair of cache lines: peers spin on the one and
+/// then read the other.
 #[repr(C, align(128))]
 struct Block {
-    sequence: AtomicU32,
-    sleepers: AtomicU32,
-    _padding: [u64; 15],
-    departed: AtomicU32,
-    _padding_departed: [u32; 31],
+    step: Signal,
     announcements: [Announcement; 2],
+    _padding: [u64; 5],
+    /// It left the group.
+    departed: AtomicU32,
+    /// Its process ended.
+    ended: AtomicU32,
+    /// It knows of the failure and wants to go on with those who are left.
+    goes_on: AtomicU32,
+    _reserved: u32,
+    /// Whom it proposes to go on with, a bit a rank.
+    proposal: [AtomicU64; MAXIMUM_RANKS / 64],
+    /// Elements sent and expected, of the parts that do not fit.
+    parts: [AtomicU64; 2],
 }
 
 // SAFETY: atomics only; the padding is never read.
@@ -65,30 +75,40 @@ pub(crate) enum Failure {
     TimedOut { rank: usize },
     /// Two ranks announced different calls in this slot.
     Mismatch { rank: usize, other: usize, slot: usize },
+    /// A rank sent another message than its receiver expected.
+    Message { from: usize, to: usize, slot: usize },
+    /// `from` sends another number of elements to `to` than that one expects; `witness` holds the numbers.
+    Parts { from: usize, to: usize, witness: usize },
+    /// The rank gave the group up on purpose.
+    Aborted { rank: usize },
 }
 
 impl Failure {
     fn pack(self) -> u64 {
-        let (kind, first, second, slot) = match self {
+        let (kind, first, second, third) = match self {
             Self::Died { rank } => (1, rank, 0, 0),
             Self::Left { rank } => (2, rank, 0, 0),
             Self::TimedOut { rank } => (3, rank, 0, 0),
             Self::Mismatch { rank, other, slot } => (4, rank, other, slot),
+            Self::Message { from, to, slot } => (5, from, to, slot),
+            Self::Parts { from, to, witness } => (6, from, to, witness),
+            Self::Aborted { rank } => (7, rank, 0, 0),
         };
-        kind | (first as u64) << 8 | (second as u64) << 24 | (slot as u64) << 40
+        kind | (first as u64) << 8 | (second as u64) << 24 | (third as u64) << 40
     }
 
     fn unpack(word: u64) -> Option<Self> {
-        let rank = (word >> 8 & 0xffff) as usize;
+        let field = |shift: u32| (word >> shift & 0xffff) as usize;
+        let (rank, second, third) = (field(8), field(24), field(40));
         match word & 0xff {
             0 => None,
             1 => Some(Self::Died { rank }),
             2 => Some(Self::Left { rank }),
             3 => Some(Self::TimedOut { rank }),
-            _ => {
-                let (other, slot) = ((word >> 24 & 0xffff) as usize, (word >> 40 & 1) as usize);
-                Some(Self::Mismatch { rank, other, slot })
-            }
+            4 => Some(Self::Mismatch { rank, other: second, slot: third & 1 }),
+            5 => Some(Self::Message { from: rank, to: second, slot: third & 1 }),
+            6 => Some(Self::Parts { from: rank, to: second, witness: third }),
+            _ => Some(Self::Aborted { rank }),
         }
     }
 }
@@ -122,36 +142,10 @@ impl Control {
         self.head().session.load(Acquire)
     }
 
-    /// Publishes that `rank` reached `sequence`, and everything it wrote before.
-    pub(crate) fn advance(&self, rank: usize, sequence: u32) {
-        let block = self.block(rank);
-        // Both sides use sequentially consistent accesses: either the sleeper sees the new number, or we see it.
-        block.sequence.store(sequence, SeqCst);
-        if block.sleepers.load(SeqCst) != 0 {
-            wake_all(&block.sequence);
-        }
-    }
-
-    /// Whether `rank` has reached `sequence`; if so, what it wrote before is visible.
+    /// The steps that a rank has begun.
     #[inline]
-    pub(crate) fn has_reached(&self, rank: usize, sequence: u32) -> bool {
-        reached(self.block(rank).sequence.load(Acquire), sequence)
-    }
-
-    /// Sleeps until `rank` may have reached `sequence`, the group failed, or `longest` passed.
-    pub(crate) fn sleep_until_reached(&self, rank: usize, sequence: u32, longest: std::time::Duration) {
-        let block = self.block(rank);
-        block.sleepers.fetch_add(1, SeqCst);
-        let seen = block.sequence.load(SeqCst);
-        if !reached(seen, sequence) && self.failure().is_none() {
-            let timeout = futex::Timespec {
-                tv_sec: longest.as_secs() as i64,
-                tv_nsec: i64::from(longest.subsec_nanos()),
-            };
-            // Every outcome (woken, changed, interrupted, timed out) leads the caller to look again.
-            let _ = futex::wait(&block.sequence, futex::Flags::empty(), seen, Some(&timeout));
-        }
-        block.sleepers.fetch_sub(1, SeqCst);
+    pub(crate) fn step(&self, rank: usize) -> &Signal {
+        &self.block(rank).step
     }
 
     /// Announces the call that `rank` is about to enter, and where its buffer lies in its segment.
@@ -171,6 +165,55 @@ impl Control {
 
     pub(crate) fn announced_call(&self, rank: usize, slot: usize) -> Option<Call> {
         Call::from_words(self.announced(rank, slot).0)
+    }
+
+    /// Keeps the numbers behind [`Failure::Parts`] in the witness's block.
+    pub(crate) fn keep_parts(&self, witness: usize, sent: usize, expected: usize) {
+        let [first, second] = &self.block(witness).parts;
+        first.store(sent as u64, SeqCst);
+        second.store(expected as u64, SeqCst);
+    }
+
+    pub(crate) fn kept_parts(&self, witness: usize) -> (usize, usize) {
+        let [sent, expected] = &self.block(witness).parts;
+        (sent.load(SeqCst) as usize, expected.load(SeqCst) as usize)
+    }
+
+    pub(crate) fn mark_ended(&self, rank: usize) {
+        self.block(rank).ended.store(1, SeqCst);
+        self.wake_everyone();
+    }
+
+    pub(crate) fn mark_going_on(&self, rank: usize) {
+        self.block(rank).goes_on.store(1, SeqCst);
+        self.wake_everyone();
+    }
+
+    pub(crate) fn goes_on(&self, rank: usize) -> bool {
+        self.block(rank).goes_on.load(SeqCst) != 0
+    }
+
+    /// Whether `rank` can never again take part.
+    pub(crate) fn is_gone(&self, rank: usize) -> bool {
+        self.has_departed(rank) || self.block(rank).ended.load(SeqCst) != 0
+    }
+
+    /// Who goes on after the failure. The first proposal of any rank is everybody's decision.
+    pub(crate) fn decide(&self, rank: usize, members: &[usize]) -> Vec<usize> {
+        for (place, word) in self.block(rank).proposal.iter().zip(0..) {
+            let bits = members.iter().filter(|member| **member / 64 == word);
+            place.store(bits.fold(0, |word, member| word | 1 << (member % 64)), SeqCst);
+        }
+        let _ = self.head().decision.compare_exchange(0, rank as u32 + 1, SeqCst, SeqCst);
+        self.wake_everyone();
+        self.decided().unwrap_or_default()
+    }
+
+    pub(crate) fn decided(&self) -> Option<Vec<usize>> {
+        let proposer = (self.head().decision.load(SeqCst) as usize).checked_sub(1)?;
+        let proposal = &self.block(proposer).proposal;
+        let is_member = |rank: &usize| proposal[rank / 64].load(SeqCst) >> (rank % 64) & 1 != 0;
+        Some((0..self.world_size).filter(is_member).collect())
     }
 
     pub(crate) fn mark_departed(&self, rank: usize) {
@@ -198,20 +241,8 @@ impl Control {
     }
 
     fn wake_everyone(&self) {
-        for rank in 0..self.world_size {
-            wake_all(&self.block(rank).sequence);
-        }
+        (0..self.world_size).for_each(|rank| self.step(rank).wake_all());
     }
-}
-
-fn wake_all(word: &AtomicU32) {
-    // Waking cannot fail on a mapped, aligned word.
-    let _ = futex::wake(word, futex::Flags::empty(), i32::MAX as u32);
-}
-
-/// Sequence numbers wrap; ranks are never 2^31 steps apart.
-fn reached(current: u32, wanted: u32) -> bool {
-    current.wrapping_sub(wanted).cast_signed() >= 0
 }
 
 #[cfg(test)]
@@ -241,8 +272,26 @@ mod tests {
     }
 
     #[test]
-    fn sequence_numbers_compare_across_the_wrap() {
-        assert!(reached(5, 5) && reached(6, 5) && !reached(4, 5));
-        assert!(reached(2, u32::MAX - 1) && !reached(u32::MAX - 1, 2));
+    fn failures_survive_the_word_they_are_packed_in() {
+        for failure in [
+            Failure::Died { rank: 255 },
+            Failure::Left { rank: 3 },
+            Failure::TimedOut { rank: 0 },
+            Failure::Mismatch { rank: 254, other: 255, slot: 1 },
+            Failure::Message { from: 1, to: 0, slot: 1 },
+            Failure::Parts { from: 7, to: 200, witness: 255 },
+            Failure::Aborted { rank: 9 },
+        ] {
+            assert_eq!(Failure::unpack(failure.pack()), Some(failure));
+        }
+    }
+
+    #[test]
+    fn the_first_proposal_is_everybodys_decision() {
+        let control = control(200);
+        assert_eq!(control.decided(), None);
+        assert_eq!(control.decide(199, &[0, 63, 64, 199]), [0, 63, 64, 199]);
+        assert_eq!(control.decide(0, &[0, 1]), [0, 63, 64, 199]);
+        assert_eq!(control.decided(), Some(vec![0, 63, 64, 199]));
     }
 }

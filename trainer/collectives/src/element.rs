@@ -2,6 +2,8 @@
 
 use half::{bf16, f16};
 
+use crate::half_precision;
+
 /// The type of the elements in a buffer, as announced to the other ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DataType {
@@ -17,9 +19,16 @@ pub enum DataType {
     I32,
     /// Signed 64-bit integer; sums wrap.
     I64,
+    /// Signed 8-bit integer, accumulated in 32 bits; results wrap.
+    I8,
+    /// Unsigned 8-bit integer, accumulated in 32 bits; results wrap.
+    U8,
 }
 
 impl DataType {
+    const ALL: [Self; 8] =
+        [Self::F32, Self::F64, Self::F16, Self::BF16, Self::I32, Self::I64, Self::I8, Self::U8];
+
     /// Name as printed in errors and tables.
     pub fn name(self) -> &'static str {
         match self {
@@ -29,13 +38,18 @@ impl DataType {
             Self::BF16 => "bf16",
             Self::I32 => "i32",
             Self::I64 => "i64",
+            Self::I8 => "i8",
+            Self::U8 => "u8",
         }
     }
 
+    /// Whether the values have a point, and no bit operations.
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F64 | Self::F16 | Self::BF16)
+    }
+
     pub(crate) fn from_code(code: u8) -> Option<Self> {
-        [Self::F32, Self::F64, Self::F16, Self::BF16, Self::I32, Self::I64]
-            .into_iter()
-            .find(|d| d.code() == code)
+        Self::ALL.into_iter().find(|data_type| data_type.code() == code)
     }
 
     pub(crate) fn code(self) -> u8 {
@@ -47,6 +61,9 @@ impl DataType {
 ///
 /// The value is always `x0 ∘ x1 ∘ … ∘ x(N-1)` in rank order, whatever the size of the buffer, so results are
 /// bit-identical on every rank and in every run.
+///
+/// Of the smallest and the largest value: NaN wins over every number, the first NaN in rank order over later ones,
+/// and of -0.0 and 0.0, which are equal, the one of the higher rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reduction {
     /// Sum; integers wrap.
@@ -57,9 +74,28 @@ pub enum Reduction {
     Minimum,
     /// Largest value; NaN if any contribution is NaN.
     Maximum,
+    /// Product; integers wrap.
+    Product,
+    /// Bits set in every contribution; integers only.
+    BitAnd,
+    /// Bits set in any contribution; integers only.
+    BitOr,
+    /// Bits set in an odd number of contributions; integers only.
+    BitXor,
 }
 
 impl Reduction {
+    const ALL: [Self; 8] = [
+        Self::Sum,
+        Self::Average,
+        Self::Minimum,
+        Self::Maximum,
+        Self::Product,
+        Self::BitAnd,
+        Self::BitOr,
+        Self::BitXor,
+    ];
+
     /// Name as printed in errors and tables.
     pub fn name(self) -> &'static str {
         match self {
@@ -67,11 +103,20 @@ impl Reduction {
             Self::Average => "avg",
             Self::Minimum => "min",
             Self::Maximum => "max",
+            Self::Product => "prod",
+            Self::BitAnd => "band",
+            Self::BitOr => "bor",
+            Self::BitXor => "bxor",
         }
     }
 
+    /// Whether it can reduce elements of this type.
+    pub fn applies_to(self, data_type: DataType) -> bool {
+        !matches!(self, Self::BitAnd | Self::BitOr | Self::BitXor) || !data_type.is_float()
+    }
+
     pub(crate) fn from_code(code: u8) -> Option<Self> {
-        [Self::Sum, Self::Average, Self::Minimum, Self::Maximum].into_iter().find(|r| r.code() == code)
+        Self::ALL.into_iter().find(|reduction| reduction.code() == code)
     }
 
     pub(crate) fn code(self) -> u8 {
@@ -95,6 +140,7 @@ pub trait Element: Copy + Default + Send + Sync + private::Sealed + 'static {
 #[doc(hidden)]
 pub trait Arithmetic: Copy + Default {
     fn add(self, other: Self) -> Self;
+    fn times(self, other: Self) -> Self;
     fn smaller(self, other: Self) -> Self;
     fn larger(self, other: Self) -> Self;
     fn divided_by(self, count: usize) -> Self;
@@ -110,6 +156,10 @@ macro_rules! float_arithmetic {
             #[inline(always)]
             fn add(self, other: Self) -> Self {
                 self + other
+            }
+            #[inline(always)]
+            fn times(self, other: Self) -> Self {
+                self * other
             }
             #[inline(always)]
             fn smaller(self, other: Self) -> Self {
@@ -133,6 +183,10 @@ macro_rules! integer_arithmetic {
             #[inline(always)]
             fn add(self, other: Self) -> Self {
                 self.wrapping_add(other)
+            }
+            #[inline(always)]
+            fn times(self, other: Self) -> Self {
+                self.wrapping_mul(other)
             }
             #[inline(always)]
             fn smaller(self, other: Self) -> Self {
@@ -175,8 +229,10 @@ element!(f32, F32, f32, |value| value, |value| value);
 element!(f64, F64, f64, |value| value, |value| value);
 element!(i32, I32, i32, |value| value, |value| value);
 element!(i64, I64, i64, |value| value, |value| value);
-element!(f16, F16, f32, f16::to_f32_const, f16::from_f32_const);
-element!(bf16, BF16, f32, bf16::to_f32_const, bf16::from_f32_const);
+element!(f16, F16, f32, half_precision::widen_f16, half_precision::narrow_f16);
+element!(bf16, BF16, f32, half_precision::widen_bf16, half_precision::narrow_bf16);
+element!(i8, I8, i32, i32::from, |sum| sum as i8);
+element!(u8, U8, i32, i32::from, |sum| sum as u8);
 
 #[cfg(test)]
 mod tests {
@@ -192,10 +248,11 @@ mod tests {
 
     #[test]
     fn codes_round_trip_and_zero_is_no_type() {
-        for data_type in
-            [DataType::F32, DataType::F64, DataType::F16, DataType::BF16, DataType::I32, DataType::I64]
-        {
+        for data_type in DataType::ALL {
             assert_eq!(DataType::from_code(data_type.code()), Some(data_type));
+        }
+        for reduction in Reduction::ALL {
+            assert_eq!(Reduction::from_code(reduction.code()), Some(reduction));
         }
         assert_eq!(DataType::from_code(0), None);
         assert_eq!(Reduction::from_code(0), None);

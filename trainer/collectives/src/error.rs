@@ -43,6 +43,41 @@ pub enum Error {
         /// The other rank's call.
         other_call: Call,
     },
+    /// A rank passes another number of elements to a rank than that one expects.
+    #[error("rank {from} passes {sent} elements for rank {to}, which expects {expected}, in {call}")]
+    Parts {
+        /// Where the elements come from.
+        from: usize,
+        /// Where they go to.
+        to: usize,
+        /// Elements passed.
+        sent: usize,
+        /// Elements expected.
+        expected: usize,
+        /// This rank's call.
+        call: Call,
+    },
+    /// A rank gave the group up on purpose.
+    #[error("rank {rank} aborted the group")]
+    Aborted {
+        /// The rank.
+        rank: usize,
+    },
+    /// The other ranks went on without this one, which did not say in time that it is still there.
+    #[error("the other ranks went on without rank {rank}, which was silent for too long: it must join anew")]
+    GivenUp {
+        /// This rank.
+        rank: usize,
+    },
+    /// The thread that makes a communicator's calls is gone.
+    #[error("the call was dropped: its communicator was closed before its turn came")]
+    Closed,
+    /// A call in the background has not ended yet.
+    #[error("the call has not ended after {after:?}; it goes on in the background")]
+    StillRunning {
+        /// How long this rank waited.
+        after: Duration,
+    },
     /// An argument is unusable.
     #[error("{0}")]
     InvalidArgument(String),

@@ -6,10 +6,19 @@
     reason = "a body must be compiled inside the function that enables its features"
 )]
 
+use smallvec::SmallVec;
+
 use crate::element::{Arithmetic, Element, Reduction};
 
-/// Elements reduced at a time: small enough that the accumulators stay in the first-level cache.
+/// Elements reduced at a time with many sources: the accumulators stay in the first-level cache.
 const BLOCK: usize = 1024;
+
+/// Elements reduced at a time with few sources: the accumulators stay in registers.
+const CHUNK: usize = 64;
+
+/// More sources than this evict each other from the first-level cache when they are read side by side: buffers that
+/// begin at page boundaries share its sets.
+const SIDE_BY_SIDE: usize = 8;
 
 /// Stores `sources[0][i] ∘ sources[1][i] ∘ …` into element `i` of every destination, for `count` elements.
 ///
@@ -30,42 +39,54 @@ pub(crate) unsafe fn reduce<T: Element>(
             Reduction::Average => dispatch::<T, Add>(sources, destinations, count, Some(sources.len())),
             Reduction::Minimum => dispatch::<T, Minimum>(sources, destinations, count, None),
             Reduction::Maximum => dispatch::<T, Maximum>(sources, destinations, count, None),
+            Reduction::Product => dispatch::<T, Multiply>(sources, destinations, count, None),
+            Reduction::BitAnd => bitwise::<T, And>(sources, destinations, count),
+            Reduction::BitOr => bitwise::<T, Or>(sources, destinations, count),
+            Reduction::BitXor => bitwise::<T, ExclusiveOr>(sources, destinations, count),
         }
     }
 }
 
-trait Combine {
-    fn combine<A: Arithmetic>(left: A, right: A) -> A;
+/// Bits know no type: they are combined as bytes.
+///
+/// # Safety
+/// As [`reduce`].
+unsafe fn bitwise<T: Element, C: Combine<i32>>(sources: &[*const T], destinations: &[*mut T], count: usize) {
+    let sources: SmallVec<[*const u8; 16]> = sources.iter().map(|source| source.cast()).collect();
+    let destinations: SmallVec<[*mut u8; 16]> =
+        destinations.iter().map(|destination| destination.cast()).collect();
+    // SAFETY: the caller's promise, of the bytes of the elements.
+    unsafe { dispatch::<u8, C>(&sources, &destinations, count * size_of::<T>(), None) };
 }
 
-struct Add;
-struct Minimum;
-struct Maximum;
-
-impl Combine for Add {
-    #[inline(always)]
-    fn combine<A: Arithmetic>(left: A, right: A) -> A {
-        left.add(right)
-    }
+trait Combine<A> {
+    fn combine(left: A, right: A) -> A;
 }
 
-impl Combine for Minimum {
-    #[inline(always)]
-    fn combine<A: Arithmetic>(left: A, right: A) -> A {
-        left.smaller(right)
-    }
+macro_rules! combine {
+    ($name:ident, [$($generic:ident: $bound:ident)?], $accumulator:ty, $operation:expr) => {
+        struct $name;
+
+        impl$(<$generic: $bound>)? Combine<$accumulator> for $name {
+            #[inline(always)]
+            fn combine(left: $accumulator, right: $accumulator) -> $accumulator {
+                $operation(left, right)
+            }
+        }
+    };
 }
 
-impl Combine for Maximum {
-    #[inline(always)]
-    fn combine<A: Arithmetic>(left: A, right: A) -> A {
-        left.larger(right)
-    }
-}
+combine!(Add, [A: Arithmetic], A, A::add);
+combine!(Multiply, [A: Arithmetic], A, A::times);
+combine!(Minimum, [A: Arithmetic], A, A::smaller);
+combine!(Maximum, [A: Arithmetic], A, A::larger);
+combine!(And, [], i32, |left, right| left & right);
+combine!(Or, [], i32, |left, right| left | right);
+combine!(ExclusiveOr, [], i32, |left, right| left ^ right);
 
 /// # Safety
 /// As [`reduce`].
-unsafe fn dispatch<T: Element, C: Combine>(
+unsafe fn dispatch<T: Element, C: Combine<T::Accumulator>>(
     sources: &[*const T],
     destinations: &[*mut T],
     count: usize,
@@ -90,7 +111,7 @@ unsafe fn dispatch<T: Element, C: Combine>(
 /// As [`reduce`], on a processor with AVX-512F and AVX-512BW.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn avx512<T: Element, C: Combine>(
+unsafe fn avx512<T: Element, C: Combine<T::Accumulator>>(
     sources: &[*const T],
     destinations: &[*mut T],
     count: usize,
@@ -104,7 +125,7 @@ unsafe fn avx512<T: Element, C: Combine>(
 /// As [`reduce`], on a processor with AVX2.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-unsafe fn avx2<T: Element, C: Combine>(
+unsafe fn avx2<T: Element, C: Combine<T::Accumulator>>(
     sources: &[*const T],
     destinations: &[*mut T],
     count: usize,
@@ -117,43 +138,64 @@ unsafe fn avx2<T: Element, C: Combine>(
 /// # Safety
 /// As [`reduce`].
 #[inline(always)]
-unsafe fn body<T: Element, C: Combine>(
+unsafe fn body<T: Element, C: Combine<T::Accumulator>>(
     sources: &[*const T],
     destinations: &[*mut T],
     count: usize,
     divisor: Option<usize>,
 ) {
-    let Some((first, rest)) = sources.split_first() else { return };
-    let mut accumulators = [T::Accumulator::default(); BLOCK];
-    let mut start = 0;
+    let chunks = if sources.len() <= SIDE_BY_SIDE { count / CHUNK } else { 0 };
+    for chunk in 0..chunks {
+        // SAFETY: the chunk lies within the `count` elements of the caller's promise.
+        unsafe { piece::<T, C, CHUNK>(sources, destinations, chunk * CHUNK, CHUNK, divisor) };
+    }
+    let mut start = chunks * CHUNK;
     while start < count {
         let length = BLOCK.min(count - start);
-        let accumulators = &mut accumulators[..length];
-        // SAFETY: `start + length <= count` elements are readable, and nothing writes to them meanwhile.
-        let source = unsafe { std::slice::from_raw_parts(first.add(start), length) };
-        for (accumulator, value) in accumulators.iter_mut().zip(source) {
-            *accumulator = value.widen();
-        }
-        for other in rest {
-            // SAFETY: as above.
-            let source = unsafe { std::slice::from_raw_parts(other.add(start), length) };
-            for (accumulator, value) in accumulators.iter_mut().zip(source) {
-                *accumulator = C::combine(*accumulator, value.widen());
-            }
-        }
-        if let Some(divisor) = divisor {
-            for accumulator in accumulators.iter_mut() {
-                *accumulator = accumulator.divided_by(divisor);
-            }
-        }
-        for destination in destinations {
-            // SAFETY: `start + length <= count` elements are writable, and no other reference to them is alive.
-            let destination = unsafe { std::slice::from_raw_parts_mut(destination.add(start), length) };
-            for (value, accumulator) in destination.iter_mut().zip(accumulators.iter()) {
-                *value = T::narrow(*accumulator);
-            }
-        }
+        // SAFETY: as above.
+        unsafe { piece::<T, C, BLOCK>(sources, destinations, start, length, divisor) };
         start += length;
+    }
+}
+
+/// Reduces `length <= LARGEST` elements from `start` on.
+///
+/// # Safety
+/// As [`reduce`], for `start + length` elements.
+#[inline(always)]
+unsafe fn piece<T: Element, C: Combine<T::Accumulator>, const LARGEST: usize>(
+    sources: &[*const T],
+    destinations: &[*mut T],
+    start: usize,
+    length: usize,
+    divisor: Option<usize>,
+) {
+    let Some((first, rest)) = sources.split_first() else { return };
+    let mut accumulators = [T::Accumulator::default(); LARGEST];
+    let accumulators = &mut accumulators[..length];
+    // SAFETY: `start + length` elements are readable, and nothing writes to them meanwhile.
+    let source = unsafe { std::slice::from_raw_parts(first.add(start), length) };
+    for (accumulator, value) in accumulators.iter_mut().zip(source) {
+        *accumulator = value.widen();
+    }
+    for other in rest {
+        // SAFETY: as above.
+        let source = unsafe { std::slice::from_raw_parts(other.add(start), length) };
+        for (accumulator, value) in accumulators.iter_mut().zip(source) {
+            *accumulator = C::combine(*accumulator, value.widen());
+        }
+    }
+    if let Some(divisor) = divisor {
+        for accumulator in accumulators.iter_mut() {
+            *accumulator = accumulator.divided_by(divisor);
+        }
+    }
+    for destination in destinations {
+        // SAFETY: `start + length` elements are writable, and no other reference to them is alive.
+        let destination = unsafe { std::slice::from_raw_parts_mut(destination.add(start), length) };
+        for (value, accumulator) in destination.iter_mut().zip(accumulators.iter()) {
+            *value = T::narrow(*accumulator);
+        }
     }
 }
 

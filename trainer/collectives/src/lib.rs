@@ -10,21 +10,29 @@
 //! * Nothing has a name that outlives the processes, except the rendezvous socket, which is removed once the
 //!   group is complete and replaced by the next group if rank 0 was killed before.
 
+mod aborter;
 mod arena;
+mod background;
 pub mod benchmark;
 mod call;
+mod channel;
 mod communicator;
 mod control;
 mod element;
 mod error;
+mod half_precision;
 mod kernels;
 mod memory;
 mod options;
 mod rendezvous;
 mod shared_memory;
+mod signal;
+mod subgroup;
 mod watcher;
 
+pub use aborter::Aborter;
 pub use arena::RegisteredBuffer;
+pub use background::{Background, Pending};
 pub use call::{Call, Operation, Placement};
 pub use communicator::{Communicator, Traffic};
 pub use element::{DataType, Element, Reduction};

@@ -15,6 +15,9 @@ use rustix::mm::{
 /// Granularity of everything placed in shared memory, in bytes.
 pub(crate) const PAGE: usize = 4096;
 
+/// Bytes of a large page.
+pub(crate) const LARGE_PAGE: usize = 2 << 20;
+
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
 /// Types that may live in memory which other processes write to.
@@ -59,21 +62,41 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
+    /// Maps the file, at an address that lets the kernel use large pages where the file has them.
     pub(crate) fn new(file: impl AsFd, length: usize) -> io::Result<Self> {
-        // SAFETY: a fresh mapping at an address the kernel chooses touches nothing that exists.
-        let start = unsafe {
-            mmap(
+        let reserved = length + LARGE_PAGE;
+        // SAFETY: a fresh reservation at an address the kernel chooses touches nothing that exists. The file is then
+        // mapped inside it, and what is left of it on both sides, which nobody knows of, is given back.
+        unsafe {
+            let room = mmap_anonymous(
                 std::ptr::null_mut(),
+                reserved,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )?;
+            let before = room.cast::<u8>().align_offset(LARGE_PAGE);
+            let start = room.byte_add(before);
+            let mapped = mmap(
+                start,
                 length,
                 ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED | MapFlags::NORESERVE,
+                MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::FIXED,
                 file,
                 0,
-            )?
-        };
-        let start =
-            NonNull::new(start.cast()).ok_or_else(|| io::Error::other("the kernel mapped address zero"))?;
-        Ok(Self { start, length })
+            );
+            if let Err(error) = mapped {
+                munmap(room, reserved)?;
+                return Err(error.into());
+            }
+            let end = before + length.next_multiple_of(PAGE);
+            if before > 0 {
+                munmap(room, before)?;
+            }
+            munmap(room.byte_add(end), reserved - end)?;
+            let start = NonNull::new(start.cast())
+                .ok_or_else(|| io::Error::other("the kernel mapped address zero"))?;
+            Ok(Self { start, length })
+        }
     }
 
     /// Address of the byte at `offset`, which must lie inside.
@@ -90,10 +113,22 @@ impl Mapping {
         unsafe { &*self.at(offset).cast::<T>() }
     }
 
-    /// Touches the pages of a range now, so that the owner's processor gets them and no later access faults.
-    /// Kernels before 5.14 cannot; the pages then come on first use.
+    /// Gets the pages of a range now, so that the owner's processor has them near and no later access faults: large
+    /// ones wherever the range covers them and the kernel can.
+    ///
+    /// Kernels before 6.1 cannot gather large pages, and those before 5.14 cannot do it ahead: then pages are small,
+    /// or come on first use.
     pub(crate) fn populate(&self, offset: usize, length: usize) {
         assert!(offset + length <= self.length);
+        let large = offset.next_multiple_of(LARGE_PAGE)..(offset + length) / LARGE_PAGE * LARGE_PAGE;
+        if !large.is_empty() {
+            let start = self.at(large.start).cast::<c_void>();
+            // SAFETY: the range lies in this mapping, and another size of page changes no content.
+            unsafe {
+                libc::madvise(start, large.len(), libc::MADV_HUGEPAGE);
+                libc::madvise(start, large.len(), libc::MADV_COLLAPSE);
+            }
+        }
         // SAFETY: the range lies in this mapping, and populating changes no content.
         let _ = unsafe { madvise(self.at(offset).cast::<c_void>(), length, Advice::LinuxPopulateWrite) };
     }
@@ -146,6 +181,24 @@ mod tests {
         ours.detach(0, PAGE).unwrap();
         write(2);
         assert_eq!(read(), (1, 2));
+    }
+
+    #[test]
+    fn populating_keeps_what_is_there_and_leaves_the_rest() {
+        let file = create_file("test", 3 * LARGE_PAGE).unwrap();
+        let mapping = Mapping::new(&file, 3 * LARGE_PAGE).unwrap();
+        assert_eq!(mapping.at(0).align_offset(LARGE_PAGE), 0);
+        // SAFETY: the offset is inside, and only this thread touches the memory.
+        let touch = |offset: usize| unsafe {
+            let before = mapping.at(offset).read_volatile();
+            mapping.at(offset).write_volatile(before + 1);
+            before
+        };
+        assert_eq!(touch(LARGE_PAGE + 5), 0);
+        mapping.populate(LARGE_PAGE - PAGE, LARGE_PAGE + 2 * PAGE);
+        assert_eq!((touch(LARGE_PAGE + 5), touch(LARGE_PAGE - PAGE), touch(2 * LARGE_PAGE)), (1, 0, 0));
+        mapping.populate(0, 3 * LARGE_PAGE);
+        assert_eq!(touch(LARGE_PAGE + 5), 2);
     }
 
     #[test]

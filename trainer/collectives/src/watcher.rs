@@ -58,6 +58,7 @@ fn watch(control: &Control, mut lifelines: Vec<(usize, OwnedFd)>, stopped: &Owne
         lifelines.retain(|(rank, _)| {
             let ended = ended.next().unwrap_or(false);
             if ended && !control.has_departed(*rank) {
+                control.mark_ended(*rank);
                 control.abort(Failure::Died { rank: *rank });
             }
             !ended

@@ -144,7 +144,8 @@ fn seat(options: &Options, seats: &mut [Option<Joined>], socket: &OwnedFd) -> Re
     else {
         return Err(refuse(format!("rank {rank} did not pass its memory")));
     };
-    memory::verify_file(&segment, segment_length(arena_bytes)).map_err(|error| refuse(error.to_string()))?;
+    memory::verify_file(&segment, segment_length(arena_bytes, options.world_size))
+        .map_err(|error| refuse(error.to_string()))?;
     let socket = socket.try_clone().map_err(|error| refuse(error.to_string()))?;
     let peer = Peer { host: member.host.clone(), arena_bytes, segment, lifeline };
     *place = Some(Joined { socket, member, peer });

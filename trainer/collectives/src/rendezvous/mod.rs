@@ -44,8 +44,9 @@ pub(crate) struct Peer {
 
 /// Forms the group that `options` describe, or fails before its deadline has passed by much.
 pub(crate) fn form(options: &Options) -> Result<Group, Error> {
-    let segment = memory::create_file("muster-segment", segment_length(options.arena_bytes))
-        .map_err(Error::system("create shared memory"))?;
+    let segment =
+        memory::create_file("muster-segment", segment_length(options.arena_bytes, options.world_size))
+            .map_err(Error::system("create shared memory"))?;
     let (lifeline_end, lifeline) =
         pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from).map_err(Error::system("create a pipe"))?;
     let member = Member {

@@ -11,6 +11,10 @@
 )]
 
 mod failures;
+mod groups;
 mod mismatches;
+mod movements;
 mod reductions;
+mod samples;
+mod soak;
 mod support;

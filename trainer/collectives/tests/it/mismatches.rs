@@ -46,6 +46,103 @@ fn different_calls_name_both_on_every_rank() {
 }
 
 #[test]
+fn parts_that_do_not_fit_name_both_ranks_and_numbers() {
+    type Body = fn(&mut Communicator) -> Result<(), Error>;
+    // Rank 2 expects of rank 1, or gives to it, another number of elements than rank 1 has in mind.
+    let cases: [(Body, usize, usize, [usize; 2]); 4] = [
+        (
+            |group| {
+                let own = if group.rank() == 1 { 2 } else { 1 };
+                let expected = if group.rank() == 2 { 3 } else { 2 };
+                group.all_gather_v(&vec![0_i8; own], &mut vec![0; expected + 2], &[1, expected, 1])?;
+                // Only the rank that is wrong must know at once.
+                group.barrier()
+            },
+            1,
+            2,
+            [2, 3],
+        ),
+        (
+            |group| {
+                let counts = if group.rank() == 2 { vec![1, 3, 1] } else { vec![] };
+                let send = vec![0_f32; counts.iter().sum()];
+                let own = if group.rank() == 1 { 2 } else { 1 };
+                group.scatter_v(&send, &counts, &mut vec![0.0; own], 2)
+            },
+            2,
+            1,
+            [3, 2],
+        ),
+        (
+            |group| {
+                let expected = if group.rank() == 2 { [1, 3, 1] } else { [1, 1, 1] };
+                let mut receive = vec![0_f64; expected.iter().sum()];
+                group.all_to_all_v(&[0.0; 3], &[1, 1, 1], &mut receive, &expected)
+            },
+            1,
+            2,
+            [1, 3],
+        ),
+        (
+            |group| {
+                let own = if group.rank() == 1 { 2 } else { 1 };
+                let expected = [1, 3, 1];
+                group.gather_v(&vec![0_i8; own], &mut [0; 5], &expected, 2)?;
+                group.barrier()
+            },
+            1,
+            2,
+            [2, 3],
+        ),
+    ];
+    for (body, sender, receiver, numbers) in cases {
+        for error in on_threads(3, |_| (), |mut group| failure(body(&mut group))) {
+            let Error::Parts { from, to, sent, expected, .. } = error else { panic!("{error}") };
+            assert_eq!((from, to, [sent, expected]), (sender, receiver, numbers));
+        }
+    }
+}
+
+#[test]
+fn ranks_that_cut_their_data_differently_are_told() {
+    let errors = on_threads(
+        2,
+        |_| (),
+        |mut group| {
+            let counts = if group.rank() == 0 { [2, 2] } else { [1, 3] };
+            let mut receive = vec![0_i32; counts[group.rank()]];
+            failure(group.reduce_scatter_v(&[0; 4], &mut receive, &counts, Reduction::Sum))
+        },
+    );
+    for error in errors {
+        assert!(matches!(error, Error::Parts { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_message_that_is_not_the_expected_one_names_both() {
+    let errors = on_threads(
+        2,
+        |_| (),
+        |mut group| {
+            if group.rank() == 0 {
+                group.send(&[1_f32; 3], 1).unwrap();
+                failure(group.barrier())
+            } else {
+                failure(group.receive(&mut [0_f64; 3], 0))
+            }
+        },
+    );
+    for error in errors {
+        assert_eq!(
+            error.to_string(),
+            "the ranks disagree: rank 0 makes call 0 send(f32 × 3, to rank 1) but rank 1 makes call 0 \
+             receive(f64 × 3, from rank 0)"
+        );
+    }
+}
+
+#[test]
 fn unusable_arguments_are_refused_without_ending_the_group() {
     on_threads(
         2,
@@ -53,6 +150,12 @@ fn unusable_arguments_are_refused_without_ending_the_group() {
         |mut group| {
             assert!(matches!(group.broadcast(&mut [0_f32], 2), Err(Error::InvalidArgument(_))));
             assert!(matches!(group.all_gather(&[0_f32; 2], &mut [0_f32; 3]), Err(Error::InvalidArgument(_))));
+            let mismatch = group.all_gather_v(&[0_i8; 2], &mut [0; 5], &[2, 2]).unwrap_err();
+            assert_eq!(mismatch.to_string(), "`receive` holds 5 elements, its parts [2, 2]");
+            let missing = group.reduce_scatter_v(&[0_i8; 2], &mut [], &[2], Reduction::Sum).unwrap_err();
+            assert_eq!(missing.to_string(), "1 counts are not one for each of 2 ranks");
+            let itself = group.send(&[0_i8], group.rank()).unwrap_err();
+            assert!(itself.to_string().starts_with("cannot send to rank"), "{itself}");
             assert!(matches!(group.allocate::<f32>(1 << 30), Err(Error::ArenaFull { .. })));
             group.barrier().unwrap();
         },

@@ -1,224 +1,152 @@
-//! Results against oracles: exact for integers, bit for bit in rank order for floats.
+//! Reductions against a sequential oracle, bit for bit: types × operations × worlds × lengths × alignments.
 
-use muster_collectives::{Communicator, Element, Reduction, bf16, f16};
+use muster_collectives::{Communicator, Error, Reduction, bf16, f16};
 
+use crate::samples::{Sample, WORLDS, expected, input, limits, odd_counts, reductions};
 use crate::support::on_threads;
 
-const WORLDS: [usize; 6] = [1, 2, 3, 4, 5, 8];
-const COUNTS: [usize; 13] = [0, 1, 2, 3, 17, 63, 64, 65, 1000, 4097, 65_537, 131_073, 300_007];
-const REDUCTIONS: [Reduction; 4] =
-    [Reduction::Sum, Reduction::Average, Reduction::Minimum, Reduction::Maximum];
-
-/// A value that depends on rank and position, negative for some.
-fn integer(rank: usize, index: usize) -> i64 {
-    (index as i64 % 1013 - 500) * (rank as i64 + 1) + rank as i64
+/// Every rank checks its own share of the elements, and all ranks must hold the same bits.
+fn check<T: Sample>(group: &mut Communicator, result: &[T], reduction: Reduction, what: &str) {
+    let world_size = group.world_size();
+    let count = result.len();
+    for index in (0..count).skip(group.rank()).step_by(world_size) {
+        let expected = expected::<T>(reduction, world_size, index);
+        assert_eq!(result[index].bits(), expected, "{what} {reduction:?} {count} [{index}] of {world_size}");
+    }
+    let checksum =
+        result.iter().fold(0_i64, |sum, value| sum.wrapping_mul(31).wrapping_add(value.bits().cast_signed()));
+    let mut bounds = [checksum, !checksum];
+    group.all_reduce_staged(&mut bounds, Reduction::Minimum).unwrap();
+    assert_eq!(bounds[0], !bounds[1], "all ranks hold the same bits");
 }
 
-fn real(rank: usize, index: usize) -> f64 {
-    ((index * 31 + rank * 17 + 1) as f64).sin() * 10_f64.powi((index % 7) as i32 - 3)
+fn check_all_reduce<T: Sample>(group: &mut Communicator, count: usize, offset: usize, reduction: Reduction) {
+    let own = input::<T>(group.rank(), count);
+    let mut registered = group.allocate::<T>(count).unwrap();
+    registered.copy_from_slice(&own);
+    group.all_reduce(&mut registered, reduction).unwrap();
+    check(group, &registered, reduction, "registered");
+
+    // Canaries on both sides of memory that begins at any element.
+    let canary = T::sample(99, 7);
+    let mut staged = vec![canary; offset + count + 3];
+    staged[offset..offset + count].copy_from_slice(&own);
+    group.all_reduce_staged(&mut staged[offset..offset + count], reduction).unwrap();
+    check(group, &staged[offset..offset + count], reduction, "staged");
+    let around = staged[..offset].iter().chain(&staged[offset + count..]);
+    assert!(around.into_iter().all(|value| value.bits() == canary.bits()), "nothing beside the data changes");
+
+    let root = count % group.world_size();
+    let mut data = own.clone();
+    group.reduce(&mut data, reduction, root).unwrap();
+    if group.rank() == root {
+        assert!(data.iter().zip(registered.iter()).all(|(a, b)| a.bits() == b.bits()), "reduce {count}");
+    } else {
+        assert!(data.iter().zip(&own).all(|(a, b)| a.bits() == b.bits()), "only the root's data changes");
+    }
 }
 
-trait Sample: Element + PartialEq + std::fmt::Debug {
-    fn sample(rank: usize, index: usize) -> Self;
-    fn oracle(reduction: Reduction, values: &[Self]) -> Self;
-    fn bits(self) -> u64;
+fn check_type<T: Sample>(group: &mut Communicator) {
+    for reduction in reductions::<T>() {
+        for count in odd_counts(group.world_size()) {
+            check_all_reduce::<T>(group, count, [0, 1, 3][count % 3], reduction);
+        }
+    }
+    for count in limits::<T>() {
+        check_all_reduce::<T>(group, count, count % 2, Reduction::Sum);
+    }
 }
 
-macro_rules! integer_sample {
-    ($($type:ty),*) => {$(
-        impl Sample for $type {
-            fn sample(rank: usize, index: usize) -> Self {
-                integer(rank, index) as Self
-            }
-            fn oracle(reduction: Reduction, values: &[Self]) -> Self {
-                match reduction {
-                    Reduction::Sum => values.iter().sum(),
-                    Reduction::Average => values.iter().sum::<Self>() / values.len() as Self,
-                    Reduction::Minimum => *values.iter().min().unwrap(),
-                    Reduction::Maximum => *values.iter().max().unwrap(),
-                }
-            }
-            fn bits(self) -> u64 {
-                self as u64
-            }
+fn everywhere<T: Sample>() {
+    for world_size in WORLDS {
+        on_threads(world_size, |_| (), |mut group| check_type::<T>(&mut group));
+    }
+}
+
+macro_rules! all_reduce {
+    ($($name:ident: $type:ty),*) => {$(
+        #[test]
+        fn $name() {
+            everywhere::<$type>();
         }
     )*};
 }
 
-macro_rules! float_sample {
-    ($type:ty, $wide:ty, $from:expr, $to:expr) => {
-        impl Sample for $type {
-            fn sample(rank: usize, index: usize) -> Self {
-                $to(real(rank, index) as $wide)
-            }
-            fn oracle(reduction: Reduction, values: &[Self]) -> Self {
-                let values: Vec<$wide> = values.iter().map(|value| $from(*value)).collect();
-                let folded = |combine: fn($wide, $wide) -> $wide| {
-                    values[1..].iter().fold(values[0], |left, right| combine(left, *right))
-                };
-                $to(match reduction {
-                    Reduction::Sum => folded(|a, b| a + b),
-                    Reduction::Average => folded(|a, b| a + b) / values.len() as $wide,
-                    Reduction::Minimum => folded(<$wide>::min),
-                    Reduction::Maximum => folded(<$wide>::max),
-                })
-            }
-            fn bits(self) -> u64 {
-                u64::from(self.to_bits())
-            }
-        }
+all_reduce!(
+    all_reduce_f32: f32,
+    all_reduce_f64: f64,
+    all_reduce_f16: f16,
+    all_reduce_bf16: bf16,
+    all_reduce_i32: i32,
+    all_reduce_i64: i64,
+    all_reduce_i8: i8,
+    all_reduce_u8: u8
+);
+
+#[test]
+fn a_long_reduction_goes_through_many_pieces() {
+    on_threads(
+        3,
+        |_| (),
+        |mut group| check_all_reduce::<f32>(&mut group, (1 << 20) + 3, 1, Reduction::Average),
+    );
+}
+
+fn check_reduce_scatter<T: Sample>(group: &mut Communicator, part: usize, reduction: Reduction) {
+    let (rank, world_size) = (group.rank(), group.world_size());
+    let own = input::<T>(rank, part * world_size);
+    let is_right = |part: &[T], start: usize| {
+        part.iter()
+            .enumerate()
+            .all(|(index, value)| value.bits() == expected::<T>(reduction, world_size, start + index))
     };
-}
+    let mut received = vec![T::default(); part];
+    group.reduce_scatter(&own, &mut received, reduction).unwrap();
+    assert!(is_right(&received, rank * part), "reduce_scatter {reduction:?} {part} of {world_size}");
 
-integer_sample!(i32, i64);
-float_sample!(f32, f32, |value| value, |value| value);
-float_sample!(f64, f64, |value| value, |value| value);
-float_sample!(f16, f32, f16::to_f32, f16::from_f32);
-float_sample!(bf16, f32, bf16::to_f32, bf16::from_f32);
+    let mut registered = group.allocate::<T>(part * world_size).unwrap();
+    registered.copy_from_slice(&own);
+    group.reduce_scatter_registered(&mut registered, reduction).unwrap();
+    assert!(is_right(&registered[rank * part..(rank + 1) * part], rank * part), "registered {part}");
+    let others = (0..part * world_size).filter(|index| index / part.max(1) != rank);
+    assert!(others.into_iter().all(|index| registered[index].bits() == own[index].bits()), "the rest stays");
 
-fn input<T: Sample>(rank: usize, count: usize) -> Vec<T> {
-    (0..count).map(|index| T::sample(rank, index)).collect()
-}
-
-fn expected<T: Sample>(reduction: Reduction, world_size: usize, index: usize) -> u64 {
-    let values: Vec<T> = (0..world_size).map(|rank| T::sample(rank, index)).collect();
-    T::oracle(reduction, &values).bits()
-}
-
-fn check_all_reduce<T: Sample>(group: &mut Communicator) {
-    for count in COUNTS {
-        for reduction in REDUCTIONS {
-            let own = input::<T>(group.rank(), count);
-            let mut registered = group.allocate::<T>(count).unwrap();
-            registered.copy_from_slice(&own);
-            group.all_reduce(&mut registered, reduction).unwrap();
-            let mut staged = own;
-            group.all_reduce_staged(&mut staged, reduction).unwrap();
-            // Every rank checks its own share of the elements, and all ranks must hold the same bits.
-            let own_share = (0..count).skip(group.rank()).step_by(group.world_size());
-            for index in own_share {
-                let expected = expected::<T>(reduction, group.world_size(), index);
-                assert_eq!(registered[index].bits(), expected, "registered {reduction:?} {count} [{index}]");
-                assert_eq!(staged[index].bits(), expected, "staged {reduction:?} {count} [{index}]");
-            }
-            assert!(registered.iter().zip(&staged).all(|(a, b)| a.bits() == b.bits()));
-            let checksum = staged
-                .iter()
-                .fold(0_i64, |sum, value| sum.wrapping_mul(31).wrapping_add(value.bits().cast_signed()));
-            let mut bounds = [checksum, !checksum];
-            group.all_reduce_staged(&mut bounds, Reduction::Minimum).unwrap();
-            assert_eq!(bounds[0], !bounds[1], "all ranks hold the same bits");
-        }
-    }
-}
-
-fn all_reduce_everywhere<T: Sample>() {
-    for world_size in WORLDS {
-        on_threads(world_size, |_| (), |mut group| check_all_reduce::<T>(&mut group));
-    }
+    // Parts of different lengths, one of them empty.
+    let counts: Vec<usize> = (0..world_size).map(|peer| part * ((peer + 1) % 3) / 2).collect();
+    let start: usize = counts[..rank].iter().sum();
+    let own = input::<T>(rank, counts.iter().sum());
+    let mut received = vec![T::default(); counts[rank]];
+    group.reduce_scatter_v(&own, &mut received, &counts, reduction).unwrap();
+    assert!(is_right(&received, start), "reduce_scatter_v {reduction:?} {part} of {world_size}");
 }
 
 #[test]
-fn all_reduce_f32() {
-    all_reduce_everywhere::<f32>();
-}
-
-#[test]
-fn all_reduce_f64() {
-    all_reduce_everywhere::<f64>();
-}
-
-#[test]
-fn all_reduce_i32() {
-    all_reduce_everywhere::<i32>();
-}
-
-#[test]
-fn all_reduce_i64() {
-    all_reduce_everywhere::<i64>();
-}
-
-#[test]
-fn all_reduce_f16() {
-    all_reduce_everywhere::<f16>();
-}
-
-#[test]
-fn all_reduce_bf16() {
-    all_reduce_everywhere::<bf16>();
-}
-
-#[test]
-fn broadcast_gather_and_scatter_move_the_right_parts() {
+fn reduce_scatter_leaves_every_rank_its_part() {
     for world_size in WORLDS {
         on_threads(
             world_size,
             |_| (),
             |mut group| {
-                for count in COUNTS {
-                    let rank = group.rank();
-                    for root in [0, world_size - 1] {
-                        let mut data = input::<f32>(rank, count);
-                        group.broadcast(&mut data, root).unwrap();
-                        assert_eq!(data, input::<f32>(root, count));
-                    }
-                    let mut gathered = vec![0_i32; count * world_size];
-                    group.all_gather(&input::<i32>(rank, count), &mut gathered).unwrap();
-                    let all: Vec<i32> = (0..world_size).flat_map(|peer| input::<i32>(peer, count)).collect();
-                    assert_eq!(gathered, all);
-
-                    let mut part = vec![0_i64; count];
-                    group
-                        .reduce_scatter(&input::<i64>(rank, count * world_size), &mut part, Reduction::Sum)
-                        .unwrap();
-                    for (index, value) in part.iter().enumerate() {
-                        assert_eq!(
-                            value.bits(),
-                            expected::<i64>(Reduction::Sum, world_size, rank * count + index)
-                        );
-                    }
+                for part in odd_counts(world_size) {
+                    check_reduce_scatter::<f32>(&mut group, part, Reduction::Sum);
+                    check_reduce_scatter::<bf16>(&mut group, part, Reduction::Average);
+                    check_reduce_scatter::<u8>(&mut group, part, Reduction::BitXor);
+                    check_reduce_scatter::<i64>(&mut group, part, Reduction::Product);
                 }
-                group.barrier().unwrap();
+                check_reduce_scatter::<f64>(&mut group, 50_001, Reduction::Maximum);
             },
         );
     }
 }
 
 #[test]
-fn two_communicators_interleave() {
-    let directory = tempfile::tempdir().unwrap();
-    std::thread::scope(|scope| {
-        for rank in 0..3 {
-            let directory = directory.path();
-            scope.spawn(move || {
-                let connect = |group: &str| {
-                    let mut options = crate::support::options(directory, rank, 3);
-                    options.group = group.into();
-                    Communicator::connect(&options).unwrap()
-                };
-                let (mut first, mut second) = (connect("first"), connect("second"));
-                assert_ne!(first.session(), second.session());
-                for round in 0..2000_i64 {
-                    let (mut a, mut b) = ([round], vec![round; 5000]);
-                    first.all_reduce_staged(&mut a, Reduction::Sum).unwrap();
-                    if round % 3 == 0 {
-                        first.barrier().unwrap();
-                    }
-                    second.all_reduce_staged(&mut b, Reduction::Maximum).unwrap();
-                    assert_eq!((a[0], b[4999]), (3 * round, round));
-                }
-            });
-        }
-    });
-}
-
-#[test]
-fn sums_of_special_values_follow_ieee() {
+fn special_values_follow_ieee_and_the_rule_of_nan() {
     on_threads(
         2,
         |_| (),
         |mut group| {
-            let mut data = if group.rank() == 0 {
+            let first = group.rank() == 0;
+            let mut data = if first {
                 [f32::NAN, f32::INFINITY, -0.0, f32::MIN_POSITIVE / 4.0, f32::INFINITY]
             } else {
                 [1.0, 1.0, -0.0, f32::MIN_POSITIVE / 4.0, f32::NEG_INFINITY]
@@ -228,6 +156,35 @@ fn sums_of_special_values_follow_ieee() {
             assert_eq!(data[1], f32::INFINITY);
             assert_eq!(data[2].to_bits(), (-0.0_f32).to_bits());
             assert_eq!(data[3], f32::MIN_POSITIVE / 2.0);
+
+            let quiet = |payload: u32| f32::from_bits(0x7fc0_0000 | payload);
+            for reduction in [Reduction::Minimum, Reduction::Maximum] {
+                let mut data = if first {
+                    [quiet(1), 2.0, quiet(3), 0.0, f32::NEG_INFINITY]
+                } else {
+                    [5.0, quiet(2), quiet(4), -0.0, f32::INFINITY]
+                };
+                group.all_reduce_staged(&mut data, reduction).unwrap();
+                let bits = data.map(f32::to_bits);
+                assert_eq!(bits[..3], [quiet(1), quiet(2), quiet(3)].map(f32::to_bits));
+                assert_eq!(bits[3], (-0.0_f32).to_bits(), "of equal zeros that of the higher rank");
+                let sign = if reduction == Reduction::Minimum { -1.0 } else { 1.0 };
+                assert_eq!(data[4], sign * f32::INFINITY);
+            }
+        },
+    );
+}
+
+#[test]
+fn bits_of_floats_are_no_operands() {
+    on_threads(
+        2,
+        |_| (),
+        |mut group| {
+            let error = group.all_reduce_staged(&mut [1.0_f32], Reduction::BitOr).unwrap_err();
+            assert!(matches!(&error, Error::InvalidArgument(_)), "{error}");
+            assert_eq!(error.to_string(), "bor does not reduce f32 elements");
+            group.barrier().unwrap();
         },
     );
 }

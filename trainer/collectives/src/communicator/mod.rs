@@ -1,0 +1,150 @@
+//! The typed face of a group: checks arguments, numbers the calls and counts the traffic.
+
+mod arguments;
+mod movements;
+mod reductions;
+
+use std::time::{Duration, Instant};
+
+use crate::aborter::Aborter;
+use crate::arena::RegisteredBuffer;
+use crate::call::{Call, Operation, Placement};
+use crate::element::{Element, Reduction};
+use crate::error::Error;
+use crate::options::Options;
+use crate::shared_memory::SharedMemory;
+
+/// A rank's handle on its group. All ranks must make the same calls in the same order.
+///
+/// Dropping it leaves the group; ranks that still wait for this one then get [`Error::PeerLost`].
+#[derive(Debug)]
+pub struct Communicator {
+    pub(crate) transport: SharedMemory,
+    pub(crate) options: Options,
+    pub(crate) calls: u64,
+    traffic: Traffic,
+}
+
+/// What a communicator has moved so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Calls that ended well, messages included.
+    pub calls: u64,
+    /// Bytes this rank passed into them.
+    pub bytes: u64,
+    /// Time spent in them, waiting for slower ranks included.
+    pub time: Duration,
+}
+
+impl Communicator {
+    /// Forms the group over shared memory: returns on all ranks once every rank has mapped all memory.
+    pub fn connect(options: &Options) -> Result<Self, Error> {
+        options.validate()?;
+        let transport = SharedMemory::join(options)?;
+        let mut communicator =
+            Self { transport, options: options.clone(), calls: 0, traffic: Traffic::default() };
+        communicator.barrier()?;
+        tracing::debug!(
+            rank = options.rank,
+            world_size = options.world_size,
+            group = options.group,
+            "joined"
+        );
+        communicator.traffic = Traffic::default();
+        Ok(communicator)
+    }
+
+    /// This process's rank.
+    pub fn rank(&self) -> usize {
+        self.transport.rank()
+    }
+
+    /// The number of ranks.
+    pub fn world_size(&self) -> usize {
+        self.transport.world_size()
+    }
+
+    /// How the ranks' hosts call themselves, in rank order.
+    pub fn hosts(&self) -> &[String] {
+        self.transport.hosts()
+    }
+
+    /// A number, equal on all ranks, that tells this group from every earlier one.
+    pub fn session(&self) -> u64 {
+        self.transport.session()
+    }
+
+    /// What has been moved so far.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    /// A way to end the group from another thread.
+    pub fn aborter(&self) -> Aborter {
+        self.transport.aborter()
+    }
+
+    /// A zeroed buffer in shared memory. No collective: ranks may allocate in any order and at any time.
+    pub fn allocate<T: Element>(&self, count: usize) -> Result<RegisteredBuffer<T>, Error> {
+        self.transport.allocate(count)
+    }
+
+    /// Returns once every rank has called it.
+    pub fn barrier(&mut self) -> Result<(), Error> {
+        let call = Call { operation: Operation::Barrier, ..self.blank() };
+        self.run(0, |transport| transport.barrier(call))
+    }
+
+    fn blank(&self) -> Call {
+        Call {
+            index: self.calls,
+            operation: Operation::Barrier,
+            data_type: None,
+            count: 0,
+            reduction: None,
+            root: None,
+            placement: Placement::Staged,
+        }
+    }
+
+    fn moving<T: Element>(&self, operation: Operation, count: usize) -> Call {
+        Call { operation, data_type: Some(T::DATA_TYPE), count, ..self.blank() }
+    }
+
+    fn reducing<T: Element>(
+        &self,
+        operation: Operation,
+        count: usize,
+        reduction: Reduction,
+    ) -> Result<Call, Error> {
+        if reduction.applies_to(T::DATA_TYPE) {
+            return Ok(Call { reduction: Some(reduction), ..self.moving::<T>(operation, count) });
+        }
+        let message = format!("{} does not reduce {} elements", reduction.name(), T::DATA_TYPE.name());
+        Err(Error::InvalidArgument(message))
+    }
+
+    /// Makes a call of all ranks.
+    fn run(
+        &mut self,
+        bytes: usize,
+        work: impl FnOnce(&mut SharedMemory) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.time(bytes, work)?;
+        self.calls += 1;
+        Ok(())
+    }
+
+    fn time(
+        &mut self,
+        bytes: usize,
+        work: impl FnOnce(&mut SharedMemory) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let began = Instant::now();
+        work(&mut self.transport)?;
+        self.traffic.calls += 1;
+        self.traffic.bytes += bytes as u64;
+        self.traffic.time += began.elapsed();
+        Ok(())
+    }
+}

@@ -1,0 +1,76 @@
+//! What ends a group, as an error of one rank.
+
+use crate::call::Call;
+use crate::channel::Channel;
+use crate::control::Failure;
+use crate::error::{Error, LossCause};
+
+use super::SharedMemory;
+
+impl SharedMemory {
+    /// The error of an earlier failure, if the group has failed.
+    #[inline]
+    pub(super) fn check_failure(&self, call: Call) -> Result<(), Error> {
+        self.control.failure().map_or(Ok(()), |failure| Err(self.error(failure, call)))
+    }
+
+    /// Ends the group, unless it has ended, and gives the error of the failure that counts.
+    pub(super) fn fail(&self, failure: Failure, call: Call) -> Error {
+        self.error(self.control.abort(failure), call)
+    }
+
+    /// Ends the group because the parts of a call do not fit.
+    pub(super) fn fail_parts(
+        &self,
+        from: usize,
+        to: usize,
+        sent: usize,
+        expected: usize,
+        call: Call,
+    ) -> Error {
+        self.control.keep_parts(self.rank, sent, expected);
+        self.fail(Failure::Parts { from, to, witness: self.rank }, call)
+    }
+
+    #[cold]
+    fn error(&self, failure: Failure, call: Call) -> Error {
+        let lost = |rank: usize, cause| Error::PeerLost { rank, host: self.hosts[rank].clone(), cause };
+        match failure {
+            Failure::Died { rank } => lost(rank, LossCause::Died),
+            Failure::Left { rank } => lost(rank, LossCause::Left),
+            Failure::TimedOut { rank } => {
+                let mut waiting_for: Vec<usize> = (0..self.world_size())
+                    .filter(|peer| *peer == rank || !self.control.step(*peer).has_reached(self.sequence))
+                    .collect();
+                if waiting_for.contains(&self.rank) {
+                    waiting_for = vec![rank];
+                }
+                Error::Timeout { waiting_for, call, after: self.deadline }
+            }
+            Failure::Mismatch { rank, other, slot } => {
+                let announced = |rank| self.control.announced_call(rank, slot).unwrap_or(call);
+                Error::Mismatch {
+                    rank,
+                    call: announced(rank),
+                    other_rank: other,
+                    other_call: announced(other),
+                }
+            }
+            Failure::Message { from, to, slot } => {
+                let channel: Channel<'_> = self.arena.channel(from, to);
+                let announced = |words| Call::from_words(words).unwrap_or(call);
+                Error::Mismatch {
+                    rank: from,
+                    call: announced(channel.announced_send(slot as u32)),
+                    other_rank: to,
+                    other_call: announced(channel.announced_receive(slot as u32)),
+                }
+            }
+            Failure::Parts { from, to, witness } => {
+                let (sent, expected) = self.control.kept_parts(witness);
+                Error::Parts { from, to, sent, expected, call }
+            }
+            Failure::Aborted { rank } => Error::Aborted { rank },
+        }
+    }
+}

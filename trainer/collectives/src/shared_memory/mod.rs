@@ -1,0 +1,208 @@
+//! The shared-memory transport: how ranks move in step. The collectives' phases are in the modules below.
+
+mod failure;
+mod gather;
+mod messages;
+mod parts;
+mod phases;
+mod rebuild;
+mod reduce;
+mod reduce_scatter;
+mod scatter;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub(crate) use parts::Counts;
+
+use crate::arena::{Arena, RegisteredBuffer, segment_length};
+use crate::call::Call;
+use crate::control::{self, Control, Failure};
+use crate::element::Element;
+use crate::error::Error;
+use crate::memory::{self, Mapping};
+use crate::options::Options;
+use crate::rendezvous;
+use crate::signal::Signal;
+use crate::watcher::Watcher;
+
+/// Longest sleep between two looks at the abort word.
+const NAP: Duration = Duration::from_millis(20);
+
+/// Looks at a signal before the first pause: peers that run beside this rank mostly answer within them.
+const GLANCES: u32 = 64;
+
+/// Pauses between looks at a signal before the first yield.
+const SPINS: u32 = 500;
+
+/// How often a rank yields its processor before it sleeps.
+const YIELDS: u32 = 32;
+
+/// A joined group.
+#[derive(Debug)]
+pub(crate) struct SharedMemory {
+    rank: usize,
+    hosts: Vec<String>,
+    deadline: Duration,
+    control: Arc<Control>,
+    arena: Arc<Arena>,
+    /// Steps this rank has completed or begun; equal on all ranks when they meet.
+    sequence: u32,
+    /// Staging slots used so far.
+    turn: usize,
+    /// Messages exchanged with each rank.
+    channels: Vec<messages::Progress>,
+    /// Whether ranks must share processors, so that spinning only keeps others from running.
+    crowded: bool,
+    /// Dropped before the lifeline, so that leaving is not mistaken for dying.
+    _watcher: Option<Watcher>,
+    _lifeline: std::os::fd::OwnedFd,
+}
+
+impl SharedMemory {
+    pub(crate) fn join(options: &Options) -> Result<Self, Error> {
+        let group = rendezvous::form(options)?;
+        let mut hosts = Vec::new();
+        let mut segments = Vec::new();
+        let mut lifelines = Vec::new();
+        for (rank, peer) in group.peers.into_iter().enumerate() {
+            let length = segment_length(peer.arena_bytes, options.world_size);
+            memory::verify_file(&peer.segment, length)
+                .map_err(Error::system("verify the memory of a peer"))?;
+            segments.push(
+                Mapping::new(&peer.segment, length).map_err(Error::system("map the memory of a peer"))?,
+            );
+            hosts.push(peer.host);
+            if rank != options.rank {
+                lifelines.push((rank, peer.lifeline));
+            }
+        }
+        let length = control::length(options.world_size);
+        memory::verify_file(&group.control, length).map_err(Error::system("verify the control segment"))?;
+        let mapping =
+            Mapping::new(&group.control, length).map_err(Error::system("map the control segment"))?;
+        let control = Arc::new(Control::new(mapping, options.world_size));
+        if options.rank == 0 {
+            control.set_session(group.session);
+        }
+        let watcher = if lifelines.is_empty() {
+            None
+        } else {
+            let watcher = Watcher::start(Arc::clone(&control), lifelines);
+            Some(watcher.map_err(Error::system("start the thread that watches the peers"))?)
+        };
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Ok(Self {
+            rank: options.rank,
+            hosts,
+            deadline: options.deadline,
+            arena: Arc::new(Arena::new(options.rank, segments, options.arena_bytes)),
+            control,
+            sequence: 0,
+            turn: 0,
+            channels: vec![messages::Progress::default(); options.world_size],
+            crowded: options.world_size > processors,
+            _watcher: watcher,
+            _lifeline: group.lifeline,
+        })
+    }
+
+    pub(crate) fn rank(&self) -> usize {
+        self.rank
+    }
+
+    pub(crate) fn world_size(&self) -> usize {
+        self.hosts.len()
+    }
+
+    pub(crate) fn hosts(&self) -> &[String] {
+        &self.hosts
+    }
+
+    pub(crate) fn session(&self) -> u64 {
+        self.control.session()
+    }
+
+    pub(crate) fn allocate<T: Element>(&self, count: usize) -> Result<RegisteredBuffer<T>, Error> {
+        self.arena.allocate(count)
+    }
+
+    pub(crate) fn barrier(&mut self, call: Call) -> Result<(), Error> {
+        self.enter(call, 0)
+    }
+
+    /// Waits until every rank has come this far; what they wrote before is then visible.
+    fn step(&mut self, call: Call) -> Result<(), Error> {
+        self.check_failure(call)?;
+        self.sequence = self.sequence.wrapping_add(1);
+        self.control.step(self.rank).advance(self.sequence);
+        let mut since = None;
+        for peer in (0..self.world_size()).filter(|peer| *peer != self.rank) {
+            self.wait(self.control.step(peer), self.sequence, peer, call, &mut since)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until `peer` has brought its signal to `wanted`.
+    #[inline]
+    fn wait(
+        &self,
+        signal: &Signal,
+        wanted: u32,
+        peer: usize,
+        call: Call,
+        since: &mut Option<Instant>,
+    ) -> Result<(), Error> {
+        for _ in 0..GLANCES {
+            if signal.has_reached(wanted) {
+                return Ok(());
+            }
+        }
+        self.wait_long(signal, wanted, peer, call, *since.get_or_insert_with(Instant::now))
+    }
+
+    #[cold]
+    fn wait_long(
+        &self,
+        signal: &Signal,
+        wanted: u32,
+        peer: usize,
+        call: Call,
+        since: Instant,
+    ) -> Result<(), Error> {
+        for _ in 0..if self.crowded { 0 } else { SPINS } {
+            if signal.has_reached(wanted) {
+                return Ok(());
+            }
+            std::hint::spin_loop();
+        }
+        let mut yields = 0;
+        loop {
+            // In this order: a rank that leaves has advanced before.
+            let departed = self.control.has_departed(peer);
+            if signal.has_reached(wanted) {
+                return Ok(());
+            }
+            if departed {
+                return Err(self.fail(Failure::Left { rank: peer }, call));
+            }
+            self.check_failure(call)?;
+            if yields < YIELDS {
+                yields += 1;
+                std::thread::yield_now();
+                continue;
+            }
+            let Some(remaining) = self.deadline.checked_sub(since.elapsed()).filter(|left| !left.is_zero())
+            else {
+                return Err(self.fail(Failure::TimedOut { rank: peer }, call));
+            };
+            signal.sleep(wanted, remaining.min(NAP), || self.control.failure().is_some());
+        }
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        self.control.mark_departed(self.rank);
+    }
+}

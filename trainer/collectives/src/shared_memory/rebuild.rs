@@ -1,0 +1,41 @@
+//! Agreement after a failure: who is left to go on.
+
+use std::time::{Duration, Instant};
+
+use super::{NAP, SharedMemory};
+use crate::error::Error;
+
+impl SharedMemory {
+    /// The ranks that go on after the group has failed, the same for all of them. Waits until every rank has asked,
+    /// left or died, but for silent ones at most as long as `patience`.
+    pub(crate) fn survivors(&self, patience: Duration) -> Result<Vec<usize>, Error> {
+        if self.control.failure().is_none() {
+            let message = "the group works: only one that has failed can be rebuilt".into();
+            return Err(Error::InvalidArgument(message));
+        }
+        let began = Instant::now();
+        self.control.mark_going_on(self.rank);
+        loop {
+            // In this order: a rank that has decided may be gone already.
+            let is_settled = |rank| self.control.goes_on(rank) || self.control.is_gone(rank);
+            let settled = (0..self.world_size()).all(is_settled);
+            if let Some(members) = self.control.decided() {
+                return Ok(members);
+            }
+            let left = patience.saturating_sub(began.elapsed());
+            if settled || left.is_zero() {
+                let goes_on = |rank: &usize| self.control.goes_on(*rank) && !self.control.is_gone(*rank);
+                let members: Vec<usize> = (0..self.world_size()).filter(goes_on).collect();
+                return Ok(self.control.decide(self.rank, &members));
+            }
+            // Woken by whoever asks, leaves or dies.
+            let never = self.sequence.wrapping_add(1);
+            self.control.step(self.rank).sleep(never, left.min(NAP), || self.control.decided().is_some());
+        }
+    }
+
+    /// Ends the group on purpose.
+    pub(crate) fn aborter(&self) -> crate::aborter::Aborter {
+        crate::aborter::Aborter::new(std::sync::Arc::clone(&self.control), self.rank)
+    }
+}
