@@ -8,6 +8,7 @@ mod main_area;
 mod process;
 mod scheduler_area;
 mod statistics;
+mod trainer_area;
 
 use std::io::{self, Write};
 use std::path::PathBuf;

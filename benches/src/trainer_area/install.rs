@@ -1,0 +1,171 @@
+//! The peers, found on the machine or installed into folders of their own below `target/peers`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use fs_err as fs;
+use tokio::process::Command;
+
+use super::peer::{Peer, Requests};
+use crate::area::Settings;
+
+const MPI_PROGRAM: &str = include_str!("peers/all_reduce_mpi.c");
+const GLOO_PROGRAM: &str = include_str!("peers/all_reduce_gloo.py");
+
+/// Open MPI 4.1 between this many ranks: the machine's own, or Debian's packages.
+pub(super) async fn open_mpi(settings: &Settings, ranks: usize) -> Result<Peer> {
+    let folder = peers(settings)?.join("openmpi");
+    fs::create_dir_all(&folder)?;
+    let installation = match OpenMpi::of_machine().await {
+        Some(installation) => installation,
+        None => OpenMpi::of_packages(&folder).await?,
+    };
+    let source = folder.join("all_reduce.c");
+    let program = folder.join("all_reduce");
+    fs::write(&source, MPI_PROGRAM)?;
+    let mut compile = installation.command(&installation.compiler);
+    compile.args(["-O3", "-o"]).arg(&program).arg(&source).args(&installation.compiler_flags);
+    run(compile, "compile a program for Open MPI").await?;
+
+    let requests = Requests::new(ranks)?;
+    let mut command = installation.command(&installation.launcher);
+    command.args(["--allow-run-as-root", "--oversubscribe", "-n", &ranks.to_string()]);
+    command.args(["--mca", "pml", "ob1", "--mca", "btl", "self,vader"]);
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if ranks > processors {
+        command.args(["--mca", "mpi_yield_when_idle", "1"]);
+    }
+    command.arg(program).arg(requests.folder());
+    Peer::start(requests, vec![command])
+}
+
+/// Where Open MPI is.
+struct OpenMpi {
+    launcher: PathBuf,
+    compiler: PathBuf,
+    compiler_flags: Vec<OsString>,
+    environment: Vec<(&'static str, OsString)>,
+}
+
+impl OpenMpi {
+    async fn of_machine() -> Option<Self> {
+        let output = Command::new("mpirun").arg("--version").output().await.ok()?;
+        String::from_utf8_lossy(&output.stdout).contains("(Open MPI) 4.1").then(|| Self {
+            launcher: "mpirun".into(),
+            compiler: "mpicc".into(),
+            compiler_flags: vec![],
+            environment: vec![],
+        })
+    }
+
+    /// Unpacks Debian's packages without installing them.
+    async fn of_packages(folder: &Path) -> Result<Self> {
+        let root = folder.join("root");
+        let complete = folder.join("complete");
+        if !complete.is_file() {
+            let packages = folder.join("packages");
+            fs::create_dir_all(packages.join("partial"))?;
+            let mut download = Command::new("apt-get");
+            download.args(["install", "--yes", "--download-only", "--no-install-recommends"]);
+            download.arg("--option").arg(option("Dir::Cache::archives=", &packages));
+            download.args(["--option", "Debug::NoLocking=1", "openmpi-bin", "libopenmpi-dev"]);
+            run(download, "download openmpi-bin and libopenmpi-dev").await?;
+            for entry in fs::read_dir(&packages)? {
+                let package = entry?.path();
+                if package.extension().is_some_and(|extension| extension == "deb") {
+                    let mut unpack = Command::new("dpkg-deb");
+                    unpack.arg("--extract").arg(package).arg(&root);
+                    run(unpack, "unpack a package").await?;
+                }
+            }
+            fs::write(&complete, "")?;
+        }
+        let libraries = library_folder(&root.join("usr/lib"))?;
+        let own_libraries = libraries.join("openmpi/lib");
+        let search_path =
+            std::env::join_paths([&libraries, &own_libraries]).context("a path with a colon")?;
+        Ok(Self {
+            launcher: root.join("usr/bin/mpirun.openmpi"),
+            compiler: "cc".into(),
+            compiler_flags: vec![
+                option("-I", &libraries.join("openmpi/include")),
+                option("-L", &own_libraries),
+                "-lmpi".into(),
+                option("-Wl,-rpath-link,", &libraries),
+            ],
+            environment: vec![
+                ("OPAL_PREFIX", root.join("usr").into()),
+                ("OPAL_LIBDIR", own_libraries.into()),
+                ("LD_LIBRARY_PATH", search_path),
+            ],
+        })
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
+/// The folder of the machine's architecture, which holds Open MPI.
+fn library_folder(parent: &Path) -> Result<PathBuf> {
+    for entry in fs::read_dir(parent)? {
+        let folder = entry?.path();
+        if folder.join("openmpi/lib").is_dir() {
+            return Ok(folder);
+        }
+    }
+    anyhow::bail!("the packages hold no Open MPI below {}", parent.display())
+}
+
+/// `torch.distributed` over gloo between this many ranks, from the Python package index.
+pub(super) async fn gloo(settings: &Settings, ranks: usize) -> Result<Peer> {
+    let folder = peers(settings)?.join("torch");
+    let python = folder.join("bin/python");
+    let has_torch = async || {
+        let mut check = Command::new(&python);
+        check.args(["-c", "import torch.distributed as d; assert d.is_gloo_available()"]);
+        run(check, "import torch").await
+    };
+    if has_torch().await.is_err() {
+        let mut create = Command::new("python3");
+        create.args(["-m", "venv"]).arg(&folder);
+        run(create, "create a Python environment").await?;
+        let mut install = Command::new(&python);
+        install.args(["-m", "pip", "install", "--no-cache-dir", "--quiet", "torch", "numpy"]);
+        run(install, "install torch").await?;
+        has_torch().await?;
+    }
+    let requests = Requests::new(ranks)?;
+    let script = folder.join("all_reduce.py");
+    fs::write(&script, GLOO_PROGRAM)?;
+    let command = |rank: usize| {
+        let mut command = Command::new(&python);
+        command.arg(&script).arg(requests.folder()).args([rank.to_string(), ranks.to_string()]);
+        command
+    };
+    let commands = (0..ranks).map(command).collect();
+    Peer::start(requests, commands)
+}
+
+fn peers(settings: &Settings) -> Result<PathBuf> {
+    let folder = settings.project.join("target/peers");
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+fn option(name: &str, value: &Path) -> OsString {
+    let mut option = OsString::from(name);
+    option.push(value);
+    option
+}
+
+async fn run(mut command: Command, purpose: &str) -> Result<()> {
+    let output = command.kill_on_drop(true).output().await.with_context(|| format!("cannot {purpose}"))?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    let last = error.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no reason given");
+    ensure!(output.status.success(), "cannot {purpose}: {last}");
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! The trainer: all-reduce beside what others offer on the same machine. One module an experiment.
+
+mod all_reduce;
+mod install;
+mod peer;
+
+use std::time::Duration;
+
+use crate::area::{Measurement, Settings};
+use crate::figure::{Bar, Limit};
+
+const fn bar(name: &'static str, unit: &'static str, limit: Limit) -> Bar {
+    Bar { area: "trainer", name, unit, limit }
+}
+
+const fn times(name: &'static str, least: f64) -> Bar {
+    bar(name, "x", Limit::AtLeast(least))
+}
+
+const fn always(_: &Settings) -> bool {
+    true
+}
+
+/// All of them. Ratios are those of the worst size in their range.
+pub(crate) const MEASUREMENTS: &[Measurement] = &[
+    Measurement {
+        bars: &[
+            times("registered-ompi-n2", 5.0),
+            times("registered-gloo-n2", 12.0),
+            times("registered-gloo-256mib-n2", 9.0),
+            times("staged-ompi-n2", 1.0),
+            times("staged-ompi-1mib-n2", 1.15),
+            times("staged-ompi-64mib-n2", 2.0),
+            times("staged-gloo-n2", 3.0),
+            bar("bound-share-n2", "", Limit::AtLeast(0.8)),
+            bar("latency-1kib-n2", "us", Limit::AtMost(1.0)),
+        ],
+        deadline: Duration::from_mins(40),
+        run: |settings| Box::pin(all_reduce::between_two(settings)),
+        is_wanted: always,
+    },
+    Measurement {
+        bars: &[
+            times("registered-ompi-n4", 5.0),
+            times("registered-gloo-n4", 12.0),
+            times("registered-gloo-256mib-n4", 9.0),
+            times("staged-ompi-n4", 1.0),
+            times("staged-ompi-16kib-n4", 1.6),
+            times("staged-gloo-n4", 3.0),
+            bar("bound-share-n4", "", Limit::AtLeast(0.8)),
+        ],
+        deadline: Duration::from_mins(60),
+        run: |settings| Box::pin(all_reduce::between_four(settings)),
+        is_wanted: always,
+    },
+];
