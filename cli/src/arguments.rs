@@ -43,6 +43,7 @@ pub(crate) enum Command {
     Uninstall(commands::uninstall::Arguments),
     Controller(Box<commands::controller::Arguments>),
     Node(commands::node::Arguments),
+    Bench(commands::bench::Arguments),
     /// Trains a model: the program inside the pods of the examples, also called `muster-train`
     Train(muster_trainer_runtime::Arguments),
     /// Prints the completions of a shell
@@ -76,6 +77,7 @@ impl Command {
             Self::Uninstall(arguments) => commands::uninstall::run(arguments).await?,
             Self::Controller(arguments) => commands::controller::run(*arguments).await?,
             Self::Node(arguments) => commands::node::run(arguments).await?,
+            Self::Bench(arguments) => return commands::bench::run(arguments).await,
             Self::Train(_) => return Err(Error::new("training runs without the asynchronous runtime")),
             Self::Completions { shell } => {
                 let mut script = Vec::new();

@@ -1,5 +1,6 @@
 //! One module a command.
 
+pub(crate) mod bench;
 pub(crate) mod controller;
 pub(crate) mod crds;
 pub(crate) mod delete;

@@ -40,8 +40,11 @@ unsafe impl Shared for Head {}
 #[repr(C, align(128))]
 struct Block {
     step: Signal,
+    /// Where it ran when it began the step.
+    processor: AtomicU32,
+    _unused: u32,
     announcements: [Announcement; 2],
-    _padding: [u64; 5],
+    _padding: [u64; 4],
     /// It left the group.
     departed: AtomicU32,
     /// Its process ended.
@@ -146,6 +149,17 @@ impl Control {
     #[inline]
     pub(crate) fn step(&self, rank: usize) -> &Signal {
         &self.block(rank).step
+    }
+
+    /// Tells on which processor a rank runs.
+    #[inline]
+    pub(crate) fn set_processor(&self, rank: usize, processor: u32) {
+        self.block(rank).processor.store(processor, Relaxed);
+    }
+
+    /// The processor on which a rank began its last step.
+    pub(crate) fn processor(&self, rank: usize) -> u32 {
+        self.block(rank).processor.load(Relaxed)
     }
 
     /// Announces the call that `rank` is about to enter, and where its buffer lies in its segment.

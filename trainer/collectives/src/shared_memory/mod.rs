@@ -32,11 +32,12 @@ const NAP: Duration = Duration::from_millis(20);
 /// Looks at a signal before the first pause: peers that run beside this rank mostly answer within them.
 const GLANCES: u32 = 64;
 
-/// Pauses between looks at a signal before the first yield.
-const SPINS: u32 = 500;
+/// How long a rank then looks with pauses while its peer runs on another processor. Going on to sleep costs as much;
+/// yielding would hand a whole time slice to whoever else wants the processor.
+const SPIN: Duration = Duration::from_micros(50);
 
-/// How often a rank yields its processor before it sleeps.
-const YIELDS: u32 = 32;
+/// How often a rank yields its processor before it sleeps, where its peer may need that very processor.
+const YIELDS: u32 = 64;
 
 /// A joined group.
 #[derive(Debug)]
@@ -54,6 +55,8 @@ pub(crate) struct SharedMemory {
     channels: Vec<messages::Progress>,
     /// Whether ranks must share processors, so that spinning only keeps others from running.
     crowded: bool,
+    /// Pauses that take as long as [`SPIN`].
+    spins: u32,
     /// Dropped before the lifeline, so that leaving is not mistaken for dying.
     _watcher: Option<Watcher>,
     _lifeline: std::os::fd::OwnedFd,
@@ -102,6 +105,7 @@ impl SharedMemory {
             turn: 0,
             channels: vec![messages::Progress::default(); options.world_size],
             crowded: options.world_size > processors,
+            spins: pauses_in(SPIN),
             _watcher: watcher,
             _lifeline: group.lifeline,
         })
@@ -135,6 +139,7 @@ impl SharedMemory {
     fn step(&mut self, call: Call) -> Result<(), Error> {
         self.check_failure(call)?;
         self.sequence = self.sequence.wrapping_add(1);
+        self.control.set_processor(self.rank, processor());
         self.control.step(self.rank).advance(self.sequence);
         let mut since = None;
         for peer in (0..self.world_size()).filter(|peer| *peer != self.rank) {
@@ -170,13 +175,14 @@ impl SharedMemory {
         call: Call,
         since: Instant,
     ) -> Result<(), Error> {
-        for _ in 0..if self.crowded { 0 } else { SPINS } {
+        let shares_processor = self.crowded || self.control.processor(peer) == processor();
+        let (spins, mut yields) = if shares_processor { (0, YIELDS) } else { (self.spins, 0) };
+        for _ in 0..spins {
             if signal.has_reached(wanted) {
                 return Ok(());
             }
             std::hint::spin_loop();
         }
-        let mut yields = 0;
         loop {
             // In this order: a rank that leaves has advanced before.
             let departed = self.control.has_departed(peer);
@@ -187,8 +193,8 @@ impl SharedMemory {
                 return Err(self.fail(Failure::Left { rank: peer }, call));
             }
             self.check_failure(call)?;
-            if yields < YIELDS {
-                yields += 1;
+            if yields > 0 {
+                yields -= 1;
                 std::thread::yield_now();
                 continue;
             }
@@ -205,4 +211,18 @@ impl Drop for SharedMemory {
     fn drop(&mut self) {
         self.control.mark_departed(self.rank);
     }
+}
+
+/// The processor on which this thread runs, for now.
+fn processor() -> u32 {
+    rustix::thread::sched_getcpu() as u32
+}
+
+/// How many pauses of this processor take so long; they differ tenfold between models.
+fn pauses_in(time: Duration) -> u32 {
+    const SAMPLE: u32 = 500;
+    let began = Instant::now();
+    (0..SAMPLE).for_each(|_| std::hint::spin_loop());
+    let sample = began.elapsed().max(Duration::from_nanos(1));
+    ((time.as_secs_f64() / sample.as_secs_f64() * f64::from(SAMPLE)) as u32).clamp(16, 10_000)
 }
