@@ -8,6 +8,8 @@
 use std::fmt::Write;
 use std::time::Instant;
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
 use crate::communicator::Communicator;
 use crate::element::Reduction;
 use crate::error::Error;
@@ -97,11 +99,23 @@ fn count_wrong(group: &mut Communicator, data: &[f32], world_size: usize) -> Res
     Ok(wrong[0] as usize)
 }
 
+/// Starts each rank on a processor of its own where there are enough, and then lets the system move it: busy machines
+/// tend to keep processes that wake each other on one.
+fn spread(rank: usize) -> std::io::Result<()> {
+    let allowed = sched_getaffinity(None)?;
+    let processors: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
+    let mut own = CpuSet::new();
+    own.set(processors[rank % processors.len()]);
+    sched_setaffinity(None, &own)?;
+    Ok(sched_setaffinity(None, &allowed)?)
+}
+
 fn median(
     group: &mut Communicator,
     repetitions: usize,
     mut work: impl FnMut(&mut Communicator) -> Result<(), Error>,
 ) -> Result<f64, Error> {
+    spread(group.rank()).map_err(Error::system("start a rank on a processor of its own"))?;
     let mut times = Vec::with_capacity(repetitions);
     for repetition in 0..WARM_UP + repetitions {
         group.barrier()?;
