@@ -49,7 +49,7 @@ pub(crate) const MEASUREMENTS: &[Measurement] = &[
             times("staged-gloo-n4", 3.0),
             bar("bound-share-n4", "", Limit::AtLeast(0.8)),
         ],
-        deadline: Duration::from_mins(60),
+        deadline: Duration::from_hours(1),
         run: |settings| Box::pin(all_reduce::between_four(settings)),
         is_wanted: always,
     },
