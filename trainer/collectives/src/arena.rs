@@ -15,14 +15,14 @@ use crate::error::Error;
 use crate::kernels;
 use crate::memory::{LARGE_PAGE, Mapping, PAGE};
 
-/// Bytes of one staging slot.
-pub(crate) const SLOT: usize = 256 << 10;
+/// Bytes of one staging slot: few steps for large data, and still within a processor's second-level cache.
+pub(crate) const SLOT: usize = 1 << 20;
 
 /// Two slots for what a rank contributes and two for what it has reduced.
 const STAGING: usize = 4 * SLOT;
 
 /// Where the channels begin.
-const CHANNELS: usize = LARGE_PAGE;
+const CHANNELS: usize = STAGING;
 
 /// Bytes of a segment in front of the registered buffers.
 const fn front(world_size: usize) -> usize {

@@ -14,12 +14,14 @@ use crate::element::{Element, Reduction};
 use crate::error::Error;
 use crate::kernels;
 
-/// Registered buffers up to this many bytes go through the slots: a copy costs less than a second step.
-const FLAT_LIMIT: usize = 4 << 10;
+/// Registered buffers up to this many bytes go through the slots: a copy costs less than a second step. Steps are dear
+/// where ranks share processors.
+const FLAT_LIMIT: usize = 256;
+const FLAT_LIMIT_OF_CROWD: usize = 4 << 10;
 
 /// Staged reductions up to this many bytes are computed whole by every rank: one step instead of two. With more than
 /// two ranks the additional reading costs more than the step, except for small ones.
-const SYMMETRIC_LIMIT: usize = SLOT;
+const SYMMETRIC_LIMIT: usize = 256 << 10;
 const SYMMETRIC_LIMIT_OF_MANY: usize = 64 << 10;
 
 /// Bytes of the smallest piece of a pipelined reduction.
@@ -40,7 +42,8 @@ impl SharedMemory {
         reduction: Reduction,
     ) -> Result<(), Error> {
         self.check_owner(buffer)?;
-        if size_of_val(&**buffer) <= FLAT_LIMIT {
+        let limit = if self.crowded { FLAT_LIMIT_OF_CROWD } else { FLAT_LIMIT };
+        if size_of_val(&**buffer) <= limit {
             // SAFETY: the buffer is ours, and peers touch only the slots.
             return unsafe {
                 let data = buffer.as_mut_ptr();

@@ -84,12 +84,19 @@ all_reduce!(
 );
 
 #[test]
-fn a_long_reduction_goes_through_many_pieces() {
-    on_threads(
-        3,
-        |_| (),
-        |mut group| check_all_reduce::<f32>(&mut group, (1 << 20) + 3, 1, Reduction::Average),
-    );
+fn long_reductions_go_through_many_pieces_and_slots() {
+    for world_size in [2, 3] {
+        on_threads(
+            world_size,
+            |_| (),
+            |mut group| {
+                check_all_reduce::<f32>(&mut group, (1 << 20) + 3, 1, Reduction::Average);
+                for count in [(1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20] {
+                    check_all_reduce::<u8>(&mut group, count, 3, Reduction::Maximum);
+                }
+            },
+        );
+    }
 }
 
 fn check_reduce_scatter<T: Sample>(group: &mut Communicator, part: usize, reduction: Reduction) {

@@ -13,10 +13,9 @@ pub(crate) fn odd_counts(world_size: usize) -> Vec<usize> {
     counts
 }
 
-/// Lengths around the limits of the algorithms, in elements of `T`: flat, symmetric, one slot, several.
+/// Lengths around the limits of the algorithms, in elements of `T`: flat, symmetric, pipelined.
 pub(crate) fn limits<T>() -> Vec<usize> {
-    const SLOT: usize = 256 << 10;
-    let bytes = [4 << 10, 64 << 10, SLOT, 3 * SLOT];
+    let bytes = [256, 4 << 10, 64 << 10, 256 << 10, 768 << 10];
     bytes.iter().flat_map(|bytes| [bytes / size_of::<T>() - 1, bytes / size_of::<T>() + 1]).collect()
 }
 
