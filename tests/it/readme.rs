@@ -181,7 +181,14 @@ async fn the_readme_does_what_it_says() {
 async fn the_readme_of_deploy_does_what_it_says() {
     let (count, not_run) = run("deploy/README.md").await;
     assert!(count >= 5, "only {count} commands were found");
-    assert_eq!(not_run, ["needs an image that the nodes can pull"]);
+    assert_eq!(
+        not_run,
+        [
+            "needs an image that the nodes can pull",
+            "needs a cluster with Muster and a token of an account in it",
+            "needs a node with GPUs",
+        ]
+    );
 }
 
 #[tokio::test]
