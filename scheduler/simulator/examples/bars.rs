@@ -1,6 +1,6 @@
 //! Prints the bars: `bars b1 FOLDER TRACES POLICIES SEEDS`, `bars b2 FOLDER SEED JOBS`, `bars b3 FILE POLICY`,
 //! `bars simulate TRACE POLICIES FOLDER`, `bars optimum`,
-//! `bars b4 FILE|- ESTIMATE [LOAD [POLICY]]`.
+//! `bars b4 FILE|- ESTIMATE [LOAD [POLICY]]`, `bars b8 SCENARIOS SEED`.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use muster_scheduler_simulator::catalogue;
 use muster_scheduler_simulator::engine::{Options, simulate};
 use muster_scheduler_simulator::generate::gangs::GangMix;
 use muster_scheduler_simulator::generate::{gavel, mixed};
+use muster_scheduler_simulator::oracle::b8;
 use muster_scheduler_simulator::report::table;
 
 fn main() {
@@ -60,6 +61,11 @@ fn main() {
             for row in muster_scheduler_simulator::bars::gang_optimum(300, 1).unwrap() {
                 println!("{row:?}");
             }
+        }
+        "b8" => {
+            let figures = b8(args[1].parse().unwrap(), args[2].parse().unwrap()).unwrap();
+            figures.false_statements.iter().for_each(|statement| println!("{statement}"));
+            println!("{} jobs, {} counterfactuals", figures.jobs, figures.counterfactuals);
         }
         "b3" => {
             let figures = b3(&args[1], &std::fs::read_to_string(&args[1]).unwrap(), &args[2]).unwrap();

@@ -88,15 +88,18 @@ impl World<'_> {
     pub(super) fn faults_of_counterfactuals(&self, id: u64, explained: &Explanation) -> Vec<String> {
         let asked = self.asked(id);
         let promised = self.planner.promises().any(|promise| promise.job != JobId(id));
+        // Strict order keeps it back for another reason, and whoever waited for long may be promised the room by
+        // `muster` in the very decision that would start it.
+        let says_all = !promised && !matches!(self.scenario.policy, "strict-fifo" | "muster");
         let mut faults = Vec::new();
         for what_if in &explained.what_if {
             let holds = match what_if {
                 WhatIf::Pods { pods, instead_of } => {
-                    let could_be_more =
-                        !promised && self.scenario.policy != "strict-fifo" && pods + 1 < asked.pods;
-                    *instead_of == asked.pods
-                        && self.can_start(id, *pods, asked.queue, asked.in_rack)
-                        && !(could_be_more && self.can_start(id, pods + 1, asked.queue, asked.in_rack))
+                    let could_be_more = says_all && pods + 1 < asked.pods;
+                    if could_be_more && self.can_start(id, pods + 1, asked.queue, asked.in_rack) {
+                        faults.push(format!("it could start with more than {pods} pods"));
+                    }
+                    *instead_of == asked.pods && self.can_start(id, *pods, asked.queue, asked.in_rack)
                 }
                 WhatIf::Level { level, .. } => {
                     asked.in_rack && *level == 0 && self.can_start(id, asked.pods, asked.queue, false)
@@ -114,7 +117,9 @@ impl World<'_> {
                 WhatIf::AnyArrangement => false,
             };
             if !holds {
-                faults.push(format!("{what_if:?} is not true"));
+                let promises: Vec<_> =
+                    self.planner.promises().map(|one| (one.job.0, one.from.0, one.latest.0)).collect();
+                faults.push(format!("{what_if:?} is not true at {}; promised is {promises:?}", self.now));
             }
         }
         faults
