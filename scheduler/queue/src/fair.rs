@@ -84,11 +84,12 @@ impl FairShare {
             self.settle(above, at);
             let usage = &mut self.queues[above.index()];
             for (resource, amount) in charge.asked() {
-                if !usage.amounts.contains_key(resource) {
-                    usage.amounts.insert(resource.clone(), Amount::default());
-                }
+                let used = |before: f64| (before + sign * amount as f64).max(0.0);
                 if let Some(of) = usage.amounts.get_mut(resource) {
-                    of.now = (of.now + sign * amount as f64).max(0.0);
+                    of.now = used(of.now);
+                } else {
+                    let first = Amount { now: used(0.0), ..Amount::default() };
+                    usage.amounts.insert(resource.clone(), first);
                 }
             }
         }
@@ -131,24 +132,26 @@ impl FairShare {
         let mut factors = vec![0.0; self.queues.len()];
         let mut ranked = 0.0;
         let highest = (self.queues.len().max(2) - 1) as f64;
-        let mut open = vec![tree.top().to_vec()];
+        let with_shares = |queues: &[QueueId]| -> Vec<(f64, QueueId)> {
+            queues.iter().map(|queue| (self.dominant_share(tree, *queue, at), *queue)).collect()
+        };
+        let mut open = vec![with_shares(tree.top())];
         while let Some(mut siblings) = open.pop() {
-            let share = |queue: &QueueId| self.dominant_share(tree, *queue, at);
-            siblings.sort_by(|left, right| share(right).total_cmp(&share(left)));
-            let Some(least) = siblings.last().map(share) else { continue };
-            let tied = siblings.split_off(siblings.partition_point(|queue| share(queue) > least));
+            siblings.sort_by(|(left, _), (right, _)| right.total_cmp(left));
+            let Some((least, _)) = siblings.last().copied() else { continue };
+            let tied = siblings.split_off(siblings.partition_point(|(share, _)| *share > least));
             open.push(siblings);
-            for queue in &tied {
+            for (_, queue) in &tied {
                 factors[queue.index()] = 1.0 - ranked / highest;
             }
             // Queues that are equally due are compared by what is below them, as if they were one.
             let (leaves, inner): (Vec<_>, Vec<_>) =
-                tied.into_iter().partition(|queue| tree.children(*queue).is_empty());
+                tied.into_iter().partition(|(_, queue)| tree.children(*queue).is_empty());
             if inner.is_empty() {
                 ranked += leaves.len() as f64;
             } else {
                 ranked += inner.len() as f64;
-                let below = inner.iter().flat_map(|queue| tree.children(*queue)).copied();
+                let below = inner.iter().flat_map(|(_, queue)| with_shares(tree.children(*queue)));
                 open.push(leaves.into_iter().chain(below).collect());
             }
         }
