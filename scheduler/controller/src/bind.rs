@@ -79,19 +79,8 @@ impl Binder {
 
     /// Writes the plan and binds the pods. Ends when all of them are known to be bound or not, or at the stop.
     pub(crate) async fn carry_out(&self, binding: &Binding) -> Outcome {
-        let mut outcome = Outcome {
-            namespace: binding.namespace.clone(),
-            gang: binding.gang.clone(),
-            written: binding.replaces.clone(),
-            refused: Vec::new(),
-            why: None,
-            claims: BTreeMap::new(),
-        };
+        let mut outcome = Outcome::nothing_of(binding);
         let versions = ClaimVersions::default();
-        let refuse_all = |outcome: &mut Outcome| {
-            let places = binding.placement.0.iter();
-            outcome.refused = places.map(|(pod, assignment)| (pod.clone(), assignment.uid.clone())).collect();
-        };
         if binding.durable {
             match plan::write(&self.client, binding).await {
                 Ok(written) => outcome.written = Some(written),
@@ -102,7 +91,7 @@ impl Binder {
                         outcome.written = Some(written);
                     }
                     outcome.why = Some(why);
-                    refuse_all(&mut outcome);
+                    outcome.refuse_all(binding);
                     return outcome;
                 }
             }

@@ -181,3 +181,23 @@ pub struct Outcome {
     /// Claims that were written on, with their version since; none when that is not known.
     pub claims: BTreeMap<ClaimKey, Option<String>>,
 }
+
+impl Outcome {
+    /// Nothing has come of the binding yet.
+    pub(crate) fn nothing_of(binding: &Binding) -> Self {
+        Self {
+            namespace: binding.namespace.clone(),
+            gang: binding.gang.clone(),
+            written: binding.replaces.clone(),
+            refused: Vec::new(),
+            why: None,
+            claims: BTreeMap::new(),
+        }
+    }
+
+    /// No pod of the binding has its place.
+    pub(crate) fn refuse_all(&mut self, binding: &Binding) {
+        let places = binding.placement.0.iter();
+        self.refused = places.map(|(pod, assignment)| (pod.clone(), assignment.uid.clone())).collect();
+    }
+}

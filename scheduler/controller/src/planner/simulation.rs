@@ -47,14 +47,69 @@ enum UnderWay {
     Discard { namespace: String, gang: String, written: Written },
 }
 
+/// The plans that the API server has.
+#[derive(Default)]
+struct Plans {
+    /// By gang, with the version of the object.
+    written: BTreeMap<String, (GangReservationSpec, u64)>,
+    /// The last version of any object.
+    version: u64,
+}
+
+impl Plans {
+    fn reservations(&self) -> Vec<GangReservation> {
+        let reservation = |(gang, (spec, version)): (&String, &(GangReservationSpec, u64))| {
+            let mut reservation = GangReservation::new(gang, spec.clone());
+            reservation.metadata.namespace = Some("a".into());
+            reservation.metadata.resource_version = Some(version.to_string());
+            reservation.metadata.labels =
+                Some([("muster.dev/planned-by".to_owned(), "muster".to_owned())].into());
+            reservation
+        };
+        self.written.iter().map(reservation).collect()
+    }
+
+    fn next_version(&mut self) -> u64 {
+        self.version += 1;
+        self.version
+    }
+
+    /// Takes a plan away, unless it has changed.
+    fn discard(&mut self, gang: &str, written: &Written) {
+        let same = |(_, version): &(_, u64)| version.to_string() == written.resource_version;
+        if self.written.get(gang).is_some_and(same) {
+            self.written.remove(gang);
+        }
+    }
+
+    /// Whether a later plan is there than the one that the binding replaces.
+    fn has_later_than(&self, binding: &Binding, outcome: &mut Outcome) -> bool {
+        let known = binding.replaces.as_ref().map(|written| written.epoch);
+        let later =
+            self.written.get(&binding.gang).filter(|(spec, _)| known.is_none_or(|known| spec.epoch > known));
+        let Some((spec, version)) = later else { return false };
+        outcome.written = Some(Written { epoch: spec.epoch, resource_version: version.to_string() });
+        true
+    }
+
+    fn write(&mut self, binding: &Binding, outcome: &mut Outcome) {
+        let version = self.next_version();
+        let epoch = binding.replaces.as_ref().map_or(0, |written| written.epoch) + 1;
+        let places = binding.placement.0.iter().map(|(pod, place)| reserved(pod, place));
+        let members: Vec<ReservedMember> = binding.settled.iter().cloned().chain(places).collect();
+        let spec = GangReservationSpec { gang: binding.gang.clone(), epoch, members };
+        self.written.insert(binding.gang.clone(), (spec, version));
+        outcome.written = Some(Written { epoch, resource_version: version.to_string() });
+    }
+}
+
 struct World {
     chance: Chance,
     now: i64,
     nodes: BTreeSet<String>,
     pods: BTreeMap<PodKey, core::Pod>,
-    plans: BTreeMap<String, (GangReservationSpec, u64)>,
+    plans: Plans,
     sizes: BTreeMap<String, u32>,
-    versions: u64,
     uids: u64,
     news: VecDeque<News>,
     hands: Vec<UnderWay>,
@@ -77,9 +132,8 @@ impl World {
             now: 1_000_000,
             nodes: (0..NODES).map(|index| format!("n{index}")).collect(),
             pods: BTreeMap::new(),
-            plans: BTreeMap::new(),
+            plans: Plans::default(),
             sizes: BTreeMap::new(),
-            versions: 0,
             uids: 0,
             news: VecDeque::new(),
             hands: Vec::new(),
@@ -97,9 +151,7 @@ impl World {
         self.hands.clear();
         self.planner = Planner::new(["muster".to_owned()]);
         self.relist();
-        let reservations: Vec<GangReservation> =
-            self.plans.keys().map(|gang| self.reservation(gang)).collect();
-        for binding in self.planner.restore(&reservations) {
+        for binding in self.planner.restore(&self.plans.reservations()) {
             self.begin(Decision::Bind(binding));
         }
     }
@@ -129,16 +181,6 @@ impl World {
         for name in lost.iter().filter(|name| !self.nodes.contains(*name)) {
             self.planner.node_gone(name);
         }
-    }
-
-    fn reservation(&self, gang: &str) -> GangReservation {
-        let (spec, version) = &self.plans[gang];
-        let mut reservation = GangReservation::new(gang, spec.clone());
-        reservation.metadata.namespace = Some("a".into());
-        reservation.metadata.resource_version = Some(version.to_string());
-        reservation.metadata.labels =
-            Some([("muster.dev/planned-by".to_owned(), "muster".to_owned())].into());
-        reservation
     }
 
     fn create(&mut self, gang: &str) {
@@ -188,14 +230,7 @@ impl World {
                     UnderWay::Discard { gang, .. } => *gang == binding.gang,
                 });
                 assert!(!busy, "two plans of gang {} at once", binding.gang);
-                let outcome = Outcome {
-                    namespace: binding.namespace.clone(),
-                    gang: binding.gang.clone(),
-                    written: binding.replaces.clone(),
-                    refused: Vec::new(),
-                    why: None,
-                    claims: BTreeMap::new(),
-                };
+                let outcome = Outcome::nothing_of(&binding);
                 let left = (0..binding.placement.0.len()).collect();
                 self.hands.push(UnderWay::Bind { binding, outcome, written: false, left });
             }
@@ -221,18 +256,14 @@ impl World {
         let index = self.chance.below(self.hands.len() as u64) as usize;
         match self.hands.swap_remove(index) {
             UnderWay::Discard { namespace, gang, written } => {
-                let same = |(_, version): &(_, u64)| version.to_string() == written.resource_version;
-                if self.plans.get(&gang).is_some_and(same) {
-                    self.plans.remove(&gang);
-                }
+                self.plans.discard(&gang, &written);
                 self.planner.discarded(&namespace, &gang);
             }
             UnderWay::Bind { binding, mut outcome, written: false, left } => {
                 if self.write(&binding, &mut outcome) {
                     self.hands.push(UnderWay::Bind { binding, outcome, written: true, left });
                 } else {
-                    let all = binding.placement.0.iter();
-                    outcome.refused = all.map(|(pod, place)| (pod.clone(), place.uid.clone())).collect();
+                    outcome.refuse_all(&binding);
                     self.planner.carried_out(&outcome);
                 }
             }
@@ -242,7 +273,7 @@ impl World {
                 if left.is_empty() {
                     let all = outcome.refused.len() == binding.placement.0.len();
                     if all && binding.nothing_settled() && !(self.faulty && self.chance.one_in(6)) {
-                        self.plans.remove(&binding.gang);
+                        self.plans.written.remove(&binding.gang);
                         outcome.written = None;
                     }
                     self.planner.carried_out(&outcome);
@@ -255,28 +286,14 @@ impl World {
 
     /// Whether the plan is written.
     fn write(&mut self, binding: &Binding, outcome: &mut Outcome) -> bool {
-        if self.faulty && self.chance.one_in(8) {
-            return false;
-        }
-        let before = self.plans.get(&binding.gang);
-        let known = binding.replaces.as_ref().map(|written| written.epoch);
-        if let Some((spec, version)) = before
-            && known.is_none_or(|known| spec.epoch > known)
-        {
-            outcome.written = Some(Written { epoch: spec.epoch, resource_version: version.to_string() });
+        if self.faulty && self.chance.one_in(8) || self.plans.has_later_than(binding, outcome) {
             return false;
         }
         if binding.placement.0.iter().any(|(_, place)| !self.nodes.contains(&place.node)) {
             // It was planned before the loss was heard of.
             self.hurt.insert(binding.gang.clone());
         }
-        self.versions += 1;
-        let epoch = known.unwrap_or(0) + 1;
-        let places = binding.placement.0.iter().map(|(pod, place)| reserved(pod, place));
-        let members: Vec<ReservedMember> = binding.settled.iter().cloned().chain(places).collect();
-        let spec = GangReservationSpec { gang: binding.gang.clone(), epoch, members };
-        self.plans.insert(binding.gang.clone(), (spec, self.versions));
-        outcome.written = Some(Written { epoch, resource_version: self.versions.to_string() });
+        self.plans.write(binding, outcome);
         true
     }
 
@@ -356,6 +373,7 @@ impl World {
                     self.news.push_back(News::NodeGone(name.clone()));
                     let planned = self
                         .plans
+                        .written
                         .iter()
                         .filter(|(_, (plan, _))| plan.members.iter().any(|member| member.node == name));
                     self.hurt.extend(planned.map(|(gang, _)| gang.clone()));
@@ -461,7 +479,7 @@ fn no_slot_is_given_twice_and_no_gang_stays_partial_whatever_goes_wrong() {
                 "seed {seed}: gang {gang} of {of} waits beside {room} free: {gangs:?}"
             );
         }
-        let plans: BTreeSet<&String> = world.plans.keys().collect();
+        let plans: BTreeSet<&String> = world.plans.written.keys().collect();
         let alive: BTreeSet<&String> = gangs.keys().collect();
         assert!(
             plans.is_subset(&alive),

@@ -6,15 +6,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference};
-use muster_scheduler_api::{GangReservation, GangReservationSpec, ReservedMember};
 use muster_scheduler_core::{ClaimKey, PodKey};
 use serde_json::json;
 
 use super::super::tests::claims::{claim, claiming, class, exactly, read, slice};
 use super::super::tests::node;
 use super::super::{Binding, ClaimUse, Decision, DeviceEvent, Outcome, Planner, Written};
-use super::{Chance, node_of};
-use crate::plan::reserved;
+use super::{Chance, Plans, node_of};
 
 const NODES: usize = 3;
 const DEVICES: usize = 3;
@@ -38,8 +36,7 @@ struct World {
     now: i64,
     pods: BTreeMap<PodKey, core::Pod>,
     claims: BTreeMap<ClaimKey, ResourceClaim>,
-    plans: BTreeMap<String, (GangReservationSpec, u64)>,
-    versions: u64,
+    plans: Plans,
     uids: u64,
     pod_news: VecDeque<PodNews>,
     claim_news: VecDeque<DeviceEvent>,
@@ -74,8 +71,7 @@ impl World {
             now: 1_000_000,
             pods: BTreeMap::new(),
             claims: BTreeMap::new(),
-            plans: BTreeMap::new(),
-            versions: 0,
+            plans: Plans::default(),
             uids: 0,
             pod_news: VecDeque::new(),
             claim_news: VecDeque::new(),
@@ -103,19 +99,7 @@ impl World {
         self.planner.devices_changed(class());
         read(&mut self.planner);
         self.relist();
-        let reservations: Vec<GangReservation> = self
-            .plans
-            .iter()
-            .map(|(gang, (spec, version))| {
-                let mut plan = GangReservation::new(gang, spec.clone());
-                plan.metadata.namespace = Some("a".into());
-                plan.metadata.resource_version = Some(version.to_string());
-                plan.metadata.labels =
-                    Some([("muster.dev/planned-by".to_owned(), "muster".to_owned())].into());
-                plan
-            })
-            .collect();
-        for binding in self.planner.restore(&reservations) {
+        for binding in self.planner.restore(&self.plans.reservations()) {
             self.begin(Decision::Bind(binding));
         }
     }
@@ -166,9 +150,8 @@ impl World {
 
     /// The claim was written.
     fn wrote(&mut self, key: &ClaimKey) {
-        self.versions += 1;
         let claim = self.claims.get_mut(key).unwrap();
-        claim.metadata.resource_version = Some(self.versions.to_string());
+        claim.metadata.resource_version = Some(self.plans.next_version().to_string());
         self.claim_news.push_back(DeviceEvent::Claim(Box::new(claim.clone())));
     }
 
@@ -228,14 +211,7 @@ impl World {
     fn begin(&mut self, decision: Decision) {
         match decision {
             Decision::Bind(binding) => {
-                let outcome = Outcome {
-                    namespace: binding.namespace.clone(),
-                    gang: binding.gang.clone(),
-                    written: binding.replaces.clone(),
-                    refused: Vec::new(),
-                    why: None,
-                    claims: BTreeMap::new(),
-                };
+                let outcome = Outcome::nothing_of(&binding);
                 let left = (0..binding.placement.0.len()).collect();
                 let reserved = BTreeSet::new();
                 self.hands.push(UnderWay::Bind { binding, outcome, written: false, reserved, left });
@@ -259,10 +235,7 @@ impl World {
         let index = self.chance.below(self.hands.len() as u64) as usize;
         match self.hands.swap_remove(index) {
             UnderWay::Discard { namespace, gang, written } => {
-                let same = |(_, version): &(_, u64)| version.to_string() == written.resource_version;
-                if self.plans.get(&gang).is_some_and(same) {
-                    self.plans.remove(&gang);
-                }
+                self.plans.discard(&gang, &written);
                 self.planner.discarded(&namespace, &gang);
             }
             UnderWay::GiveBack { claim, resource_version, pods } => {
@@ -280,8 +253,7 @@ impl World {
                 if self.write(&binding, &mut outcome) {
                     self.hands.push(UnderWay::Bind { binding, outcome, written: true, reserved, left });
                 } else {
-                    let all = binding.placement.0.iter();
-                    outcome.refused = all.map(|(pod, place)| (pod.clone(), place.uid.clone())).collect();
+                    outcome.refuse_all(&binding);
                     self.planner.carried_out(&outcome);
                 }
             }
@@ -294,7 +266,7 @@ impl World {
                         self.unreserve_all(&binding);
                     }
                     if all && binding.nothing_settled() && !(self.faulty && self.chance.one_in(6)) {
-                        self.plans.remove(&binding.gang);
+                        self.plans.written.remove(&binding.gang);
                         outcome.written = None;
                     }
                     for given in binding.claims.values().flatten() {
@@ -312,24 +284,10 @@ impl World {
 
     /// Whether the plan is written.
     fn write(&mut self, binding: &Binding, outcome: &mut Outcome) -> bool {
-        let known = binding.replaces.as_ref().map(|written| written.epoch);
-        let before = self.plans.get(&binding.gang);
-        if let Some((spec, version)) = before
-            && known.is_none_or(|known| spec.epoch > known)
-        {
-            outcome.written = Some(Written { epoch: spec.epoch, resource_version: version.to_string() });
+        if self.plans.has_later_than(binding, outcome) || self.faulty && self.chance.one_in(8) {
             return false;
         }
-        if self.faulty && self.chance.one_in(8) {
-            return false;
-        }
-        self.versions += 1;
-        let epoch = known.unwrap_or(0) + 1;
-        let places = binding.placement.0.iter().map(|(pod, place)| reserved(pod, place));
-        let members: Vec<ReservedMember> = binding.settled.iter().cloned().chain(places).collect();
-        let spec = GangReservationSpec { gang: binding.gang.clone(), epoch, members };
-        self.plans.insert(binding.gang.clone(), (spec, self.versions));
-        outcome.written = Some(Written { epoch, resource_version: self.versions.to_string() });
+        self.plans.write(binding, outcome);
         true
     }
 
