@@ -2,7 +2,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 use muster_scheduler_api::DEFAULT_QUEUE;
-use muster_scheduler_core::{Gang, GangDemand, Placement, Waiting};
+use muster_scheduler_core::{Demand, Gang, GangDemand, Placement, PodKey, Slots, Waiting};
+use muster_scheduler_queue::explain::Reason;
 use muster_scheduler_queue::job::Gate;
 use muster_scheduler_queue::join::{Joining, Purpose};
 use muster_scheduler_queue::planner::{Preempt, Start};
@@ -15,6 +16,14 @@ use super::{GangState, Planner, Stage, telling};
 
 /// What makes a job give way, its age above all, is looked at so often although nothing was seen.
 const LOOKED_AT_AGAIN: SignedDuration = SignedDuration::from_secs(5);
+
+/// What keeps pods back that are to join a gang that runs.
+enum Hindrance {
+    /// They cannot have what they ask for.
+    Closed(String),
+    /// The line has no room for them now.
+    Waits(Reason),
+}
 
 impl Planner {
     /// What to do now. Places are taken on the ledger at once, so that nothing is planned twice.
@@ -30,8 +39,10 @@ impl Planner {
         // Whose binding was refused has given its room back just now; who has lost a node needs other room anyway.
         let broken = |key: &GangKey| self.gangs.get(key).map(|state| state.stage) == Some(Stage::Broken);
         let (last, first): (Vec<_>, Vec<_>) = self.joined.iter().cloned().partition(broken);
+        let mut kept = Vec::new();
         for key in first.into_iter().chain(last) {
             self.join(&key, Purpose::Repair, now, &mut decisions);
+            kept.extend(self.keep_room(&key, time));
         }
         // Copies of the space share the map that is made here.
         self.ledger.space().map();
@@ -44,6 +55,9 @@ impl Planner {
         }
         for key in self.joined.clone() {
             self.join(&key, Purpose::Growth, now, &mut decisions);
+        }
+        for (demand, slots) in kept {
+            self.ledger.space().give_back_slots(&demand, &slots);
         }
         self.gained = false;
         decisions.steps = self.measured_steps();
@@ -200,35 +214,79 @@ impl Planner {
         now: Timestamp,
         decisions: &mut Decisions,
     ) {
-        let Some(job) = self.gangs.get(key).map(|state| state.job) else { return };
-        let sizes = sizes(gang.waiting.len(), gang.min_available.saturating_sub(gang.placed_on.len()));
-        let (mut forms, gate) = self.forms(gang, &sizes);
-        if let Gate::Closed(reason) = gate {
-            self.tell(key, Kind::Gate, &reason, now, decisions);
-            return;
-        }
-        if purpose == Purpose::Repair {
-            self.charge_no_kept_quota(key, &mut forms);
-        }
         let time = Time(now.as_millisecond());
-        match self.line.join(job, &forms, purpose, time, self.ledger.space()) {
-            Ok(Joining::Start(start)) => {
-                let Ok(demand) = GangDemand::new(self.ledger.space(), gang, sizes[start.form]) else {
-                    return;
-                };
-                let placement = demand.placement(self.ledger.space(), gang, &start.hold.slots);
+        match self.room_to_join(key, gang, purpose, time) {
+            None => {}
+            Some(Err(Hindrance::Closed(reason))) => self.tell(key, Kind::Gate, &reason, now, decisions),
+            Some(Ok((demand, slots))) => {
+                let placement = demand.placement(self.ledger.space(), gang, &slots);
                 if self.bind(key, placement, decisions) {
                     self.rehold(key, time);
                 }
             }
-            Ok(Joining::Wait(reason)) => {
+            Some(Err(Hindrance::Waits(reason))) => {
                 self.put_off.insert(key.clone(), now);
                 self.pods.resolve_gang_again(key);
                 let message = telling::sentence(&self.line, self.ledger.space(), gang, &reason);
                 self.tell(key, Kind::of(&reason), &message, now, decisions);
             }
-            Err(error) => tracing::error!(%error, gang = %key, "the line does not know the gang that runs"),
         }
+    }
+
+    /// Where pods that join a gang that runs have room now, or what keeps them back.
+    fn room_to_join(
+        &mut self,
+        key: &GangKey,
+        gang: &Gang,
+        purpose: Purpose,
+        time: Time,
+    ) -> Option<Result<(GangDemand, Slots), Hindrance>> {
+        let job = self.gangs.get(key)?.job;
+        let sizes = sizes(gang.waiting.len(), gang.min_available.saturating_sub(gang.placed_on.len()));
+        let (mut forms, gate) = self.forms(gang, &sizes);
+        if let Gate::Closed(reason) = gate {
+            return Some(Err(Hindrance::Closed(reason)));
+        }
+        if purpose == Purpose::Repair {
+            self.charge_no_kept_quota(key, &mut forms);
+        }
+        match self.line.join(job, &forms, purpose, time, self.ledger.space()) {
+            Ok(Joining::Start(start)) => {
+                let demand = GangDemand::new(self.ledger.space(), gang, sizes[start.form]).ok()?;
+                Some(Ok((demand, start.hold.slots.clone())))
+            }
+            Ok(Joining::Wait(reason)) => Some(Err(Hindrance::Waits(reason))),
+            Err(error) => {
+                tracing::error!(%error, gang = %key, "the line does not know the gang that runs");
+                None
+            }
+        }
+    }
+
+    /// Takes the room of pods that a gang cannot do without and that are kept from it for a moment, because their binding
+    /// was refused or their claims are being written: whoever took it meanwhile would leave the gang in part. It is given
+    /// back when the turn is over, and found anew in the next.
+    fn keep_room(&mut self, key: &GangKey, time: Time) -> Option<(Demand, Slots)> {
+        let is_hindered = self.pauses_because(key).is_some() || self.held(key).is_some();
+        if self.under_way.contains(key) || !self.begun.contains(key) || !is_hindered {
+            return None;
+        }
+        let mut gang = self.pods.gang(key);
+        gang.placed_on.retain(|node| self.ledger.node(node).is_some());
+        // What the others' claims have already stays with them.
+        gang.waiting.retain(|member| {
+            let view = self.pods.get(&PodKey::new(&key.namespace, &member.name));
+            view.is_some_and(|view| view.claims_hold().is_none())
+        });
+        gang.waiting.truncate(gang.min_available.saturating_sub(gang.placed_on.len()));
+        if gang.waiting.is_empty() {
+            return None;
+        }
+        let gang = Gang { shape: None, ..gang };
+        let (GangDemand { demand, .. }, slots) =
+            self.room_to_join(key, &gang, Purpose::Repair, time)?.ok()?;
+        self.ledger.space().take_slots(&demand, &slots);
+        Some((demand, slots))
     }
 
     fn bind(&mut self, key: &GangKey, placement: Placement, decisions: &mut Decisions) -> bool {

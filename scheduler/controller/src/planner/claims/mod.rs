@@ -311,7 +311,8 @@ impl Planner {
         self.gained = true;
     }
 
-    /// Whether nobody but pods without a place, whom nothing is being done for, use a claim.
+    /// Whether nobody but pods without a place, whom nothing is being done for, use a claim. One that nobody uses may
+    /// have been given devices in advance, unless it was made for such a pod: that is left over from an attempt.
     fn is_idle(&self, key: &ClaimKey) -> bool {
         let Some(claim) = self.claims.seen.get(key).filter(|claim| claim.allocation.is_some()) else {
             return false;
@@ -325,13 +326,19 @@ impl Planner {
                 })
             })
         };
-        !claim.reserved_for.is_empty() && claim.reserved_for.iter().all(waits)
+        if claim.reserved_for.is_empty() {
+            claim.owner.as_ref().is_some_and(waits)
+        } else {
+            claim.reserved_for.iter().all(waits)
+        }
     }
 
     /// Gives back what claims have from attempts that came to nothing.
     pub(super) fn give_idle_claims_back(&mut self, decisions: &mut Decisions) {
         for key in std::mem::take(&mut self.claims.idle) {
-            let Some(claim) = self.claims.seen.get(&key).filter(|_| self.is_idle(&key)) else { continue };
+            // Since it was found to be so, the pods may have come to use what it has after all.
+            let still = self.is_idle(&key) && self.pods.users(&key).all(|pod| self.gives_back(pod));
+            let Some(claim) = self.claims.seen.get(&key).filter(|_| still) else { continue };
             let version = claim.resource_version.clone();
             let before = self.claims.given_back.insert(key.clone(), version.clone());
             if before.as_ref() != Some(&version) {

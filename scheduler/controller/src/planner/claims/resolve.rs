@@ -56,7 +56,7 @@ impl Planner {
 
     /// Whether what a pod's claims have from an earlier attempt is of no use to it. Those who join others of their
     /// gang go where their devices are, unless there is no room for them: nobody else is to take these meanwhile.
-    fn gives_back(&self, pod: &PodKey) -> bool {
+    pub(super) fn gives_back(&self, pod: &PodKey) -> bool {
         let Some(gang) = self.pods.get(pod).map(|view| &view.gang) else { return true };
         self.pods.census(gang).with_place() == 0 || self.put_off.contains_key(gang)
     }

@@ -14,6 +14,8 @@ use super::super::tests::node;
 use super::super::{Binding, ClaimUse, Decision, DeviceEvent, Outcome, Planner, Written};
 use super::{Chance, Plans, node_of};
 
+/// Seeds that once found something.
+const FIRST: [u64; 4] = [577, 2681, 4896, 18_677];
 const NODES: usize = 3;
 const DEVICES: usize = 3;
 
@@ -448,7 +450,7 @@ impl World {
 #[test]
 fn no_device_is_given_twice_and_no_gang_stays_partial_whatever_goes_wrong() {
     let (mut bound, mut given_back) = (0, 0);
-    for seed in 0..400 {
+    for seed in FIRST.into_iter().chain(0..400) {
         let mut world = World::new(seed);
         for _ in 0..150 {
             world.step();
