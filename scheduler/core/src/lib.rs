@@ -36,7 +36,7 @@ pub use node::{GpuTopology, Node, Taint, Toleration};
 pub use placement::GangDemand;
 pub use resources::{ParseQuantityError, Resources};
 pub use room::Room;
-pub use search::{Demand, Group, Levels, Slot, Slots};
+pub use search::{Demand, Group, Levels, Nearest, Nearness, Slot, Slots};
 pub use shape::Shape;
 pub use space::{NodeId, Space};
 pub use traffic::{GangName, Place, Talk};

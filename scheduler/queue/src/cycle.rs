@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 
+use muster_scheduler_core::Slots;
 use muster_scheduler_core::space::Space;
 
 use crate::backlog::{LaneKey, Order, Rank};
@@ -11,6 +12,7 @@ use crate::filling;
 use crate::forecast::worse;
 use crate::hopeless::NeverFits;
 use crate::job::{Form, Hold, Job, JobId};
+use crate::nearness::{Asked, Nearness};
 use crate::planner::{Plan, Planner, Promise, Start};
 use crate::policy::Blocked;
 use crate::preempt;
@@ -32,11 +34,13 @@ impl Planner {
         self.gains += u64::from(self.gained);
         self.count_nodes(space);
         self.hopeless.look(space, self.running.values());
-        let mut cycle = Cycle::new(self, now, space);
+        let mut nearness = std::mem::take(&mut self.nearness);
+        nearness.begin();
+        let mut cycle = Cycle::new(self, now, space, nearness);
         cycle.keep_promises();
         cycle.walk_the_line();
         let preempt = cycle.preempt();
-        let Cycle { plan, promises, hopeless, .. } = cycle;
+        let Cycle { plan, promises, hopeless, nearness, .. } = cycle;
         for preemption in &preempt {
             for victim in &preemption.victims {
                 if let Some(running) = self.running.get_mut(victim) {
@@ -46,6 +50,7 @@ impl Planner {
             }
         }
         self.promises = promises;
+        self.nearness = nearness;
         self.hopeless.extend(hopeless, space, self.running.values());
         (self.gained, self.slipped) = (false, false);
         Plan { reserve: self.promises.values().cloned().collect(), preempt, ..plan }
@@ -90,14 +95,19 @@ enum Refusal {
     Full,
     /// What is promised to others is in the way of a job that meets so many constraints.
     Constrained(usize),
+    /// It waits for nearer places.
+    Far,
 }
 
 struct Cycle<'a> {
     planner: &'a Planner,
     now: Time,
+    /// What is free before anybody starts.
+    space: &'a Space,
     fair: Vec<f64>,
     gpus: f64,
     timeline: Timeline,
+    nearness: Nearness,
     plan: Plan,
     promises: BTreeMap<JobId, Promise>,
     started: BTreeSet<JobId>,
@@ -112,7 +122,7 @@ struct Cycle<'a> {
 }
 
 impl<'a> Cycle<'a> {
-    fn new(planner: &'a Planner, now: Time, space: &Space) -> Self {
+    fn new(planner: &'a Planner, now: Time, space: &'a Space, nearness: Nearness) -> Self {
         let weights = planner.policy.weights;
         let fair =
             if planner.shares_fairly() { planner.fair.factors(&planner.tree, now) } else { Vec::new() };
@@ -124,9 +134,11 @@ impl<'a> Cycle<'a> {
         Self {
             planner,
             now,
+            space,
             fair,
             gpus,
             timeline: planner.timeline(now, space),
+            nearness,
             plan: Plan::default(),
             promises: BTreeMap::new(),
             started: BTreeSet::new(),
@@ -260,7 +272,7 @@ impl<'a> Cycle<'a> {
             }
             let settled = self.started.contains(&id) || self.promises.contains_key(&id);
             if !settled && let Err(refusal) = self.start_or_promise(job, length, &rank) {
-                if self.blocked.len() < PREEMPTORS {
+                if refusal != Refusal::Far && self.blocked.len() < PREEMPTORS {
                     self.blocked.push(id);
                 }
                 match planner.policy.blocked {
@@ -295,7 +307,7 @@ impl<'a> Cycle<'a> {
         if known.is_some_and(|fewest| fewest <= constraints) {
             return Err(if known == Some(0) { Refusal::Full } else { Refusal::Constrained(constraints) });
         }
-        let mut within_quota = false;
+        let (mut within_quota, mut is_far) = (false, false);
         for (index, form) in job.forms.iter().enumerate() {
             let request = request(job, form, length);
             if !self.timeline.tree().admits(job.queue, &form.charge) {
@@ -303,6 +315,10 @@ impl<'a> Cycle<'a> {
             }
             within_quota = true;
             if let Some(slots) = self.timeline.start_now(&request) {
+                if self.waits_for_nearer(job, index, &slots, length) {
+                    is_far = true;
+                    continue;
+                }
                 let hold = Arc::new(Hold { queue: job.queue, form: form.clone(), slots });
                 let ends = self.now + length;
                 self.timeline.start(job.id, Arc::clone(&hold), ends);
@@ -310,6 +326,9 @@ impl<'a> Cycle<'a> {
                 self.started.insert(job.id);
                 return Ok(());
             }
+        }
+        if is_far {
+            return Err(Refusal::Far);
         }
         if !within_quota {
             return Err(Refusal::Full);
@@ -325,11 +344,27 @@ impl<'a> Cycle<'a> {
         Err(if fewest == 0 { Refusal::Full } else { Refusal::Constrained(constraints) })
     }
 
+    /// Whether the job waits for places that are nearer to each other than these. Nobody does to whom room was promised.
+    fn waits_for_nearer(&mut self, job: &Job, form: usize, slots: &Slots, length: Milliseconds) -> bool {
+        let Some(patience) = self.planner.policy.nearness else { return false };
+        let Some(waiter) = self.planner.backlog.get(job.id) else { return false };
+        if self.planner.promises.contains_key(&job.id) {
+            return false;
+        }
+        let demand = &job.forms[form].demand;
+        let asked =
+            Asked { job, forms: waiter.forms(), form, demand, slots, length, patience, now: self.now };
+        self.nearness.waits(&asked, self.timeline.space_mut(), || self.planner.emptied(self.space))
+    }
+
     /// Starts the job, or promises room to it when there is a promise to be made. Promises to jobs that it
     /// outranks do not bind it: they are taken back, and made again with what is left.
     fn start_or_promise(&mut self, job: &Arc<Job>, length: Milliseconds, rank: &Rank) -> Result<(), Refusal> {
         let Err(refusal) = self.start(job, length) else { return Ok(()) };
-        if self.depth() == 0 || self.now.since(job.submitted) < self.planner.policy.due_after(length) {
+        if refusal == Refusal::Far
+            || self.depth() == 0
+            || self.now.since(job.submitted) < self.planner.policy.due_after(length)
+        {
             return Err(refusal);
         }
         let outranked = self.take_back(rank);

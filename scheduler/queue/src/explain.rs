@@ -12,6 +12,7 @@ use crate::cycle::request;
 use crate::estimate::Basis;
 use crate::forecast::Expected;
 use crate::job::{Form, Gate, Job, JobId};
+pub use crate::nearness::Nearer;
 use crate::planner::Planner;
 use crate::quota::Shortage;
 use crate::time::Time;
@@ -49,6 +50,8 @@ pub enum Reason {
     },
     /// There is enough room, but not near enough together.
     Scattered,
+    /// There is room, but it waits for places that are nearer to each other.
+    Nearer(Nearer),
     /// It would delay a job to which room was promised.
     Promised {
         /// To whom.
@@ -81,6 +84,8 @@ pub enum WhatIf {
         /// Instead of this one.
         instead_of: usize,
     },
+    /// If it did not wait for nearer places than those that are free.
+    AnyDistance,
     /// If its pods need not be spread, nor kept together in slices.
     AnyArrangement,
     /// If it were in another queue.
@@ -149,6 +154,9 @@ impl Planner {
         let mut what_if = Vec::new();
         let Some(waiter) = self.backlog.get(id) else { return what_if };
         if !matches!(reason, Reason::Starts | Reason::Gate(_) | Reason::Members { .. }) {
+            if matches!(reason, Reason::Nearer(_)) {
+                what_if.extend(self.at_any_distance(&waiter.job, now, space));
+            }
             what_if.extend(self.with_fewer_pods(&waiter.job, now, space));
             what_if.extend(self.with_wider_level(&waiter.job, now, space));
             what_if.extend(self.in_any_arrangement(&waiter.job, now, space));
@@ -170,6 +178,11 @@ impl Planner {
             planner.backlog.get(id).map_or_else(|| planner.estimate(&job), |waiter| waiter.estimate);
         planner.backlog.insert(Arc::new(job), estimate);
         planner.cycle(now, space).start.iter().any(|start| start.job == id)
+    }
+
+    fn at_any_distance(&self, job: &Job, now: Time, space: &Space) -> Option<WhatIf> {
+        let anywhere = Job { nearness: Some(0), ..job.clone() };
+        self.would_start(anywhere, now, space).then_some(WhatIf::AnyDistance)
     }
 
     /// The most pods, of the largest group of its smallest form, with which it would start now.
@@ -279,7 +292,7 @@ impl Planner {
     }
 
     /// The nodes without any of the jobs.
-    fn emptied(&self, space: &Space) -> Space {
+    pub(crate) fn emptied(&self, space: &Space) -> Space {
         let mut space = space.clone();
         for running in self.running.values() {
             space.give_back_slots(&running.hold.form.demand, &running.hold.slots);
@@ -316,6 +329,9 @@ impl Settled {
         }
         if self.started.contains(&job.id) {
             return Reason::Starts;
+        }
+        if let Some(nearer) = self.planner.nearness.of(job.id) {
+            return Reason::Nearer(*nearer);
         }
         // The last form asks for the least.
         let Some(form) = job.forms.last() else { return Reason::NeverFits };
@@ -378,6 +394,7 @@ impl fmt::Display for Told<'_, Reason> {
             Reason::NeverFits => formatter.write_str("it would not fit if all nodes were empty"),
             Reason::Room { needed, fits, .. } => write!(formatter, "room for {fits} of {needed} pods"),
             Reason::Scattered => formatter.write_str("enough is free, but not near enough together"),
+            Reason::Nearer(nearer) => nearer.fmt(formatter),
             Reason::Promised { to, .. } => {
                 write!(formatter, "it would delay {}, to which the room is promised", planner.job_name(*to))
             }
@@ -399,6 +416,7 @@ impl fmt::Display for Told<'_, WhatIf> {
             WhatIf::Level { level, .. } => {
                 write!(formatter, "starts now if its pods may be anywhere within one domain of level {level}")
             }
+            WhatIf::AnyDistance => formatter.write_str("starts now if it does not wait for nearer places"),
             WhatIf::AnyArrangement => formatter.write_str("starts now without spreading or slices"),
             WhatIf::Queue(queue) => write!(formatter, "starts now in queue {}", planner.tree.name(*queue)),
             WhatIf::Ends { job, .. } => write!(formatter, "starts when {} ends", planner.job_name(*job)),

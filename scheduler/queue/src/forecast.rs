@@ -132,14 +132,16 @@ impl Planner {
         Some(slots.0.iter().map(|slot| slot.node).collect())
     }
 
-    /// The next moment at which a window opens or closes.
+    /// The next moment at which a window opens or closes, or somebody stops to wait for nearer places.
     pub fn next_boundary(&self, now: Time) -> Option<Time> {
+        let nearer = self.nearness.next_end(now);
         if self.calendar.is_empty() {
-            return None;
+            return nearer;
         }
         let year = now + 366 * 24 * 3_600_000;
         let occurrences = self.calendar.occurrences(now, year);
-        occurrences.iter().flat_map(|open| [open.from, open.to]).filter(|at| *at > now).min()
+        let windows = occurrences.iter().flat_map(|open| [open.from, open.to]).filter(|at| *at > now);
+        windows.chain(nearer).min()
     }
 
     /// Evicts those whose eviction was decided; whether there were any.

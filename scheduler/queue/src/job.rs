@@ -124,6 +124,9 @@ pub struct Job {
     pub restart: Restart,
     /// The advance reservation in which it runs.
     pub reservation: Option<String>,
+    /// How long it waits for places nearer to each other than those that are free, at the most, in milliseconds; what
+    /// the policy says, when absent.
+    pub nearness: Option<Milliseconds>,
 }
 
 /// Room and quota that a job has, or will have.

@@ -29,6 +29,7 @@ mod hopeless;
 mod idle;
 pub mod job;
 pub mod join;
+mod nearness;
 pub mod outlook;
 pub mod planner;
 pub mod policy;

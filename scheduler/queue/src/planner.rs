@@ -12,6 +12,7 @@ use crate::estimate::{Basis, Estimate, Estimator, Traits, family};
 use crate::fair::FairShare;
 use crate::hopeless::Hopeless;
 use crate::job::{Gate, Hold, Job, JobId, Running};
+use crate::nearness::Nearness;
 use crate::policy::Policy;
 use crate::time::{Milliseconds, Time};
 use crate::tree::QueueTree;
@@ -113,6 +114,7 @@ pub struct Planner {
     pub(crate) promises: BTreeMap<JobId, Promise>,
     pub(crate) evictions: BTreeMap<JobId, u32>,
     pub(crate) hopeless: Hopeless,
+    pub(crate) nearness: Nearness,
     /// Something ended sooner than supposed: promises may move forward.
     pub(crate) gained: bool,
     /// In how many cycles they might have.
@@ -139,6 +141,7 @@ impl Planner {
             promises: BTreeMap::new(),
             evictions: BTreeMap::new(),
             hopeless: Hopeless::default(),
+            nearness: Nearness::default(),
             gained: false,
             gains: 0,
             slipped: false,
@@ -192,6 +195,7 @@ impl Planner {
         self.slipped = true;
         self.uncounted = true;
         self.hopeless.clear();
+        self.nearness.forget_nodes();
     }
 
     /// A job came.

@@ -73,6 +73,20 @@ impl Default for Preemption {
     }
 }
 
+/// How long gangs wait for places that are nearer to each other than those that are free, at the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Patience {
+    /// Rather than be divided between more domains of the highest level than it need be, in hundredths of the expected
+    /// run time; less, the larger the part of a domain that the gang takes, and nothing from half of one on.
+    pub divided_percent: u32,
+    /// Rather than run slower by what communication takes longer, in hundredths of the time that this would cost; a
+    /// third more for a step is tolerated.
+    pub slowed_percent: u32,
+    /// But no longer than this, in milliseconds.
+    pub most: Milliseconds,
+}
+
 /// How jobs are ordered and placed in time.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -90,6 +104,8 @@ pub struct Policy {
     pub slack_percent: u32,
     /// Half-life of usage in the fair share, in milliseconds; `None` counts only what runs.
     pub half_life: Option<Milliseconds>,
+    /// Whether gangs wait for nearer places.
+    pub nearness: Option<Patience>,
     /// A job that waited this long goes before everybody who did not, whatever their priority, in milliseconds.
     pub patience: Option<Milliseconds>,
     /// Whether jobs are evicted for others.
@@ -114,6 +130,7 @@ impl Policy {
         due: None,
         slack_percent: 0,
         half_life: None,
+        nearness: None,
         patience: None,
         preemption: None,
         learns: false,
@@ -148,6 +165,7 @@ impl Policy {
                 due: Some(Due { percent: 1500, most: 4 * HOUR }),
                 slack_percent: 75,
                 half_life: Some(24 * HOUR),
+                nearness: Some(Patience { divided_percent: 4000, slowed_percent: 150, most: 8 * HOUR }),
                 patience: Some(24 * HOUR),
                 preemption: Some(Preemption::default()),
                 learns: true,

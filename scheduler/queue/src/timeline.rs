@@ -152,6 +152,11 @@ impl Timeline {
         &self.state.space
     }
 
+    /// The same, to be asked; what is free is not to be changed.
+    pub(crate) fn space_mut(&mut self) -> &mut Space {
+        &mut self.state.space
+    }
+
     /// Quota as it is used now.
     pub(crate) fn tree(&self) -> &QueueTree {
         &self.state.tree

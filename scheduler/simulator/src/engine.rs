@@ -118,7 +118,9 @@ pub fn simulate(workload: &Workload, policy: &str, options: Options) -> Result<R
 
 impl Simulation<'_> {
     fn run(&mut self) -> Result<(), SimulationError> {
-        while let Some(Reverse((now, _))) = self.events.peek().copied() {
+        let mut last = Time(i64::MIN);
+        while let Some(now) = self.next_moment(last) {
+            last = now;
             self.recorder.advance(now, self.ledger.space());
             while let Some(Reverse((at, event))) = self.events.peek().copied() {
                 if at > now {
@@ -130,6 +132,12 @@ impl Simulation<'_> {
             self.decide(now)?;
         }
         Ok(())
+    }
+
+    /// When something happens, or the scheduler wants to be asked though nothing does.
+    fn next_moment(&self, last: Time) -> Option<Time> {
+        let event = self.events.peek().map(|Reverse((at, _))| *at);
+        event.into_iter().chain(self.scheduler.asks_again_at(last)).min()
     }
 
     fn happen(&mut self, event: Event, now: Time) -> Result<(), SimulationError> {

@@ -27,10 +27,12 @@ const USUAL_BYTES: u64 = 500 << 20;
 /// Seconds that a step is taken to last beside its all-reduce.
 const USUAL_STEP: f64 = 0.2;
 /// Nobody is sent to where his all-reduce takes more than so many times as long, however short room is.
-const SLOWEST: f64 = 5.0;
+const SLOWEST: f64 = 20.0;
+/// How much more a GPU that others need counts than one that is lost to communication.
+const SOUGHT: f64 = 1.5;
 
-/// How steeply the price of room rises when it runs short: half taken costs a sixteenth of all taken.
-const SCARCITY: i32 = 4;
+/// How steeply the price of room rises when it runs short: half taken costs a quarter of all taken.
+const SCARCITY: i32 = 2;
 
 /// What a GPU costs on nodes of each size.
 #[derive(Debug, Clone)]
@@ -227,7 +229,7 @@ pub(crate) struct Cost {
 
 impl Cost {
     fn new(seconds: f64, price: f64) -> Self {
-        Self { seconds, total: price + seconds / USUAL_STEP }
+        Self { seconds, total: SOUGHT * price + seconds / USUAL_STEP }
     }
 
     /// Whether one whose all-reduce could take `fastest` seconds is sent there at all.
@@ -240,6 +242,11 @@ impl Cost {
 pub(crate) fn meets_others(map: &Map, slots: &Slots) -> bool {
     let positions = slots.0.iter().filter_map(|slot| map.position(slot.node));
     share_uplinks(map.topology(), positions.map(|position| Position(position as u32)))
+}
+
+/// Seconds of a whole step in which communication takes so many.
+pub(crate) fn usual_step(communication: f64) -> f64 {
+    USUAL_STEP + communication
 }
 
 /// Bytes that a demand sums up in a step. A lone pod of which nothing is known is taken to sum up none.

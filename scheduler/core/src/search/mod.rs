@@ -7,6 +7,7 @@
 //! of a gang kept together on each level, and with uplinks avoided that running gangs are busy on ([`weigh`]).
 
 mod fill;
+mod nearness;
 mod spread;
 mod weigh;
 
@@ -23,6 +24,8 @@ use crate::devices::DeviceIndices;
 use crate::map::{Domain, Map};
 use crate::shape::Shape;
 use crate::space::{NodeId, Space};
+
+pub use nearness::{Nearest, Nearness};
 
 /// Candidates of one level that are filled and compared: the tightest, and the roomiest.
 const TIGHTEST: usize = 8;

@@ -69,6 +69,7 @@ pub(crate) fn job(id: u64, submitted: i64, queue: QueueId, form: Form) -> Job {
         gate: Gate::Open,
         restart: Restart::default(),
         reservation: None,
+        nearness: None,
     }
 }
 

@@ -65,6 +65,17 @@ impl World<'_> {
                 claim(naive.fits(asked.gpus) >= asked.pods, "there is not enough room anywhere");
                 claim(!has_room(naive), "there is room together");
             }
+            Reason::Nearer(nearer) => {
+                claim(self.scenario.policy == "muster", "the policy does not wait for that");
+                claim(has_room(naive), "there is no room at all");
+                claim(
+                    naive.free.iter().all(|free| free / asked.gpus < asked.pods),
+                    "one node has room for all",
+                );
+                let divided = nearer.domains > nearer.instead_of;
+                claim(!divided || !naive.has_room(asked.pods, asked.gpus, true), "one rack has room for all");
+                claim(nearer.until.0 > self.now, "it has waited for long enough");
+            }
             Reason::Promised { to, from } => {
                 claim(has_room(naive), "there is no room at all");
                 claim(self.now + asked.runs > from.0, "it would be done in time");
@@ -113,6 +124,10 @@ impl World<'_> {
                     let ends = self.running.get(&job.0).map(|(_, ends)| *ends);
                     explained.expected.as_ref().is_some_and(|expected| expected.at == *at)
                         && ends.is_none_or(|ends| ends == at.0)
+                }
+                WhatIf::AnyDistance => {
+                    matches!(explained.reason, Reason::Nearer(_))
+                        && self.can_start(id, asked.pods, asked.queue, asked.in_rack)
                 }
                 WhatIf::AnyArrangement => false,
             };

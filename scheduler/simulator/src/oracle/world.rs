@@ -50,7 +50,8 @@ impl<'a> World<'a> {
         let mut jobs = jobs.into_iter().peekable();
         while let Some(arrives) = jobs.peek().map(|job| job.submitted.0) {
             let ends = world.running.values().map(|(_, ends)| *ends).min().unwrap_or(i64::MAX);
-            world.now = ends.min(arrives);
+            let boundary = world.planner.next_boundary(Time(world.now)).map_or(i64::MAX, |at| at.0);
+            world.now = ends.min(arrives).min(boundary);
             world.end_those_due()?;
             while let Some(job) = jobs.next_if(|job| job.submitted.0 <= world.now) {
                 world.waiting.push(job.id.0);
@@ -85,6 +86,7 @@ impl<'a> World<'a> {
             gate: Gate::Open,
             restart: Restart::default(),
             reservation: None,
+            nearness: None,
         }
     }
 
@@ -180,7 +182,8 @@ impl<'a> World<'a> {
                 starts.insert(start.job.0, now);
                 running.insert(start.job.0, now + length(start.job.0));
             }
-            let Some(next) = running.values().min().copied() else { return Ok(starts) };
+            let boundary = planner.next_boundary(Time(now)).map(|at| at.0);
+            let Some(next) = running.values().copied().chain(boundary).min() else { return Ok(starts) };
             now = next;
             for (id, _) in running.extract_if(.., |_, ends| *ends <= now).collect::<Vec<_>>() {
                 end(&mut planner, &mut space, id, now)?;

@@ -114,6 +114,11 @@ pub trait Scheduler {
     /// Nodes came or went.
     fn nodes_changed(&mut self) {}
 
+    /// The next moment after `now` at which it wants to be asked, whether anything happens or not.
+    fn asks_again_at(&self, _now: Time) -> Option<Time> {
+        None
+    }
+
     /// Whether ranks are numbered along the network; otherwise they are in the order of the places.
     fn orders_ranks(&self) -> bool {
         false

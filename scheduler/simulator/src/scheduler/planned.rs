@@ -51,6 +51,7 @@ impl Scheduler for Planned {
             gate: Gate::Open,
             restart: Restart { checkpoint_every: job.checkpoint_every, ..Restart::default() },
             reservation: None,
+            nearness: None,
         })?;
         Ok(())
     }
@@ -77,6 +78,10 @@ impl Scheduler for Planned {
 
     fn nodes_changed(&mut self) {
         self.planner.nodes_changed();
+    }
+
+    fn asks_again_at(&self, now: Time) -> Option<Time> {
+        self.planner.next_boundary(now)
     }
 
     fn orders_ranks(&self) -> bool {
