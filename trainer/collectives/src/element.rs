@@ -125,11 +125,11 @@ impl Reduction {
 }
 
 /// A type whose values collectives can move and reduce. Sealed: peers must agree on its layout.
-pub trait Element: Copy + Default + Send + Sync + private::Sealed + 'static {
+pub trait Element: bytemuck::Pod + Default + Send + Sync + private::Sealed {
     /// The type announced to the other ranks.
     const DATA_TYPE: DataType;
     #[doc(hidden)]
-    type Accumulator: Arithmetic;
+    type Accumulator: Arithmetic + Element<Accumulator = Self::Accumulator>;
     #[doc(hidden)]
     fn widen(self) -> Self::Accumulator;
     #[doc(hidden)]
