@@ -10,6 +10,15 @@ use crate::error::Error;
 use crate::network::{Content, Incoming};
 use crate::shared_memory::{Counts, SharedMemory, copy_out};
 
+/// How many elements a rank sends to another, and how many that one expects.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) sent: usize,
+    pub(super) expected: usize,
+}
+
 impl Hierarchy {
     pub(crate) fn broadcast<T: Element>(
         &mut self,
@@ -79,7 +88,12 @@ impl Remote {
         if call.operation == Operation::AllGatherV {
             // Afterwards all ranks are known to mean the same parts, whoever passes them on.
             let sent = self.gather_counts(local, call, &[send.len() as u64])?;
-            self.check_counts(local, call, |from| (self.rank, sent[from] as usize, counts.of(from)))?;
+            self.check_counts(local, call, |from| Part {
+                from,
+                to: self.rank,
+                sent: sent[from] as usize,
+                expected: counts.of(from),
+            })?;
         } else {
             self.enter(local, call)?;
         }
@@ -134,21 +148,17 @@ impl Remote {
         Ok(all)
     }
 
-    /// Ends the group if a rank sends another number of elements than is expected; `part` gives for each rank whom it
-    /// sends to, how many it sends, and how many are expected.
+    /// Ends the group if one of the parts, of which `part` gives one a rank, is not as long as is expected.
     pub(super) fn check_counts(
         &self,
         local: &SharedMemory,
         call: Call,
-        part: impl Fn(usize) -> (usize, usize, usize),
+        part: impl Fn(usize) -> Part,
     ) -> Result<(), Error> {
-        for from in 0..self.world_size() {
-            let (to, sent, expected) = part(from);
-            if sent != expected {
-                return Err(self.fail(local, call, Error::Parts { from, to, sent, expected, call }));
-            }
-        }
-        Ok(())
+        let mut parts = (0..self.world_size()).map(part);
+        parts.find(|part| part.sent != part.expected).map_or(Ok(()), |Part { from, to, sent, expected }| {
+            Err(self.fail(local, call, Error::Parts { from, to, sent, expected, call }))
+        })
     }
 
     /// A rank receives what its partners send and writes it to the buffers of all ranks of its host, which copy from
@@ -184,7 +194,7 @@ impl Remote {
                 copy_out(at(peer, rank).cast(), at(place, rank), part);
             }
         }
-        local.step(call)
+        local.conclude(call)
     }
 }
 
@@ -195,7 +205,7 @@ fn pass_round<T: Element>(
     data: &mut [T],
     place: usize,
 ) -> Result<(), Error> {
-    if local.world_size() == 1 { local.check_failure(call) } else { local.broadcast(call, data, place) }
+    if local.world_size() == 1 { Ok(()) } else { local.broadcast(call, data, place) }
 }
 
 /// The parts of data, by rank.

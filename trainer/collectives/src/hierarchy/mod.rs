@@ -15,6 +15,10 @@
 //! Half types accumulate in `f32` and are rounded once, so what hosts with several ranks send of a sum is `f32`; where
 //! every host has one rank, its own values travel, as they are no less exact and half as long. Likewise small integers
 //! travel in 32 bits where an average needs all of them. Results are sent in the type of the elements.
+//!
+//! # Failures
+//! What ends the group ends it on every host, and every rank names the same culprit unless two are to blame at once. A
+//! rank that is a little behind may be told in a call that the others have just ended.
 
 mod gather;
 mod messages;
@@ -213,7 +217,7 @@ impl Remote {
         if local.rank() == 0 {
             self.enter_leaders(local, call)?;
         }
-        local.step(call)
+        local.conclude(call)
     }
 
     /// Waits until the first rank of every other host has made this call.

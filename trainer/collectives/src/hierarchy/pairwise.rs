@@ -1,7 +1,8 @@
 //! Gather, scatter and all-to-all: what goes from one rank to one other goes straight there.
 
+use super::gather::Part;
 use super::{Hierarchy, Remote};
-use crate::call::Call;
+use crate::call::{Call, Operation};
 use crate::element::Element;
 use crate::error::Error;
 use crate::network::{Content, Incoming};
@@ -19,7 +20,19 @@ impl Hierarchy {
     ) -> Result<(), Error> {
         let local = &mut self.local;
         let Some(remote) = &self.remote else { return local.scatter(call, send, receive, counts, root) };
-        remote.enter(local, call)?;
+        if call.operation == Operation::ScatterV {
+            let expected = remote.gather_counts(local, call, &[receive.len() as u64])?;
+            if remote.rank == root {
+                remote.check_counts(local, call, |to| Part {
+                    from: root,
+                    to,
+                    sent: counts.of(to),
+                    expected: expected[to] as usize,
+                })?;
+            }
+        } else {
+            remote.enter(local, call)?;
+        }
         let (host, place) = remote.place_of(root);
         if host != remote.own_host {
             let mut incoming = [Incoming::new(root, Content::Contribution, receive)];
@@ -47,7 +60,11 @@ impl Hierarchy {
         let Some(remote) = &self.remote else {
             return local.all_to_all(call, (send, send_counts), (receive, receive_counts));
         };
-        remote.enter(local, call)?;
+        if call.operation == Operation::AllToAllV {
+            remote.check_matrix(local, call, send_counts, receive_counts)?;
+        } else {
+            remote.enter(local, call)?;
+        }
         let members = remote.own_ranks();
         local.all_to_all(
             call,
@@ -87,6 +104,32 @@ impl Remote {
         }
         let mut incoming = self.incoming_parts(call, receive, counts);
         self.exchange(local, call, &mut [], &mut incoming)
+    }
+
+    /// Checks on every rank that all ranks expect what the others send.
+    fn check_matrix(
+        &self,
+        local: &mut SharedMemory,
+        call: Call,
+        sent: Counts<'_>,
+        expected: Counts<'_>,
+    ) -> Result<(), Error> {
+        let world_size = self.world_size();
+        let own: Vec<u64> = (0..world_size)
+            .map(|rank| sent.of(rank) as u64)
+            .chain((0..world_size).map(|rank| expected.of(rank) as u64))
+            .collect();
+        let all = self.gather_counts(local, call, &own)?;
+        let number = |rank: usize, at: usize| all[2 * world_size * rank + at] as usize;
+        for from in 0..world_size {
+            self.check_counts(local, call, |to| Part {
+                from,
+                to,
+                sent: number(from, to),
+                expected: number(to, world_size + from),
+            })?;
+        }
+        Ok(())
     }
 
     /// Places for what the ranks of other hosts send.

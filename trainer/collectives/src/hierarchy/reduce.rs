@@ -84,7 +84,7 @@ impl Remote {
             // this share of all of them is ours until the next step.
             unsafe { self.reduce_share(local, call, memory, share, reduction)? };
         }
-        local.step(call)
+        local.conclude(call)
     }
 
     /// The first rank of each host exchanges its host's part with those of the others.
@@ -121,7 +121,7 @@ impl Remote {
                     }
                 }
             }
-            local.step(call)?;
+            local.conclude(call)?;
             if let Some(wanted) = wanted {
                 // SAFETY: the first rank filled its slot before the step.
                 unsafe { copy_out(local.arena.result_slot(0, turn), wanted, count) };
@@ -205,7 +205,7 @@ impl Remote {
                 // SAFETY: all slots were filled before the step; nobody reads the result before the next.
                 unsafe { self.reduce_share(local, call, memory, share, reduction)? };
             }
-            local.step(call)?;
+            local.conclude(call)?;
             let Some(wanted) = wanted.filter(|_| !is_alone) else { return Ok(()) };
             for carrier in 0..carriers {
                 let share = share(piece.len(), carrier, carriers);

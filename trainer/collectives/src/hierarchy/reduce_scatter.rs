@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use super::gather::Part;
 use super::share::{Memory, partial};
 use super::{Hierarchy, Remote};
 use crate::arena::RegisteredBuffer;
@@ -68,7 +69,12 @@ impl Remote {
         let all = self.gather_counts(local, call, &own)?;
         for to in 0..world_size {
             let sent = |from: usize| all[from * world_size + to] as usize;
-            self.check_counts(local, call, |from| (to, sent(from), counts.of(to)))?;
+            self.check_counts(local, call, |from| Part {
+                from,
+                to,
+                sent: sent(from),
+                expected: counts.of(to),
+            })?;
         }
         Ok(())
     }
@@ -95,7 +101,7 @@ impl Remote {
                 self.reduce_parts(local, call, &contributions, counts, &segment, place, reduction)?;
             }
         }
-        local.step(call)
+        local.conclude(call)
     }
 
     fn reduce_scatter_in_pieces<T: Element>(
@@ -131,11 +137,7 @@ impl Remote {
             let at = piece.start.min(receive.len());
             let destination = receive[at..].as_mut_ptr();
             // SAFETY: all slots were filled before the step, and the result goes to our own memory.
-            unsafe {
-                self.reduce_parts(local, call, &contributions, counts, &piece, destination, reduction)?;
-            }
-            // Hosts with one rank keep step with the others through what they exchange.
-            local.check_failure(call)
+            unsafe { self.reduce_parts(local, call, &contributions, counts, &piece, destination, reduction) }
         })
     }
 

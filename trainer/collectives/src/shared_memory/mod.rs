@@ -155,6 +155,12 @@ impl SharedMemory {
     /// Waits until every rank has come this far; what they wrote before is then visible.
     pub(crate) fn step(&mut self, call: Call) -> Result<(), Error> {
         self.check_failure(call)?;
+        self.conclude(call)
+    }
+
+    /// As [`Self::step`], the last one of a call in which this rank has all it needs from other hosts: these may have
+    /// gone on, so that a failure may be one of a later call.
+    pub(crate) fn conclude(&mut self, call: Call) -> Result<(), Error> {
         self.sequence = self.sequence.wrapping_add(1);
         self.control.set_processor(self.rank, processor());
         self.control.step(self.rank).advance(self.sequence);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use muster_collectives::{Background, Communicator, Error, LossCause, Reduction};
 
-use crate::support::{failure, on_threads, options};
+use crate::support::{failure, on_hosts, on_threads, options};
 
 #[test]
 fn two_communicators_interleave() {
@@ -35,56 +35,65 @@ fn two_communicators_interleave() {
     });
 }
 
+fn split_and_split_again(mut world: Communicator) {
+    let rank = world.rank();
+    // Rank 6 joins none; the even and the odd ranks are numbered from behind.
+    let colour = (rank < 6).then_some(rank as u32 % 2);
+    let Some(mut group) = world.split(colour, -(rank as i64)).unwrap() else {
+        assert_eq!(rank, 6);
+        return world.barrier().unwrap();
+    };
+    assert_eq!((group.world_size(), group.rank()), (3, 2 - rank / 2));
+    let mut sum = [rank as i64];
+    group.all_reduce_staged(&mut sum, Reduction::Sum).unwrap();
+    assert_eq!(sum, [if rank % 2 == 0 { 6 } else { 9 }]);
+    // Equal keys leave the order of the group that is split, and groups can be split again.
+    let mut pair = group.split(Some(u32::from(group.rank() == 0)), 0).unwrap().unwrap();
+    assert_eq!(pair.world_size(), if group.rank() == 0 { 1 } else { 2 });
+    pair.barrier().unwrap();
+    assert_eq!(group.hosts().len(), 3);
+    world.barrier().unwrap();
+}
+
 #[test]
 fn split_forms_groups_by_colour_in_the_order_of_keys() {
-    on_threads(
-        7,
-        |_| (),
-        |mut world| {
-            let rank = world.rank();
-            // Rank 6 joins none; the even and the odd ranks are numbered from behind.
-            let colour = (rank < 6).then_some(rank as u32 % 2);
-            let Some(mut group) = world.split(colour, -(rank as i64)).unwrap() else {
-                assert_eq!(rank, 6);
-                return world.barrier().unwrap();
-            };
-            assert_eq!((group.world_size(), group.rank()), (3, 2 - rank / 2));
-            let mut sum = [rank as i64];
-            group.all_reduce_staged(&mut sum, Reduction::Sum).unwrap();
-            assert_eq!(sum, [if rank % 2 == 0 { 6 } else { 9 }]);
-            // Equal keys leave the order of the group that is split, and groups can be split again.
-            let mut pair = group.split(Some(u32::from(group.rank() == 0)), 0).unwrap().unwrap();
-            assert_eq!(pair.world_size(), if group.rank() == 0 { 1 } else { 2 });
-            pair.barrier().unwrap();
-            assert_eq!(group.hosts().len(), 3);
-            world.barrier().unwrap();
-        },
-    );
+    on_threads(7, |_| (), split_and_split_again);
+}
+
+#[test]
+fn split_forms_groups_within_and_between_hosts() {
+    on_hosts(&[0, 0, 0, 1, 1, 2, 2], |_| (), split_and_split_again);
+    on_hosts(&[0, 1, 0, 1, 0, 1, 2], |_| (), split_and_split_again);
+}
+
+fn lose_rank_1(mut group: Communicator) {
+    let rank = group.rank();
+    let mut buffer = group.allocate::<f32>(100_000).unwrap();
+    buffer.fill(rank as f32);
+    if rank == 1 {
+        return;
+    }
+    let error = failure(group.all_reduce(&mut buffer, Reduction::Sum));
+    assert!(matches!(error, Error::PeerLost { rank: 1, cause: LossCause::Left, .. }), "{error}");
+    assert!(buffer.iter().all(|value| *value == rank as f32));
+    let mut group = group.rebuild(Duration::from_secs(30)).unwrap();
+    assert_eq!((group.world_size(), group.rank()), (3, rank.saturating_sub(1)));
+    let mut sum = [rank as i64];
+    group.all_reduce_staged(&mut sum, Reduction::Sum).unwrap();
+    assert_eq!(sum, [5]);
+    assert_eq!(group.hosts()[1], "host-2");
 }
 
 #[test]
 fn the_ranks_that_are_left_form_a_new_group_and_their_buffers_keep_their_values() {
-    on_threads(
-        4,
-        |_| (),
-        |mut group| {
-            let rank = group.rank();
-            let mut buffer = group.allocate::<f32>(100_000).unwrap();
-            buffer.fill(rank as f32);
-            if rank == 1 {
-                return;
-            }
-            let error = failure(group.all_reduce(&mut buffer, Reduction::Sum));
-            assert!(matches!(error, Error::PeerLost { rank: 1, cause: LossCause::Left, .. }), "{error}");
-            assert!(buffer.iter().all(|value| *value == rank as f32));
-            let mut group = group.rebuild(Duration::from_secs(30)).unwrap();
-            assert_eq!((group.world_size(), group.rank()), (3, rank.saturating_sub(1)));
-            let mut sum = [rank as i64];
-            group.all_reduce_staged(&mut sum, Reduction::Sum).unwrap();
-            assert_eq!(sum, [5]);
-            assert_eq!(group.hosts()[1], "host-2");
-        },
-    );
+    on_threads(4, |_| (), lose_rank_1);
+}
+
+#[test]
+fn the_ranks_that_are_left_on_several_hosts_form_a_new_group() {
+    on_hosts(&[0, 1, 0, 1], |_| (), lose_rank_1);
+    on_hosts(&[0, 1, 2, 3], |_| (), lose_rank_1);
+    on_hosts(&[0, 0, 1, 1], |_| (), lose_rank_1);
 }
 
 #[test]
