@@ -28,6 +28,7 @@ mod reduce;
 mod reduce_scatter;
 mod share;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::aborter::Aborter;
@@ -108,6 +109,19 @@ impl Hierarchy {
     /// The number of hosts.
     pub(crate) fn host_count(&self) -> usize {
         self.remote.as_ref().map_or(1, |remote| remote.hosts.len())
+    }
+
+    /// The ranks of other hosts with which this rank shares an all-reduce, and the number of shares; none on one host.
+    pub(crate) fn carriers(&self) -> Option<(Vec<usize>, usize)> {
+        let remote = self.remote.as_ref()?;
+        let (place, carriers) = (self.local.rank(), remote.carriers());
+        let peers = remote.other_hosts().filter(|_| place < carriers);
+        Some((peers.map(|host| remote.hosts[host][place]).collect(), carriers))
+    }
+
+    /// Where a rank of another host listens.
+    pub(crate) fn address(&self, rank: usize) -> Option<SocketAddr> {
+        self.remote.as_ref()?.network.address(rank)
     }
 
     pub(crate) fn session(&self) -> u64 {

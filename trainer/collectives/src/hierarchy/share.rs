@@ -4,17 +4,22 @@
 #![allow(unsafe_code)]
 
 use std::ops::Range;
+use std::sync::mpsc;
 
 use super::Remote;
 use crate::call::Call;
 use crate::element::{Element, Reduction};
 use crate::error::Error;
 use crate::kernels;
-use crate::network::{Content, Incoming};
+use crate::network::{Content, Incoming, Outgoing};
 use crate::shared_memory::{SharedMemory, share};
 
 /// Bytes that go to one host in one transfer.
-const SEGMENT: usize = 512 << 10;
+const SEGMENT: usize = 256 << 10;
+
+/// From this many bytes on a thread that sends is worth its start: it copies to the network while another copies from
+/// it and adds.
+const WORTH_A_THREAD: usize = 2 << 20;
 
 /// Memory of this host's ranks that holds, from the same offset on, what each of them passes into a reduction, and
 /// where its result goes. All of it is this rank's alone while it works on its share.
@@ -25,6 +30,11 @@ pub(super) struct Memory<'a, T> {
     /// At least one.
     pub(super) destinations: &'a [*mut T],
 }
+
+// SAFETY: which thread may touch which part when is the concern of those who use the memory.
+unsafe impl<T: Send> Send for Memory<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Memory<'_, T> {}
 
 impl Remote {
     /// How many ranks of each host carry shares.
@@ -64,8 +74,6 @@ impl Remote {
 
     /// As [`Self::reduce_share`], where what hosts contribute travels as `W`.
     ///
-    /// In each round a segment of every contribution goes out, and the results of the round before.
-    ///
     /// # Safety
     /// As [`Self::reduce_share`].
     unsafe fn reduce_share_as<T: Element, W: Element<Accumulator = T::Accumulator>>(
@@ -76,82 +84,249 @@ impl Remote {
         range: Range<usize>,
         reduction: Reduction,
     ) -> Result<(), Error> {
-        let (hosts, own) = (self.hosts.len(), self.own_host);
-        let place = local.rank();
+        let is_long = range.len() * size_of::<W>() >= WORTH_A_THREAD;
         let largest = SEGMENT / size_of::<W>();
-        // Segment `index` of the piece that a host reduces.
-        let segment = |host: usize, index: usize| {
-            let piece = share(range.len(), host, hosts);
-            let (start, end) = (range.start + piece.start, range.start + piece.end);
-            end.min(start + index * largest)..end.min(start + (index + 1) * largest)
-        };
-        let rounds = share(range.len(), 0, hosts).len().div_ceil(largest).max(1);
-        let mut contributions: Vec<Vec<W>> = vec![Vec::new(); hosts];
-        let mut received: Vec<Vec<W>> = vec![Vec::new(); hosts];
-        for round in 0..=rounds {
-            let mut outgoing = Vec::new();
-            let mut incoming = Vec::new();
-            // Every transfer is of a segment that no other of this round touches.
-            for (host, (contribution, received)) in
-                contributions.iter_mut().zip(&mut received).enumerate().filter(|(host, _)| *host != own)
-            {
-                let peer = self.hosts[host][place];
-                if round < rounds {
-                    // SAFETY: the segment lies within the range of the caller's promise, and no result was yet
-                    // received for it.
-                    let data = unsafe { partial(memory, segment(host, round), reduction, contribution) };
-                    outgoing.push(self.network.outgoing(peer, call, Content::Contribution, data));
-                    received.resize(segment(own, round).len(), W::default());
-                    incoming.push(Incoming::new(peer, Content::Contribution, received));
-                }
-                if let Some(last) = round.checked_sub(1) {
-                    // SAFETY: as above; the own result of the last round is complete, and what the other host
-                    // reduced was contributed before.
-                    let (ours, theirs) = unsafe {
-                        (slice(memory, segment(own, last)), slice_mut(memory, segment(host, last)))
-                    };
-                    outgoing.push(self.network.outgoing(peer, call, Content::Result, ours));
-                    incoming.push(Incoming::new(peer, Content::Result, theirs));
-                }
-            }
-            self.exchange(local, call, &mut outgoing, &mut incoming)?;
-            // SAFETY: the caller's promise; all transfers have ended.
+        let rounds = share(range.len(), 0, self.hosts.len()).len().div_ceil(largest).max(1);
+        let work = Work { remote: self, local, call, memory, range, reduction, largest, rounds };
+        // SAFETY: the caller's promise.
+        unsafe { if is_long { work.on_two_threads::<W>() } else { work.on_one_thread::<W>() } }
+    }
+}
+
+/// A share to reduce. Each host reduces a piece of it, in rounds of a segment.
+///
+/// To each other host goes in turn a segment of what this host contributes to its piece, and the segment of the own
+/// piece that was reduced in the round before. So nobody waits for a result before it has sent what the next one
+/// needs. A segment of another host's piece is written only with what came of it, which is after it was sent.
+#[derive(Clone, Debug)]
+struct Work<'a, T> {
+    remote: &'a Remote,
+    local: &'a SharedMemory,
+    call: Call,
+    memory: Memory<'a, T>,
+    range: Range<usize>,
+    reduction: Reduction,
+    /// Elements of a segment.
+    largest: usize,
+    rounds: usize,
+}
+
+impl<T: Element> Work<'_, T> {
+    /// Segment `round` of the piece that a host reduces.
+    fn segment(&self, host: usize, round: usize) -> Range<usize> {
+        let piece = share(self.range.len(), host, self.remote.hosts.len());
+        let (start, end) = (self.range.start + piece.start, self.range.start + piece.end);
+        end.min(start + round * self.largest)..end.min(start + (round + 1) * self.largest)
+    }
+
+    /// The rank of a host that has the same share.
+    fn peer(&self, host: usize) -> usize {
+        self.remote.hosts[host][self.local.rank()]
+    }
+
+    /// # Safety
+    /// As [`Remote::reduce_share`].
+    unsafe fn on_one_thread<W: Element<Accumulator = T::Accumulator>>(&self) -> Result<(), Error> {
+        let mut contributions = vec![Vec::new(); self.remote.hosts.len()];
+        let mut received = vec![Vec::new(); self.remote.hosts.len()];
+        let mut own = Vec::new();
+        for round in 0..=self.rounds {
+            // SAFETY: the caller's promise; what goes out and what comes in are different segments.
             unsafe {
+                let mut outgoing = self.contributions::<W>(round, &mut contributions);
+                let mut incoming = self.places_for_contributions::<W>(round, &mut received);
                 if let Some(last) = round.checked_sub(1) {
-                    (0..hosts)
-                        .filter(|host| *host != own)
-                        .for_each(|host| spread(memory, segment(host, last)));
+                    outgoing.extend(self.results(last));
+                    incoming.extend(self.places_for_results(last));
                 }
-                if round < rounds {
-                    let segment = segment(own, round);
-                    self.combine(memory, segment, reduction, &mut contributions[own], &received);
+                self.remote.exchange(self.local, self.call, &mut outgoing, &mut incoming)?;
+                self.take_results(round);
+                self.combine::<W>(round, &received, &mut own);
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Self::on_one_thread`], but one thread sends while the other receives and reduces.
+    ///
+    /// # Safety
+    /// As [`Remote::reduce_share`].
+    unsafe fn on_two_threads<W: Element<Accumulator = T::Accumulator>>(&self) -> Result<(), Error> {
+        let (reduced, is_reduced) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let sender =
+                std::thread::Builder::new().name("muster-sender".into()).spawn_scoped(scope, move || {
+                    // SAFETY: the caller's promise; see `Work` for what both threads touch when.
+                    unsafe { self.send_all::<W>(&is_reduced) }
+                });
+            let sender = sender.map_err(Error::system("start the thread that sends to other hosts"))?;
+            // SAFETY: as above.
+            let received = unsafe { self.receive_all::<W>(reduced) };
+            let sent = sender.join().unwrap_or_else(|_| {
+                let broken = std::io::Error::other("it panicked");
+                Err(Error::system("send to other hosts")(broken))
+            });
+            received.and(sent)
+        })
+    }
+
+    /// # Safety
+    /// As [`Remote::reduce_share`].
+    unsafe fn send_all<W: Element<Accumulator = T::Accumulator>>(
+        &self,
+        is_reduced: &mpsc::Receiver<()>,
+    ) -> Result<(), Error> {
+        let mut contributions = vec![Vec::new(); self.remote.hosts.len()];
+        for round in 0..=self.rounds {
+            // SAFETY: the caller's promise.
+            let mut outgoing = unsafe { self.contributions::<W>(round, &mut contributions) };
+            self.remote.exchange(self.local, self.call, &mut outgoing, &mut [])?;
+            let Some(last) = round.checked_sub(1) else { continue };
+            if is_reduced.recv().is_err() {
+                // The other thread has failed, and tells why.
+                return Ok(());
+            }
+            // SAFETY: the caller's promise; the segment is reduced.
+            let mut outgoing: Vec<_> = unsafe { self.results(last) }.collect();
+            self.remote.exchange(self.local, self.call, &mut outgoing, &mut [])?;
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    /// As [`Remote::reduce_share`].
+    unsafe fn receive_all<W: Element<Accumulator = T::Accumulator>>(
+        &self,
+        reduced: mpsc::Sender<()>,
+    ) -> Result<(), Error> {
+        let mut received = vec![Vec::new(); self.remote.hosts.len()];
+        let mut own = Vec::new();
+        for round in 0..=self.rounds {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let mut incoming = self.places_for_contributions::<W>(round, &mut received);
+                self.remote.exchange(self.local, self.call, &mut [], &mut incoming)?;
+                self.combine::<W>(round, &received, &mut own);
+                // A sender that has failed has ended the group, which the next exchange notices.
+                let _ = reduced.send(());
+                if let Some(last) = round.checked_sub(1) {
+                    let mut incoming: Vec<_> = self.places_for_results(last).collect();
+                    self.remote.exchange(self.local, self.call, &mut [], &mut incoming)?;
+                    self.take_results(round);
                 }
             }
         }
         Ok(())
     }
 
-    /// Combines the contributions of all hosts to a segment, of which `received` holds those of the others, into all
-    /// destinations.
+    /// What goes out in a round of what this host contributes.
     ///
     /// # Safety
-    /// The segment must lie within all of `memory`, which nobody else may touch there meanwhile.
-    unsafe fn combine<T: Element, W: Element<Accumulator = T::Accumulator>>(
+    /// As [`Remote::reduce_share`].
+    unsafe fn contributions<'a, W: Element<Accumulator = T::Accumulator>>(
+        &'a self,
+        round: usize,
+        scratch: &'a mut [Vec<W>],
+    ) -> Vec<Outgoing<'a>> {
+        if round == self.rounds {
+            return Vec::new();
+        }
+        let others = scratch.iter_mut().enumerate().filter(|(host, _)| *host != self.remote.own_host);
+        let outgoing = others.map(|(host, scratch)| {
+            // SAFETY: the caller's promise; nothing was received for this segment yet.
+            let data = unsafe { partial(self.memory, self.segment(host, round), self.reduction, scratch) };
+            self.remote.network.outgoing(self.peer(host), self.call, Content::Contribution, data)
+        });
+        outgoing.collect()
+    }
+
+    /// Where the contributions of the other hosts to a round go.
+    fn places_for_contributions<'a, W: Element>(
         &self,
-        memory: Memory<'_, T>,
-        segment: Range<usize>,
-        reduction: Reduction,
-        scratch: &mut Vec<W>,
+        round: usize,
+        received: &'a mut [Vec<W>],
+    ) -> Vec<Incoming<'a>> {
+        if round == self.rounds {
+            return Vec::new();
+        }
+        let count = self.segment(self.remote.own_host, round).len();
+        let others = received.iter_mut().enumerate().filter(|(host, _)| *host != self.remote.own_host);
+        let incoming = others.map(|(host, place)| {
+            place.resize(count, W::default());
+            Incoming::new(self.peer(host), Content::Contribution, place)
+        });
+        incoming.collect()
+    }
+
+    /// The own result of a round, on its way to the other hosts.
+    ///
+    /// # Safety
+    /// As [`Remote::reduce_share`]; the round must have been combined.
+    unsafe fn results(&self, round: usize) -> impl Iterator<Item = Outgoing<'_>> {
+        let segment = self.segment(self.remote.own_host, round);
+        // SAFETY: the caller's promise; the segment is not written any more.
+        let data = unsafe {
+            std::slice::from_raw_parts(self.memory.destinations[0].add(segment.start), segment.len())
+        };
+        let hosts = self.remote.other_hosts();
+        hosts.map(|host| self.remote.network.outgoing(self.peer(host), self.call, Content::Result, data))
+    }
+
+    /// Where the other hosts' results of a round go.
+    ///
+    /// # Safety
+    /// As [`Remote::reduce_share`].
+    unsafe fn places_for_results(&self, round: usize) -> impl Iterator<Item = Incoming<'_>> {
+        self.remote.other_hosts().map(move |host| {
+            let segment = self.segment(host, round);
+            let start = self.memory.destinations[0].wrapping_add(segment.start);
+            // SAFETY: the caller's promise; this host sent what it has for the segment, or no result could come.
+            let place = unsafe { std::slice::from_raw_parts_mut(start, segment.len()) };
+            Incoming::new(self.peer(host), Content::Result, place)
+        })
+    }
+
+    /// Copies the results that have come in a round from the first destination to the others.
+    ///
+    /// # Safety
+    /// As [`Remote::reduce_share`].
+    unsafe fn take_results(&self, round: usize) {
+        let [first, others @ ..] = self.memory.destinations else { return };
+        let Some(last) = round.checked_sub(1) else { return };
+        for segment in self.remote.other_hosts().map(|host| self.segment(host, last)) {
+            for other in others {
+                // SAFETY: the caller's promise; destinations are apart from each other.
+                unsafe {
+                    let (from, to) = (first.add(segment.start), other.add(segment.start));
+                    std::ptr::copy_nonoverlapping(from, to, segment.len());
+                }
+            }
+        }
+    }
+
+    /// Combines the contributions of all hosts to a round into all destinations.
+    ///
+    /// # Safety
+    /// As [`Remote::reduce_share`].
+    unsafe fn combine<W: Element<Accumulator = T::Accumulator>>(
+        &self,
+        round: usize,
         received: &[Vec<W>],
+        scratch: &mut Vec<W>,
     ) {
+        if round == self.rounds {
+            return;
+        }
+        let segment = self.segment(self.remote.own_host, round);
         let mut parts: Vec<*const W> = received.iter().map(Vec::as_ptr).collect();
-        // SAFETY: the caller's promise.
-        parts[self.own_host] = unsafe { partial(memory, segment.clone(), reduction, scratch) }.as_ptr();
         let destinations: Vec<*mut T> =
-            memory.destinations.iter().map(|base| base.wrapping_add(segment.start)).collect();
-        // SAFETY: every part holds the segment; a destination may be the own part itself.
+            self.memory.destinations.iter().map(|base| base.wrapping_add(segment.start)).collect();
+        // SAFETY: the caller's promise; every part holds the segment, and a destination may be the own part itself.
         unsafe {
-            kernels::reduce_between(reduction, self.world_size(), &parts, &destinations, segment.len());
+            let own = partial(self.memory, segment.clone(), self.reduction, scratch);
+            parts[self.remote.own_host] = own.as_ptr();
+            let ranks = self.remote.world_size();
+            kernels::reduce_between(self.reduction, ranks, &parts, &destinations, segment.len());
         }
     }
 }
@@ -180,33 +355,4 @@ pub(super) unsafe fn partial<'a, T: Element, W: Element<Accumulator = T::Accumul
         kernels::reduce_between(reduction, 1, &sources, &[scratch.as_mut_ptr()], segment.len());
     }
     scratch
-}
-
-/// # Safety
-/// The segment must lie within the first destination, and nobody may write to it there.
-unsafe fn slice<T: Element>(memory: Memory<'_, T>, segment: Range<usize>) -> &[T] {
-    // SAFETY: the caller's promise.
-    unsafe { std::slice::from_raw_parts(memory.destinations[0].add(segment.start), segment.len()) }
-}
-
-/// # Safety
-/// The segment must lie within the first destination, and nobody else may touch it there.
-unsafe fn slice_mut<T: Element>(memory: Memory<'_, T>, segment: Range<usize>) -> &mut [T] {
-    // SAFETY: the caller's promise.
-    unsafe { std::slice::from_raw_parts_mut(memory.destinations[0].add(segment.start), segment.len()) }
-}
-
-/// Copies a segment from the first destination to the others.
-///
-/// # Safety
-/// The segment must lie within all destinations, which are apart from each other, and nobody else may touch it.
-unsafe fn spread<T: Element>(memory: Memory<'_, T>, segment: Range<usize>) {
-    let [first, others @ ..] = memory.destinations else { return };
-    for other in others {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let (from, to) = (first.add(segment.start), other.add(segment.start));
-            std::ptr::copy_nonoverlapping(from, to, segment.len());
-        }
-    }
 }

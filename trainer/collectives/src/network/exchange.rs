@@ -18,8 +18,9 @@ use crate::error::{Error, LossCause};
 /// Longest sleep between two looks at the abort word.
 const NAP: Duration = Duration::from_millis(20);
 
-/// Tries before the first sleep: a peer that is just as far answers within them.
+/// Tries before a sleep where little is to be moved: a peer that is just as far answers within them.
 const GLANCES: u32 = 32;
+const LITTLE: usize = 64 << 10;
 
 /// Which of the connections with a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +107,9 @@ impl Network {
         incoming: &mut [Incoming<'_>],
     ) -> Result<Ended, Error> {
         let mut since = Instant::now();
-        let mut glances = GLANCES;
+        let bytes = outgoing.iter().map(|transfer| transfer.body.len()).sum::<usize>()
+            + incoming.iter().map(|transfer| transfer.body.len()).sum::<usize>();
+        let mut glances = if bytes <= LITTLE { GLANCES } else { 0 };
         loop {
             let mut waits = Waits::default();
             let mut moved = false;
