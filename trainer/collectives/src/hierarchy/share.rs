@@ -15,7 +15,7 @@ use crate::network::{Content, Incoming, Outgoing};
 use crate::shared_memory::{SharedMemory, share};
 
 /// Bytes that go to one host in one transfer.
-const SEGMENT: usize = 256 << 10;
+const SEGMENT: usize = 512 << 10;
 
 /// From this many bytes on a thread that sends is worth its start: it copies to the network while another copies from
 /// it and adds.

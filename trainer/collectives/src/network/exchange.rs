@@ -1,26 +1,32 @@
 //! Moving data between ranks of different hosts: any number of transfers at once, on one thread, straight from and to
 //! where the data lies.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::IoSlice;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 
-use super::Network;
 use super::header::{Content, HEADER_BYTES, Header};
+use super::{Network, sockets};
 use crate::call::{Call, Operation};
 use crate::control::Control;
 use crate::element::Element;
 use crate::error::{Error, LossCause};
 
 /// Longest sleep between two looks at the abort word.
-const NAP: Duration = Duration::from_millis(20);
+pub(super) const NAP: Duration = Duration::from_millis(20);
 
 /// Tries before a sleep where little is to be moved: a peer that is just as far answers within them.
 const GLANCES: u32 = 32;
 const LITTLE: usize = 64 << 10;
+
+/// Bytes for which it is worth waking a thread that waits for more: being woken costs as much as copying some ten
+/// kilobytes.
+const LOW_WATER: usize = 256 << 10;
 
 /// Which of the connections with a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,19 +115,22 @@ impl Network {
         let mut since = Instant::now();
         let bytes = outgoing.iter().map(|transfer| transfer.body.len()).sum::<usize>()
             + incoming.iter().map(|transfer| transfer.body.len()).sum::<usize>();
+        // Whether one transfer is left, for which this thread can wait inside the kernel.
+        let mut is_alone = false;
         let mut glances = if bytes <= LITTLE { GLANCES } else { 0 };
         loop {
             let mut waits = Waits::default();
             let mut moved = false;
+            let alone = std::mem::take(&mut is_alone);
             for transfer in outgoing.iter_mut().filter(|transfer| !transfer.is_done()) {
                 if !waits.to_write.contains(&transfer.peer) {
-                    moved |= self.push(lane, transfer)?;
+                    moved |= self.push(lane, transfer, alone)?;
                     waits.to_write.extend((!transfer.is_done()).then_some(transfer.peer));
                 }
             }
             for transfer in incoming.iter_mut().filter(|transfer| !transfer.is_done()) {
                 if !waits.to_read.contains(&transfer.peer) {
-                    moved |= self.pull(lane, call, transfer)?;
+                    moved |= self.pull(lane, call, transfer, alone)?;
                     waits.to_read.extend((!transfer.is_done()).then_some(transfer.peer));
                 }
             }
@@ -145,7 +154,11 @@ impl Network {
             else {
                 return Err(Error::Timeout { waiting_for: waits.peers(), call, after: self.deadline });
             };
-            self.sleep(lane, &waits, remaining.min(NAP))?;
+            if waits.to_read.len() + waits.to_write.len() == 1 && outgoing.len() + incoming.len() == 1 {
+                is_alone = true;
+            } else {
+                self.sleep(lane, &waits, remaining.min(NAP))?;
+            }
         }
     }
 
@@ -154,23 +167,23 @@ impl Network {
         stream.ok_or_else(|| Error::InvalidArgument(format!("rank {peer} is on this host")))
     }
 
-    /// Sends what the kernel takes; tells whether it took something.
-    fn push(&self, lane: Lane, transfer: &mut Outgoing<'_>) -> Result<bool, Error> {
-        let mut stream = self.stream(lane, transfer.peer)?;
+    /// Sends what the kernel takes, or, if `waits`, all of it unless it takes nothing for a [`NAP`]; tells whether it
+    /// took something.
+    fn push(&self, lane: Lane, transfer: &mut Outgoing<'_>, waits: bool) -> Result<bool, Error> {
+        let stream = self.stream(lane, transfer.peer)?;
+        let flags = SendFlags::NOSIGNAL | if waits { SendFlags::empty() } else { SendFlags::DONTWAIT };
         let mut moved = false;
         while !transfer.is_done() {
-            let written = if transfer.done < HEADER_BYTES {
-                stream.write_vectored(&[
-                    IoSlice::new(&transfer.header[transfer.done..]),
-                    IoSlice::new(transfer.body),
-                ])
+            let sent = if transfer.done < HEADER_BYTES {
+                let parts = [IoSlice::new(&transfer.header[transfer.done..]), IoSlice::new(transfer.body)];
+                sendmsg(stream, &parts, &mut SendAncillaryBuffer::default(), flags)
             } else {
-                stream.write(&transfer.body[transfer.done - HEADER_BYTES..])
+                send(stream, &transfer.body[transfer.done - HEADER_BYTES..], flags)
             };
-            match written {
+            match sent {
                 Ok(count) => transfer.done += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
                 Err(_) => return Err(self.cut_off(transfer.peer)),
             }
             moved = true;
@@ -178,27 +191,34 @@ impl Network {
         Ok(moved)
     }
 
-    /// Takes what has come; tells whether something had.
-    fn pull(&self, lane: Lane, call: Call, transfer: &mut Incoming<'_>) -> Result<bool, Error> {
-        let mut stream = self.stream(lane, transfer.peer)?;
+    /// Takes what has come, or, if `waits`, all of it unless nothing comes for a [`NAP`]; tells whether something had.
+    fn pull(&self, lane: Lane, call: Call, transfer: &mut Incoming<'_>, waits: bool) -> Result<bool, Error> {
+        let stream = self.stream(lane, transfer.peer)?;
+        let flags = if waits { RecvFlags::WAITALL } else { RecvFlags::DONTWAIT };
         let mut moved = false;
+        if waits && transfer.done >= HEADER_BYTES {
+            let missing = HEADER_BYTES + transfer.body.len() - transfer.done;
+            sockets::wake_at(stream, missing.min(LOW_WATER));
+        }
         while !transfer.is_done() {
-            let read = if transfer.done < HEADER_BYTES {
-                stream.read(&mut transfer.header[transfer.done..])
-            } else {
-                stream.read(&mut transfer.body[transfer.done - HEADER_BYTES..])
+            let place = match transfer.done.checked_sub(HEADER_BYTES) {
+                None => &mut transfer.header[transfer.done..],
+                Some(done) => &mut transfer.body[done..],
             };
-            match read {
-                Ok(0) => return Err(self.cut_off(transfer.peer)),
-                Ok(count) => transfer.done += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            match recv(stream, place, flags) {
+                Ok((0, _)) => return Err(self.cut_off(transfer.peer)),
+                Ok((count, _)) => transfer.done += count,
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => continue,
                 Err(_) => return Err(self.cut_off(transfer.peer)),
             }
             moved = true;
             if transfer.done == HEADER_BYTES {
                 self.check(call, transfer)?;
             }
+        }
+        if waits {
+            sockets::wake_at(stream, 1);
         }
         Ok(moved)
     }
@@ -261,7 +281,7 @@ impl Network {
         let timeout =
             Timespec { tv_sec: longest.as_secs() as i64, tv_nsec: i64::from(longest.subsec_nanos()) };
         match poll(&mut polled, Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(Error::system("wait for another host")(error.into())),
         }
     }

@@ -3,11 +3,12 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 
+use super::exchange::NAP;
 use crate::rendezvous::Patience;
 
 /// Bytes wanted in the kernel's buffers of a connection for data: those in flight on a fast network, and the next
@@ -65,7 +66,6 @@ pub(super) fn connect(address: &str, patience: Patience) -> io::Result<TcpStream
 
 /// Settings of a connection between members: nothing waits to be sent, and a peer's silence is noticed.
 pub(super) fn configure(stream: &TcpStream, silence: Duration, is_watched: bool) -> io::Result<()> {
-    stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, Duration::from_secs(1))?;
@@ -74,7 +74,12 @@ pub(super) fn configure(stream: &TcpStream, silence: Duration, is_watched: bool)
     if is_watched {
         // Not where data flows: there a peer may rightly take nothing for longer.
         sockopt::set_tcp_user_timeout(stream, u32::try_from(silence.as_millis()).unwrap_or(u32::MAX))?;
+        stream.set_nonblocking(true)?;
     } else {
+        // Those who do not want to wait say so in each call.
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(NAP))?;
+        stream.set_write_timeout(Some(NAP))?;
         enlarge_buffers(stream);
     }
     Ok(())
@@ -94,6 +99,23 @@ fn enlarge_buffers(socket: impl AsFd) {
     }
     if granted("wmem_max") {
         let _ = sockopt::set_socket_send_buffer_size(&socket, BUFFER_BYTES);
+    }
+}
+
+/// Lets the kernel wake a thread that reads only once so many bytes are there, or the connection ends.
+#[allow(unsafe_code)]
+pub(super) fn wake_at(stream: &TcpStream, bytes: usize) {
+    let bytes = bytes as libc::c_int;
+    // SAFETY: the option is an integer, which lives until the call returns. Where it is refused, threads are woken more
+    // often.
+    unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            (&raw const bytes).cast(),
+            size_of_val(&bytes) as libc::socklen_t,
+        );
     }
 }
 

@@ -46,7 +46,7 @@ fn split_and_split_again(mut world: Communicator) {
     assert_eq!((group.world_size(), group.rank()), (3, 2 - rank / 2));
     let mut sum = [rank as i64];
     group.all_reduce_staged(&mut sum, Reduction::Sum).unwrap();
-    assert_eq!(sum, [if rank % 2 == 0 { 6 } else { 9 }]);
+    assert_eq!(sum, [if rank.is_multiple_of(2) { 6 } else { 9 }]);
     // Equal keys leave the order of the group that is split, and groups can be split again.
     let mut pair = group.split(Some(u32::from(group.rank() == 0)), 0).unwrap().unwrap();
     assert_eq!(pair.world_size(), if group.rank() == 0 { 1 } else { 2 });

@@ -305,7 +305,7 @@ fn strangers_at_the_door_keep_nobody_out() {
         lost.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         let mut endless = call();
         // Refused before all of it is sent, perhaps.
-        let _ = endless.write_all(&[0xff; 100_000]);
+        let _ = endless.write_all(&vec![0xff; 100_000]);
         drop(call());
         strangers.lock().unwrap().extend([silent, lost, endless]);
     };
