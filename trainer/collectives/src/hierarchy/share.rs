@@ -44,8 +44,13 @@ impl Remote {
 
     /// Whether each host's part of a reduction travels as an accumulator, so that nothing is rounded twice.
     pub(super) fn travels_wide<T: Element>(&self, reduction: Reduction) -> bool {
-        let rounds = matches!(reduction, Reduction::Sum | Reduction::Average | Reduction::Product);
-        rounds
+        let needs_all_bits = match reduction {
+            Reduction::Average => true,
+            // Of integers the low bits depend on low bits alone.
+            Reduction::Sum | Reduction::Product => T::DATA_TYPE.is_float(),
+            _ => false,
+        };
+        needs_all_bits
             && size_of::<T::Accumulator>() > size_of::<T>()
             && self.hosts.iter().any(|ranks| ranks.len() > 1)
     }

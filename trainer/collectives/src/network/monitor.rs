@@ -123,6 +123,10 @@ fn listen(peers: &Peers, peer: &mut Heard) -> bool {
         if let Ok(frame) = peer.bytes.as_slice().try_into() {
             peers.hear(peer.rank, Notice::decode(frame, peers.lines.len()));
             peer.bytes.clear();
+            if peers.has_left(peer.rank) {
+                // From now on its silence means nothing.
+                return false;
+            }
         }
     }
 }

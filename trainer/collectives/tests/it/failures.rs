@@ -63,7 +63,11 @@ fn role_of_a_rank() {
     if std::env::var("MUSTER_TEST_REBUILD").is_err() {
         return;
     }
-    let mut group = group.rebuild(Duration::from_mins(1)).unwrap();
+    let mut group = match group.rebuild(Duration::from_mins(1)) {
+        Ok(group) => group,
+        Err(Error::GivenUp { .. }) => return println!("given up {rank}"),
+        Err(error) => panic!("{error}"),
+    };
     let mut sum = [1 << rank];
     group.all_reduce_staged(&mut sum, Reduction::Sum).unwrap();
     println!("rebuilt {rank}: rank {} of {}, sum {}", group.rank(), group.world_size(), sum[0]);
@@ -305,6 +309,25 @@ fn survivors_on_several_hosts_go_on_in_the_same_processes() {
             assert_eq!(line, format!("rebuilt {rank}: rank {next_rank} of 4, sum {sum}"), "{phase}");
         }
     }
+}
+
+#[test]
+fn survivors_go_on_without_a_rank_that_fell_silent() {
+    let rebuild = [("MUSTER_TEST_REBUILD", String::from("yes"))];
+    let silence = Duration::from_secs(2);
+    let mut gang = Gang::between_hosts(&[0, 1, 1, 2], silence, "staged", 9, LONG, &rebuild);
+    kill_process(gang.ranks[0].id(), Signal::STOP).unwrap();
+    for error in gang.errors(0) {
+        assert!(error.contains("lost rank 0 on host-0: nothing was heard of it"), "{error}");
+    }
+    for rank in 1..4 {
+        let line = next_line(&mut gang.lines[rank], "rebuilt");
+        assert_eq!(line, format!("rebuilt {rank}: rank {} of 3, sum 14", rank - 1));
+    }
+    // It comes back to a group that has gone on without it.
+    kill_process(gang.ranks[0].id(), Signal::CONT).unwrap();
+    assert!(next_line(&mut gang.lines[0], "error").contains("lost rank"));
+    assert_eq!(next_line(&mut gang.lines[0], "given up"), "given up 0");
 }
 
 fn leave_early(mut group: Communicator) -> Option<Error> {

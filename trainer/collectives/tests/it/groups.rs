@@ -1,7 +1,7 @@
 //! Several groups at once, groups of some ranks, groups after a failure, and calls in the background.
 
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use muster_collectives::{Background, Communicator, Error, LossCause, Reduction};
 
@@ -184,6 +184,35 @@ fn a_call_in_the_background_can_be_waited_for_and_aborted() {
             drop(background);
             assert!(matches!(failure(late.wait()), Error::Aborted { rank: 0 }));
             told.send(()).unwrap();
+        },
+    );
+}
+
+#[test]
+fn a_rank_that_has_left_may_be_silent_while_the_others_pass_messages() {
+    let silence = Duration::from_secs(1);
+    let aborters = std::sync::Mutex::new(Vec::new());
+    on_hosts(
+        &[0, 1, 2],
+        |options| options.network.as_mut().unwrap().silence = silence,
+        |mut group| {
+            let rank = group.rank();
+            if rank == 1 {
+                // What is left of it keeps the connections open.
+                aborters.lock().unwrap().push(group.aborter());
+                return;
+            }
+            let (mut goes_on, began) = ([1_u8], Instant::now());
+            while goes_on == [1] {
+                if rank == 0 {
+                    goes_on = [u8::from(began.elapsed() < 3 * silence)];
+                    group.send(&goes_on, 2).unwrap();
+                    group.receive(&mut [0_u8], 2).unwrap();
+                } else {
+                    group.receive(&mut goes_on, 0).unwrap();
+                    group.send(&[0_u8], 0).unwrap();
+                }
+            }
         },
     );
 }
