@@ -67,7 +67,8 @@ fn measure_size(group: &mut Communicator, line: Option<&Line>, bytes: usize) -> 
     let repetitions = ((64 << 20) / bytes.max(1)).clamp(9, 1001);
     let (rank, world_size) = (group.rank(), group.world_size());
     let mut registered_buffer = group.allocate::<f32>(count)?;
-    let bound = median(group, repetitions, |_| {
+    let bound_repetitions = if line.is_some() { repetitions.min(101) } else { repetitions };
+    let bound = median(group, bound_repetitions, |_| {
         if let Some(line) = line {
             return line.carry(bytes);
         }
@@ -208,6 +209,7 @@ pub fn table(rows: &[Row], world_size: usize, between: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::NetworkOptions;
 
     #[test]
     fn sizes_grow_by_the_factor_up_to_the_largest() {
@@ -236,10 +238,29 @@ mod tests {
     #[test]
     fn every_rank_measures_the_same_rows_and_finds_nothing_wrong() {
         let directory = tempfile::tempdir().unwrap();
+        check_rows(|rank| Options::new(directory.path(), "bench", rank, 3));
+    }
+
+    #[test]
+    fn every_host_measures_the_same_rows_and_finds_nothing_wrong() {
+        let directory = tempfile::tempdir().unwrap();
+        // No other process has this number, and so none this address.
+        let [_, first, second, third] = (std::process::id() << 1 | 1).to_be_bytes();
+        let address = format!("127.{first}.{second}.{third}:29500");
+        check_rows(|rank| {
+            let own = directory.path().join(rank.min(1).to_string());
+            std::fs::create_dir_all(&own).unwrap();
+            let silence = std::time::Duration::from_secs(20);
+            let network = Some(NetworkOptions { silence, ..NetworkOptions::new(&address) });
+            Options { network, ..Options::new(own, "bench", rank, 3) }
+        });
+    }
+
+    fn check_rows(options: impl Fn(usize) -> Options) {
         let rows: Vec<_> = std::thread::scope(|scope| {
             let ranks: Vec<_> = (0..3)
                 .map(|rank| {
-                    let options = Options::new(directory.path(), "bench", rank, 3);
+                    let options = options(rank);
                     scope.spawn(move || measure(&options, &[4, 1000, 300_000]).unwrap())
                 })
                 .collect();

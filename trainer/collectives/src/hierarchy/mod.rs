@@ -27,6 +27,7 @@ mod rebuild;
 mod reduce;
 mod reduce_scatter;
 mod share;
+mod work;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
