@@ -122,6 +122,8 @@ impl Network {
             let mut waits = Waits::default();
             let mut moved = false;
             let alone = std::mem::take(&mut is_alone);
+            // Looked at first: what came before the news of a failure counts.
+            let has_failed = control.failure().is_some();
             for transfer in outgoing.iter_mut().filter(|transfer| !transfer.is_done()) {
                 if !waits.to_write.contains(&transfer.peer) {
                     moved |= self.push(lane, transfer, alone)?;
@@ -137,7 +139,7 @@ impl Network {
             if waits.is_empty() {
                 return Ok(Ended::Well);
             }
-            if control.failure().is_some() {
+            if has_failed {
                 return Ok(Ended::Failed);
             }
             if moved {

@@ -100,34 +100,32 @@ fn the_ranks_that_are_left_on_several_hosts_form_a_new_group() {
 fn a_group_that_works_is_not_rebuilt_and_a_silent_rank_is_given_up() {
     let (told, wait) = mpsc::channel();
     let wait = std::sync::Mutex::new(wait);
-    on_threads(
-        3,
-        |_| (),
-        |mut group| {
-            group.barrier().unwrap();
-            if group.rank() == 2 {
-                // Silent until the others have gone on without it.
-                for _ in 0..2 {
-                    wait.lock().unwrap().recv_timeout(Duration::from_mins(1)).unwrap();
-                }
-                let error = failure(group.rebuild(Duration::from_secs(30)));
-                assert!(matches!(error, Error::GivenUp { rank: 2 }), "{error}");
-                return;
+    let go_on_without_rank_2 = |mut group: Communicator| {
+        if group.rank() == 2 {
+            // Silent until the others have gone on without it.
+            for _ in 0..2 {
+                wait.lock().unwrap().recv_timeout(Duration::from_mins(1)).unwrap();
             }
-            if group.rank() == 0 {
-                group.aborter().abort();
-            }
-            let error = failure(group.barrier());
-            assert!(matches!(error, Error::Aborted { rank: 0 }), "{error}");
-            let mut group = group.rebuild(Duration::from_millis(50)).unwrap();
-            let error = match group.barrier() {
-                Ok(()) => failure(Communicator::rebuild(group, Duration::ZERO)),
-                Err(error) => error,
-            };
-            assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
-            told.send(()).unwrap();
-        },
-    );
+            let error = failure(group.rebuild(Duration::from_secs(30)));
+            assert!(matches!(error, Error::GivenUp { rank: 2 }), "{error}");
+            return;
+        }
+        if group.rank() == 0 {
+            group.aborter().abort();
+        }
+        let error = failure(group.barrier());
+        assert!(matches!(error, Error::Aborted { rank: 0 }), "{error}");
+        let mut group = group.rebuild(Duration::from_millis(50)).unwrap();
+        let error = match group.barrier() {
+            Ok(()) => failure(Communicator::rebuild(group, Duration::ZERO)),
+            Err(error) => error,
+        };
+        assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
+        told.send(()).unwrap();
+    };
+    on_threads(3, |_| (), go_on_without_rank_2);
+    on_hosts(&[0, 1, 2], |_| (), go_on_without_rank_2);
+    on_hosts(&[0, 0, 1], |_| (), go_on_without_rank_2);
 }
 
 #[test]
@@ -161,31 +159,29 @@ fn calls_in_the_background_end_in_any_order_of_waiting() {
 fn a_call_in_the_background_can_be_waited_for_and_aborted() {
     let (told, wait) = mpsc::channel();
     let wait = std::sync::Mutex::new(wait);
-    on_threads(
-        2,
-        |_| (),
-        |mut group| {
-            if group.rank() == 1 {
-                // Comes only after rank 0 has given up.
-                wait.lock().unwrap().recv_timeout(Duration::from_mins(1)).unwrap();
-                let error = failure(group.barrier());
-                assert!(matches!(error, Error::Aborted { rank: 0 }), "{error}");
-                return;
-            }
-            let background = Background::start(group).unwrap();
-            let pending = background.submit(Communicator::barrier);
-            assert!(pending.poll().is_none());
-            let error = failure(pending.wait_at_most(Duration::from_millis(1)));
-            assert!(matches!(error, Error::StillRunning { .. }), "{error}");
-            background.aborter().abort();
-            assert!(matches!(failure(pending.wait()), Error::Aborted { rank: 0 }));
-            // What is handed in after a failure fails too, and dropping does not hang.
-            let late = background.submit(Communicator::barrier);
-            drop(background);
-            assert!(matches!(failure(late.wait()), Error::Aborted { rank: 0 }));
-            told.send(()).unwrap();
-        },
-    );
+    let abort = |mut group: Communicator| {
+        if group.rank() == 1 {
+            // Comes only after rank 0 has given up.
+            wait.lock().unwrap().recv_timeout(Duration::from_mins(1)).unwrap();
+            let error = failure(group.barrier());
+            assert!(matches!(error, Error::Aborted { rank: 0 }), "{error}");
+            return;
+        }
+        let background = Background::start(group).unwrap();
+        let pending = background.submit(Communicator::barrier);
+        assert!(pending.poll().is_none());
+        let error = failure(pending.wait_at_most(Duration::from_millis(1)));
+        assert!(matches!(error, Error::StillRunning { .. }), "{error}");
+        background.aborter().abort();
+        assert!(matches!(failure(pending.wait()), Error::Aborted { rank: 0 }));
+        // What is handed in after a failure fails too, and dropping does not hang.
+        let late = background.submit(Communicator::barrier);
+        drop(background);
+        assert!(matches!(failure(late.wait()), Error::Aborted { rank: 0 }));
+        told.send(()).unwrap();
+    };
+    on_threads(2, |_| (), abort);
+    on_hosts(&[0, 1], |_| (), abort);
 }
 
 #[test]
