@@ -15,6 +15,9 @@ const CHUNK: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Line {
     streams: Vec<TcpStream>,
+    /// What is sent again and again, and for each connection where it goes.
+    sent: Vec<u8>,
+    received: Vec<Vec<u8>>,
     /// Of the bytes of a buffer, those that go each way on each connection: one in this many.
     divisor: usize,
 }
@@ -49,17 +52,19 @@ impl Line {
         }
         // Each host reduces a part of a share and gives it back.
         let hosts = group.transport.host_count();
-        Ok(Some(Self { streams, divisor: hosts * shares }))
+        let received = vec![vec![0; CHUNK]; streams.len()];
+        Ok(Some(Self { streams, sent: vec![1; CHUNK], received, divisor: hosts * shares }))
     }
 
     /// Moves as many bytes as an all-reduce of `bytes` must.
-    pub(super) fn carry(&self, bytes: usize) -> Result<(), Error> {
+    pub(super) fn carry(&mut self, bytes: usize) -> Result<(), Error> {
         let bytes = 2 * bytes / self.divisor;
+        let sent = &self.sent;
         std::thread::scope(|scope| {
             let mut threads = Vec::new();
-            for stream in &self.streams {
-                threads.push(scope.spawn(move || write(stream, bytes)));
-                threads.push(scope.spawn(move || read(stream, bytes)));
+            for (stream, received) in self.streams.iter().zip(&mut self.received) {
+                threads.push(scope.spawn(move || write(stream, sent, bytes)));
+                threads.push(scope.spawn(move || read(stream, received, bytes)));
             }
             for thread in threads {
                 let moved = thread.join().unwrap_or_else(|_| Err(std::io::Error::other("a thread broke")));
@@ -70,8 +75,7 @@ impl Line {
     }
 }
 
-fn write(mut stream: &TcpStream, bytes: usize) -> std::io::Result<()> {
-    let chunk = vec![1; CHUNK];
+fn write(mut stream: &TcpStream, chunk: &[u8], bytes: usize) -> std::io::Result<()> {
     let mut left = bytes;
     while left > 0 {
         left -= stream.write(&chunk[..left.min(CHUNK)])?;
@@ -79,8 +83,7 @@ fn write(mut stream: &TcpStream, bytes: usize) -> std::io::Result<()> {
     Ok(())
 }
 
-fn read(mut stream: &TcpStream, bytes: usize) -> std::io::Result<()> {
-    let mut chunk = vec![0; CHUNK];
+fn read(mut stream: &TcpStream, chunk: &mut [u8], bytes: usize) -> std::io::Result<()> {
     let mut left = bytes;
     while left > 0 {
         match stream.read(&mut chunk[..left.min(CHUNK)])? {

@@ -58,18 +58,18 @@ pub fn sizes(smallest: usize, largest: usize, factor: usize) -> Vec<usize> {
 pub fn measure(options: &Options, sizes: &[usize]) -> Result<Vec<Row>, Error> {
     let largest = sizes.iter().copied().max().unwrap_or(0);
     let mut group = Communicator::connect(&Options { arena_bytes: largest, ..options.clone() })?;
-    let line = Line::connect(&mut group)?;
-    sizes.iter().map(|bytes| measure_size(&mut group, line.as_ref(), *bytes)).collect()
+    let mut line = Line::connect(&mut group)?;
+    sizes.iter().map(|bytes| measure_size(&mut group, line.as_mut(), *bytes)).collect()
 }
 
-fn measure_size(group: &mut Communicator, line: Option<&Line>, bytes: usize) -> Result<Row, Error> {
+fn measure_size(group: &mut Communicator, mut line: Option<&mut Line>, bytes: usize) -> Result<Row, Error> {
     let count = bytes / size_of::<f32>();
     let repetitions = ((64 << 20) / bytes.max(1)).clamp(9, 1001);
     let (rank, world_size) = (group.rank(), group.world_size());
     let mut registered_buffer = group.allocate::<f32>(count)?;
     let bound_repetitions = if line.is_some() { repetitions.min(101) } else { repetitions };
     let bound = median(group, bound_repetitions, |_| {
-        if let Some(line) = line {
+        if let Some(line) = &mut line {
             return line.carry(bytes);
         }
         registered_buffer.touch();
