@@ -149,7 +149,7 @@ async fn own(settings: &Settings, ranks: usize, bytes: usize) -> Result<[f64; 3]
 }
 
 /// The times in the one row of a table in the form of nccl-tests; nothing when a result is wrong.
-fn row(table: &str) -> Option<[f64; 3]> {
+pub(super) fn row(table: &str) -> Option<[f64; 3]> {
     let line = table.lines().find(|line| !line.starts_with('#'))?;
     let words: Vec<&str> = line.split_whitespace().collect();
     let seconds = |column: usize| Some(words.get(column)?.parse::<f64>().ok()? / 1e6);

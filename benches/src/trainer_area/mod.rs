@@ -1,7 +1,8 @@
-//! The trainer: all-reduce beside what others offer on the same machine. One module an experiment.
+//! The trainer: all-reduce beside what others offer on the same machine, and beside what the network gives. One module an experiment.
 
 mod all_reduce;
 mod install;
+mod line_rate;
 mod peer;
 
 use std::time::Duration;
@@ -51,6 +52,12 @@ pub(crate) const MEASUREMENTS: &[Measurement] = &[
         ],
         deadline: Duration::from_hours(1),
         run: |settings| Box::pin(all_reduce::between_four(settings)),
+        is_wanted: always,
+    },
+    Measurement {
+        bars: &[bar("tcp-line-rate", "", Limit::AtLeast(0.9))],
+        deadline: Duration::from_mins(10),
+        run: |settings| Box::pin(line_rate::share(settings)),
         is_wanted: always,
     },
 ];

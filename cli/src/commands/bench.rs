@@ -1,10 +1,11 @@
 //! `muster bench`.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
-use muster_collectives::{Options, benchmark};
+use clap::{Args, Subcommand, ValueEnum};
+use muster_collectives::{NetworkOptions, Options, benchmark};
 use tokio::process::Command;
 
 use crate::error::Error;
@@ -19,7 +20,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Subject {
-    /// Times all-reduce between processes of this host, in nccl-tests' table, beside what its memory allows
+    /// Times all-reduce between processes of this host, in nccl-tests' table, beside what its memory or network allows
     #[command(
         name = "allreduce",
         after_help = "Example:\n  muster bench allreduce --ranks 4 --min-bytes 1K --max-bytes 64M --step-factor 4"
@@ -44,12 +45,28 @@ struct AllReduce {
     /// These sizes instead
     #[arg(long, value_name = "BYTES", value_delimiter = ',', value_parser = bytes, conflicts_with_all = ["min_bytes", "max_bytes", "step_factor"])]
     sizes: Vec<usize>,
+    /// What the processes share
+    #[arg(long, value_enum, default_value_t)]
+    transport: Transport,
     /// What a process of the measurement is told: its rank
     #[arg(long, hide = true, requires = "directory")]
     rank: Option<usize>,
-    /// And where it meets the others
+    /// And where it meets the others, of its host
     #[arg(long, hide = true)]
     directory: Option<PathBuf>,
+    /// And of other hosts
+    #[arg(long, hide = true)]
+    address: Option<String>,
+}
+
+/// What the processes of the measurement share.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Transport {
+    /// Memory
+    #[default]
+    Memory,
+    /// Connections, as if each process had a host of its own
+    Tcp,
 }
 
 fn bytes(text: &str) -> Result<usize, String> {
@@ -76,24 +93,35 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     let ranks = arguments.ranks.map_or(processors.min(256), usize::from);
     match (arguments.rank, &arguments.directory) {
         (Some(rank), Some(directory)) => {
-            let options = Options::new(directory, "bench", rank, ranks);
+            let mut options = Options::new(directory, "bench", rank, ranks);
+            options.network = arguments.address.clone().map(NetworkOptions::new);
             rank_of_measurement(options, arguments).await?;
             Ok(ExitCode::SUCCESS)
         }
-        _ => start(ranks).await,
+        _ => start(ranks, arguments.transport).await,
     }
 }
 
 /// Starts the ranks, of which rank 0 prints the table, and waits for them.
-async fn start(ranks: usize) -> Result<ExitCode, Error> {
+async fn start(ranks: usize, transport: Transport) -> Result<ExitCode, Error> {
     let failed = |source: std::io::Error| Error::from_source("cannot start the ranks", &source);
     let directory = tempfile::Builder::new().prefix("muster-bench-").tempdir().map_err(failed)?;
     let program = std::env::current_exe().map_err(failed)?;
+    let address = own_address();
     let mut children = Vec::new();
     for rank in 0..ranks {
         let mut command = Command::new(&program);
         command.args(std::env::args_os().skip(1)).args(["--rank", &rank.to_string(), "--directory"]);
-        command.arg(directory.path()).args(["--ranks", &ranks.to_string()]).kill_on_drop(true);
+        match transport {
+            Transport::Memory => command.arg(directory.path()),
+            Transport::Tcp => {
+                // Ranks that see the same directory share a host.
+                let own = directory.path().join(rank.to_string());
+                fs_err::create_dir(&own).map_err(failed)?;
+                command.arg(own).args(["--address", &address])
+            }
+        };
+        command.args(["--ranks", &ranks.to_string()]).kill_on_drop(true);
         children.push(command.spawn().map_err(failed)?);
     }
     let mut all_well = true;
@@ -103,6 +131,12 @@ async fn start(ranks: usize) -> Result<ExitCode, Error> {
     Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// An address of this machine that no other process has, since no other has this number.
+fn own_address() -> String {
+    let [_, first, second, third] = (std::process::id() << 1 | 1).to_be_bytes();
+    format!("{}:29500", Ipv4Addr::new(127, first, second, third))
+}
+
 async fn rank_of_measurement(options: Options, arguments: AllReduce) -> Result<(), Error> {
     let sizes = if arguments.sizes.is_empty() {
         benchmark::sizes(arguments.min_bytes, arguments.max_bytes, arguments.step_factor)
@@ -110,11 +144,13 @@ async fn rank_of_measurement(options: Options, arguments: AllReduce) -> Result<(
         arguments.sizes
     };
     let (rank, ranks) = (options.rank, options.world_size);
+    let is_network = options.network.is_some();
+    let between = if is_network { "over TCP" } else { "on one host over shared memory" };
     let measured = tokio::task::spawn_blocking(move || benchmark::measure(&options, &sizes)).await;
     let rows = measured
         .map_err(|source| Error::from_source(&format!("rank {rank} broke"), &source))?
         .map_err(|source| Error::from_source(&format!("rank {rank} cannot measure"), &source))?;
-    if rank == 0 { output::print(&benchmark::table(&rows, ranks)) } else { Ok(()) }
+    if rank == 0 { output::print(&benchmark::table(&rows, ranks, between)) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Times all-reduce between processes over shared memory: `muster bench allreduce` without the rest of Muster.
+//! Times all-reduce between processes, over shared memory or, with `--transport tcp`, as if each were a host: `muster bench allreduce` without the rest of Muster.
 //!
 //! `cargo run --release -p muster-collectives --example all_reduce -- bench allreduce --ranks 2 --sizes 1024,65536`
 
@@ -7,7 +7,7 @@
 use std::error::Error;
 use std::process::{Command, ExitCode};
 
-use muster_collectives::{Options, benchmark};
+use muster_collectives::{NetworkOptions, Options, benchmark};
 
 type Failure = Box<dyn Error>;
 
@@ -24,9 +24,13 @@ fn main() -> Result<ExitCode, Failure> {
     };
     if let (Some(rank), Some(directory)) = (value("--rank"), value("--directory")) {
         let rank = rank.parse()?;
-        let rows = benchmark::measure(&Options::new(directory, "bench", rank, ranks), &sizes)?;
+        let mut options = Options::new(directory, "bench", rank, ranks);
+        options.network = value("--address").map(NetworkOptions::new);
+        let rows = benchmark::measure(&options, &sizes)?;
         if rank == 0 {
-            print!("{}", benchmark::table(&rows, ranks));
+            let is_network = options.network.is_some();
+            let between = if is_network { "over TCP" } else { "on one host over shared memory" };
+            print!("{}", benchmark::table(&rows, ranks, between));
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -35,7 +39,14 @@ fn main() -> Result<ExitCode, Failure> {
     let mut children = Vec::new();
     for rank in 0..ranks {
         let mut command = Command::new(&program);
-        command.args(&words).args(["--rank", &rank.to_string(), "--directory"]).arg(directory.path());
+        command.args(&words).args(["--rank", &rank.to_string(), "--directory"]);
+        if value("--transport") == Some("tcp") {
+            let own_directory = directory.path().join(rank.to_string());
+            std::fs::create_dir(&own_directory)?;
+            command.arg(own_directory).args(["--address", "127.0.0.1:29500"]);
+        } else {
+            command.arg(directory.path());
+        }
         children.push(command.spawn()?);
     }
     let mut all_well = true;

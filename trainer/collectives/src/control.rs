@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use crate::call::{Call, Words};
 use crate::memory::{Mapping, PAGE, Shared};
+use crate::report::{REPORT_WORDS, Report, mask, ranks};
 use crate::signal::Signal;
 
 /// Most ranks a communicator can hold on one host.
@@ -51,11 +52,14 @@ struct Block {
     ended: AtomicU32,
     /// It knows of the failure and wants to go on with those who are left.
     goes_on: AtomicU32,
-    _reserved: u32,
+    /// Moves on while the rank exchanges data with other hosts, so that waiting for it here is not in vain.
+    progress: AtomicU32,
     /// Whom it proposes to go on with, a bit a rank.
     proposal: [AtomicU64; MAXIMUM_RANKS / 64],
     /// Elements sent and expected, of the parts that do not fit.
     parts: [AtomicU64; 2],
+    /// What it was told of a failure elsewhere.
+    report: [AtomicU64; REPORT_WORDS],
 }
 
 // SAFETY: atomics only; the padding is never read.
@@ -84,6 +88,8 @@ pub(crate) enum Failure {
     Parts { from: usize, to: usize, witness: usize },
     /// The rank gave the group up on purpose.
     Aborted { rank: usize },
+    /// Something that another host told `witness`, which holds the report.
+    Elsewhere { witness: usize },
 }
 
 impl Failure {
@@ -96,6 +102,7 @@ impl Failure {
             Self::Message { from, to, slot } => (5, from, to, slot),
             Self::Parts { from, to, witness } => (6, from, to, witness),
             Self::Aborted { rank } => (7, rank, 0, 0),
+            Self::Elsewhere { witness } => (8, witness, 0, 0),
         };
         kind | (first as u64) << 8 | (second as u64) << 24 | (third as u64) << 40
     }
@@ -111,7 +118,8 @@ impl Failure {
             4 => Some(Self::Mismatch { rank, other: second, slot: third & 1 }),
             5 => Some(Self::Message { from: rank, to: second, slot: third & 1 }),
             6 => Some(Self::Parts { from: rank, to: second, witness: third }),
-            _ => Some(Self::Aborted { rank }),
+            7 => Some(Self::Aborted { rank }),
+            _ => Some(Self::Elsewhere { witness: rank }),
         }
     }
 }
@@ -193,6 +201,25 @@ impl Control {
         (sent.load(SeqCst) as usize, expected.load(SeqCst) as usize)
     }
 
+    /// Keeps the report behind [`Failure::Elsewhere`] in the witness's block.
+    pub(crate) fn keep_report(&self, witness: usize, report: &Report) {
+        let places = self.block(witness).report.iter();
+        places.zip(report.words()).for_each(|(place, word)| place.store(*word, SeqCst));
+    }
+
+    pub(crate) fn kept_report(&self, witness: usize) -> [u64; REPORT_WORDS] {
+        std::array::from_fn(|index| self.block(witness).report[index].load(SeqCst))
+    }
+
+    /// Tells the ranks that wait for `rank` that it gets on.
+    pub(crate) fn make_progress(&self, rank: usize) {
+        self.block(rank).progress.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn progress(&self, rank: usize) -> u32 {
+        self.block(rank).progress.load(Relaxed)
+    }
+
     pub(crate) fn mark_ended(&self, rank: usize) {
         self.block(rank).ended.store(1, SeqCst);
         self.wake_everyone();
@@ -213,21 +240,24 @@ impl Control {
     }
 
     /// Who goes on after the failure. The first proposal of any rank is everybody's decision.
-    pub(crate) fn decide(&self, rank: usize, members: &[usize]) -> Vec<usize> {
-        for (place, word) in self.block(rank).proposal.iter().zip(0..) {
-            let bits = members.iter().filter(|member| **member / 64 == word);
-            place.store(bits.fold(0, |word, member| word | 1 << (member % 64)), SeqCst);
+    ///
+    /// The members are of a group of `world_size`, of which this host may hold a part. A second decision of the same
+    /// rank changes nothing.
+    pub(crate) fn decide(&self, rank: usize, members: &[usize], world_size: usize) -> Vec<usize> {
+        if let Some(decided) = self.decided(world_size) {
+            return decided;
         }
+        let places = self.block(rank).proposal.iter();
+        places.zip(mask(members)).for_each(|(place, word)| place.store(word, SeqCst));
         let _ = self.head().decision.compare_exchange(0, rank as u32 + 1, SeqCst, SeqCst);
         self.wake_everyone();
-        self.decided().unwrap_or_default()
+        self.decided(world_size).unwrap_or_default()
     }
 
-    pub(crate) fn decided(&self) -> Option<Vec<usize>> {
+    pub(crate) fn decided(&self, world_size: usize) -> Option<Vec<usize>> {
         let proposer = (self.head().decision.load(SeqCst) as usize).checked_sub(1)?;
         let proposal = &self.block(proposer).proposal;
-        let is_member = |rank: &usize| proposal[rank / 64].load(SeqCst) >> (rank % 64) & 1 != 0;
-        Some((0..self.world_size).filter(is_member).collect())
+        Some(ranks(&std::array::from_fn(|index| proposal[index].load(SeqCst)), world_size))
     }
 
     pub(crate) fn mark_departed(&self, rank: usize) {
@@ -295,6 +325,7 @@ mod tests {
             Failure::Message { from: 1, to: 0, slot: 1 },
             Failure::Parts { from: 7, to: 200, witness: 255 },
             Failure::Aborted { rank: 9 },
+            Failure::Elsewhere { witness: 254 },
         ] {
             assert_eq!(Failure::unpack(failure.pack()), Some(failure));
         }
@@ -303,9 +334,9 @@ mod tests {
     #[test]
     fn the_first_proposal_is_everybodys_decision() {
         let control = control(200);
-        assert_eq!(control.decided(), None);
-        assert_eq!(control.decide(199, &[0, 63, 64, 199]), [0, 63, 64, 199]);
-        assert_eq!(control.decide(0, &[0, 1]), [0, 63, 64, 199]);
-        assert_eq!(control.decided(), Some(vec![0, 63, 64, 199]));
+        assert_eq!(control.decided(200), None);
+        assert_eq!(control.decide(199, &[0, 63, 64, 199], 200), [0, 63, 64, 199]);
+        assert_eq!(control.decide(0, &[0, 1], 200), [0, 63, 64, 199]);
+        assert_eq!(control.decided(200), Some(vec![0, 63, 64, 199]));
     }
 }

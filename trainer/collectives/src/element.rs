@@ -59,8 +59,9 @@ impl DataType {
 
 /// How the contributions of the ranks become one value.
 ///
-/// The value is always `x0 ∘ x1 ∘ … ∘ x(N-1)` in rank order, whatever the size of the buffer, so results are
-/// bit-identical on every rank and in every run.
+/// On one host the value is always `x0 ∘ x1 ∘ … ∘ x(N-1)` in rank order, whatever the size of the buffer, so results are
+/// bit-identical on every rank and in every run. On several hosts it is `h0 ∘ h1 ∘ …`, where each `h` is the value of
+/// one host's ranks in rank order, and the hosts stand in the order of their lowest ranks.
 ///
 /// Of the smallest and the largest value: NaN wins over every number, the first NaN in rank order over later ones,
 /// and of -0.0 and 0.0, which are equal, the one of the higher rank.
@@ -125,11 +126,11 @@ impl Reduction {
 }
 
 /// A type whose values collectives can move and reduce. Sealed: peers must agree on its layout.
-pub trait Element: Copy + Default + Send + Sync + private::Sealed + 'static {
+pub trait Element: bytemuck::Pod + Default + Send + Sync + private::Sealed {
     /// The type announced to the other ranks.
     const DATA_TYPE: DataType;
     #[doc(hidden)]
-    type Accumulator: Arithmetic;
+    type Accumulator: Arithmetic + Element<Accumulator = Self::Accumulator>;
     #[doc(hidden)]
     fn widen(self) -> Self::Accumulator;
     #[doc(hidden)]

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::call::Call;
@@ -95,30 +94,43 @@ pub enum Error {
         capacity: usize,
     },
     /// Not all ranks came to the rendezvous in time.
-    #[error("{} of {world_size} did not join at {} within {after:?}{}", ranks(missing), path.display(), because(refused.as_ref()))]
+    #[error("{} of {world_size} did not join at {place} within {after:?}{}", ranks(missing), because(refused.as_ref()))]
     NotJoined {
         /// The ranks that are missing.
         missing: Vec<usize>,
         /// How many ranks the group has.
         world_size: usize,
-        /// The socket of the rendezvous.
-        path: PathBuf,
-        /// How long rank 0 waited.
+        /// The socket or the address of the rendezvous.
+        place: String,
+        /// How long the ranks that came waited.
         after: Duration,
         /// Why the last refused newcomer was refused.
         refused: Option<String>,
     },
     /// Rank 0 did not form the group in time.
-    #[error("rank {rank} found no group at {} within {after:?}: {cause}", path.display())]
+    #[error("rank {rank} found no group at {place} within {after:?}: {cause}")]
     NoRendezvous {
         /// This rank.
         rank: usize,
-        /// The socket of the rendezvous.
-        path: PathBuf,
+        /// The socket or the address of the rendezvous.
+        place: String,
         /// How long this rank tried.
         after: Duration,
         /// What the last attempt ended with.
         cause: String,
+    },
+    /// Too few ranks are left to be sure that the silent ones have not gone on by themselves.
+    #[error(
+        "{} did not answer, so they may have gone on without {}, who are too few to go on by themselves: \
+         start the group anew",
+        ranks(silent),
+        ranks(left)
+    )]
+    Minority {
+        /// The ranks that want to go on.
+        left: Vec<usize>,
+        /// The ranks whose state is unknown.
+        silent: Vec<usize>,
     },
     /// Rank 0 does not accept this rank.
     #[error("rank 0 refused rank {rank}: {reason}")]
@@ -152,6 +164,22 @@ pub enum LossCause {
     Died,
     /// It left the group while others still called collectives.
     Left,
+    /// Nothing was heard of it for too long: it is stopped, or its host or the network between is down.
+    Silent,
+    /// Its connection carried what no rank of this group sends.
+    Garbled,
+}
+
+impl LossCause {
+    const ALL: [Self; 4] = [Self::Died, Self::Left, Self::Silent, Self::Garbled];
+
+    pub(crate) fn code(self) -> u64 {
+        self as u64
+    }
+
+    pub(crate) fn from_code(code: u64) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| cause.code() == code)
+    }
 }
 
 impl fmt::Display for LossCause {
@@ -159,6 +187,8 @@ impl fmt::Display for LossCause {
         formatter.write_str(match self {
             Self::Died => "its process ended (killed, crashed or exited early)",
             Self::Left => "it left the group while others still waited for it",
+            Self::Silent => "nothing was heard of it for too long (stopped, or its host or network is down)",
+            Self::Garbled => "its connection carried what no rank of this group sends",
         })
     }
 }

@@ -32,17 +32,33 @@ pub(crate) unsafe fn reduce<T: Element>(
     destinations: &[*mut T],
     count: usize,
 ) {
+    // SAFETY: the caller's promise.
+    unsafe { reduce_between(reduction, sources.len(), sources, destinations, count) };
+}
+
+/// As [`reduce`], where an average divides by `contributions`, and sources and destinations may be of two types with
+/// the same accumulator, whose bits cannot be combined.
+///
+/// # Safety
+/// As [`reduce`], for both types.
+pub(crate) unsafe fn reduce_between<S: Element, D: Element<Accumulator = S::Accumulator>>(
+    reduction: Reduction,
+    contributions: usize,
+    sources: &[*const S],
+    destinations: &[*mut D],
+    count: usize,
+) {
     // SAFETY: the caller's promise is exactly what `dispatch` asks for.
     unsafe {
         match reduction {
-            Reduction::Sum => dispatch::<T, Add>(sources, destinations, count, None),
-            Reduction::Average => dispatch::<T, Add>(sources, destinations, count, Some(sources.len())),
-            Reduction::Minimum => dispatch::<T, Minimum>(sources, destinations, count, None),
-            Reduction::Maximum => dispatch::<T, Maximum>(sources, destinations, count, None),
-            Reduction::Product => dispatch::<T, Multiply>(sources, destinations, count, None),
-            Reduction::BitAnd => bitwise::<T, And>(sources, destinations, count),
-            Reduction::BitOr => bitwise::<T, Or>(sources, destinations, count),
-            Reduction::BitXor => bitwise::<T, ExclusiveOr>(sources, destinations, count),
+            Reduction::Sum => dispatch::<S, D, Add>(sources, destinations, count, None),
+            Reduction::Average => dispatch::<S, D, Add>(sources, destinations, count, Some(contributions)),
+            Reduction::Minimum => dispatch::<S, D, Minimum>(sources, destinations, count, None),
+            Reduction::Maximum => dispatch::<S, D, Maximum>(sources, destinations, count, None),
+            Reduction::Product => dispatch::<S, D, Multiply>(sources, destinations, count, None),
+            Reduction::BitAnd => bitwise::<S, D, And>(sources, destinations, count),
+            Reduction::BitOr => bitwise::<S, D, Or>(sources, destinations, count),
+            Reduction::BitXor => bitwise::<S, D, ExclusiveOr>(sources, destinations, count),
         }
     }
 }
@@ -51,12 +67,17 @@ pub(crate) unsafe fn reduce<T: Element>(
 ///
 /// # Safety
 /// As [`reduce`].
-unsafe fn bitwise<T: Element, C: Combine<i32>>(sources: &[*const T], destinations: &[*mut T], count: usize) {
+unsafe fn bitwise<S: Element, D: Element, C: Combine<i32>>(
+    sources: &[*const S],
+    destinations: &[*mut D],
+    count: usize,
+) {
+    debug_assert_eq!(S::DATA_TYPE, D::DATA_TYPE);
     let sources: SmallVec<[*const u8; 16]> = sources.iter().map(|source| source.cast()).collect();
     let destinations: SmallVec<[*mut u8; 16]> =
         destinations.iter().map(|destination| destination.cast()).collect();
     // SAFETY: the caller's promise, of the bytes of the elements.
-    unsafe { dispatch::<u8, C>(&sources, &destinations, count * size_of::<T>(), None) };
+    unsafe { dispatch::<u8, u8, C>(&sources, &destinations, count * size_of::<S>(), None) };
 }
 
 trait Combine<A> {
@@ -86,9 +107,9 @@ combine!(ExclusiveOr, [], i32, |left, right| left ^ right);
 
 /// # Safety
 /// As [`reduce`].
-unsafe fn dispatch<T: Element, C: Combine<T::Accumulator>>(
-    sources: &[*const T],
-    destinations: &[*mut T],
+unsafe fn dispatch<S: Element, D: Element<Accumulator = S::Accumulator>, C: Combine<S::Accumulator>>(
+    sources: &[*const S],
+    destinations: &[*mut D],
     count: usize,
     divisor: Option<usize>,
 ) {
@@ -96,64 +117,64 @@ unsafe fn dispatch<T: Element, C: Combine<T::Accumulator>>(
     {
         if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
             // SAFETY: the processor has the features; the pointers are the caller's promise.
-            return unsafe { avx512::<T, C>(sources, destinations, count, divisor) };
+            return unsafe { avx512::<S, D, C>(sources, destinations, count, divisor) };
         }
         if is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has the feature; the pointers are the caller's promise.
-            return unsafe { avx2::<T, C>(sources, destinations, count, divisor) };
+            return unsafe { avx2::<S, D, C>(sources, destinations, count, divisor) };
         }
     }
     // SAFETY: the pointers are the caller's promise.
-    unsafe { body::<T, C>(sources, destinations, count, divisor) }
+    unsafe { body::<S, D, C>(sources, destinations, count, divisor) }
 }
 
 /// # Safety
 /// As [`reduce`], on a processor with AVX-512F and AVX-512BW.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn avx512<T: Element, C: Combine<T::Accumulator>>(
-    sources: &[*const T],
-    destinations: &[*mut T],
+unsafe fn avx512<S: Element, D: Element<Accumulator = S::Accumulator>, C: Combine<S::Accumulator>>(
+    sources: &[*const S],
+    destinations: &[*mut D],
     count: usize,
     divisor: Option<usize>,
 ) {
     // SAFETY: the caller's promise.
-    unsafe { body::<T, C>(sources, destinations, count, divisor) }
+    unsafe { body::<S, D, C>(sources, destinations, count, divisor) }
 }
 
 /// # Safety
 /// As [`reduce`], on a processor with AVX2.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-unsafe fn avx2<T: Element, C: Combine<T::Accumulator>>(
-    sources: &[*const T],
-    destinations: &[*mut T],
+unsafe fn avx2<S: Element, D: Element<Accumulator = S::Accumulator>, C: Combine<S::Accumulator>>(
+    sources: &[*const S],
+    destinations: &[*mut D],
     count: usize,
     divisor: Option<usize>,
 ) {
     // SAFETY: the caller's promise.
-    unsafe { body::<T, C>(sources, destinations, count, divisor) }
+    unsafe { body::<S, D, C>(sources, destinations, count, divisor) }
 }
 
 /// # Safety
 /// As [`reduce`].
 #[inline(always)]
-unsafe fn body<T: Element, C: Combine<T::Accumulator>>(
-    sources: &[*const T],
-    destinations: &[*mut T],
+unsafe fn body<S: Element, D: Element<Accumulator = S::Accumulator>, C: Combine<S::Accumulator>>(
+    sources: &[*const S],
+    destinations: &[*mut D],
     count: usize,
     divisor: Option<usize>,
 ) {
     let chunks = if sources.len() <= SIDE_BY_SIDE { count / CHUNK } else { 0 };
     for chunk in 0..chunks {
         // SAFETY: the chunk lies within the `count` elements of the caller's promise.
-        unsafe { piece::<T, C, CHUNK>(sources, destinations, chunk * CHUNK, CHUNK, divisor) };
+        unsafe { piece::<S, D, C, CHUNK>(sources, destinations, chunk * CHUNK, CHUNK, divisor) };
     }
     let mut start = chunks * CHUNK;
     while start < count {
         let length = BLOCK.min(count - start);
         // SAFETY: as above.
-        unsafe { piece::<T, C, BLOCK>(sources, destinations, start, length, divisor) };
+        unsafe { piece::<S, D, C, BLOCK>(sources, destinations, start, length, divisor) };
         start += length;
     }
 }
@@ -163,15 +184,20 @@ unsafe fn body<T: Element, C: Combine<T::Accumulator>>(
 /// # Safety
 /// As [`reduce`], for `start + length` elements.
 #[inline(always)]
-unsafe fn piece<T: Element, C: Combine<T::Accumulator>, const LARGEST: usize>(
-    sources: &[*const T],
-    destinations: &[*mut T],
+unsafe fn piece<
+    S: Element,
+    D: Element<Accumulator = S::Accumulator>,
+    C: Combine<S::Accumulator>,
+    const LARGEST: usize,
+>(
+    sources: &[*const S],
+    destinations: &[*mut D],
     start: usize,
     length: usize,
     divisor: Option<usize>,
 ) {
     let Some((first, rest)) = sources.split_first() else { return };
-    let mut accumulators = [T::Accumulator::default(); LARGEST];
+    let mut accumulators = [S::Accumulator::default(); LARGEST];
     let accumulators = &mut accumulators[..length];
     // SAFETY: `start + length` elements are readable, and nothing writes to them meanwhile.
     let source = unsafe { std::slice::from_raw_parts(first.add(start), length) };
@@ -194,7 +220,7 @@ unsafe fn piece<T: Element, C: Combine<T::Accumulator>, const LARGEST: usize>(
         // SAFETY: `start + length` elements are writable, and no other reference to them is alive.
         let destination = unsafe { std::slice::from_raw_parts_mut(destination.add(start), length) };
         for (value, accumulator) in destination.iter_mut().zip(accumulators.iter()) {
-            *value = T::narrow(*accumulator);
+            *value = D::narrow(*accumulator);
         }
     }
 }

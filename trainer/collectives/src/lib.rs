@@ -1,14 +1,17 @@
-//! Collective communication over shared memory; knows no tensor library.
+//! Collective communication over shared memory and TCP; knows no tensor library.
 //!
 //! The ranks of one host find each other through a directory ([`Options`]), map each other's memory and then
 //! call the same collectives in the same order on a [`Communicator`]. Data in a [`RegisteredBuffer`] is reduced
-//! where it lies; other slices are copied through the arena.
+//! where it lies; other slices are copied through the arena. Ranks on several hosts find each other at the address of
+//! rank 0 ([`NetworkOptions`]) and make the same calls; those that see the same directory still share memory.
 //!
-//! * Reductions run in rank order: results are bit-identical on every rank and in every run.
+//! * Reductions run in rank order inside a host and in the order of the hosts' lowest ranks across hosts: results are
+//!   bit-identical on every rank and in every run.
 //! * Every wait has a deadline. A peer that dies, stops or calls something else ends the group on all ranks with
 //!   an [`Error`] that names it; a failed communicator stays failed, and a new one can be formed.
 //! * Nothing has a name that outlives the processes, except the rendezvous socket, which is removed once the
 //!   group is complete and replaced by the next group if rank 0 was killed before.
+//! * Both sides of a connection prove that they know the group's [`Token`]; what they send then is not encrypted.
 
 mod aborter;
 mod arena;
@@ -16,15 +19,20 @@ mod background;
 pub mod benchmark;
 mod call;
 mod channel;
+mod codec;
 mod communicator;
 mod control;
 mod element;
 mod error;
 mod half_precision;
+mod hierarchy;
 mod kernels;
+mod membership;
 mod memory;
+mod network;
 mod options;
 mod rendezvous;
+mod report;
 mod shared_memory;
 mod signal;
 mod subgroup;
@@ -38,4 +46,4 @@ pub use communicator::{Communicator, Traffic};
 pub use element::{DataType, Element, Reduction};
 pub use error::{Error, LossCause};
 pub use half::{bf16, f16};
-pub use options::Options;
+pub use options::{NetworkOptions, Options, Token};

@@ -42,7 +42,9 @@ impl Communicator {
         let group = format!("{:.64}-{:x}-{suffix}", self.options.group, self.session());
         // All ranks are there already: who does not come soon has died meanwhile.
         let join_deadline = self.options.join_deadline.min(self.options.deadline);
+        let (network, door) = self.transport.next_network(self.options.network.as_ref(), ranks[0]);
         let options = Options {
+            network,
             group,
             generation,
             rank,
@@ -50,6 +52,6 @@ impl Communicator {
             join_deadline,
             ..self.options.clone()
         };
-        Self::connect(&options)
+        Self::connect_at(&options, door)
     }
 }

@@ -1,15 +1,15 @@
 //! Keeping the ranks in step: the same parameters at the start, averaged gradients after every batch, and the
 //! same parameters at the end.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use muster_collectives::{Communicator, Options, Reduction, RegisteredBuffer};
+use muster_collectives::{Communicator, NetworkOptions, Options, Reduction, RegisteredBuffer};
 
 use crate::arguments::Arguments;
 use crate::backend::BatchOutcome;
 use crate::error::Error;
-use crate::world::World;
+use crate::world::{Meeting, World};
 
 /// Elements of one gradient bucket: 4 MiB, of the size at which an all-reduce runs at the memory's speed.
 const BUCKET: usize = 1 << 20;
@@ -40,8 +40,14 @@ impl DataParallel {
     /// Brings the ranks together.
     pub(crate) fn join(world: &World, arguments: &Arguments, gradient_count: usize) -> Result<Self, Error> {
         let elements = gradient_count + EXTRAS;
-        let directory = world.peers_directory.as_deref().unwrap_or(Path::new("."));
+        let (directory, network) = match &world.meeting {
+            Meeting::Directory(directory) => (directory.clone(), None),
+            // Ranks in one container share its temporary directory, and so memory.
+            Meeting::Address(address) => (std::env::temp_dir(), Some(NetworkOptions::new(address))),
+            Meeting::Alone => (PathBuf::from("."), None),
+        };
         let mut options = Options::new(directory, world.group.clone(), world.rank, world.size);
+        options.network = network;
         options.host.clone_from(&world.host);
         options.deadline = arguments.deadline;
         options.join_deadline = arguments.join_deadline;

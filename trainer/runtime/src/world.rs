@@ -23,12 +23,17 @@ pub enum Error {
         /// What it should be.
         expected: String,
     },
-    /// The ranks are on several hosts, or the node does not offer a shared directory.
-    #[error(
-        "MUSTER_PEERS_DIR is not set: this trainer shares gradients only between the pods of one machine, through \
-         the directory that Muster's node offers them; collectives over TCP between hosts are not there yet"
-    )]
-    NoPeersDirectory,
+}
+
+/// Where ranks meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Meeting {
+    /// In a directory that the node offers to all of them, so that they share memory.
+    Directory(PathBuf),
+    /// At the master's address, since no directory says that they are on one machine.
+    Address(String),
+    /// Nowhere: there is one.
+    Alone,
 }
 
 /// This process's place among the ranks.
@@ -36,8 +41,8 @@ pub enum Error {
 pub(crate) struct World {
     pub(crate) rank: usize,
     pub(crate) size: usize,
-    /// The directory in which the ranks meet; none for a rank that trains alone.
-    pub(crate) peers_directory: Option<PathBuf>,
+    /// Where the ranks meet.
+    pub(crate) meeting: Meeting,
     /// Name of the group, from the address of the master.
     pub(crate) group: String,
     pub(crate) host: String,
@@ -60,7 +65,7 @@ impl World {
             return Err(Error::Invalid { name: "WORLD_SIZE", value: "0".into(), expected });
         }
         if size == 1 {
-            return Ok(Self { rank: 0, size, peers_directory: None, group: "alone".into(), host });
+            return Ok(Self { rank: 0, size, meeting: Meeting::Alone, group: "alone".into(), host });
         }
         let missing = |name| Error::Missing { name, world_size: size };
         let rank = number("RANK")?.ok_or_else(|| missing("RANK"))?;
@@ -70,14 +75,9 @@ impl World {
         }
         let address = variable("MASTER_ADDR").ok_or_else(|| missing("MASTER_ADDR"))?;
         let port = variable("MASTER_PORT").ok_or_else(|| missing("MASTER_PORT"))?;
-        let directory = variable("MUSTER_PEERS_DIR").ok_or(Error::NoPeersDirectory)?;
-        Ok(Self {
-            rank,
-            size,
-            peers_directory: Some(directory.into()),
-            group: group_name(&address, &port),
-            host,
-        })
+        let directory = variable("MUSTER_PEERS_DIR").map(|directory| Meeting::Directory(directory.into()));
+        let meeting = directory.unwrap_or_else(|| Meeting::Address(format!("{address}:{port}")));
+        Ok(Self { rank, size, meeting, group: group_name(&address, &port), host })
     }
 }
 
@@ -118,20 +118,25 @@ mod tests {
         let world = world(&WORKER).unwrap();
         assert_eq!((world.rank, world.size), (2, 4));
         assert_eq!(world.group, "digits-master-0-23456");
-        assert_eq!(world.peers_directory, Some("/run/muster/peers".into()));
+        assert_eq!(world.meeting, Meeting::Directory("/run/muster/peers".into()));
         assert_eq!(world.host, "digits-worker-1");
     }
 
     #[test]
     fn an_empty_environment_is_a_rank_alone() {
         let world = world(&[]).unwrap();
-        assert_eq!((world.rank, world.size, world.peers_directory), (0, 1, None));
+        assert_eq!((world.rank, world.size, world.meeting), (0, 1, Meeting::Alone));
+    }
+
+    #[test]
+    fn ranks_without_a_common_directory_meet_at_the_master() {
+        let world = without("MUSTER_PEERS_DIR").unwrap();
+        assert_eq!(world.meeting, Meeting::Address("digits-master-0:23456".into()));
     }
 
     #[test]
     fn errors_name_the_variable() {
         assert_eq!(without("RANK").unwrap_err(), Error::Missing { name: "RANK", world_size: 4 });
-        assert_eq!(without("MUSTER_PEERS_DIR").unwrap_err(), Error::NoPeersDirectory);
         let wrong = world(&[("WORLD_SIZE", "four")]).unwrap_err();
         assert_eq!(wrong.to_string(), "WORLD_SIZE is \"four\", not a number");
         let wrong = world(&[("WORLD_SIZE", "2"), ("RANK", "2")]).unwrap_err();

@@ -4,6 +4,7 @@ mod arguments;
 mod movements;
 mod reductions;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::aborter::Aborter;
@@ -11,15 +12,16 @@ use crate::arena::RegisteredBuffer;
 use crate::call::{Call, Operation, Placement};
 use crate::element::{Element, Reduction};
 use crate::error::Error;
+use crate::hierarchy::Hierarchy;
+use crate::network::Door;
 use crate::options::Options;
-use crate::shared_memory::SharedMemory;
 
 /// A rank's handle on its group. All ranks must make the same calls in the same order.
 ///
 /// Dropping it leaves the group; ranks that still wait for this one then get [`Error::PeerLost`].
 #[derive(Debug)]
 pub struct Communicator {
-    pub(crate) transport: SharedMemory,
+    pub(crate) transport: Hierarchy,
     pub(crate) options: Options,
     pub(crate) calls: u64,
     traffic: Traffic,
@@ -37,16 +39,23 @@ pub struct Traffic {
 }
 
 impl Communicator {
-    /// Forms the group over shared memory: returns on all ranks once every rank has mapped all memory.
+    /// Forms the group: returns on all ranks once every rank has mapped all memory of its host and is connected with
+    /// every rank of the others.
     pub fn connect(options: &Options) -> Result<Self, Error> {
+        Self::connect_at(options, None)
+    }
+
+    /// As [`Self::connect`]; `door` is where this rank listens already, if it does.
+    pub(crate) fn connect_at(options: &Options, door: Option<Arc<Door>>) -> Result<Self, Error> {
         options.validate()?;
-        let transport = SharedMemory::join(options)?;
+        let transport = Hierarchy::join(options, door)?;
         let mut communicator =
             Self { transport, options: options.clone(), calls: 0, traffic: Traffic::default() };
         communicator.barrier()?;
         tracing::debug!(
             rank = options.rank,
             world_size = options.world_size,
+            hosts = communicator.transport.host_count(),
             group = options.group,
             "joined"
         );
@@ -128,7 +137,7 @@ impl Communicator {
     fn run(
         &mut self,
         bytes: usize,
-        work: impl FnOnce(&mut SharedMemory) -> Result<(), Error>,
+        work: impl FnOnce(&mut Hierarchy) -> Result<(), Error>,
     ) -> Result<(), Error> {
         self.time(bytes, work)?;
         self.calls += 1;
@@ -138,10 +147,10 @@ impl Communicator {
     fn time(
         &mut self,
         bytes: usize,
-        work: impl FnOnce(&mut SharedMemory) -> Result<(), Error>,
+        work: impl FnOnce(&mut Hierarchy) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let began = Instant::now();
-        work(&mut self.transport)?;
+        work(&mut self.transport).inspect_err(|error| self.transport.tell(error))?;
         self.traffic.calls += 1;
         self.traffic.bytes += bytes as u64;
         self.traffic.time += began.elapsed();

@@ -40,7 +40,7 @@ pub(super) fn join(
         let Some(remaining) = patience.remaining() else {
             return Err(Error::NoRendezvous {
                 rank: options.rank,
-                path: path.to_owned(),
+                place: path.display().to_string(),
                 after: patience.limit,
                 cause,
             });

@@ -10,7 +10,7 @@ use rustix::fs::{Mode, chmod};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, bind, listen, socket_with};
 
 use super::message::{Answer, Member, receive, send};
-use super::{Group, Patience, Peer, address, wait_readable};
+use super::{Group, Patience, Peer, address, new_session, wait_readable};
 use crate::arena::segment_length;
 use crate::control::{self, MAXIMUM_RANKS};
 use crate::error::Error;
@@ -40,7 +40,7 @@ pub(super) fn lead(
         let door = Door::open(path).map_err(Error::system(format!("listen at {}", path.display())))?;
         gather(options, &door, patience)?
     };
-    let session = session();
+    let session = new_session();
     let mut members = vec![own_member];
     members.extend(joined.iter().map(|joined| joined.member.clone()));
     for newcomer in &joined {
@@ -72,7 +72,7 @@ fn gather(options: &Options, door: &Door, patience: Patience) -> Result<Vec<Join
             return Err(Error::NotJoined {
                 missing: (1..options.world_size).filter(|rank| seats[rank - 1].is_none()).collect(),
                 world_size: options.world_size,
-                path: door.path.clone(),
+                place: door.path.display().to_string(),
                 after: patience.limit,
                 refused,
             });
@@ -204,12 +204,4 @@ impl Drop for Door {
             let _ = fs::remove_file(&self.path);
         }
     }
-}
-
-/// A number that tells this group from earlier ones at the same place.
-fn session() -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    let mut hasher = RandomState::new().build_hasher();
-    hasher.write_u32(std::process::id());
-    hasher.finish() | 1
 }

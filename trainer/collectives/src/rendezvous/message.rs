@@ -10,6 +10,8 @@ use rustix::net::{
     SendFlags, recvmsg, sendmsg,
 };
 
+use crate::codec::{Reader, truncated};
+
 const MAGIC: u64 = u64::from_le_bytes(*b"MUSTERCG");
 const VERSION: u32 = 1;
 const HOST_BYTES: usize = 64;
@@ -104,33 +106,6 @@ impl Answer {
             }
         }
     }
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*head)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.take().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.take().map(u64::from_le_bytes)
-    }
-
-    fn text(&mut self) -> Option<String> {
-        let [length] = self.take::<1>()?;
-        self.0.get(..usize::from(length)).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
-    }
-}
-
-fn truncated(text: &str, longest: usize) -> &str {
-    &text[..text.floor_char_boundary(longest)]
 }
 
 /// Sends one packet with descriptors attached.

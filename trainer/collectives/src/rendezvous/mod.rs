@@ -65,7 +65,7 @@ pub(crate) fn form(options: &Options) -> Result<Group, Error> {
         lifeline: lifeline_end,
     };
     let path = options.directory.join(format!("{}.sock", options.group));
-    let patience = Patience { since: Instant::now(), limit: options.join_deadline };
+    let patience = Patience::new(options.join_deadline);
     if options.rank == 0 {
         lead::lead(options, &path, patience, member, own, lifeline)
     } else {
@@ -75,19 +75,24 @@ pub(crate) fn form(options: &Options) -> Result<Group, Error> {
 
 /// A deadline that remembers how long it was.
 #[derive(Clone, Copy, Debug)]
-struct Patience {
+pub(crate) struct Patience {
     since: Instant,
-    limit: Duration,
+    pub(crate) limit: Duration,
 }
 
 impl Patience {
-    fn remaining(self) -> Option<Duration> {
+    pub(crate) fn new(limit: Duration) -> Self {
+        Self { since: Instant::now(), limit }
+    }
+
+    /// The time that is left, if any is.
+    pub(crate) fn remaining(self) -> Option<Duration> {
         self.limit.checked_sub(self.since.elapsed()).filter(|left| !left.is_zero())
     }
 }
 
 /// Waits until one of the descriptors is readable or hung up, for at most `timeout`.
-fn wait_readable(descriptors: &[BorrowedFd<'_>], timeout: Duration) -> io::Result<Vec<bool>> {
+pub(crate) fn wait_readable(descriptors: &[BorrowedFd<'_>], timeout: Duration) -> io::Result<Vec<bool>> {
     let mut polled: Vec<PollFd<'_>> =
         descriptors.iter().map(|descriptor| PollFd::new(descriptor, PollFlags::IN)).collect();
     let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
@@ -111,4 +116,12 @@ fn address(path: &Path) -> io::Result<(SocketAddrUnix, Option<OwnedFd>)> {
         PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&directory.as_fd())))
             .join(name);
     Ok((SocketAddrUnix::new(short)?, Some(directory)))
+}
+
+/// A number that tells a group from earlier ones at the same place.
+pub(crate) fn new_session() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u32(std::process::id());
+    hasher.finish() | 1
 }

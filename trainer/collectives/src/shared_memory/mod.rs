@@ -13,13 +13,15 @@ mod scatter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(crate) use parts::Counts;
+pub(crate) use parts::{Counts, Layout, copy_in, copy_out};
+pub(crate) use reduce::{Places, share};
 
 use crate::arena::{Arena, RegisteredBuffer, segment_length};
 use crate::call::Call;
 use crate::control::{self, Control, Failure};
 use crate::element::Element;
 use crate::error::Error;
+use crate::membership::Membership;
 use crate::memory::{self, Mapping};
 use crate::options::Options;
 use crate::rendezvous;
@@ -42,15 +44,19 @@ const YIELDS: u32 = 64;
 /// A joined group.
 #[derive(Debug)]
 pub(crate) struct SharedMemory {
+    /// Among the ranks of this host, as all ranks in this module.
     rank: usize,
-    hosts: Vec<String>,
+    membership: Membership,
     deadline: Duration,
+    /// How much longer this rank waits for one of its host, which may itself wait for another host until the
+    /// deadline and then tells who is missing.
+    grace: Duration,
     control: Arc<Control>,
-    arena: Arc<Arena>,
+    pub(crate) arena: Arc<Arena>,
     /// Steps this rank has completed or begun; equal on all ranks when they meet.
     sequence: u32,
     /// Staging slots used so far.
-    turn: usize,
+    pub(crate) turn: usize,
     /// Messages exchanged with each rank.
     channels: Vec<messages::Progress>,
     /// Whether ranks must share processors, so that spinning only keeps others from running.
@@ -97,8 +103,9 @@ impl SharedMemory {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
             rank: options.rank,
-            hosts,
+            membership: Membership::of_one_host(hosts),
             deadline: options.deadline,
+            grace: Duration::ZERO,
             arena: Arc::new(Arena::new(options.rank, segments, options.arena_bytes)),
             control,
             sequence: 0,
@@ -116,11 +123,21 @@ impl SharedMemory {
     }
 
     pub(crate) fn world_size(&self) -> usize {
-        self.hosts.len()
+        self.membership.members.len()
     }
 
-    pub(crate) fn hosts(&self) -> &[String] {
-        &self.hosts
+    pub(crate) fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// Makes this the part of a larger group that lies on this host: errors then name ranks of the whole group.
+    pub(crate) fn become_part(&mut self, membership: Membership, grace: Duration) {
+        self.membership = membership;
+        self.grace = grace;
+    }
+
+    pub(crate) fn control(&self) -> &Arc<Control> {
+        &self.control
     }
 
     pub(crate) fn session(&self) -> u64 {
@@ -136,8 +153,14 @@ impl SharedMemory {
     }
 
     /// Waits until every rank has come this far; what they wrote before is then visible.
-    fn step(&mut self, call: Call) -> Result<(), Error> {
+    pub(crate) fn step(&mut self, call: Call) -> Result<(), Error> {
         self.check_failure(call)?;
+        self.conclude(call)
+    }
+
+    /// As [`Self::step`], the last one of a call in which this rank has all it needs from other hosts: these may have
+    /// gone on, so that a failure may be one of a later call.
+    pub(crate) fn conclude(&mut self, call: Call) -> Result<(), Error> {
         self.sequence = self.sequence.wrapping_add(1);
         self.control.set_processor(self.rank, processor());
         self.control.step(self.rank).advance(self.sequence);
@@ -173,8 +196,9 @@ impl SharedMemory {
         wanted: u32,
         peer: usize,
         call: Call,
-        since: Instant,
+        mut since: Instant,
     ) -> Result<(), Error> {
+        let mut progress = self.control.progress(peer);
         let shares_processor = self.crowded || self.control.processor(peer) == processor();
         let (spins, mut yields) = if shares_processor { (0, YIELDS) } else { (self.spins, 0) };
         for _ in 0..spins {
@@ -198,8 +222,12 @@ impl SharedMemory {
                 std::thread::yield_now();
                 continue;
             }
-            let Some(remaining) = self.deadline.checked_sub(since.elapsed()).filter(|left| !left.is_zero())
-            else {
+            if progress != self.control.progress(peer) {
+                progress = self.control.progress(peer);
+                since = Instant::now();
+            }
+            let patience = self.deadline + self.grace;
+            let Some(remaining) = patience.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) else {
                 return Err(self.fail(Failure::TimedOut { rank: peer }, call));
             };
             signal.sleep(wanted, remaining.min(NAP), || self.control.failure().is_some());

@@ -16,6 +16,8 @@ pub(crate) enum Counts<'a> {
     Even(usize),
     /// One number a rank.
     Each(&'a [usize]),
+    /// Of the whole group, where the ranks asked for are those of one host: their ranks in the group stand beside.
+    Members(&'a Counts<'a>, &'a [usize]),
 }
 
 impl Counts<'_> {
@@ -23,6 +25,7 @@ impl Counts<'_> {
         match self {
             Self::Even(count) => count,
             Self::Each(counts) => counts[rank],
+            Self::Members(counts, members) => counts.of(members[rank]),
         }
     }
 
@@ -30,11 +33,12 @@ impl Counts<'_> {
         match self {
             Self::Even(count) => rank * count,
             Self::Each(counts) => counts[..rank].iter().sum(),
+            Self::Members(counts, members) => counts.start(members[rank]),
         }
     }
 
     /// The elements of `piece` of a rank's part, as far as the part goes.
-    pub(super) fn place(self, rank: usize, piece: &Range<usize>) -> Range<usize> {
+    pub(crate) fn place(self, rank: usize, piece: &Range<usize>) -> Range<usize> {
         let (start, count) = (self.start(rank), self.of(rank));
         start + piece.start.min(count)..start + piece.end.min(count)
     }
@@ -45,23 +49,23 @@ type Word = [u8; size_of::<usize>()];
 
 /// How a slot holds a part for each rank: tables of counts, then the parts at equal distances.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     world_size: usize,
     /// Bytes in front of the parts.
     front: usize,
     /// Elements of a part.
-    pub(super) largest: usize,
+    pub(crate) largest: usize,
 }
 
 impl Layout {
-    pub(super) fn new<T>(world_size: usize, tables: usize) -> Self {
+    pub(crate) fn new<T>(world_size: usize, tables: usize) -> Self {
         let front = (tables * world_size * size_of::<usize>()).next_multiple_of(64);
         let bytes = (SLOT - front) / world_size / 64 * 64;
         Self { world_size, front, largest: bytes / size_of::<T>() }
     }
 
     /// Address of the part of a rank.
-    pub(super) fn part<T>(self, slot: *mut u8, rank: usize) -> *mut u8 {
+    pub(crate) fn part<T>(self, slot: *mut u8, rank: usize) -> *mut u8 {
         slot.wrapping_add(self.front + rank * self.largest * size_of::<T>())
     }
 
@@ -88,14 +92,14 @@ impl Layout {
 
 /// # Safety
 /// `data` must be readable and `place` writable for `count` elements, apart from each other.
-pub(super) unsafe fn copy_in<T: Element>(data: *const T, count: usize, place: *mut u8) {
+pub(crate) unsafe fn copy_in<T: Element>(data: *const T, count: usize, place: *mut u8) {
     // SAFETY: the caller's promise.
     unsafe { std::ptr::copy_nonoverlapping(data, place.cast(), count) };
 }
 
 /// # Safety
 /// `place` must be readable and `data` writable for `count` elements, apart from each other.
-pub(super) unsafe fn copy_out<T: Element>(place: *mut u8, data: *mut T, count: usize) {
+pub(crate) unsafe fn copy_out<T: Element>(place: *mut u8, data: *mut T, count: usize) {
     // SAFETY: the caller's promise.
     unsafe { std::ptr::copy_nonoverlapping(place.cast(), data, count) };
 }

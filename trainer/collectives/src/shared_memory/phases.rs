@@ -15,7 +15,7 @@ impl SharedMemory {
     ///
     /// Two slots suffice: a rank fills a slot again two turns later, after a step of the turn between, which
     /// every peer reaches only when done with the slot.
-    pub(super) fn in_pieces(
+    pub(crate) fn in_pieces(
         &mut self,
         call: Call,
         count: usize,
@@ -36,12 +36,12 @@ impl SharedMemory {
         }
     }
 
-    pub(super) fn meet(&mut self, call: Call, first: bool) -> Result<(), Error> {
+    pub(crate) fn meet(&mut self, call: Call, first: bool) -> Result<(), Error> {
         if first { self.enter(call, 0) } else { self.step(call) }
     }
 
     /// Announces the call, waits for all ranks and checks that they make the same one.
-    pub(super) fn enter(&mut self, call: Call, offset: usize) -> Result<(), Error> {
+    pub(crate) fn enter(&mut self, call: Call, offset: usize) -> Result<(), Error> {
         // A failed group keeps the announcements that explain its failure.
         self.check_failure(call)?;
         let slot = (call.index & 1) as usize;
@@ -76,13 +76,13 @@ impl SharedMemory {
     }
 
     /// The count that a rank announced for this call.
-    pub(super) fn announced_count(&self, rank: usize, call: Call) -> usize {
+    pub(crate) fn announced_count(&self, rank: usize, call: Call) -> usize {
         let (words, _) = self.control.announced(rank, (call.index & 1) as usize);
         words[2] as usize
     }
 
     /// As [`Self::in_pieces`], where only `work` learns in the first piece how many elements there are.
-    pub(super) fn in_pieces_until(
+    pub(crate) fn in_pieces_until(
         &mut self,
         call: Call,
         largest: usize,

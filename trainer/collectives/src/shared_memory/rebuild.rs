@@ -19,23 +19,22 @@ impl SharedMemory {
             // In this order: a rank that has decided may be gone already.
             let is_settled = |rank| self.control.goes_on(rank) || self.control.is_gone(rank);
             let settled = (0..self.world_size()).all(is_settled);
-            if let Some(members) = self.control.decided() {
+            if let Some(members) = self.control.decided(self.world_size()) {
                 return Ok(members);
             }
             let left = patience.saturating_sub(began.elapsed());
             if settled || left.is_zero() {
                 let goes_on = |rank: &usize| self.control.goes_on(*rank) && !self.control.is_gone(*rank);
                 let members: Vec<usize> = (0..self.world_size()).filter(goes_on).collect();
-                return Ok(self.control.decide(self.rank, &members));
+                return Ok(self.control.decide(self.rank, &members, self.world_size()));
             }
-            // Woken by whoever asks, leaves or dies.
-            let never = self.sequence.wrapping_add(1);
-            self.control.step(self.rank).sleep(never, left.min(NAP), || self.control.decided().is_some());
+            self.doze(|| left.is_zero() || self.control.decided(self.world_size()).is_some());
         }
     }
 
-    /// Ends the group on purpose.
-    pub(crate) fn aborter(&self) -> crate::aborter::Aborter {
-        crate::aborter::Aborter::new(std::sync::Arc::clone(&self.control), self.rank)
+    /// Sleeps for a moment; woken by whoever asks to go on, leaves or dies.
+    pub(crate) fn doze(&self, is_over: impl FnOnce() -> bool) {
+        let never = self.sequence.wrapping_add(1);
+        self.control.step(self.rank).sleep(never, NAP, is_over);
     }
 }

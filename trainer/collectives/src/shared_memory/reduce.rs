@@ -31,7 +31,7 @@ const SMALLEST_PIECE: usize = 64 << 10;
 const GRAIN: usize = 64;
 
 /// Addresses of a place in the memory of every rank.
-type Places<T> = SmallVec<[*const T; 16]>;
+pub(crate) type Places<T> = SmallVec<[*const T; 16]>;
 
 impl SharedMemory {
     /// Reduces a registered buffer in place: each rank reduces one slice of all buffers and stores it to all.
@@ -74,7 +74,7 @@ impl SharedMemory {
     }
 
     /// Where element `start` of the registered buffer of each rank in this call lies.
-    pub(super) fn registered_places<T: Element>(&self, call: Call, start: usize) -> Places<T> {
+    pub(crate) fn registered_places<T: Element>(&self, call: Call, start: usize) -> Places<T> {
         let slot = (call.index & 1) as usize;
         (0..self.world_size())
             .map(|rank| {
@@ -84,7 +84,7 @@ impl SharedMemory {
             .collect()
     }
 
-    pub(super) fn check_owner<T: Element>(&self, buffer: &RegisteredBuffer<T>) -> Result<(), Error> {
+    pub(crate) fn check_owner<T: Element>(&self, buffer: &RegisteredBuffer<T>) -> Result<(), Error> {
         if buffer.belongs_to(&self.arena) {
             return Ok(());
         }
@@ -250,7 +250,7 @@ impl SharedMemory {
 }
 
 /// The elements of `count` that `rank` reduces.
-fn share(count: usize, rank: usize, world_size: usize) -> Range<usize> {
+pub(crate) fn share(count: usize, rank: usize, world_size: usize) -> Range<usize> {
     let length = count.div_ceil(world_size).next_multiple_of(GRAIN);
     (rank * length).min(count)..((rank + 1) * length).min(count)
 }

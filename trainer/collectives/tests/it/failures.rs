@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use muster_collectives::{Communicator, Error, LossCause, Options, Reduction};
 use rustix::process::{Signal, kill_process};
 
-use crate::support::{Process, failure, on_threads, options};
+use crate::support::{Process, failure, on_host, on_hosts, on_threads, options, unused_address};
 
 const ROLE: &str = "failures::role_of_a_rank";
 
@@ -19,6 +19,11 @@ fn role_of_a_rank() {
     let (rank, world_size) = (number("MUSTER_TEST_RANK"), number("MUSTER_TEST_WORLD"));
     let mut options = options(Path::new(&directory), rank, world_size);
     options.deadline = Duration::from_millis(number("MUSTER_TEST_DEADLINE") as u64);
+    if let Ok(address) = std::env::var("MUSTER_TEST_ADDRESS") {
+        on_host(&mut options, Path::new(&directory), number("MUSTER_TEST_HOST"), &address);
+        let silence = Duration::from_millis(number("MUSTER_TEST_SILENCE") as u64);
+        options.network.as_mut().unwrap().silence = silence;
+    }
     let mut group = Communicator::connect(&options).unwrap();
     let phase = std::env::var("MUSTER_TEST_PHASE").unwrap();
     println!("ready {rank}");
@@ -28,7 +33,7 @@ fn role_of_a_rank() {
         let (mut reader, _writer) = std::io::pipe().unwrap();
         let _ = reader.read(&mut [0]);
     }
-    let mut buffer = group.allocate::<f32>(1 << 20).unwrap();
+    let mut buffer = group.allocate::<f32>(world_size << 18).unwrap();
     let mut staged = vec![1_f32; 300_000];
     let mut gathered = vec![0_f32; 4 * world_size * 20_000];
     let (next, last) = ((rank + 1) % world_size, (rank + world_size - 1) % world_size);
@@ -58,10 +63,21 @@ fn role_of_a_rank() {
     if std::env::var("MUSTER_TEST_REBUILD").is_err() {
         return;
     }
-    let mut group = group.rebuild(Duration::from_mins(1)).unwrap();
+    let mut group = match group.rebuild(Duration::from_mins(1)) {
+        Ok(group) => group,
+        Err(Error::GivenUp { .. }) => return println!("given up {rank}"),
+        Err(error) => panic!("{error}"),
+    };
     let mut sum = [1 << rank];
     group.all_reduce_staged(&mut sum, Reduction::Sum).unwrap();
     println!("rebuilt {rank}: rank {} of {}, sum {}", group.rank(), group.world_size(), sum[0]);
+}
+
+/// Pretended hosts.
+struct Pretence {
+    layout: &'static [usize],
+    silence: Duration,
+    address: String,
 }
 
 struct Gang {
@@ -82,6 +98,30 @@ impl Gang {
         deadline: Duration,
         more: &[(&'static str, String)],
     ) -> Self {
+        Self::start_on(None, world_size, phase, victim, deadline, more)
+    }
+
+    /// On several pretended hosts.
+    fn between_hosts(
+        layout: &'static [usize],
+        silence: Duration,
+        phase: &str,
+        victim: usize,
+        deadline: Duration,
+        more: &[(&'static str, String)],
+    ) -> Self {
+        let network = Pretence { layout, silence, address: unused_address() };
+        Self::start_on(Some(network), layout.len(), phase, victim, deadline, more)
+    }
+
+    fn start_on(
+        network: Option<Pretence>,
+        world_size: usize,
+        phase: &str,
+        victim: usize,
+        deadline: Duration,
+        more: &[(&'static str, String)],
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut ranks: Vec<Process> = (0..world_size)
             .map(|rank| {
@@ -94,6 +134,13 @@ impl Gang {
                     ("MUSTER_TEST_DEADLINE", deadline.as_millis().to_string()),
                 ];
                 environment.extend_from_slice(more);
+                if let Some(network) = &network {
+                    environment.extend([
+                        ("MUSTER_TEST_ADDRESS", network.address.clone()),
+                        ("MUSTER_TEST_HOST", network.layout[rank].to_string()),
+                        ("MUSTER_TEST_SILENCE", network.silence.as_millis().to_string()),
+                    ]);
+                }
                 Process::start(ROLE, &environment)
             })
             .collect();
@@ -122,22 +169,23 @@ fn next_line(lines: &mut impl BufRead, prefix: &str) -> String {
     }
 }
 
+const PHASES: [&str; 11] = [
+    "waiting",
+    "barrier",
+    "registered",
+    "staged",
+    "broadcast",
+    "reduce",
+    "gather",
+    "scatter",
+    "all_to_all",
+    "gather_registered",
+    "message",
+];
+
 #[test]
 fn every_survivor_names_a_killed_rank_in_every_phase() {
-    let phases = [
-        "waiting",
-        "barrier",
-        "registered",
-        "staged",
-        "broadcast",
-        "reduce",
-        "gather",
-        "scatter",
-        "all_to_all",
-        "gather_registered",
-        "message",
-    ];
-    for phase in phases {
+    for phase in PHASES {
         for victim in [0, 2] {
             let mut gang = Gang::start(4, phase, victim, Duration::from_mins(1));
             let killed = Instant::now();
@@ -194,17 +242,112 @@ fn survivors_of_a_killed_rank_go_on_in_the_same_processes() {
     }
 }
 
+/// Longer than any of these tests takes, so that what they see is not silence.
+const LONG: Duration = Duration::from_mins(1);
+
+#[test]
+fn every_survivor_on_every_host_names_a_killed_rank_in_every_phase() {
+    for phase in PHASES {
+        for victim in [0, 3] {
+            let mut gang = Gang::between_hosts(&[0, 0, 1, 1, 2], LONG, phase, victim, LONG, &[]);
+            let killed = Instant::now();
+            kill_process(gang.ranks[victim].id(), Signal::KILL).unwrap();
+            for error in gang.errors(victim) {
+                assert!(
+                    error.contains(&format!("lost rank {victim} on host-{victim}: its process ended")),
+                    "{phase}: {error}"
+                );
+            }
+            eprintln!("{phase}, rank {victim}: all survivors know after {:?}", killed.elapsed());
+        }
+    }
+}
+
+#[test]
+fn a_rank_of_another_host_that_is_stopped_is_given_up_after_the_silence_long_before_the_deadline() {
+    for phase in ["barrier", "registered", "message"] {
+        let silence = Duration::from_secs(2);
+        let mut gang = Gang::between_hosts(&[0, 0, 1], silence, phase, 9, LONG, &[]);
+        let stopped = Instant::now();
+        kill_process(gang.ranks[2].id(), Signal::STOP).unwrap();
+        for error in gang.errors(2) {
+            assert!(error.contains("lost rank 2 on host-2: nothing was heard of it"), "{phase}: {error}");
+        }
+        eprintln!("{phase}: all survivors know after {:?}", stopped.elapsed());
+    }
+}
+
+#[test]
+fn a_rank_of_another_host_that_does_not_come_is_named_at_the_deadline() {
+    // It is there, and says so, but waits for something else.
+    let mut gang = Gang::between_hosts(&[0, 0, 1], LONG, "waiting", 2, Duration::from_secs(1), &[]);
+    for error in gang.errors(2) {
+        assert!(error.contains("rank 2 did not reach call") && error.contains("within 1s"), "{error}");
+    }
+    let mut gang = Gang::between_hosts(&[0, 0, 1, 1], LONG, "waiting", 3, Duration::from_secs(1), &[]);
+    for error in gang.errors(3) {
+        // Its neighbour misses it while the other host misses the neighbour, which waits: both tell the truth.
+        assert!(
+            error.contains("rank 3 did not reach call") || error.contains("rank 2 did not reach call"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn survivors_on_several_hosts_go_on_in_the_same_processes() {
+    // Rank 0, where they met, a host of its own, and one of several of a host.
+    for (phase, victim) in [("registered", 0), ("staged", 4), ("message", 3)] {
+        let rebuild = [("MUSTER_TEST_REBUILD", String::from("yes"))];
+        let mut gang = Gang::between_hosts(&[0, 0, 1, 1, 2], LONG, phase, victim, LONG, &rebuild);
+        kill_process(gang.ranks[victim].id(), Signal::KILL).unwrap();
+        gang.errors(victim);
+        let sum = 0b1_1111 - (1 << victim);
+        let survivors = gang.lines.iter_mut().enumerate().filter(|(rank, _)| *rank != victim);
+        for (next_rank, (rank, lines)) in survivors.enumerate() {
+            let line = next_line(lines, "rebuilt");
+            assert_eq!(line, format!("rebuilt {rank}: rank {next_rank} of 4, sum {sum}"), "{phase}");
+        }
+    }
+}
+
+#[test]
+fn survivors_go_on_without_a_rank_that_fell_silent() {
+    let rebuild = [("MUSTER_TEST_REBUILD", String::from("yes"))];
+    let silence = Duration::from_secs(2);
+    let mut gang = Gang::between_hosts(&[0, 1, 1, 2], silence, "staged", 9, LONG, &rebuild);
+    kill_process(gang.ranks[0].id(), Signal::STOP).unwrap();
+    for error in gang.errors(0) {
+        assert!(error.contains("lost rank 0 on host-0: nothing was heard of it"), "{error}");
+    }
+    for rank in 1..4 {
+        let line = next_line(&mut gang.lines[rank], "rebuilt");
+        assert_eq!(line, format!("rebuilt {rank}: rank {} of 3, sum 14", rank - 1));
+    }
+    // It comes back to a group that has gone on without it.
+    kill_process(gang.ranks[0].id(), Signal::CONT).unwrap();
+    assert!(next_line(&mut gang.lines[0], "error").contains("lost rank"));
+    assert_eq!(next_line(&mut gang.lines[0], "given up"), "given up 0");
+}
+
+fn leave_early(mut group: Communicator) -> Option<Error> {
+    if group.rank() == 2 {
+        group.barrier().unwrap();
+        return None;
+    }
+    // Where ranks share a host, one that is behind may be told in the call that the others have just ended.
+    Some(failure(group.barrier().and_then(|()| group.barrier())))
+}
+
 #[test]
 fn leaving_early_is_told_from_dying() {
-    let errors = on_threads(
-        3,
-        |_| (),
-        |mut group| {
-            group.barrier().unwrap();
-            (group.rank() != 2).then(|| failure(group.barrier()))
-        },
-    );
-    for error in errors.into_iter().flatten() {
+    let errors = [
+        on_threads(3, |_| (), leave_early),
+        on_hosts(&[0, 1, 2], |_| (), leave_early),
+        on_hosts(&[0, 1, 1], |_| (), leave_early),
+        on_hosts(&[0, 0, 1, 0, 1], |_| (), leave_early),
+    ];
+    for error in errors.into_iter().flatten().flatten() {
         assert!(
             matches!(&error, Error::PeerLost { rank: 2, cause: LossCause::Left, host } if host == "host-2"),
             "{error}"
@@ -216,6 +359,9 @@ fn leaving_early_is_told_from_dying() {
 fn ranks_that_leave_after_the_last_call_disturb_nobody() {
     for _ in 0..50 {
         on_threads(4, |_| (), |mut group| group.barrier().unwrap());
+    }
+    for _ in 0..10 {
+        on_hosts(&[0, 0, 1, 2], |_| (), |mut group| group.barrier().unwrap());
     }
 }
 

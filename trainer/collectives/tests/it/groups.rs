@@ -1,11 +1,11 @@
 //! Several groups at once, groups of some ranks, groups after a failure, and calls in the background.
 
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use muster_collectives::{Background, Communicator, Error, LossCause, Reduction};
 
-use crate::support::{failure, on_threads, options};
+use crate::support::{failure, on_hosts, on_threads, options};
 
 #[test]
 fn two_communicators_interleave() {
@@ -35,90 +35,97 @@ fn two_communicators_interleave() {
     });
 }
 
+fn split_and_split_again(mut world: Communicator) {
+    let rank = world.rank();
+    // Rank 6 joins none; the even and the odd ranks are numbered from behind.
+    let colour = (rank < 6).then_some(rank as u32 % 2);
+    let Some(mut group) = world.split(colour, -(rank as i64)).unwrap() else {
+        assert_eq!(rank, 6);
+        return world.barrier().unwrap();
+    };
+    assert_eq!((group.world_size(), group.rank()), (3, 2 - rank / 2));
+    let mut sum = [rank as i64];
+    group.all_reduce_staged(&mut sum, Reduction::Sum).unwrap();
+    assert_eq!(sum, [if rank.is_multiple_of(2) { 6 } else { 9 }]);
+    // Equal keys leave the order of the group that is split, and groups can be split again.
+    let mut pair = group.split(Some(u32::from(group.rank() == 0)), 0).unwrap().unwrap();
+    assert_eq!(pair.world_size(), if group.rank() == 0 { 1 } else { 2 });
+    pair.barrier().unwrap();
+    assert_eq!(group.hosts().len(), 3);
+    world.barrier().unwrap();
+}
+
 #[test]
 fn split_forms_groups_by_colour_in_the_order_of_keys() {
-    on_threads(
-        7,
-        |_| (),
-        |mut world| {
-            let rank = world.rank();
-            // Rank 6 joins none; the even and the odd ranks are numbered from behind.
-            let colour = (rank < 6).then_some(rank as u32 % 2);
-            let Some(mut group) = world.split(colour, -(rank as i64)).unwrap() else {
-                assert_eq!(rank, 6);
-                return world.barrier().unwrap();
-            };
-            assert_eq!((group.world_size(), group.rank()), (3, 2 - rank / 2));
-            let mut sum = [rank as i64];
-            group.all_reduce_staged(&mut sum, Reduction::Sum).unwrap();
-            assert_eq!(sum, [if rank % 2 == 0 { 6 } else { 9 }]);
-            // Equal keys leave the order of the group that is split, and groups can be split again.
-            let mut pair = group.split(Some(u32::from(group.rank() == 0)), 0).unwrap().unwrap();
-            assert_eq!(pair.world_size(), if group.rank() == 0 { 1 } else { 2 });
-            pair.barrier().unwrap();
-            assert_eq!(group.hosts().len(), 3);
-            world.barrier().unwrap();
-        },
-    );
+    on_threads(7, |_| (), split_and_split_again);
+}
+
+#[test]
+fn split_forms_groups_within_and_between_hosts() {
+    on_hosts(&[0, 0, 0, 1, 1, 2, 2], |_| (), split_and_split_again);
+    on_hosts(&[0, 1, 0, 1, 0, 1, 2], |_| (), split_and_split_again);
+}
+
+fn lose_rank_1(mut group: Communicator) {
+    let rank = group.rank();
+    let mut buffer = group.allocate::<f32>(100_000).unwrap();
+    buffer.fill(rank as f32);
+    if rank == 1 {
+        return;
+    }
+    let error = failure(group.all_reduce(&mut buffer, Reduction::Sum));
+    assert!(matches!(error, Error::PeerLost { rank: 1, cause: LossCause::Left, .. }), "{error}");
+    assert!(buffer.iter().all(|value| *value == rank as f32));
+    let mut group = group.rebuild(Duration::from_secs(30)).unwrap();
+    assert_eq!((group.world_size(), group.rank()), (3, rank.saturating_sub(1)));
+    let mut sum = [rank as i64];
+    group.all_reduce_staged(&mut sum, Reduction::Sum).unwrap();
+    assert_eq!(sum, [5]);
+    assert_eq!(group.hosts()[1], "host-2");
 }
 
 #[test]
 fn the_ranks_that_are_left_form_a_new_group_and_their_buffers_keep_their_values() {
-    on_threads(
-        4,
-        |_| (),
-        |mut group| {
-            let rank = group.rank();
-            let mut buffer = group.allocate::<f32>(100_000).unwrap();
-            buffer.fill(rank as f32);
-            if rank == 1 {
-                return;
-            }
-            let error = failure(group.all_reduce(&mut buffer, Reduction::Sum));
-            assert!(matches!(error, Error::PeerLost { rank: 1, cause: LossCause::Left, .. }), "{error}");
-            assert!(buffer.iter().all(|value| *value == rank as f32));
-            let mut group = group.rebuild(Duration::from_secs(30)).unwrap();
-            assert_eq!((group.world_size(), group.rank()), (3, rank.saturating_sub(1)));
-            let mut sum = [rank as i64];
-            group.all_reduce_staged(&mut sum, Reduction::Sum).unwrap();
-            assert_eq!(sum, [5]);
-            assert_eq!(group.hosts()[1], "host-2");
-        },
-    );
+    on_threads(4, |_| (), lose_rank_1);
+}
+
+#[test]
+fn the_ranks_that_are_left_on_several_hosts_form_a_new_group() {
+    on_hosts(&[0, 1, 0, 1], |_| (), lose_rank_1);
+    on_hosts(&[0, 1, 2, 3], |_| (), lose_rank_1);
+    on_hosts(&[0, 0, 1, 1], |_| (), lose_rank_1);
 }
 
 #[test]
 fn a_group_that_works_is_not_rebuilt_and_a_silent_rank_is_given_up() {
     let (told, wait) = mpsc::channel();
     let wait = std::sync::Mutex::new(wait);
-    on_threads(
-        3,
-        |_| (),
-        |mut group| {
-            group.barrier().unwrap();
-            if group.rank() == 2 {
-                // Silent until the others have gone on without it.
-                for _ in 0..2 {
-                    wait.lock().unwrap().recv_timeout(Duration::from_mins(1)).unwrap();
-                }
-                let error = failure(group.rebuild(Duration::from_secs(30)));
-                assert!(matches!(error, Error::GivenUp { rank: 2 }), "{error}");
-                return;
+    let go_on_without_rank_2 = |mut group: Communicator| {
+        if group.rank() == 2 {
+            // Silent until the others have gone on without it.
+            for _ in 0..2 {
+                wait.lock().unwrap().recv_timeout(Duration::from_mins(1)).unwrap();
             }
-            if group.rank() == 0 {
-                group.aborter().abort();
-            }
-            let error = failure(group.barrier());
-            assert!(matches!(error, Error::Aborted { rank: 0 }), "{error}");
-            let mut group = group.rebuild(Duration::from_millis(50)).unwrap();
-            let error = match group.barrier() {
-                Ok(()) => failure(Communicator::rebuild(group, Duration::ZERO)),
-                Err(error) => error,
-            };
-            assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
-            told.send(()).unwrap();
-        },
-    );
+            let error = failure(group.rebuild(Duration::from_secs(30)));
+            assert!(matches!(error, Error::GivenUp { rank: 2 }), "{error}");
+            return;
+        }
+        if group.rank() == 0 {
+            group.aborter().abort();
+        }
+        let error = failure(group.barrier());
+        assert!(matches!(error, Error::Aborted { rank: 0 }), "{error}");
+        let mut group = group.rebuild(Duration::from_millis(50)).unwrap();
+        let error = match group.barrier() {
+            Ok(()) => failure(Communicator::rebuild(group, Duration::ZERO)),
+            Err(error) => error,
+        };
+        assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
+        told.send(()).unwrap();
+    };
+    on_threads(3, |_| (), go_on_without_rank_2);
+    on_hosts(&[0, 1, 2], |_| (), go_on_without_rank_2);
+    on_hosts(&[0, 0, 1], |_| (), go_on_without_rank_2);
 }
 
 #[test]
@@ -152,29 +159,56 @@ fn calls_in_the_background_end_in_any_order_of_waiting() {
 fn a_call_in_the_background_can_be_waited_for_and_aborted() {
     let (told, wait) = mpsc::channel();
     let wait = std::sync::Mutex::new(wait);
-    on_threads(
-        2,
-        |_| (),
+    let abort = |mut group: Communicator| {
+        if group.rank() == 1 {
+            // Comes only after rank 0 has given up.
+            wait.lock().unwrap().recv_timeout(Duration::from_mins(1)).unwrap();
+            let error = failure(group.barrier());
+            assert!(matches!(error, Error::Aborted { rank: 0 }), "{error}");
+            return;
+        }
+        let background = Background::start(group).unwrap();
+        let pending = background.submit(Communicator::barrier);
+        assert!(pending.poll().is_none());
+        let error = failure(pending.wait_at_most(Duration::from_millis(1)));
+        assert!(matches!(error, Error::StillRunning { .. }), "{error}");
+        background.aborter().abort();
+        assert!(matches!(failure(pending.wait()), Error::Aborted { rank: 0 }));
+        // What is handed in after a failure fails too, and dropping does not hang.
+        let late = background.submit(Communicator::barrier);
+        drop(background);
+        assert!(matches!(failure(late.wait()), Error::Aborted { rank: 0 }));
+        told.send(()).unwrap();
+    };
+    on_threads(2, |_| (), abort);
+    on_hosts(&[0, 1], |_| (), abort);
+}
+
+#[test]
+fn a_rank_that_has_left_may_be_silent_while_the_others_pass_messages() {
+    let silence = Duration::from_secs(1);
+    let aborters = std::sync::Mutex::new(Vec::new());
+    on_hosts(
+        &[0, 1, 2],
+        |options| options.network.as_mut().unwrap().silence = silence,
         |mut group| {
-            if group.rank() == 1 {
-                // Comes only after rank 0 has given up.
-                wait.lock().unwrap().recv_timeout(Duration::from_mins(1)).unwrap();
-                let error = failure(group.barrier());
-                assert!(matches!(error, Error::Aborted { rank: 0 }), "{error}");
+            let rank = group.rank();
+            if rank == 1 {
+                // What is left of it keeps the connections open.
+                aborters.lock().unwrap().push(group.aborter());
                 return;
             }
-            let background = Background::start(group).unwrap();
-            let pending = background.submit(Communicator::barrier);
-            assert!(pending.poll().is_none());
-            let error = failure(pending.wait_at_most(Duration::from_millis(1)));
-            assert!(matches!(error, Error::StillRunning { .. }), "{error}");
-            background.aborter().abort();
-            assert!(matches!(failure(pending.wait()), Error::Aborted { rank: 0 }));
-            // What is handed in after a failure fails too, and dropping does not hang.
-            let late = background.submit(Communicator::barrier);
-            drop(background);
-            assert!(matches!(failure(late.wait()), Error::Aborted { rank: 0 }));
-            told.send(()).unwrap();
+            let (mut goes_on, began) = ([1_u8], Instant::now());
+            while goes_on == [1] {
+                if rank == 0 {
+                    goes_on = [u8::from(began.elapsed() < 3 * silence)];
+                    group.send(&goes_on, 2).unwrap();
+                    group.receive(&mut [0_u8], 2).unwrap();
+                } else {
+                    group.receive(&mut goes_on, 0).unwrap();
+                    group.send(&[0_u8], 0).unwrap();
+                }
+            }
         },
     );
 }

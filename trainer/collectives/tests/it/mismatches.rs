@@ -1,10 +1,12 @@
 //! Calls that do not fit together are errors that name both.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
-use muster_collectives::{Communicator, Error, Operation, Options, Reduction};
+use muster_collectives::{Communicator, Error, Operation, Options, Reduction, Token};
 
-use crate::support::{failure, on_threads, options};
+use crate::support::{failure, on_host, on_hosts, on_threads, options, unused_address};
 
 #[test]
 fn different_calls_name_both_on_every_rank() {
@@ -16,25 +18,23 @@ fn different_calls_name_both_on_every_rank() {
         (Communicator::barrier, "barrier()"),
     ];
     for (odd, text) in cases {
-        let errors = on_threads(
-            3,
-            |_| (),
-            |mut group| {
-                group.barrier().unwrap();
-                let result = if group.rank() == 1 {
-                    odd(&mut group)
-                } else {
-                    group.all_reduce_staged(&mut [0_f32; 10], Reduction::Sum)
-                };
-                let error = failure(result);
-                assert!(
-                    matches!(failure(group.barrier()), Error::Mismatch { .. }),
-                    "a failed group stays failed"
-                );
-                error
-            },
-        );
-        for error in errors {
+        let disagree = |mut group: Communicator| {
+            // Where ranks share a host, one that is behind may be told in the call that the others have just ended.
+            let result = group.barrier().and_then(|()| match group.rank() {
+                1 => odd(&mut group),
+                _ => group.all_reduce_staged(&mut [0_f32; 10], Reduction::Sum),
+            });
+            let error = failure(result);
+            assert!(
+                matches!(failure(group.barrier()), Error::Mismatch { .. }),
+                "a failed group stays failed"
+            );
+            error
+        };
+        let errors = on_threads(3, |_| (), disagree);
+        let between_hosts = [&[0, 1, 2][..], &[0, 1, 1], &[0, 0, 1]];
+        let between_hosts = between_hosts.into_iter().flat_map(|layout| on_hosts(layout, |_| (), disagree));
+        for error in errors.into_iter().chain(between_hosts) {
             let message = error.to_string();
             assert!(message.contains(&format!("rank 1 makes call 2 {text}")), "{message}");
             assert!(message.contains("call 2 all_reduce(f32 × 10, sum)"), "{message}");
@@ -96,7 +96,10 @@ fn parts_that_do_not_fit_name_both_ranks_and_numbers() {
         ),
     ];
     for (body, sender, receiver, numbers) in cases {
-        for error in on_threads(3, |_| (), |mut group| failure(body(&mut group))) {
+        let run = |mut group: Communicator| failure(body(&mut group));
+        let between_hosts = [&[0, 1, 2][..], &[0, 1, 1], &[0, 0, 1]];
+        let between_hosts = between_hosts.into_iter().flat_map(|layout| on_hosts(layout, |_| (), run));
+        for error in on_threads(3, |_| (), run).into_iter().chain(between_hosts) {
             let Error::Parts { from, to, sent, expected, .. } = error else { panic!("{error}") };
             assert_eq!((from, to, [sent, expected]), (sender, receiver, numbers));
         }
@@ -105,35 +108,29 @@ fn parts_that_do_not_fit_name_both_ranks_and_numbers() {
 
 #[test]
 fn ranks_that_cut_their_data_differently_are_told() {
-    let errors = on_threads(
-        2,
-        |_| (),
-        |mut group| {
-            let counts = if group.rank() == 0 { [2, 2] } else { [1, 3] };
-            let mut receive = vec![0_i32; counts[group.rank()]];
-            failure(group.reduce_scatter_v(&[0; 4], &mut receive, &counts, Reduction::Sum))
-        },
-    );
-    for error in errors {
+    let cut_differently = |mut group: Communicator| {
+        let counts = if group.rank() == 0 { [2, 2] } else { [1, 3] };
+        let mut receive = vec![0_i32; counts[group.rank()]];
+        failure(group.reduce_scatter_v(&[0; 4], &mut receive, &counts, Reduction::Sum))
+    };
+    let errors = on_threads(2, |_| (), cut_differently);
+    for error in errors.into_iter().chain(on_hosts(&[0, 1], |_| (), cut_differently)) {
         assert!(matches!(error, Error::Parts { .. }), "{error}");
     }
 }
 
 #[test]
 fn a_message_that_is_not_the_expected_one_names_both() {
-    let errors = on_threads(
-        2,
-        |_| (),
-        |mut group| {
-            if group.rank() == 0 {
-                group.send(&[1_f32; 3], 1).unwrap();
-                failure(group.barrier())
-            } else {
-                failure(group.receive(&mut [0_f64; 3], 0))
-            }
-        },
-    );
-    for error in errors {
+    let misunderstand = |mut group: Communicator| {
+        if group.rank() == 0 {
+            group.send(&[1_f32; 3], 1).unwrap();
+            failure(group.barrier())
+        } else {
+            failure(group.receive(&mut [0_f64; 3], 0))
+        }
+    };
+    let errors = on_threads(2, |_| (), misunderstand);
+    for error in errors.into_iter().chain(on_hosts(&[0, 1], |_| (), misunderstand)) {
         assert_eq!(
             error.to_string(),
             "the ranks disagree: rank 0 makes call 0 send(f32 × 3, to rank 1) but rank 1 makes call 0 \
@@ -230,4 +227,93 @@ fn a_long_directory_name_still_holds_a_socket() {
             scope.spawn(move || Communicator::connect(&options).unwrap().barrier().unwrap());
         }
     });
+}
+
+#[test]
+fn every_pair_of_different_collectives_is_noticed_between_hosts() {
+    type Body = fn(&mut Communicator) -> Result<(), Error>;
+    let calls: [(Body, Operation); 9] = [
+        (Communicator::barrier, Operation::Barrier),
+        (|group| group.broadcast(&mut [0_f32; 6], 0), Operation::Broadcast),
+        (|group| group.reduce(&mut [0_f32; 6], Reduction::Sum, 1), Operation::Reduce),
+        (|group| group.all_gather(&[0_f32; 6], &mut [0.0; 18]), Operation::AllGather),
+        (|group| group.reduce_scatter(&[0_f32; 6], &mut [0.0; 2], Reduction::Sum), Operation::ReduceScatter),
+        (|group| group.gather(&[0_f32; 6], &mut [0.0; 18], 2), Operation::Gather),
+        (|group| group.scatter(&[0_f32; 18], &mut [0.0; 6], 0), Operation::Scatter),
+        (|group| group.all_to_all(&[0_f32; 6], &mut [0.0; 6]), Operation::AllToAll),
+        (
+            |group| group.reduce_scatter_v(&[0_f32; 6], &mut [0.0; 2], &[2; 3], Reduction::Sum),
+            Operation::ReduceScatterV,
+        ),
+    ];
+    for (first, first_name) in calls {
+        for (second, second_name) in calls.into_iter().filter(|(_, name)| *name != first_name) {
+            let errors = on_hosts(
+                &[0, 0, 1],
+                |_| (),
+                |mut group| failure(if group.rank() == 2 { second(&mut group) } else { first(&mut group) }),
+            );
+            for error in errors {
+                let Error::Mismatch { rank, call, other_rank, other_call } = error else { panic!("{error}") };
+                assert!(rank < 2 && other_rank == 2);
+                assert_eq!((call.operation, other_call.operation), (first_name, second_name));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rank_without_the_token_is_turned_away() {
+    let address = unused_address();
+    let directory = tempfile::tempdir().unwrap();
+    let connect = |rank: usize, secret: &str| {
+        let mut options = options(directory.path(), rank, 2);
+        on_host(&mut options, directory.path(), rank, &address);
+        options.network.as_mut().unwrap().token = Token::new(secret);
+        options.join_deadline = Duration::from_millis(300);
+        Communicator::connect(&options).unwrap_err().to_string()
+    };
+    std::thread::scope(|scope| {
+        let leader = scope.spawn(|| connect(0, "right"));
+        let refused = connect(1, "wrong");
+        assert!(refused.contains("rank 0 refused rank 1: it does not know the group's token"), "{refused}");
+        let leader = leader.join().unwrap();
+        assert!(
+            leader.contains("rank 1 of 2 did not join at 127.") && leader.contains("(refused: it does not"),
+            "{leader}"
+        );
+    });
+}
+
+#[test]
+fn strangers_at_the_door_keep_nobody_out() {
+    let strangers = std::sync::Mutex::new(Vec::new());
+    let send_strangers = |options: &mut Options| {
+        if options.rank == 0 {
+            return;
+        }
+        // Rank 0 is on its way; they come before the others do.
+        let address = &options.network.as_ref().unwrap().address;
+        let call = || loop {
+            match TcpStream::connect(address) {
+                Ok(stream) => return stream,
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused),
+            }
+        };
+        let silent = call();
+        let mut lost = call();
+        lost.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let mut endless = call();
+        // Refused before all of it is sent, perhaps.
+        let _ = endless.write_all(&vec![0xff; 100_000]);
+        drop(call());
+        strangers.lock().unwrap().extend([silent, lost, endless]);
+    };
+    on_hosts(&[0, 1, 2], send_strangers, |mut group| group.barrier().unwrap());
+    for mut stranger in strangers.into_inner().unwrap() {
+        // Sent away, at the latest when the door closed.
+        let mut said = Vec::new();
+        let _ = stranger.read_to_end(&mut said);
+        assert!(said.starts_with(b"MUSTERNT"));
+    }
 }

@@ -2,8 +2,8 @@
 
 use muster_collectives::Communicator;
 
-use crate::samples::{Sample, WORLDS, input};
-use crate::support::on_threads;
+use crate::samples::{LAYOUTS, Sample, WORLDS, input};
+use crate::support::{on_hosts, on_threads};
 
 const COUNTS: [usize; 10] = [0, 1, 2, 17, 63, 65, 1000, 4097, 40_000, 131_073];
 
@@ -84,58 +84,67 @@ fn check<T: Sample>(group: &mut Communicator, count: usize) {
     assert_eq!(received, wanted);
 }
 
+fn check_all(mut group: Communicator) {
+    for count in COUNTS {
+        // The largest take long with many ranks, and say nothing new.
+        if count * group.world_size() < 700_000 {
+            check::<f32>(&mut group, count);
+        }
+        if count < 2000 {
+            check::<u8>(&mut group, count);
+            check::<i64>(&mut group, count);
+        }
+    }
+    group.barrier().unwrap();
+}
+
 #[test]
 fn every_collective_moves_the_right_parts() {
     for world_size in WORLDS {
-        on_threads(
-            world_size,
-            |_| (),
-            |mut group| {
-                for count in COUNTS {
-                    // The largest take long with many ranks, and say nothing new.
-                    if count * world_size < 700_000 {
-                        check::<f32>(&mut group, count);
-                    }
-                    if count < 2000 {
-                        check::<u8>(&mut group, count);
-                        check::<i64>(&mut group, count);
-                    }
-                }
-                group.barrier().unwrap();
-            },
-        );
+        on_threads(world_size, |_| (), check_all);
     }
 }
 
 #[test]
+fn every_collective_moves_the_right_parts_between_hosts() {
+    for layout in LAYOUTS {
+        on_hosts(layout, |_| (), check_all);
+    }
+}
+
+fn pass_around(mut group: Communicator) {
+    let (rank, world_size) = (group.rank(), group.world_size());
+    let (next, last) = ((rank + 1) % world_size, (rank + world_size - 1) % world_size);
+    for count in [0, 1, 1000, 16_384, 16_385, 100_003, 3] {
+        let mut received = vec![0_f32; count];
+        // Longer than the channel holds: someone must receive first.
+        if rank == 0 {
+            group.receive(&mut received, last).unwrap();
+            group.send(&input::<f32>(rank, count), next).unwrap();
+        } else {
+            group.send(&input::<f32>(rank, count), next).unwrap();
+            group.receive(&mut received, last).unwrap();
+        }
+        assert_eq!(received, input::<f32>(last, count));
+    }
+    // Two short messages wait in the channel while the ranks do something else.
+    group.send(&[rank as i32], next).unwrap();
+    group.send(&[10 + rank as i32], next).unwrap();
+    group.barrier().unwrap();
+    let mut received = [0_i32; 2];
+    let (first, second) = received.split_at_mut(1);
+    group.receive(first, last).unwrap();
+    group.receive(second, last).unwrap();
+    assert_eq!(received, [last as i32, 10 + last as i32]);
+}
+
+#[test]
 fn messages_arrive_in_order_around_a_ring() {
-    on_threads(
-        4,
-        |_| (),
-        |mut group| {
-            let (rank, world_size) = (group.rank(), group.world_size());
-            let (next, last) = ((rank + 1) % world_size, (rank + world_size - 1) % world_size);
-            for count in [0, 1, 1000, 16_384, 16_385, 100_003, 3] {
-                let mut received = vec![0_f32; count];
-                // Longer than the channel holds: someone must receive first.
-                if rank == 0 {
-                    group.receive(&mut received, last).unwrap();
-                    group.send(&input::<f32>(rank, count), next).unwrap();
-                } else {
-                    group.send(&input::<f32>(rank, count), next).unwrap();
-                    group.receive(&mut received, last).unwrap();
-                }
-                assert_eq!(received, input::<f32>(last, count));
-            }
-            // Two short messages wait in the channel while the ranks do something else.
-            group.send(&[rank as i32], next).unwrap();
-            group.send(&[10 + rank as i32], next).unwrap();
-            group.barrier().unwrap();
-            let mut received = [0_i32; 2];
-            let (first, second) = received.split_at_mut(1);
-            group.receive(first, last).unwrap();
-            group.receive(second, last).unwrap();
-            assert_eq!(received, [last as i32, 10 + last as i32]);
-        },
-    );
+    on_threads(4, |_| (), pass_around);
+}
+
+#[test]
+fn messages_arrive_in_order_around_a_ring_of_hosts() {
+    on_hosts(&[0, 1, 2, 3], |_| (), pass_around);
+    on_hosts(&[0, 0, 1, 1], |_| (), pass_around);
 }

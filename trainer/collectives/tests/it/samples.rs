@@ -1,8 +1,13 @@
-//! Values to reduce, and what must come of them: a sequential oracle in rank order.
+//! Values to reduce, and what must come of them: a sequential oracle in rank order inside a host, then in the order of
+//! the hosts.
 
 use muster_collectives::{Element, Reduction, bf16, f16};
 
 pub(crate) const WORLDS: [usize; 8] = [1, 2, 3, 4, 5, 7, 8, 16];
+
+/// The host of each rank, for groups on several: as many ranks on each, fewer here or there, in order and mixed.
+pub(crate) const LAYOUTS: [&[usize]; 7] =
+    [&[0, 1], &[0, 0, 1], &[0, 1, 0], &[0, 1, 2], &[0, 0, 1, 1], &[0, 1, 2, 1, 0], &[0, 1, 1, 2, 2, 2]];
 
 /// Lengths around the vectors of every instruction set, the pages, and the shares of `world_size` ranks.
 pub(crate) fn odd_counts(world_size: usize) -> Vec<usize> {
@@ -21,7 +26,8 @@ pub(crate) fn limits<T>() -> Vec<usize> {
 
 pub(crate) trait Sample: Element + PartialEq + std::fmt::Debug {
     fn sample(rank: usize, index: usize) -> Self;
-    fn oracle(reduction: Reduction, values: &[Self]) -> Self;
+    /// Reduces the values of each host, and then what comes of that.
+    fn oracle(reduction: Reduction, hosts: &[Vec<Self>]) -> Self;
     fn bits(self) -> u64;
 }
 
@@ -32,12 +38,12 @@ macro_rules! integer_sample {
                 ((index as i64 % 1013 - 500) * (rank as i64 + 1) + rank as i64) as Self
             }
 
-            fn oracle(reduction: Reduction, values: &[Self]) -> Self {
-                let wide = values.iter().map(|value| i128::from(*value));
+            fn oracle(reduction: Reduction, hosts: &[Vec<Self>]) -> Self {
+                let wide = hosts.iter().flatten().map(|value| i128::from(*value));
                 let folded = |combine: fn(i128, i128) -> i128| wide.clone().reduce(combine).unwrap();
                 (match reduction {
                     Reduction::Sum => folded(|a, b| a + b),
-                    Reduction::Average => folded(|a, b| a + b) / values.len() as i128,
+                    Reduction::Average => folded(|a, b| a + b) / wide.clone().count() as i128,
                     Reduction::Minimum => folded(i128::min),
                     Reduction::Maximum => folded(i128::max),
                     Reduction::Product => folded(i128::wrapping_mul),
@@ -64,14 +70,17 @@ macro_rules! float_sample {
                 $to(value * [0.001, 1.0, 30.0][index % 3])
             }
 
-            fn oracle(reduction: Reduction, values: &[Self]) -> Self {
-                let values: Vec<$wide> = values.iter().map(|value| $from(*value)).collect();
+            fn oracle(reduction: Reduction, hosts: &[Vec<Self>]) -> Self {
                 let folded = |combine: fn($wide, $wide) -> $wide| {
-                    values[1..].iter().fold(values[0], |left, right| combine(left, *right))
+                    let of_host = |values: &Vec<Self>| {
+                        values.iter().map(|value| $from(*value)).reduce(combine).unwrap()
+                    };
+                    hosts.iter().map(of_host).reduce(combine).unwrap()
                 };
+                let ranks = hosts.iter().map(Vec::len).sum::<usize>();
                 $to(match reduction {
                     Reduction::Sum => folded(|a, b| a + b),
-                    Reduction::Average => folded(|a, b| a + b) / values.len() as $wide,
+                    Reduction::Average => folded(|a, b| a + b) / ranks as $wide,
                     Reduction::Minimum => folded(<$wide>::min),
                     Reduction::Maximum => folded(<$wide>::max),
                     Reduction::Product => folded(|a, b| a * b),
@@ -97,13 +106,14 @@ pub(crate) fn input<T: Sample>(rank: usize, count: usize) -> Vec<T> {
     (0..count).map(|index| T::sample(rank, index)).collect()
 }
 
-/// The bits of element `index` of the reduction of all ranks' input.
-pub(crate) fn expected<T: Sample>(reduction: Reduction, world_size: usize, index: usize) -> u64 {
-    let mut values = [T::default(); 16];
-    for (rank, value) in values[..world_size].iter_mut().enumerate() {
-        *value = T::sample(rank, index);
-    }
-    T::oracle(reduction, &values[..world_size]).bits()
+/// The bits of element `index` of the reduction of all ranks' input, where `layout` says on which host each rank is.
+pub(crate) fn expected<T: Sample>(reduction: Reduction, layout: &[usize], index: usize) -> u64 {
+    let host = |host: usize| -> Vec<T> {
+        let ranks = layout.iter().enumerate().filter(|(_, of_rank)| **of_rank == host);
+        ranks.map(|(rank, _)| T::sample(rank, index)).collect()
+    };
+    let hosts: Vec<Vec<T>> = (0..=layout.iter().copied().max().unwrap()).map(host).collect();
+    T::oracle(reduction, &hosts).bits()
 }
 
 /// The reductions that apply to `T`.

@@ -4,7 +4,7 @@
 
 use muster_collectives::{Communicator, Reduction};
 
-use crate::support::on_threads;
+use crate::support::{on_hosts, on_threads};
 
 /// A small generator that all ranks seed alike (splitmix64).
 struct Random(u64);
@@ -110,6 +110,22 @@ fn random_operations() {
             |mut group| {
                 let mut random = Random(world_size as u64);
                 (0..share).for_each(|_| operation(&mut group, &mut random));
+            },
+        );
+    }
+}
+
+#[test]
+fn random_operations_between_hosts() {
+    let operations = std::env::var("MUSTER_SOAK_OPERATIONS")
+        .map_or(3000, |count| count.parse::<usize>().expect("MUSTER_SOAK_OPERATIONS is a number"));
+    for layout in [&[0, 1][..], &[0, 0, 1], &[0, 1, 2], &[0, 0, 1, 1]] {
+        on_hosts(
+            layout,
+            |_| (),
+            |mut group| {
+                let mut random = Random(layout.len() as u64);
+                (0..operations / 4).for_each(|_| operation(&mut group, &mut random));
             },
         );
     }

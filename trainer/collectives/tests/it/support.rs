@@ -1,10 +1,12 @@
 //! Groups of threads and of processes.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use muster_collectives::{Communicator, Error, Options};
+use muster_collectives::{Communicator, Error, NetworkOptions, Options};
 
 pub(crate) fn options(directory: &Path, rank: usize, world_size: usize) -> Options {
     let mut options = Options::new(directory, "test", rank, world_size);
@@ -38,6 +40,45 @@ pub(crate) fn on_threads<R: Send>(
         0,
         "the rendezvous leaves nothing behind"
     );
+    results
+}
+
+/// An address of this machine that no other test uses, nor any other process.
+pub(crate) fn unused_address() -> String {
+    static PORTS: AtomicU16 = AtomicU16::new(20_000);
+    let [_, bytes @ ..] = (std::process::id() << 1 | 1).to_be_bytes();
+    let [first, second, third] = bytes;
+    format!("{}:{}", Ipv4Addr::new(127, first, second, third), PORTS.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Makes options those of a rank on the pretended host `host`, whose directory no other host sees.
+pub(crate) fn on_host(options: &mut Options, directory: &Path, host: usize, address: &str) {
+    options.directory = directory.join(host.to_string());
+    std::fs::create_dir_all(&options.directory).unwrap();
+    options.network = Some(NetworkOptions {
+        // Longer than the machine ever stalls a test that does not ask for silence.
+        silence: Duration::from_secs(20),
+        ..NetworkOptions::new(address)
+    });
+}
+
+/// As [`on_threads`], with one rank for each entry of `layout`, on the pretended host that it says.
+pub(crate) fn on_hosts<R: Send>(
+    layout: &[usize],
+    adjust: impl Fn(&mut Options) + Sync,
+    work: impl Fn(Communicator) -> R + Sync,
+) -> Vec<R> {
+    let address = unused_address();
+    let directory = tempfile::tempdir().unwrap();
+    let host = |options: &mut Options| {
+        on_host(options, directory.path(), layout[options.rank], &address);
+        adjust(options);
+    };
+    let results = on_threads(layout.len(), host, work);
+    for host in std::fs::read_dir(directory.path()).unwrap() {
+        let left = std::fs::read_dir(host.unwrap().path()).unwrap().count();
+        assert_eq!(left, 0, "the rendezvous leaves nothing behind");
+    }
     results
 }
 

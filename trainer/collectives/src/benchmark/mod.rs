@@ -2,8 +2,12 @@
 //! `busbw` is `algbw · 2(n-1)/n`.
 //!
 //! Every rank is a process that calls [`measure`]. A time is the median over the repetitions of the slowest rank's
-//! time, from a barrier on. The bound is the time in which the ranks together read and write every byte of their
-//! buffers once, which no all-reduce in place can do without; it is measured on the same memory in the same run.
+//! time, from a barrier on. On one host the bound is the time in which the ranks together read and write every byte of
+//! their buffers once, which no all-reduce in place can do without; it is measured on the same memory in the same run.
+//! Between hosts it is the time in which plain TCP connections between the same processes, which write and read at
+//! once, move as many bytes as every rank must send and receive.
+
+mod line;
 
 use std::fmt::Write;
 use std::time::Instant;
@@ -14,6 +18,7 @@ use crate::communicator::Communicator;
 use crate::element::Reduction;
 use crate::error::Error;
 use crate::options::Options;
+use line::Line;
 
 /// Repetitions that count for nothing: caches and branch predictors learn in them.
 const WARM_UP: usize = 3;
@@ -36,7 +41,8 @@ pub struct Row {
     pub staged: Timing,
     /// Reduced where it lies.
     pub registered: Timing,
-    /// Seconds in which the memory lets every byte be read and written once.
+    /// Seconds in which the memory lets every byte be read and written once, or between hosts the network moves what
+    /// must cross it.
     pub bound: f64,
 }
 
@@ -52,15 +58,20 @@ pub fn sizes(smallest: usize, largest: usize, factor: usize) -> Vec<usize> {
 pub fn measure(options: &Options, sizes: &[usize]) -> Result<Vec<Row>, Error> {
     let largest = sizes.iter().copied().max().unwrap_or(0);
     let mut group = Communicator::connect(&Options { arena_bytes: largest, ..options.clone() })?;
-    sizes.iter().map(|bytes| measure_size(&mut group, *bytes)).collect()
+    let mut line = Line::connect(&mut group)?;
+    sizes.iter().map(|bytes| measure_size(&mut group, line.as_mut(), *bytes)).collect()
 }
 
-fn measure_size(group: &mut Communicator, bytes: usize) -> Result<Row, Error> {
+fn measure_size(group: &mut Communicator, mut line: Option<&mut Line>, bytes: usize) -> Result<Row, Error> {
     let count = bytes / size_of::<f32>();
     let repetitions = ((64 << 20) / bytes.max(1)).clamp(9, 1001);
     let (rank, world_size) = (group.rank(), group.world_size());
     let mut registered_buffer = group.allocate::<f32>(count)?;
-    let bound = median(group, repetitions, |_| {
+    let bound_repetitions = if line.is_some() { repetitions.min(101) } else { repetitions };
+    let bound = median(group, bound_repetitions, |_| {
+        if let Some(line) = &mut line {
+            return line.carry(bytes);
+        }
         registered_buffer.touch();
         Ok(())
     })?;
@@ -130,11 +141,11 @@ fn median(
     Ok(times[times.len() / 2])
 }
 
-/// The rows as nccl-tests prints them, with the memory's bound as a last column.
-pub fn table(rows: &[Row], world_size: usize) -> String {
+/// The rows as nccl-tests prints them, with the bound as a last column; `between` says what the ranks share.
+pub fn table(rows: &[Row], world_size: usize, between: &str) -> String {
     let bus_factor = 2.0 * (world_size as f64 - 1.0) / world_size as f64;
     let mut text = format!(
-        "# {world_size} ranks on one host over shared memory, in place\n\
+        "# {world_size} ranks {between}, in place\n\
          #{:58}{:^34}{:^34}\n\
          # {:>12} {:>13} {:>9} {:>8} {:>8} {:>10} {:>7} {:>7} {:>6}  {:>10} {:>7} {:>7} {:>6} {:>10}\n\
          # {:>12} {:>13} {:>9} {:>8} {:>8} {:>10} {:>7} {:>7} {:>6}  {:>10} {:>7} {:>7} {:>6} {:>10}\n",
@@ -198,6 +209,7 @@ pub fn table(rows: &[Row], world_size: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::NetworkOptions;
 
     #[test]
     fn sizes_grow_by_the_factor_up_to_the_largest() {
@@ -210,7 +222,7 @@ mod tests {
     fn a_row_has_the_columns_of_nccl_tests_and_the_bound() {
         let timing = |seconds, wrong| Timing { seconds, wrong };
         let row = Row { bytes: 1 << 20, staged: timing(2e-4, 0), registered: timing(1e-4, 3), bound: 8e-5 };
-        let text = table(&[row], 4);
+        let text = table(&[row], 4, "on one host over shared memory");
         let words: Vec<_> =
             text.lines().find(|line| !line.starts_with('#')).unwrap().split_whitespace().collect();
         assert_eq!(
@@ -226,10 +238,29 @@ mod tests {
     #[test]
     fn every_rank_measures_the_same_rows_and_finds_nothing_wrong() {
         let directory = tempfile::tempdir().unwrap();
+        check_rows(|rank| Options::new(directory.path(), "bench", rank, 3));
+    }
+
+    #[test]
+    fn every_host_measures_the_same_rows_and_finds_nothing_wrong() {
+        let directory = tempfile::tempdir().unwrap();
+        // No other process has this number, and so none this address.
+        let [_, first, second, third] = (std::process::id() << 1 | 1).to_be_bytes();
+        let address = format!("127.{first}.{second}.{third}:29500");
+        check_rows(|rank| {
+            let own = directory.path().join(rank.min(1).to_string());
+            std::fs::create_dir_all(&own).unwrap();
+            let silence = std::time::Duration::from_secs(20);
+            let network = Some(NetworkOptions { silence, ..NetworkOptions::new(&address) });
+            Options { network, ..Options::new(own, "bench", rank, 3) }
+        });
+    }
+
+    fn check_rows(options: impl Fn(usize) -> Options) {
         let rows: Vec<_> = std::thread::scope(|scope| {
             let ranks: Vec<_> = (0..3)
                 .map(|rank| {
-                    let options = Options::new(directory.path(), "bench", rank, 3);
+                    let options = options(rank);
                     scope.spawn(move || measure(&options, &[4, 1000, 300_000]).unwrap())
                 })
                 .collect();

@@ -1,0 +1,147 @@
+//! The connections between the ranks of different hosts: of each pair the higher rank calls on the lower one.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use super::call_on::{Attempt, introduce};
+use super::door::{Door, Reception};
+use super::handshake::{Answer, Hello, Purpose, Roster};
+use super::meeting::{Meeting, own_hello};
+use super::sockets;
+use crate::error::Error;
+use crate::options::{NetworkOptions, Options};
+use crate::rendezvous::{Patience, wait_readable};
+
+const RETRY: Duration = Duration::from_millis(10);
+
+/// The connections with one rank of another host.
+#[derive(Debug)]
+pub(super) struct Connections {
+    pub(super) control: TcpStream,
+    pub(super) collectives: TcpStream,
+    pub(super) messages: TcpStream,
+}
+
+/// Connects this rank with every rank of another host; gives the connections by rank.
+pub(super) fn weave(
+    options: &Options,
+    network: &NetworkOptions,
+    meeting: &Meeting,
+    patience: Patience,
+) -> Result<Vec<Option<Connections>>, Error> {
+    let Meeting { roster, door } = meeting;
+    let own = &roster.seats[options.rank].identity;
+    let is_remote = |rank: &usize| roster.seats[*rank].identity != *own;
+    let mut streams: Vec<[Option<TcpStream>; 3]> =
+        (0..options.world_size).map(|_| [None, None, None]).collect();
+    for rank in (0..options.rank).filter(is_remote) {
+        let Some(address) = roster.seats[rank].address else { continue };
+        for (place, purpose) in streams[rank].iter_mut().zip(Purpose::OF_MEMBERS) {
+            let hello = own_hello(options, purpose, roster.session, own, door.port());
+            *place = Some(call(options, network, rank, address, &hello, patience)?);
+        }
+    }
+    let later: Vec<usize> = (options.rank + 1..options.world_size).filter(is_remote).collect();
+    receive(options, network, roster, door, &later, &mut streams, patience)?;
+    let silence = network.silence;
+    let connect = |[control, collectives, messages]: [Option<TcpStream>; 3]| {
+        let (Some(control), Some(collectives), Some(messages)) = (control, collectives, messages) else {
+            return Ok(None);
+        };
+        sockets::configure(&control, silence, true)?;
+        sockets::configure(&collectives, silence, false)?;
+        sockets::configure(&messages, silence, false)?;
+        Ok(Some(Connections { control, collectives, messages }))
+    };
+    let connections: io::Result<Vec<_>> = streams.into_iter().map(connect).collect();
+    connections.map_err(Error::system("prepare a connection to another host"))
+}
+
+/// A connection to `rank`, which listens at `address`.
+fn call(
+    options: &Options,
+    network: &NetworkOptions,
+    rank: usize,
+    address: SocketAddr,
+    hello: &Hello,
+    patience: Patience,
+) -> Result<TcpStream, Error> {
+    loop {
+        let attempt = || {
+            let stream = sockets::connect(&address.to_string(), patience)?;
+            introduce(&stream, hello.clone(), &network.token, patience)?;
+            Ok(stream)
+        };
+        let cause = match attempt() {
+            Ok(stream) => return Ok(stream),
+            Err(Attempt::Again(cause)) => cause,
+            Err(Attempt::Refused(reason)) => {
+                let reason = format!("rank {rank} at {address} does not let it in: {reason}");
+                return Err(Error::Refused { rank: options.rank, reason });
+            }
+        };
+        let Some(remaining) = patience.remaining() else {
+            return Err(Error::NotJoined {
+                missing: vec![rank],
+                world_size: options.world_size,
+                place: address.to_string(),
+                after: patience.limit,
+                refused: Some(cause),
+            });
+        };
+        wait_readable(&[], RETRY.min(remaining)).map_err(Error::system("wait for another rank"))?;
+    }
+}
+
+/// Lets the ranks in that call on this one.
+fn receive(
+    options: &Options,
+    network: &NetworkOptions,
+    roster: &Roster,
+    door: &Door,
+    expected: &[usize],
+    streams: &mut [[Option<TcpStream>; 3]],
+    patience: Patience,
+) -> Result<(), Error> {
+    let mut reception = Reception::new(door, &network.token);
+    let mut refused = None;
+    loop {
+        let is_missing = |rank: &usize| streams[*rank].iter().any(Option::is_none);
+        let missing: Vec<usize> = expected.iter().copied().filter(is_missing).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let Some(remaining) = patience.remaining() else {
+            return Err(Error::NotJoined {
+                missing,
+                world_size: options.world_size,
+                place: format!("port {} of rank {}", door.port(), options.rank),
+                after: patience.limit,
+                refused: refused.or(reception.turned_away),
+            });
+        };
+        let (arrivals, _) =
+            reception.wait(&[], remaining).map_err(Error::system("wait for ranks of other hosts"))?;
+        for arrival in arrivals {
+            let Hello { purpose, rank, session, .. } = arrival.hello;
+            let kind = Purpose::OF_MEMBERS.iter().position(|kind| *kind == purpose);
+            let place = kind
+                .filter(|_| session == roster.session && expected.contains(&rank))
+                .map(|kind| &mut streams[rank][kind]);
+            // A connection that is there already may be one that the other side has given up.
+            let answer = if place.is_some() {
+                Answer::Welcome
+            } else {
+                let reason = format!("rank {} forms another group just now", options.rank);
+                refused = Some(format!("rank {rank} of group {} called", arrival.hello.group));
+                Answer::Refused { again: true, reason }
+            };
+            match (arrival.answer(&answer, &[], &network.token), place) {
+                (Ok(()), Some(place)) => *place = Some(arrival.stream),
+                (Ok(()), None) => {}
+                (Err(error), _) => tracing::debug!(rank, %error, "a rank hung up while it was let in"),
+            }
+        }
+    }
+}

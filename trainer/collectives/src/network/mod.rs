@@ -1,0 +1,194 @@
+//! The transport between hosts: TCP connections from every rank to every rank of another host.
+//!
+//! Two ranks keep three connections: one for the data of collectives, one for messages, so that a message nobody has
+//! asked for yet holds up no collective, and one on which they hear of each other, whatever the data does. All data
+//! goes behind a [`Header`](header::Header) that names the call, and nothing is read that the receiver's own call
+//! does not expect.
+
+mod call_on;
+mod door;
+mod exchange;
+mod handshake;
+mod header;
+mod meeting;
+mod mesh;
+mod monitor;
+mod notice;
+mod peers;
+mod sockets;
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) use door::Door;
+pub(crate) use exchange::{Ended, Incoming, Lane, Outgoing};
+pub(crate) use header::Content;
+pub(crate) use peers::Peers;
+
+use crate::control::Control;
+use crate::error::Error;
+use crate::options::{NetworkOptions, Options};
+use crate::rendezvous::Patience;
+use handshake::Roster;
+use meeting::Meeting;
+use monitor::Monitor;
+use peers::Line;
+
+/// The ranks of a group, by host.
+#[derive(Debug)]
+pub(crate) struct Hosts {
+    /// The ranks of each host, ascending; hosts stand in the order of their lowest ranks.
+    pub(crate) ranks: Vec<Vec<usize>>,
+    /// How the host of each rank calls itself.
+    pub(crate) names: Vec<String>,
+}
+
+impl Hosts {
+    fn of(roster: &Roster) -> Self {
+        let mut ranks: Vec<Vec<usize>> = Vec::new();
+        for (rank, seat) in roster.seats.iter().enumerate() {
+            match ranks.iter_mut().find(|host| roster.seats[host[0]].identity == seat.identity) {
+                Some(host) => host.push(rank),
+                None => ranks.push(vec![rank]),
+            }
+        }
+        Self { ranks, names: roster.seats.iter().map(|seat| seat.host.clone()).collect() }
+    }
+}
+
+/// A group whose ranks know each other, before they are connected.
+#[derive(Debug)]
+pub(crate) struct Acquaintance {
+    meeting: Meeting,
+    patience: Patience,
+    pub(crate) hosts: Hosts,
+}
+
+impl Acquaintance {
+    /// Finds the other ranks; `door` is where this rank listens already, if it does.
+    pub(crate) fn make(
+        options: &Options,
+        network: &NetworkOptions,
+        door: Option<Arc<Door>>,
+    ) -> Result<Self, Error> {
+        let patience = Patience::new(options.join_deadline);
+        let identity = meeting::identity(&options.directory)
+            .map_err(Error::system(format!("tell the host by {}", options.directory.display())))?;
+        let meeting = if options.rank == 0 {
+            meeting::lead(options, network, patience, door, &identity)?
+        } else {
+            meeting::join(options, network, patience, door, &identity)?
+        };
+        let hosts = Hosts::of(&meeting.roster);
+        Ok(Self { meeting, patience, hosts })
+    }
+
+    /// A number that tells this group from earlier ones.
+    pub(crate) fn session(&self) -> u64 {
+        self.meeting.roster.session
+    }
+
+    /// Connects this rank with those of other hosts.
+    pub(crate) fn connect(
+        self,
+        options: &Options,
+        network: &NetworkOptions,
+        local_rank: usize,
+        control: Arc<Control>,
+    ) -> Result<Network, Error> {
+        let connections = mesh::weave(options, network, &self.meeting, self.patience)?;
+        let mut lines = Vec::new();
+        let mut streams = Vec::new();
+        for connection in connections {
+            let (line, pair) = connection.map_or((None, None), |connection| {
+                (Some(Line::new(connection.control)), Some([connection.collectives, connection.messages]))
+            });
+            lines.push(line);
+            streams.push(pair);
+        }
+        let peers = Arc::new(Peers::new(lines, local_rank, control));
+        let monitor = Monitor::start(Arc::clone(&peers), network.silence)
+            .map_err(Error::system("start the thread that listens to other hosts"))?;
+        let Meeting { roster, door } = self.meeting;
+        Ok(Network {
+            rank: options.rank,
+            session: roster.session,
+            addresses: roster.seats.into_iter().map(|seat| seat.address).collect(),
+            deadline: options.deadline,
+            silence: network.silence,
+            door,
+            streams,
+            peers,
+            _monitor: monitor,
+        })
+    }
+}
+
+/// The connections of this rank with the ranks of other hosts.
+#[derive(Debug)]
+pub(crate) struct Network {
+    rank: usize,
+    session: u64,
+    addresses: Vec<Option<SocketAddr>>,
+    deadline: Duration,
+    silence: Duration,
+    door: Arc<Door>,
+    /// By rank: for collectives, and for messages.
+    streams: Vec<Option<[TcpStream; 2]>>,
+    peers: Arc<Peers>,
+    _monitor: Monitor,
+}
+
+impl Network {
+    pub(crate) fn session(&self) -> u64 {
+        self.session
+    }
+
+    pub(crate) fn world_size(&self) -> usize {
+        self.addresses.len()
+    }
+
+    pub(crate) fn peers(&self) -> &Arc<Peers> {
+        &self.peers
+    }
+
+    /// Where this rank listens, for groups that come from this one.
+    pub(crate) fn door(&self) -> &Arc<Door> {
+        &self.door
+    }
+
+    /// Where another rank listens.
+    pub(crate) fn address(&self, rank: usize) -> Option<SocketAddr> {
+        self.addresses[rank]
+    }
+
+    /// How long another host may be silent.
+    pub(crate) fn silence(&self) -> Duration {
+        self.silence
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.peers.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::handshake::Seat;
+    use super::*;
+
+    #[test]
+    fn hosts_stand_in_the_order_of_their_lowest_ranks() {
+        let seats = ["b", "a", "b", "c", "a"].map(|host| Seat {
+            host: host.to_uppercase(),
+            identity: host.into(),
+            address: None,
+        });
+        let hosts = Hosts::of(&Roster { session: 1, seats: seats.to_vec() });
+        assert_eq!(hosts.ranks, [vec![0, 2], vec![1, 4], vec![3]]);
+        assert_eq!(hosts.names[4], "A");
+    }
+}
