@@ -60,6 +60,9 @@ pub mod annotations {
     pub const RESERVATION: &str = "muster.dev/reservation";
     /// How long the gang runs at most, such as `90m`; lets others be planned behind it.
     pub const TIME_LIMIT: &str = "muster.dev/time-limit";
+    /// How long the gang waits, rather than start at once, for places nearer to each other than those that are free, such
+    /// as `10m`; `0s` for not at all. What the scheduler's policy says is never exceeded, and holds when this is absent.
+    pub const WAIT_FOR_NEARER: &str = "muster.dev/wait-for-nearer";
     /// The node to which a pod was steered when its gate was opened.
     pub const PLACED_ON: &str = "muster.dev/placed-on";
     /// How often the gang writes a checkpoint from which it continues, such as `10m`: it loses no more when it is

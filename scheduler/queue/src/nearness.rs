@@ -16,7 +16,7 @@ use crate::policy::Patience;
 use crate::time::{Milliseconds, Time};
 
 /// How many times as long a step may take with nobody minding.
-const TOLERATED: f64 = 1.5;
+const TOLERATED: f64 = 1.75;
 /// Where so many times the room that a gang needs is free, it does not wait rather than be divided.
 const AMPLE: u32 = 6;
 /// Nor does one that takes more than one in so many parts of a domain: it would have to be drained.
@@ -104,12 +104,12 @@ impl Nearness {
             return false;
         };
         let slower = found.step / nearest.step.max(1e-9);
-        let mut patience = asked.patience.slowed_percent as f64 * (slower - TOLERATED).max(0.0);
+        let mut patience = f64::from(asked.patience.slowed_percent) * (slower - TOLERATED).max(0.0);
         let ample = |free: &mut Space| {
             demand.groups.iter().all(|group| free.fits(&group.shape) >= group.count.saturating_mul(AMPLE))
         };
         if found.domains > nearest.domains && !ample(free) {
-            patience += asked.patience.divided_percent as f64 * (1.0 - PARTS * nearest.part).max(0.0);
+            patience += f64::from(asked.patience.divided_percent) * (1.0 - PARTS * nearest.part).max(0.0);
         }
         let patience = (patience / 100.0 * asked.length as f64) as Milliseconds;
         let until = job.submitted + patience.min(asked.most());

@@ -80,8 +80,8 @@ pub struct Patience {
     /// Rather than be divided between more domains of the highest level than it need be, in hundredths of the expected
     /// run time; less, the larger the part of a domain that the gang takes, and nothing from half of one on.
     pub divided_percent: u32,
-    /// Rather than run slower by what communication takes longer, in hundredths of the time that this would cost; a
-    /// third more for a step is tolerated.
+    /// Rather than run slower by what communication takes longer, in hundredths of the time that this would cost;
+    /// three quarters more for a step is tolerated.
     pub slowed_percent: u32,
     /// But no longer than this, in milliseconds.
     pub most: Milliseconds,
@@ -150,8 +150,8 @@ impl Policy {
     /// A policy by name, one of [`NAMES`]: `fifo` (submission order over all queues, the first that cannot start
     /// stops everybody), `strict-fifo` and `best-effort-fifo` (as Kueue documents them), `easy` and
     /// `conservative` (backfill on declared limits), `muster`: light jobs first, as they hardly delay anybody; the
-    /// rest by age and size, packed so that nodes are free as wholes and large gangs fill them; whoever waited for long
-    /// against its run time is promised room, with some slack.
+    /// rest by age and size, packed so that nodes are free as wholes and large gangs fill them; gangs wait for nearer places as
+    /// long as others use the room; whoever waited for long against its run time is promised room, with some slack.
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
             "fifo" => Self { by_priority: false, blocked: Blocked::StopsAll, ..Self::FIFO },

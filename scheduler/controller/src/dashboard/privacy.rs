@@ -14,6 +14,7 @@ pub(super) fn hide_others(report: &mut GangReport) {
             Alternative::Moves { gangs, .. } => gangs.iter_mut().for_each(|gang| hide(gang, namespace)),
             Alternative::Pods { .. }
             | Alternative::Level { .. }
+            | Alternative::AnyDistance
             | Alternative::AnyArrangement
             | Alternative::Queue { .. } => {}
         }

@@ -14,7 +14,7 @@ use super::claims::{self, PodClaim};
 use super::constraints::{self, required, toleration};
 use super::membership::Membership;
 use super::requests::{requests, whole};
-use super::wishes::{Problem, Wishes, duration, seconds};
+use super::wishes::{Problem, Wishes, duration, duration_or_none, seconds};
 
 const LENGTH: &str = "a length of time above 0, such as 90m or 2h 30m";
 
@@ -50,6 +50,8 @@ pub struct PodFacts {
     pub reservation: Option<String>,
     /// What is lost when it is evicted.
     pub restart: Restart,
+    /// How long it waits for nearer places at the most.
+    pub nearness: Option<Milliseconds>,
     /// Seconds that a step took lately, as the job has measured them. Of a report that cannot be read nothing is said:
     /// it keeps nobody back.
     pub step: Option<f64>,
@@ -127,6 +129,11 @@ impl PodFacts {
             limit: limit.or(declared),
             reservation: wishes.name(annotations::RESERVATION),
             restart: restart(&mut wishes),
+            nearness: wishes.read(
+                annotations::WAIT_FOR_NEARER,
+                "a length of time such as 10m, or 0s",
+                duration_or_none,
+            ),
             step: wishes.annotation(annotations::STEP_SECONDS).and_then(seconds),
             owner: owners.find(|owner| owner.controller == Some(true)).cloned(),
             problems: wishes.problems,
@@ -283,7 +290,9 @@ mod tests {
             "muster.dev/topology-slice": "8@kubernetes.io/hostname", "muster.dev/gang-spares": "1",
             "muster.dev/gpu-share": "250", "muster.dev/reservation": "night", "muster.dev/time-limit": "1h 30m", "muster.dev/checkpoint-every": "10m",
             "muster.dev/group-shape": "tp=8, dp=4", "muster.dev/all-reduce-bytes": "13Gi", "muster.dev/step-seconds": "0.25",
+            "muster.dev/wait-for-nearer": "0s",
         }));
+        assert_eq!(facts.nearness, Some(0));
         assert_eq!(said(&facts), [""; 0]);
         let membership = facts.membership;
         assert_eq!((membership.gang.name.as_str(), membership.min_available, membership.spares), ("g", 3, 1));
@@ -312,7 +321,7 @@ mod tests {
             "muster.dev/required-topology": "", "muster.dev/preferred-topology": "muster.dev/rack,,",
             "muster.dev/topology-slice": "0@host", "muster.dev/gang-spares": "some",
             "muster.dev/gpu-share": "1001", "muster.dev/time-limit": "-5m", "muster.dev/eviction": "seldom",
-            "muster.dev/group-shape": "tp=8,xp=2", "muster.dev/all-reduce-bytes": "much", "muster.dev/step-seconds": "-1",
+            "muster.dev/group-shape": "tp=8,xp=2", "muster.dev/all-reduce-bytes": "much", "muster.dev/step-seconds": "-1", "muster.dev/wait-for-nearer": "-1m",
         }));
         assert_eq!(facts.step, None);
         let names: Vec<&str> = facts
@@ -336,6 +345,7 @@ mod tests {
             annotations::RANK,
             annotations::TIME_LIMIT,
             annotations::EVICTION,
+            annotations::WAIT_FOR_NEARER,
         ];
         assert_eq!(names, all);
         assert_eq!(

@@ -131,6 +131,12 @@ pub(super) fn duration(text: &str) -> Option<Milliseconds> {
     i64::try_from(length.as_millis()).ok().filter(|length| *length > 0)
 }
 
+/// A length of time that may be none.
+pub(super) fn duration_or_none(text: &str) -> Option<Milliseconds> {
+    let length: SignedDuration = text.parse().ok()?;
+    i64::try_from(length.as_millis()).ok().filter(|length| *length >= 0)
+}
+
 /// Bytes as Kubernetes writes amounts.
 pub(super) fn bytes(text: &str) -> Option<u64> {
     let mut amount = Resources::new();

@@ -61,6 +61,8 @@ pub(crate) enum Kind {
     NeverFits,
     /// The nodes have too little left.
     Room,
+    /// What is free is farther apart than it need be.
+    Nearer,
     /// What is free is promised or set aside.
     Promised,
     /// Others go first.
@@ -109,6 +111,7 @@ pub(crate) struct PodView {
     pub(crate) limit: Option<Milliseconds>,
     pub(crate) reservation: Option<String>,
     pub(crate) restart: Restart,
+    pub(crate) nearness: Option<Milliseconds>,
     pub(crate) closeness: Closeness,
     pub(crate) spares: u32,
     pub(crate) shape: Option<GroupShape>,
@@ -154,6 +157,7 @@ impl PodView {
             limit: facts.limit,
             reservation: facts.reservation,
             restart: facts.restart,
+            nearness: facts.nearness,
             closeness: membership.closeness,
             spares: membership.spares,
             shape: membership.shape,

@@ -78,6 +78,8 @@ pub enum Alternative {
         /// Instead of this one.
         instead_of: String,
     },
+    /// No waiting for places nearer to each other than those that are free.
+    AnyDistance,
     /// Neither spread nor slices.
     AnyArrangement,
     /// Another queue.
@@ -112,6 +114,7 @@ impl fmt::Display for Alternative {
             Self::Level { level, instead_of } => {
                 write!(formatter, "starts now within one {level} instead of one {instead_of}")
             }
+            Self::AnyDistance => formatter.write_str("starts now if it does not wait for nearer places"),
             Self::AnyArrangement => formatter.write_str("starts now without spreading or slices"),
             Self::Queue { queue } => write!(formatter, "starts now in queue {queue}"),
             Self::Moves { gangs, repeated_gpu_seconds: repeated } => {
@@ -335,6 +338,7 @@ impl Planner {
                     instead_of: required.unwrap_or_else(|| name(*instead_of)),
                 }
             }
+            WhatIf::AnyDistance => Alternative::AnyDistance,
             WhatIf::AnyArrangement => Alternative::AnyArrangement,
             WhatIf::Queue(queue) => Alternative::Queue { queue: self.line.tree().name(*queue).to_owned() },
             WhatIf::Ends { job, .. } => Alternative::Ends { gang: self.gang_of(*job), at: expected },

@@ -43,6 +43,8 @@ pub(super) struct Asked {
     limit: Option<Milliseconds>,
     reservation: Option<String>,
     restart: Restart,
+    /// How long it waits for nearer places at the most.
+    nearness: Option<Milliseconds>,
     created: i64,
     /// What keeps it back whatever is free.
     pub(super) held: Option<Held>,
@@ -96,6 +98,7 @@ impl Planner {
         let highest = self.pods.of(key).map(|(_, pod)| pod.priority).max()?;
         let priority = group.and_then(|group| group.priority).unwrap_or(highest);
         let limit = self.pods.of(key).filter_map(|(_, pod)| pod.limit).max();
+        let nearness = self.pods.of(key).filter_map(|(_, pod)| pod.nearness).max();
         let (_, first) = self.pods.of(key).next()?;
         let sizes = whole_copies(&gang, sizes(gang.waiting.len(), gang.min_available));
         let queue = first.queue.clone().or_else(|| group?.queue.clone());
@@ -121,6 +124,7 @@ impl Planner {
             limit,
             reservation,
             restart,
+            nearness,
             created,
             held,
         })
@@ -228,6 +232,7 @@ impl Planner {
             gate: Gate::Open,
             restart: asked.restart,
             reservation: asked.reservation.clone(),
+            nearness: asked.nearness,
         }
     }
 

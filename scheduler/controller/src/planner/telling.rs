@@ -97,6 +97,7 @@ impl Kind {
             Reason::NeverQuota(_) => Self::NeverQuota,
             Reason::NeverFits => Self::NeverFits,
             Reason::Room { .. } | Reason::Scattered => Self::Room,
+            Reason::Nearer(_) => Self::Nearer,
             Reason::Promised { .. } | Reason::SetAside => Self::Promised,
             Reason::Behind(_) => Self::Behind,
         }

@@ -1,6 +1,7 @@
 pub(super) mod claims;
 mod gates;
 mod groups;
+mod nearness;
 mod queues;
 mod restore;
 mod shapes;

@@ -26,10 +26,8 @@ use model::{Model, share_uplinks};
 const USUAL_BYTES: u64 = 500 << 20;
 /// Seconds that a step is taken to last beside its all-reduce.
 const USUAL_STEP: f64 = 0.2;
-/// Nobody is sent to where his all-reduce takes more than so many times as long, however short room is.
-const SLOWEST: f64 = 20.0;
-/// How much more a GPU that others need counts than one that is lost to communication.
-const SOUGHT: f64 = 1.5;
+/// Nobody is sent to where his step takes more than so many times as long, however short room is.
+const SLOWEST: f64 = 2.0;
 
 /// How steeply the price of room rises when it runs short: half taken costs a quarter of all taken.
 const SCARCITY: i32 = 2;
@@ -229,12 +227,12 @@ pub(crate) struct Cost {
 
 impl Cost {
     fn new(seconds: f64, price: f64) -> Self {
-        Self { seconds, total: SOUGHT * price + seconds / USUAL_STEP }
+        Self { seconds, total: price + seconds / USUAL_STEP }
     }
 
     /// Whether one whose all-reduce could take `fastest` seconds is sent there at all.
     pub(crate) fn is_bearable(&self, fastest: f64) -> bool {
-        self.seconds <= fastest * SLOWEST
+        usual_step(self.seconds) <= usual_step(fastest) * SLOWEST
     }
 }
 

@@ -6,6 +6,7 @@ mod cluster;
 mod drive;
 mod laws;
 mod loads;
+mod nearness;
 mod philly;
 mod stories;
 mod victims;

@@ -42,7 +42,8 @@ fn hardly_more_is_lost_than_must_be() {
         let tree = QueueTree::unlimited("all");
         let queue = tree.queue("all").unwrap();
         let rules = Preemption { min_runtime: 0, not_within: 0, ..Preemption::default() };
-        let policy = Policy { preemption: Some(rules), ..Policy::named("muster").unwrap() };
+        // Whoever waits for nearer places evicts nobody.
+        let policy = Policy { preemption: Some(rules), nearness: None, ..Policy::named("muster").unwrap() };
         let mut planner = Planner::new(policy, tree.clone());
         let mut now = 0;
         for (id, (pods, gpus, pause)) in running.iter().enumerate() {
