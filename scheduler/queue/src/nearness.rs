@@ -16,7 +16,7 @@ use crate::policy::Patience;
 use crate::time::{Milliseconds, Time};
 
 /// How many times as long a step may take with nobody minding.
-const TOLERATED: f64 = 1.75;
+const TOLERATED: f64 = 2.5;
 /// Where so many times the room that a gang needs is free, it does not wait rather than be divided.
 const AMPLE: u32 = 6;
 /// Nor does one that takes more than one in so many parts of a domain: it would have to be drained.

@@ -81,7 +81,7 @@ pub struct Patience {
     /// run time; less, the larger the part of a domain that the gang takes, and nothing from half of one on.
     pub divided_percent: u32,
     /// Rather than run slower by what communication takes longer, in hundredths of the time that this would cost;
-    /// three quarters more for a step is tolerated.
+    /// a step two and a half times as long is tolerated.
     pub slowed_percent: u32,
     /// But no longer than this, in milliseconds.
     pub most: Milliseconds,

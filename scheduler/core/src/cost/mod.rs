@@ -27,10 +27,10 @@ const USUAL_BYTES: u64 = 500 << 20;
 /// Seconds that a step is taken to last beside its all-reduce.
 const USUAL_STEP: f64 = 0.2;
 /// Nobody is sent to where his step takes more than so many times as long, however short room is.
-const SLOWEST: f64 = 2.0;
+const SLOWEST: f64 = 1.3;
 
-/// How steeply the price of room rises when it runs short: half taken costs a quarter of all taken.
-const SCARCITY: i32 = 2;
+/// How steeply the price of room rises when it runs short: half taken costs a sixteenth of all taken.
+const SCARCITY: i32 = 4;
 
 /// What a GPU costs on nodes of each size.
 #[derive(Debug, Clone)]

@@ -264,7 +264,7 @@ fn small_pods_leave_large_nodes_to_others_when_these_run_short() {
 }
 
 #[test]
-fn nobody_is_sent_to_where_his_steps_take_more_than_twice_as_long() {
+fn nobody_is_sent_to_where_his_steps_take_much_longer() {
     let mut ledger = of_two_sizes();
     let full = ledger.place(&gang("full", 3, 8)).unwrap();
     ledger.take(&full).unwrap();
