@@ -158,8 +158,16 @@ impl<T: Element> RegisteredBuffer<T> {
         (self.count * size_of::<T>()).next_multiple_of(PAGE)
     }
 
+    /// What a call on the buffer came to; after a failure the buffer is [detached](Self::detach).
+    pub(crate) fn detached_if_failed(&mut self, result: Result<(), Error>) -> Result<(), Error> {
+        if result.is_err() {
+            self.detach()?;
+        }
+        result
+    }
+
     /// Cuts the buffer off from the peers, some of which may still be writing to it after a failed collective.
-    pub(crate) fn detach(&mut self) -> Result<(), Error> {
+    fn detach(&mut self) -> Result<(), Error> {
         self.arena.segments[self.arena.rank]
             .detach(self.offset, self.length_in_pages())
             .map_err(Error::system("detach a buffer from a failed group"))

@@ -127,8 +127,7 @@ pub(super) fn slice(text: &str) -> Option<Slice> {
 
 /// Milliseconds of `90m`, `1h 30m` or `PT90M`.
 pub(super) fn duration(text: &str) -> Option<Milliseconds> {
-    let length: SignedDuration = text.parse().ok()?;
-    i64::try_from(length.as_millis()).ok().filter(|length| *length > 0)
+    duration_or_none(text).filter(|length| *length > 0)
 }
 
 /// A length of time that may be none.

@@ -171,9 +171,7 @@ impl Planner {
         if self.under_way.contains(key) || !self.gained && self.put_off.get(key).is_some_and(just_now) {
             return;
         }
-        let mut gang = self.pods.gang(key);
-        // Whoever was on a node that is gone runs no more.
-        gang.placed_on.retain(|node| self.ledger.node(node).is_some());
+        let gang = self.gang_on_its_nodes(key);
         let lacks = gang.min_available.saturating_sub(gang.placed_on.len());
         // A gang that never was whole has no turn to come back to: somebody gave places to some of its pods.
         let due = if lacks > 0 && self.begun.contains(key) { Purpose::Repair } else { Purpose::Growth };
@@ -204,6 +202,13 @@ impl Planner {
             return;
         }
         self.join_by_the_line(key, &gang, purpose, now, decisions);
+    }
+
+    /// The gang; whoever was on a node that is gone runs no more.
+    fn gang_on_its_nodes(&self, key: &GangKey) -> Gang {
+        let mut gang = self.pods.gang(key);
+        gang.placed_on.retain(|node| self.ledger.node(node).is_some());
+        gang
     }
 
     fn join_by_the_line(
@@ -271,8 +276,7 @@ impl Planner {
         if self.under_way.contains(key) || !self.begun.contains(key) || !is_hindered {
             return None;
         }
-        let mut gang = self.pods.gang(key);
-        gang.placed_on.retain(|node| self.ledger.node(node).is_some());
+        let mut gang = self.gang_on_its_nodes(key);
         // What the others' claims have already stays with them.
         gang.waiting.retain(|member| {
             let view = self.pods.get(&PodKey::new(&key.namespace, &member.name));

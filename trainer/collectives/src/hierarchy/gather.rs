@@ -69,10 +69,7 @@ impl Hierarchy {
         let Some(remote) = &self.remote else { return local.all_gather_registered(call, buffer) };
         local.check_owner(buffer)?;
         let result = remote.all_gather_where_it_lies(local, call, buffer);
-        if result.is_err() {
-            buffer.detach()?;
-        }
-        result
+        buffer.detached_if_failed(result)
     }
 }
 
@@ -209,7 +206,7 @@ fn pass_round<T: Element>(
 }
 
 /// The parts of data, by rank.
-fn cut<'a, T>(mut data: &'a mut [T], counts: Counts<'_>, world_size: usize) -> Vec<&'a mut [T]> {
+pub(super) fn cut<'a, T>(mut data: &'a mut [T], counts: Counts<'_>, world_size: usize) -> Vec<&'a mut [T]> {
     let mut parts = Vec::with_capacity(world_size);
     for rank in 0..world_size {
         let (part, rest) = data.split_at_mut(counts.of(rank));

@@ -1,11 +1,11 @@
 //! Gather, scatter and all-to-all: what goes from one rank to one other goes straight there.
 
-use super::gather::Part;
+use super::gather::{Part, cut};
 use super::{Hierarchy, Remote};
 use crate::call::{Call, Operation};
 use crate::element::Element;
 use crate::error::Error;
-use crate::network::{Content, Incoming};
+use crate::network::{Content, Incoming, Outgoing};
 use crate::shared_memory::{Counts, SharedMemory};
 
 impl Hierarchy {
@@ -39,11 +39,7 @@ impl Hierarchy {
             return remote.exchange(local, call, &mut [], &mut incoming);
         }
         if remote.rank == root {
-            let outgoing = |rank| {
-                let part = &send[counts.place(rank, &(0..counts.of(rank)))];
-                remote.network.outgoing(rank, call, Content::Contribution, part)
-            };
-            let mut outgoing: Vec<_> = remote.remote_ranks().map(outgoing).collect();
+            let mut outgoing = remote.outgoing_parts(call, send, counts);
             remote.exchange(local, call, &mut outgoing, &mut [])?;
         }
         local.scatter(call, send, receive, Counts::Members(&counts, remote.own_ranks()), place)
@@ -71,11 +67,7 @@ impl Hierarchy {
             (send, Counts::Members(&send_counts, members)),
             (receive, Counts::Members(&receive_counts, members)),
         )?;
-        let outgoing = |rank| {
-            let part = &send[send_counts.place(rank, &(0..send_counts.of(rank)))];
-            remote.network.outgoing(rank, call, Content::Contribution, part)
-        };
-        let mut outgoing: Vec<_> = remote.remote_ranks().map(outgoing).collect();
+        let mut outgoing = remote.outgoing_parts(call, send, send_counts);
         let mut incoming = remote.incoming_parts(call, receive, receive_counts);
         remote.exchange(local, call, &mut outgoing, &mut incoming)
     }
@@ -132,22 +124,30 @@ impl Remote {
         Ok(())
     }
 
+    /// The parts of what is sent that go to the ranks of other hosts.
+    fn outgoing_parts<'a, T: Element>(
+        &self,
+        call: Call,
+        send: &'a [T],
+        counts: Counts<'_>,
+    ) -> Vec<Outgoing<'a>> {
+        let outgoing = |rank| {
+            let part = &send[counts.place(rank, &(0..counts.of(rank)))];
+            self.network.outgoing(rank, call, Content::Contribution, part)
+        };
+        self.remote_ranks().map(outgoing).collect()
+    }
+
     /// Places for what the ranks of other hosts send.
     fn incoming_parts<'a, T: Element>(
         &self,
         call: Call,
-        mut receive: &'a mut [T],
+        receive: &'a mut [T],
         counts: Counts<'_>,
     ) -> Vec<Incoming<'a>> {
         debug_assert_eq!(call.data_type, Some(T::DATA_TYPE));
-        let mut incoming = Vec::new();
-        for rank in 0..self.world_size() {
-            let (part, rest) = receive.split_at_mut(counts.of(rank));
-            if !self.own_ranks().contains(&rank) {
-                incoming.push(Incoming::new(rank, Content::Contribution, part));
-            }
-            receive = rest;
-        }
-        incoming
+        let parts = cut(receive, counts, self.world_size()).into_iter().enumerate();
+        let remote = parts.filter(|(rank, _)| !self.own_ranks().contains(rank));
+        remote.map(|(rank, part)| Incoming::new(rank, Content::Contribution, part)).collect()
     }
 }

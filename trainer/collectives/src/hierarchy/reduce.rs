@@ -34,10 +34,7 @@ impl Hierarchy {
             return unsafe { remote.reduce_small(local, call, data, Some(data), buffer.len(), reduction) };
         }
         let result = remote.reduce_where_it_lies(local, call, buffer, reduction);
-        if result.is_err() {
-            buffer.detach()?;
-        }
-        result
+        buffer.detached_if_failed(result)
     }
 
     /// Reduces private memory onto every rank or only onto `root`.
@@ -107,9 +104,7 @@ impl Remote {
             unsafe { copy_in(source, count, local.arena.slot(place, turn)) };
             local.meet(call, first)?;
             if place == 0 {
-                let sources: Places<T> = (0..local.world_size())
-                    .map(|peer| local.arena.slot(peer, turn).cast_const().cast())
-                    .collect();
+                let sources: Places<T> = local.slot_places(turn);
                 let destination = local.arena.result_slot(place, turn).cast();
                 let memory = Memory { sources: &sources, destinations: &[destination] };
                 // SAFETY: all slots were filled before the step; nobody reads the result before the next.
@@ -194,9 +189,7 @@ impl Remote {
             }
             local.meet(call, first)?;
             if place < carriers {
-                let mut sources: Places<T> = (0..local.world_size())
-                    .map(|peer| local.arena.slot(peer, turn).cast_const().cast())
-                    .collect();
+                let mut sources: Places<T> = local.slot_places(turn);
                 sources[place] = at;
                 let slot = local.arena.result_slot(place, turn).cast();
                 let destination = if is_alone && wanted.is_some() { at } else { slot };

@@ -54,10 +54,7 @@ impl Hierarchy {
         };
         local.check_owner(buffer)?;
         let result = remote.reduce_scatter_where_it_lies(local, call, buffer, reduction);
-        if result.is_err() {
-            buffer.detach()?;
-        }
-        result
+        buffer.detached_if_failed(result)
     }
 }
 

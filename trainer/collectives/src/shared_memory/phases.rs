@@ -69,10 +69,7 @@ impl SharedMemory {
             work(self, buffer);
             self.step(call)
         });
-        if result.is_err() {
-            buffer.detach()?;
-        }
-        result
+        buffer.detached_if_failed(result)
     }
 
     /// The count that a rank announced for this call.

@@ -51,10 +51,7 @@ impl SharedMemory {
             };
         }
         let result = self.reduce_direct(call, buffer, reduction);
-        if result.is_err() {
-            buffer.detach()?;
-        }
-        result
+        buffer.detached_if_failed(result)
     }
 
     fn reduce_direct<T: Element>(
@@ -82,6 +79,11 @@ impl SharedMemory {
                 self.arena.address(rank, offset + start * size_of::<T>()).cast_const().cast()
             })
             .collect()
+    }
+
+    /// The slots of all ranks in some turn.
+    pub(crate) fn slot_places<T: Element>(&self, turn: usize) -> Places<T> {
+        (0..self.world_size()).map(|peer| self.arena.slot(peer, turn).cast_const().cast()).collect()
     }
 
     pub(crate) fn check_owner<T: Element>(&self, buffer: &RegisteredBuffer<T>) -> Result<(), Error> {
@@ -132,9 +134,7 @@ impl SharedMemory {
             unsafe { copy_in(source.add(piece.start), piece.len(), group.arena.slot(rank, turn)) };
             group.meet(call, first)?;
             let Some(destination) = wanted else { return Ok(()) };
-            let mut sources: Places<T> = (0..group.world_size())
-                .map(|peer| group.arena.slot(peer, turn).cast_const().cast())
-                .collect();
+            let mut sources: Places<T> = group.slot_places(turn);
             // SAFETY: all slots were filled before the step, and the result goes to our own memory.
             unsafe {
                 sources[rank] = source.add(piece.start);
