@@ -192,7 +192,6 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     let candidacy = arguments.election.candidacy(&config.default_namespace)?;
     let client = Client::try_from(config.clone())?;
     let version = client.apiserver_version().await?;
-    output::note(&format!("connected to Kubernetes {}", version.git_version));
     let roles = Role::each_once(&arguments.only);
     if roles.contains(&Role::BuiltIn) {
         refuse_beside_a_controller_manager(&client).await?;
@@ -234,6 +233,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
             Ok(())
         });
     }
+    // From here on nothing ends because the API server does not answer.
+    output::note(&format!("connected to Kubernetes {}", version.git_version));
     for role in roles {
         let (options, client, stop) = (options.clone(), client.clone(), stop.clone());
         match candidacy.clone() {

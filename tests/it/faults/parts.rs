@@ -141,6 +141,23 @@ async fn the_built_in_controllers_are_killed_in_every_phase_of_a_job() {
 }
 
 #[tokio::test]
+async fn a_controller_that_says_it_is_connected_outlives_the_server() {
+    let controllers = [Part::Trainer, Part::Scheduler, Part::BuiltIn];
+    let mut parts = Parts::start(&controllers).await;
+    for part in controllers.repeat(3) {
+        parts.crash(part).await;
+        parts.crash(Part::Server).await;
+    }
+    let job = GatedJob::write(&parts.home, "job");
+    job.open();
+    job.submit(&parts.home).await;
+    job.assert_ends_well(&parts.home, 0).await;
+    parts.kubectl(&["delete", &job.reference()]).await.succeeded();
+    assert_gone(&parts.home, &job).await;
+    parts.stop().await;
+}
+
+#[tokio::test]
 async fn a_node_that_keeps_its_pods_hands_them_to_the_next_one() {
     let mut parts = Parts::start(&[Part::Node]).await;
     let job = GatedJob::write(&parts.home, "job");

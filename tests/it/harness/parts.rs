@@ -100,10 +100,11 @@ impl Parts {
         program.ended().await;
     }
 
-    /// Kills a part and starts it again.
+    /// Kills a part and starts it again; the others live on.
     pub(crate) async fn crash(&mut self, part: Part) {
         self.kill(part).await;
         self.run(part).await;
+        self.programs.values_mut().for_each(Program::assert_runs);
     }
 
     /// Ends a part with SIGTERM.

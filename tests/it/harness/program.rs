@@ -95,6 +95,18 @@ impl Program {
         send(self.id(), signal);
     }
 
+    /// Checks that it has not ended by itself.
+    pub(crate) fn assert_runs(&mut self) {
+        if let Some(status) = self.child.try_wait().expect("the state of a child") {
+            let mut stderr = std::mem::take(&mut self.seen);
+            while let Ok(line) = self.stderr.try_recv() {
+                stderr.push_str(&line);
+                stderr.push('\n');
+            }
+            panic!("ended with {status}:\n{stderr}");
+        }
+    }
+
     /// Waits for its end, whoever still holds its output open.
     pub(crate) async fn ended(mut self) {
         timeout(DEADLINE, self.child.wait()).await.expect("does not end").expect("the end of a child");

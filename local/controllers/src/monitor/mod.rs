@@ -27,8 +27,8 @@ use crate::informer::{Informer, Key, Object};
 const RETRY: Duration = Duration::from_millis(500);
 /// First pause before discovery is asked again for a definition that it does not show yet; it doubles.
 const FIRST_RETRY: Duration = Duration::from_millis(4);
-/// How often it is asked again; a definition whose names are taken is never served.
-const ATTEMPTS: u32 = 10;
+/// Longest pause before discovery is asked again, as in Kubernetes' garbage collector.
+const RESYNC: Duration = Duration::from_secs(30);
 
 /// What happened to an object.
 #[derive(Debug)]
@@ -103,26 +103,28 @@ impl Monitor {
     pub(crate) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let mut running: HashMap<Arc<Kind>, CancellationToken> = HashMap::new();
         let mut watches = JoinSet::new();
-        let mut attempts = 0_u32;
+        let mut next_retry = FIRST_RETRY;
         loop {
             let pause = match self.catalogue.refresh().await {
                 Ok(kinds) => {
                     self.adjust(&kinds, &mut running, &mut watches, &shutdown);
-                    // The event of a definition may come before discovery follows it.
+                    // The event of a definition may come before discovery follows it; one whose names are taken is
+                    // never served.
                     let settled = self.definitions.lock().agree_with(&kinds);
-                    (!settled && attempts < ATTEMPTS).then(|| FIRST_RETRY * (1 << attempts))
+                    let pause = if settled { RESYNC } else { next_retry };
+                    next_retry = (next_retry * 2).min(RESYNC);
+                    pause
                 }
                 Err(error) => {
                     tracing::debug!(%error, "discovery failed, asking again");
-                    Some(RETRY)
+                    RETRY
                 }
             };
-            attempts += 1;
             while watches.try_join_next().is_some() {}
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                () = self.definitions_changed.notified() => attempts = 0,
-                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+                () = self.definitions_changed.notified() => next_retry = FIRST_RETRY,
+                () = tokio::time::sleep(pause) => {}
             }
         }
         while watches.join_next().await.is_some() {}
