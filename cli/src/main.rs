@@ -43,8 +43,13 @@ fn main() -> ExitCode {
         Some("nslookup") => return commands::nslookup::run(words),
         _ => {}
     }
-    if words.next().as_deref() == Some(OsStr::new(SPAWNER_COMMAND)) {
+    let command = words.next().unwrap_or_default();
+    if command == SPAWNER_COMMAND {
         return muster_node::spawner_main();
+    }
+    // Its words may be in a file, which must be read before they are understood.
+    if command == "train" {
+        return commands::train::run(std::iter::once("muster train".into()).chain(words));
     }
     match Arguments::parse().command {
         Command::Train(arguments) => commands::train::finish(muster_trainer_runtime::run(&arguments)),

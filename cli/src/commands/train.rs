@@ -3,14 +3,13 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
-use muster_trainer_runtime::{Arguments, Error, Outcome};
+use muster_trainer_runtime::{Error, Outcome};
 
 use crate::output;
 
 /// Runs the program as `muster-train` with these words.
 pub(crate) fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
-    finish(muster_trainer_runtime::run(&Arguments::parse_from(words)))
+    finish(muster_trainer_runtime::run_words(words.into_iter().collect()))
 }
 
 /// The exit code of a training.

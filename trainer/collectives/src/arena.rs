@@ -93,7 +93,8 @@ impl Arena {
         self.segments[self.rank].populate(start, bytes);
         // SAFETY: the range was just taken from the free list, so nothing else refers to it.
         unsafe { std::ptr::write_bytes(self.address(self.rank, start), 0, bytes) };
-        Ok(RegisteredBuffer { arena: Arc::clone(self), offset: start, count, element: PhantomData })
+        let arena = Arc::clone(self);
+        Ok(RegisteredBuffer { arena, offset: start, count, capacity: count, element: PhantomData })
     }
 
     fn release(&self, offset: usize, length: usize) {
@@ -135,6 +136,7 @@ pub struct RegisteredBuffer<T: Element> {
     arena: Arc<Arena>,
     offset: usize,
     count: usize,
+    capacity: usize,
     element: PhantomData<T>,
 }
 
@@ -147,6 +149,22 @@ impl<T: Element> RegisteredBuffer<T> {
         Arc::ptr_eq(&self.arena, arena)
     }
 
+    /// Elements that the buffer can hold.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Uses only the first `count` elements from now on, at most as many as were allocated. All ranks must do the same
+    /// before the next collective. Values stay.
+    pub fn resize(&mut self, count: usize) -> Result<(), Error> {
+        if count > self.capacity {
+            let message = format!("a buffer of {} elements cannot hold {count}", self.capacity);
+            return Err(Error::InvalidArgument(message));
+        }
+        self.count = count;
+        Ok(())
+    }
+
     /// Reads and writes every byte once, at the speed at which a reduction would.
     pub(crate) fn touch(&mut self) {
         let (start, count) = (self.as_mut_ptr(), self.count);
@@ -155,7 +173,7 @@ impl<T: Element> RegisteredBuffer<T> {
     }
 
     fn length_in_pages(&self) -> usize {
-        (self.count * size_of::<T>()).next_multiple_of(PAGE)
+        (self.capacity * size_of::<T>()).next_multiple_of(PAGE)
     }
 
     /// What a call on the buffer came to; after a failure the buffer is [detached](Self::detach).
@@ -241,6 +259,21 @@ mod tests {
         assert_eq!(take(&mut free, LARGE_PAGE), None);
         assert_eq!(take(&mut free, LARGE_PAGE - 2 * PAGE), Some(LARGE_PAGE + 2 * PAGE));
         assert!(free.iter().all(|range| range.length == 0));
+    }
+
+    #[test]
+    fn a_shortened_buffer_keeps_its_room() {
+        let arena = arena(2 * PAGE);
+        let mut buffer = arena.allocate::<u8>(2 * PAGE).unwrap();
+        buffer[PAGE] = 7;
+        buffer.resize(3).unwrap();
+        assert_eq!((buffer.len(), buffer.capacity()), (3, 2 * PAGE));
+        assert!(arena.allocate::<u8>(1).is_err());
+        assert!(buffer.resize(2 * PAGE + 1).unwrap_err().to_string().contains("cannot hold 8193"));
+        buffer.resize(2 * PAGE).unwrap();
+        assert_eq!(buffer[PAGE], 7);
+        drop(buffer);
+        assert_eq!(arena.allocate::<u8>(2 * PAGE).unwrap().len(), 2 * PAGE);
     }
 
     #[test]

@@ -20,7 +20,7 @@ type Work = Box<dyn FnOnce(&mut Communicator) + Send>;
 #[derive(Debug)]
 pub struct Background {
     queue: Option<Sender<Work>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Communicator>>,
     aborter: Aborter,
 }
 
@@ -31,7 +31,10 @@ impl Background {
         let aborter = communicator.aborter();
         let thread = std::thread::Builder::new()
             .name("muster-collectives".into())
-            .spawn(move || work.into_iter().for_each(|work| work(&mut communicator)))
+            .spawn(move || {
+                work.into_iter().for_each(|work| work(&mut communicator));
+                communicator
+            })
             .map_err(Error::system("start the thread that makes a communicator's calls"))?;
         Ok(Self { queue: Some(queue), thread: Some(thread), aborter })
     }
@@ -39,6 +42,13 @@ impl Background {
     /// A way to end the group while calls are under way.
     pub fn aborter(&self) -> Aborter {
         self.aborter.clone()
+    }
+
+    /// Makes the calls that are still waiting, each within its deadline, and gives the communicator back: to
+    /// [rebuild](Communicator::rebuild) a group that has failed. None if submitted work panicked.
+    pub fn into_communicator(mut self) -> Option<Communicator> {
+        self.queue = None;
+        self.thread.take()?.join().ok()
     }
 
     /// Hands in a piece of work, of any calls. What it needs moves in, and what it returns comes back through the

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use crate::optimizer::AdamW;
+use crate::parallel::{GradientType, Options, Sharding};
+use crate::schedule::Decay;
+
 /// Train a model on the ranks of a training job.
 ///
 /// Every process is one rank; RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say which, as a PyTorchJob sets
@@ -14,29 +18,31 @@ use clap::{Parser, ValueEnum};
 /// finite); 2 wrong usage or environment; 130 and 143 stopped by SIGINT and SIGTERM; 138 lost another rank, so
 /// a restart of the job can help.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "muster-train", version)]
+#[command(
+    name = "muster-train",
+    version,
+    args_override_self = true,
+    after_help = "Examples:\n  muster-train --data digits.csv.gz\n  muster-train --model cnn --data mnist --channels 16,32 --epochs 3\n  muster-train --model gpt --data shakespeare.txt --context 128 --width 256 --depth 4 --warmup 100 --clip-norm 1\n  muster-train --config train.toml --sharding parameters    # model = \"gpt\" and so on, as the options are called"
+)]
 pub struct Arguments {
+    /// Options from a TOML file, named as here; those of the command line come first.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// The kind of model.
     #[arg(long, value_enum, default_value_t = ModelKind::Mlp)]
     pub model: ModelKind,
-    /// Training data: a .csv or .csv.gz file whose last column is the label, or a folder of such files.
+    /// Training data, a file or a folder of files: .csv or .csv.gz with the label in the last column; IDX images with
+    /// their labels; for gpt .txt, or .bin with 16-bit tokens.
     #[arg(long, value_name = "PATH")]
     pub data: PathBuf,
-    /// Sizes of the hidden layers, comma-separated.
-    #[arg(long, value_delimiter = ',', value_name = "SIZES", default_value = "64,32")]
-    pub hidden: Vec<usize>,
-    /// Passes over the training data.
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
-    pub epochs: u32,
-    /// Samples each rank takes per step.
-    #[arg(long, default_value_t = 32, value_parser = parse_positive)]
-    pub batch_size: usize,
-    /// Learning rate at the start; it falls to zero along a cosine.
-    #[arg(long, default_value_t = 0.003, value_parser = parse_rate)]
-    pub learning_rate: f32,
-    /// Decoupled weight decay.
-    #[arg(long, default_value_t = 0.01, value_parser = parse_rate)]
-    pub weight_decay: f32,
+    #[command(flatten)]
+    pub(crate) shape: Shape,
+    #[command(flatten)]
+    pub(crate) learning: Learning,
+    #[command(flatten)]
+    pub(crate) division: Division,
+    #[command(flatten)]
+    pub(crate) recovery: Recovery,
     /// Seed of the split, the initial parameters and the order of the samples.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -60,11 +66,154 @@ pub struct Arguments {
     pub threads: Option<usize>,
 }
 
+/// The shape of the model.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct Shape {
+    /// mlp: sizes of the hidden layers, comma-separated.
+    #[arg(long, value_delimiter = ',', value_name = "SIZES", default_value = "64,32")]
+    pub(crate) hidden: Vec<usize>,
+    /// cnn: channels after each stage, comma-separated.
+    #[arg(long, value_delimiter = ',', value_name = "SIZES", default_value = "16,32")]
+    pub(crate) channels: Vec<usize>,
+    /// cnn, vit: channels, height and width of an image, such as 1x28x28 [default: what IDX files say].
+    #[arg(long, value_name = "SHAPE", value_parser = parse_image)]
+    pub(crate) image: Option<[usize; 3]>,
+    /// vit: side of a patch.
+    #[arg(long, default_value_t = 4, value_parser = parse_positive)]
+    pub(crate) patch: usize,
+    /// gpt, vit: size of the residual stream.
+    #[arg(long, default_value_t = 128, value_parser = parse_positive)]
+    pub(crate) width: usize,
+    /// gpt, vit: transformer blocks.
+    #[arg(long, default_value_t = 4, value_parser = parse_positive)]
+    pub(crate) depth: usize,
+    /// gpt, vit: heads of the attention; divides the width.
+    #[arg(long, default_value_t = 4, value_parser = parse_positive)]
+    pub(crate) heads: usize,
+    /// gpt: tokens of a sequence.
+    #[arg(long, default_value_t = 128, value_parser = parse_positive)]
+    pub(crate) context: usize,
+    /// gpt: number of different tokens [default: 256 for text].
+    #[arg(long, value_parser = parse_positive)]
+    pub(crate) vocabulary: Option<usize>,
+}
+
+/// How the model learns.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Learning")]
+pub(crate) struct Learning {
+    /// Passes over the training data.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) epochs: u32,
+    /// Steps at most, whatever the epochs.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) max_steps: Option<u64>,
+    /// Samples each rank takes at once.
+    #[arg(long, default_value_t = 32, value_parser = parse_positive)]
+    pub(crate) batch_size: usize,
+    /// Batches whose gradients are added up to one step.
+    #[arg(long, default_value_t = 1, value_parser = parse_positive)]
+    pub(crate) accumulate: usize,
+    /// Highest learning rate.
+    #[arg(long, default_value_t = 0.003, value_parser = parse_rate)]
+    pub(crate) learning_rate: f32,
+    /// Steps over which the learning rate rises.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) warmup: u64,
+    /// How the learning rate falls afterwards.
+    #[arg(long, value_enum, default_value_t = Decay::Cosine)]
+    pub(crate) decay: Decay,
+    /// Decoupled weight decay.
+    #[arg(long, default_value_t = 0.01, value_parser = parse_rate)]
+    pub(crate) weight_decay: f32,
+    /// Norm to which larger gradients are scaled down.
+    #[arg(long, value_parser = parse_rate)]
+    pub(crate) clip_norm: Option<f32>,
+    /// Epochs between two evaluations on the held-out data; without it only the last one is evaluated.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) evaluate_every: Option<u32>,
+    /// Stops after so many evaluations without a lower loss.
+    #[arg(long, requires = "evaluate_every", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) patience: Option<u32>,
+}
+
+/// How ranks share the work.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Several ranks")]
+pub(crate) struct Division {
+    /// What of the model's state each rank holds only its share of (ZeRO 1, 2, 3).
+    #[arg(long, value_enum, default_value_t = Sharding::None)]
+    pub(crate) sharding: Sharding,
+    /// Consecutive ranks that share between them, as many as a host has; other hosts hold copies [default: all].
+    #[arg(long, value_parser = parse_positive)]
+    pub(crate) shard_ranks: Option<usize>,
+    /// How gradients travel.
+    #[arg(long, value_enum, default_value_t = GradientType::F32)]
+    pub(crate) gradient_type: GradientType,
+    /// Smallest number of parameters that travel together.
+    #[arg(long, default_value_t = 1 << 18)]
+    pub(crate) unit: usize,
+    /// Keeps only what enters a block, and computes it anew for the gradients: less memory for more time.
+    #[arg(long)]
+    pub(crate) recompute: bool,
+}
+
+/// What happens when a rank is lost.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "When a rank is lost")]
+pub(crate) struct Recovery {
+    /// What the other ranks do.
+    #[arg(long, value_enum, default_value_t = OnLoss::Exit)]
+    pub(crate) on_loss: OnLoss,
+    /// continue: how many ranks must be left.
+    #[arg(long, default_value_t = 1, value_parser = parse_positive)]
+    pub(crate) min_ranks: usize,
+}
+
+/// What ranks do when another is lost. At most the step under way is lost with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnLoss {
+    /// They end with code 138, so that all are started again.
+    Exit,
+    /// They wait until the lost rank is started again, and give it what it needs to go on with them.
+    Wait,
+    /// They go on without it.
+    Continue,
+}
+
 /// The kinds of model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ModelKind {
     /// Multilayer perceptron: linear layers with ReLU between them.
     Mlp,
+    /// Convolutional network on images.
+    Cnn,
+    /// Vision transformer.
+    Vit,
+    /// Decoder-only transformer on tokens.
+    Gpt,
+}
+
+impl Arguments {
+    /// How the ranks share the work.
+    pub(crate) fn options(&self) -> Options {
+        let Division { sharding, shard_ranks, gradient_type, unit, recompute } = self.division;
+        Options {
+            sharding,
+            shard_ranks,
+            gradient_type,
+            smallest_unit: unit,
+            recompute,
+            clip_norm: self.learning.clip_norm,
+            optimizer: AdamW { weight_decay: self.learning.weight_decay, ..AdamW::default() },
+        }
+    }
+}
+
+fn parse_image(text: &str) -> Result<[usize; 3], String> {
+    let sizes: Result<Vec<usize>, String> = text.split('x').map(parse_positive).collect();
+    sizes?.try_into().map_err(|_| "expected channels, height and width, such as 1x28x28".into())
 }
 
 fn parse_positive(text: &str) -> Result<usize, String> {
@@ -123,7 +272,7 @@ mod tests {
         let arguments =
             Arguments::try_parse_from(["muster-train", "--data", "digits.csv.gz", "--hidden", "64,32"])
                 .unwrap();
-        assert_eq!(arguments.hidden, [64, 32]);
+        assert_eq!(arguments.shape.hidden, [64, 32]);
         assert!(Arguments::try_parse_from(["muster-train", "--data", "x", "--test-fraction", "1"]).is_err());
         assert!(Arguments::try_parse_from(["muster-train", "--data", "x", "--batch-size", "0"]).is_err());
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use nix::sys::signal::Signal;
 
 use crate::data;
+use crate::parallel;
 use crate::world;
 
 /// A failure of one rank.
@@ -25,21 +26,22 @@ pub enum Error {
         /// What happened.
         source: muster_collectives::Error,
     },
-    /// The tensor library failed.
-    #[error("rank {rank}: the tensor library failed: {message}")]
+    /// The tensor library failed, or left a parameter without a gradient.
+    #[error("rank {rank}: {source}")]
     Tensor {
         /// This rank.
         rank: usize,
-        /// Its message.
-        message: String,
+        /// What happened.
+        source: crate::tensor::Error,
     },
-    /// A parameter does not take part in the loss, or an operation on its way has no backward.
-    #[error("rank {rank}: parameter {parameter} received no gradient")]
-    NoGradient {
-        /// This rank.
-        rank: usize,
-        /// The name of the parameter.
-        parameter: String,
+    /// The configuration file cannot be used.
+    #[error(transparent)]
+    Config(#[from] crate::config::Error),
+    /// Options do not describe a model that fits the data, or a way to share it.
+    #[error("{message}")]
+    Model {
+        /// Which, and why.
+        message: String,
     },
     /// Training went astray.
     #[error("the loss is {loss} at step {step}; try a smaller --learning-rate")]
@@ -70,12 +72,12 @@ pub enum Error {
         rank: usize,
     },
     /// There are too few samples for the ranks.
-    #[error("{samples} training samples cannot feed {world_size} ranks")]
+    #[error("{samples} training samples are too few: every rank needs one for each of its batches, {needed} in all")]
     TooFewSamples {
         /// Training samples.
         samples: usize,
-        /// Ranks.
-        world_size: usize,
+        /// How many are needed.
+        needed: usize,
     },
     /// The model could not be written.
     #[error("cannot write the model to {}: {source}", path.display())]
@@ -111,10 +113,24 @@ pub enum Error {
 }
 
 impl Error {
+    /// What a rank's engine reports.
+    pub(crate) fn of_rank(rank: usize) -> impl Fn(parallel::Error) -> Self + Copy {
+        move |error| match error {
+            parallel::Error::Tensor(source) => Self::Tensor { rank, source },
+            parallel::Error::Collective(source) => Self::Collective { rank, source },
+            parallel::Error::Options(message) => Self::Model { message },
+        }
+    }
+
+    /// Whether another rank was lost, and this one could go on with others.
+    pub(crate) fn is_loss(&self) -> bool {
+        matches!(self, Self::Collective { source, .. } if is_transient(source))
+    }
+
     /// The exit code that tells a controller whether a restart can help: codes from 128 on say that it can.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::World(_) => 2,
+            Self::World(_) | Self::Config(_) | Self::Model { .. } => 2,
             Self::Interrupted { signal } => 128 + *signal as u8,
             Self::StoppedWithOthers { .. } => 138,
             Self::Collective { source, .. } if is_transient(source) => 138,
@@ -131,6 +147,9 @@ fn is_transient(error: &muster_collectives::Error) -> bool {
             | Collective::Timeout { .. }
             | Collective::NotJoined { .. }
             | Collective::NoRendezvous { .. }
+            | Collective::Aborted { .. }
+            | Collective::GivenUp { .. }
+            | Collective::Minority { .. }
     )
 }
 

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use safetensors::{Dtype, tensor::TensorView};
 
+use serde_json::Value;
+
 use crate::data::Scaling;
 use crate::error::Error;
-use crate::network::Network;
 
 /// Name of the file in the output folder.
 const FILE_NAME: &str = "model.safetensors";
@@ -17,8 +18,9 @@ const FILE_NAME: &str = "model.safetensors";
 /// What is written beside the parameters.
 #[derive(Debug)]
 pub(crate) struct Description<'a> {
-    pub(crate) network: &'a Network,
-    pub(crate) scaling: &'a Scaling,
+    /// What a program needs to know to build the model again.
+    pub(crate) model: Value,
+    pub(crate) scaling: Option<&'a Scaling>,
     pub(crate) classes: &'a [String],
     pub(crate) steps: u64,
     pub(crate) test_accuracy: Option<f64>,
@@ -29,19 +31,22 @@ pub(crate) fn prepare(folder: &Path) -> Result<(), Error> {
     fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })
 }
 
+/// A tensor of the model: name, shape, values.
+pub(crate) type Named = (String, Vec<usize>, Vec<f32>);
+
 /// Writes the model and returns its path.
 ///
-/// Apply it as `(input - input.mean) * input.factor`, then each layer's `weight · x + bias` with ReLU between
-/// layers; the largest score names the class, counted along `classes` in the description, which is the
-/// JSON value of the metadata entry `muster`.
+/// Apply it as `(input - input.mean) * input.factor`, where those are there, then the model that the description names;
+/// the largest score names the class, counted along its `classes`. The description is the JSON value of the metadata
+/// entry `muster`.
 pub(crate) fn write(
     folder: &Path,
-    parameters: &[f32],
+    tensors: &[Named],
     description: &Description<'_>,
 ) -> Result<PathBuf, Error> {
     let path = folder.join(FILE_NAME);
     let failed = |source| Error::Write { path: path.clone(), source };
-    let bytes = encode(parameters, description).map_err(|error| failed(io::Error::other(error)))?;
+    let bytes = encode(tensors, description).map_err(|error| failed(io::Error::other(error)))?;
     let temporary = folder.join(format!(".{FILE_NAME}.{}.tmp", std::process::id()));
     let written = replace(&temporary, &path, &bytes);
     if written.is_err() {
@@ -60,27 +65,25 @@ fn replace(temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::File::open(folder)?.sync_all()
 }
 
-fn encode(
-    parameters: &[f32],
-    description: &Description<'_>,
-) -> Result<Vec<u8>, safetensors::SafeTensorError> {
-    let Description { network, scaling, classes, steps, test_accuracy } = description;
-    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = network
-        .parameters()
-        .into_iter()
-        .map(|parameter| (parameter.name, parameter.shape, little_endian(&parameters[parameter.place])))
+fn encode(tensors: &[Named], description: &Description<'_>) -> Result<Vec<u8>, safetensors::SafeTensorError> {
+    let Description { model, scaling, classes, steps, test_accuracy } = description;
+    let mut all: Vec<(&str, Vec<usize>, Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, shape, values)| (name.as_str(), shape.clone(), little_endian(values)))
         .collect();
-    for (name, values) in [("input.mean", &scaling.mean), ("input.factor", &scaling.factor)] {
-        tensors.push((name.into(), vec![values.len()], little_endian(values)));
+    if let Some(scaling) = scaling {
+        for (name, values) in [("input.mean", &scaling.mean), ("input.factor", &scaling.factor)] {
+            all.push((name, vec![values.len()], little_endian(values)));
+        }
     }
-    let views = tensors
+    let views = all
         .iter()
         .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
     // One entry: the library writes several in the order of a hash map, which differs from run to run.
     let description = serde_json::json!({
-        "format": "muster-mlp-1",
-        "layers": network.sizes(),
+        "format": "muster-model-1",
+        "model": model,
         "classes": classes,
         "steps": steps,
         "test_accuracy": test_accuracy,
@@ -100,13 +103,13 @@ mod tests {
     #[test]
     fn a_written_model_reads_back_and_leaves_no_other_file() {
         let folder = tempfile::tempdir().unwrap();
-        let network = Network::new(3, &[2], 2);
-        let parameters = network.initial_parameters(1);
+        let weights: Vec<f32> = (0..6).map(|place| place as f32 * 0.5).collect();
+        let parameters = [("layers.0.weight".to_owned(), vec![2, 3], weights.clone())];
         let scaling = Scaling { mean: vec![1.0, 2.0, 3.0], factor: vec![0.5; 3] };
         let classes = ["no".to_owned(), "yes".to_owned()];
         let description = Description {
-            network: &network,
-            scaling: &scaling,
+            model: serde_json::json!({ "kind": "mlp", "sizes": [3, 2] }),
+            scaling: Some(&scaling),
             classes: &classes,
             steps: 7,
             test_accuracy: Some(0.5),
@@ -119,11 +122,11 @@ mod tests {
         let metadata = header.metadata().clone().unwrap();
         let read: serde_json::Value = serde_json::from_str(&metadata["muster"]).unwrap();
         assert_eq!(
-            (&read["layers"], &read["classes"]),
-            (&serde_json::json!([3, 2, 2]), &serde_json::json!(classes))
+            (&read["model"]["sizes"], &read["classes"]),
+            (&serde_json::json!([3, 2]), &serde_json::json!(classes))
         );
         let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        assert_eq!(tensors.tensor("layers.0.weight").unwrap().data(), little_endian(&parameters[..6]));
+        assert_eq!(tensors.tensor("layers.0.weight").unwrap().data(), little_endian(&weights));
         assert_eq!(tensors.tensor("input.mean").unwrap().shape(), [3]);
     }
 

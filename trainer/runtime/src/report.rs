@@ -22,6 +22,15 @@ pub(crate) struct Progress {
     pub(crate) samples_per_second: f64,
 }
 
+/// What the held-out samples gave.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Evaluation {
+    /// Mean cross-entropy, in nats.
+    pub(crate) loss: f64,
+    /// Share of the labels that had the highest score.
+    pub(crate) accuracy: f64,
+}
+
 impl<W: Write> Report<W> {
     pub(crate) fn new(output: W) -> Self {
         Self { output }
@@ -42,17 +51,41 @@ impl<W: Write> Report<W> {
         self.line(format_args!("rank={rank} epoch={epoch} step={step} loss={loss:.4}"))
     }
 
+    /// One line about the held-out samples.
+    pub(crate) fn evaluation(&mut self, epoch: u32, step: u64, evaluation: &Evaluation) -> Result<(), Error> {
+        let Evaluation { loss, accuracy } = evaluation;
+        self.line(format_args!("step={step} epoch={epoch} test_loss={loss:.4} test_accuracy={accuracy:.4}"))
+    }
+
+    /// A rank is lost, after so many steps.
+    pub(crate) fn loss(&mut self, rank: usize, step: u64, error: &Error) -> Result<(), Error> {
+        self.line(format_args!("event=loss rank={rank} step={step} error={:?}", error.to_string()))
+    }
+
+    /// The ranks have come together again, `rank` being this one's new number.
+    pub(crate) fn regrouped(
+        &mut self,
+        rank: usize,
+        world_size: usize,
+        step: u64,
+        took: Duration,
+    ) -> Result<(), Error> {
+        let took = took.as_secs_f64();
+        self.line(format_args!("event=regrouped rank={rank} world_size={world_size} step={step} seconds={took:.3}"))
+    }
+
     /// The last line.
     pub(crate) fn result(
         &mut self,
         steps: u64,
-        test_accuracy: Option<f64>,
+        evaluation: Option<&Evaluation>,
         elapsed: Duration,
         communication: Duration,
         model: Option<&Path>,
     ) -> Result<(), Error> {
-        let accuracy =
-            test_accuracy.map_or_else(String::new, |accuracy| format!(" test_accuracy={accuracy:.4}"));
+        let accuracy = evaluation.map_or_else(String::new, |Evaluation { loss, accuracy }| {
+            format!(" test_accuracy={accuracy:.4} test_loss={loss:.4}")
+        });
         let model = model.map_or_else(String::new, |model| format!(" model={}", model.display()));
         let (elapsed, communication) = (elapsed.as_secs_f64(), communication.as_secs_f64());
         self.line(format_args!(
@@ -88,12 +121,15 @@ mod tests {
         report.epoch(2, &progress).unwrap();
         let (elapsed, communication) = (Duration::from_millis(4100), Duration::from_millis(300));
         let model = Path::new("/model/model.safetensors");
-        report.result(600, Some(0.972), elapsed, communication, Some(model)).unwrap();
+        let evaluation = Evaluation { loss: 0.1, accuracy: 0.972 };
+        report.evaluation(3, 120, &evaluation).unwrap();
+        report.result(600, Some(&evaluation), elapsed, communication, Some(model)).unwrap();
         assert_eq!(
             String::from_utf8(output).unwrap(),
             "step=120 epoch=3 loss=0.2134 steps_total=600 train_accuracy=0.9375 samples_per_second=51235\n\
              rank=2 epoch=3 step=120 loss=0.2134\n\
-             result steps=600 test_accuracy=0.9720 elapsed_seconds=4.100 communication_seconds=0.300 \
+             step=120 epoch=3 test_loss=0.1000 test_accuracy=0.9720\n\
+             result steps=600 test_accuracy=0.9720 test_loss=0.1000 elapsed_seconds=4.100 communication_seconds=0.300 \
              model=/model/model.safetensors\n"
         );
     }

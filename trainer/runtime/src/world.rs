@@ -1,6 +1,9 @@
 //! Which rank this process is, from the environment that a PyTorchJob sets.
 
 use std::path::PathBuf;
+use std::time::Duration;
+
+use muster_collectives::{Communicator, NetworkOptions, Options};
 
 /// The environment does not describe a rank this trainer can be.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -78,6 +81,32 @@ impl World {
         let directory = variable("MUSTER_PEERS_DIR").map(|directory| Meeting::Directory(directory.into()));
         let meeting = directory.unwrap_or_else(|| Meeting::Address(format!("{address}:{port}")));
         Ok(Self { rank, size, meeting, group: group_name(&address, &port), host })
+    }
+}
+
+impl World {
+    /// Brings the ranks together. `deadline` is how long a call may wait for others, `join_deadline` how long they may take to
+    /// come; `arena_bytes` is the room for buffers.
+    pub(crate) fn join(
+        &self,
+        deadline: Duration,
+        join_deadline: Duration,
+        arena_bytes: usize,
+    ) -> Result<Communicator, crate::Error> {
+        let (directory, network) = match &self.meeting {
+            Meeting::Directory(directory) => (directory.clone(), None),
+            // Ranks in one container share its temporary directory, and so memory.
+            Meeting::Address(address) => (std::env::temp_dir(), Some(NetworkOptions::new(address))),
+            Meeting::Alone => (PathBuf::from("."), None),
+        };
+        let mut options = Options::new(directory, self.group.clone(), self.rank, self.size);
+        options.network = network;
+        options.host.clone_from(&self.host);
+        options.deadline = deadline;
+        options.join_deadline = join_deadline;
+        options.arena_bytes = arena_bytes;
+        Communicator::connect(&options)
+            .map_err(|source| crate::Error::Collective { rank: self.rank, source })
     }
 }
 

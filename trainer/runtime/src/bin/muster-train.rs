@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use muster_trainer_runtime::{Arguments, run};
+use muster_trainer_runtime::run_words;
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    match run_words(std::env::args_os().collect()) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error is the place for the cause; nothing is left to do if it is closed.

@@ -6,21 +6,22 @@ use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
 
-use super::{Dataset, Error};
+use super::Error;
+use super::table::Table;
 
 /// Longest line that is read, in bytes.
 const LONGEST_LINE: u64 = 16 << 20;
 
 /// The rows of the files read so far.
 #[derive(Default)]
-pub(super) struct Table {
+pub(super) struct Rows {
     width: Option<usize>,
     inputs: Vec<f32>,
     labels: Vec<u32>,
     classes: HashMap<String, u32>,
 }
 
-impl Table {
+impl Rows {
     /// Adds the rows of a file, plain or compressed with gzip; a first line without numbers is a heading.
     pub(super) fn read(&mut self, path: &Path) -> Result<(), Error> {
         let read = |source| Error::Read { path: path.to_owned(), source };
@@ -78,7 +79,7 @@ impl Table {
     }
 
     /// The samples, or none for no rows. Classes are in the order of their names; numbers in numeric order.
-    pub(super) fn into_dataset(self) -> Option<Dataset> {
+    pub(super) fn into_table(self) -> Option<Table> {
         let mut classes: Vec<(String, u32)> = self.classes.into_iter().collect();
         classes.sort_by(|(left, _), (right, _)| match (left.parse::<i64>(), right.parse::<i64>()) {
             (Ok(left), Ok(right)) => left.cmp(&right),
@@ -88,8 +89,9 @@ impl Table {
         for (class, (_, seen)) in classes.iter().enumerate() {
             renumbered[*seen as usize] = class as u32;
         }
-        Some(Dataset {
+        Some(Table {
             width: self.width?,
+            shape: None,
             inputs: self.inputs,
             labels: self.labels.into_iter().map(|label| renumbered[label as usize]).collect(),
             classes: classes.into_iter().map(|(name, _)| name).collect(),
@@ -107,21 +109,21 @@ mod tests {
 
     use super::*;
 
-    fn load(name: &str, content: &[u8]) -> Result<Dataset, Error> {
+    fn load(name: &str, content: &[u8]) -> Result<Table, Error> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         fs_err::write(&path, content).unwrap();
-        let mut table = Table::default();
-        table.read(&path)?;
-        Ok(table.into_dataset().unwrap())
+        let mut rows = Rows::default();
+        rows.read(&path)?;
+        Ok(rows.into_table().unwrap())
     }
 
     #[test]
     fn classes_are_numbered_in_numeric_order() {
-        let dataset = load("a.csv", b"width,height,class\r\n1, 2.5,10\r\n3,4,9\n\n5,6,10").unwrap();
-        assert_eq!((dataset.width, &dataset.labels[..]), (2, &[1, 0, 1][..]));
-        assert_eq!(dataset.classes, ["9", "10"]);
-        assert_eq!(dataset.inputs, [1.0, 2.5, 3.0, 4.0, 5.0, 6.0]);
+        let table = load("a.csv", b"width,height,class\r\n1, 2.5,10\r\n3,4,9\n\n5,6,10").unwrap();
+        assert_eq!((table.width, &table.labels[..]), (2, &[1, 0, 1][..]));
+        assert_eq!(table.classes, ["9", "10"]);
+        assert_eq!(table.inputs, [1.0, 2.5, 3.0, 4.0, 5.0, 6.0]);
     }
 
     #[test]

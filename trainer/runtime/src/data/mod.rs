@@ -1,14 +1,16 @@
-//! Labelled samples: reading them, splitting off a test set and scaling the inputs.
+//! Samples: labelled ones from tables and images, and sequences of tokens.
 
 mod csv;
+mod idx;
+mod table;
+mod tokens;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::sampler::permutation;
-
-/// Stream of the split among the streams of a seed.
-const SPLIT: u64 = 0;
+use crate::model::Input;
+pub(crate) use table::{Scaling, Table};
+pub(crate) use tokens::Tokens;
 
 /// Data that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,164 +41,103 @@ pub enum Error {
         /// What is missing.
         what: &'static str,
     },
+    /// A file is not of its format.
+    #[error("{}: {problem}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
 }
 
-/// Samples with their labels.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Dataset {
-    /// Values of one sample.
-    pub(crate) width: usize,
-    /// The samples, one behind the other.
-    pub(crate) inputs: Vec<f32>,
-    /// The class of each sample.
-    pub(crate) labels: Vec<u32>,
-    /// The names of the classes.
-    pub(crate) classes: Vec<String>,
+/// The file that `path` is, or the files of the folder that it is whose name is `wanted`, in the order of their names.
+fn files(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, Error> {
+    let read = |source| Error::Read { path: path.to_owned(), source };
+    if !fs_err::metadata(path).map_err(read)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in fs_err::read_dir(path).map_err(read)? {
+        let file = entry.map_err(read)?.path();
+        if wanted(&file_name(&file)) {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
-/// A shift and a factor for each input, so that inputs have mean 0 and variance 1.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Scaling {
-    pub(crate) mean: Vec<f32>,
-    pub(crate) factor: Vec<f32>,
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// What a training learns from.
+#[derive(Debug)]
+pub(crate) enum Dataset {
+    /// Labelled samples.
+    Table(Table),
+    /// Sequences of tokens; each token's label is the next one.
+    Tokens(Tokens),
+}
+
+/// Samples in the form that a model takes. Kept between batches, so that its memory is reused.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    numbers: Vec<f32>,
+    tokens: Vec<u32>,
+    labels: Vec<u32>,
+    shape: Vec<usize>,
+}
+
+impl Batch {
+    /// What enters the model.
+    pub(crate) fn input(&self) -> Input<'_> {
+        if self.tokens.is_empty() {
+            return Input::Numbers { values: &self.numbers, shape: &self.shape };
+        }
+        Input::Tokens { tokens: &self.tokens, length: self.shape.first().copied().unwrap_or(1) }
+    }
+
+    /// One label for each row of scores.
+    pub(crate) fn labels(&self) -> &[u32] {
+        &self.labels
+    }
 }
 
 impl Dataset {
-    /// Reads a `.csv` or `.csv.gz` file, or all such files of a folder in the order of their names.
-    pub(crate) fn load(path: &Path) -> Result<Self, Error> {
-        let read = |source| Error::Read { path: path.to_owned(), source };
-        let files = if fs_err::metadata(path).map_err(read)?.is_dir() {
-            let mut files = Vec::new();
-            for entry in fs_err::read_dir(path).map_err(read)? {
-                let file = entry.map_err(read)?.path();
-                let name = file.file_name().unwrap_or_default().to_string_lossy();
-                if name.ends_with(".csv") || name.ends_with(".csv.gz") {
-                    files.push(file);
-                }
-            }
-            files.sort();
-            files
-        } else {
-            vec![path.to_owned()]
-        };
-        let mut table = csv::Table::default();
-        for file in &files {
-            table.read(file)?;
+    /// A checksum of what this rank reads.
+    pub(crate) fn checksum(&self) -> Result<u64, Error> {
+        match self {
+            Self::Table(table) => Ok(table.checksum()),
+            Self::Tokens(tokens) => tokens.checksum(),
         }
-        if files.is_empty() {
-            return Err(Error::Empty { path: path.to_owned(), what: "file ending in .csv or .csv.gz" });
-        }
-        table.into_dataset().ok_or_else(|| Error::Empty { path: path.to_owned(), what: "samples" })
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.labels.len()
-    }
-
-    /// Training and test indices: the same on every rank with the same seed.
+    /// Training and test samples: the same on every rank with the same seed.
     pub(crate) fn split(&self, test_fraction: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
-        let mut training = permutation(self.len(), seed, SPLIT);
-        let test = training.split_off(self.len() - (self.len() as f64 * test_fraction).round() as usize);
-        (training, test)
-    }
-
-    /// The scaling that the given samples call for; an input that never changes is only shifted.
-    pub(crate) fn scaling(&self, samples: &[usize]) -> Scaling {
-        let count = samples.len().max(1) as f64;
-        let rows = || samples.iter().map(|sample| self.input(*sample));
-        let mut mean = vec![0.0_f64; self.width];
-        for row in rows() {
-            mean.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value) / count);
-        }
-        let mut variance = vec![0.0_f64; self.width];
-        for row in rows() {
-            for ((sum, value), mean) in variance.iter_mut().zip(row).zip(&mean) {
-                *sum += (f64::from(*value) - mean).powi(2) / count;
-            }
-        }
-        let factor = |variance: &f64| if *variance > 1e-12 { (1.0 / variance.sqrt()) as f32 } else { 1.0 };
-        Scaling {
-            mean: mean.iter().map(|mean| *mean as f32).collect(),
-            factor: variance.iter().map(factor).collect(),
-        }
-    }
-
-    pub(crate) fn scale(&mut self, scaling: &Scaling) {
-        for row in self.inputs.chunks_exact_mut(self.width) {
-            for ((value, mean), factor) in row.iter_mut().zip(&scaling.mean).zip(&scaling.factor) {
-                *value = (*value - mean) * factor;
+        match self {
+            Self::Table(table) => table.split(test_fraction, seed),
+            // Neighbouring sequences are alike, so the test takes the end and not some from everywhere.
+            Self::Tokens(tokens) => {
+                let mut training: Vec<usize> = (0..tokens.len()).collect();
+                let test = (tokens.len() as f64 * test_fraction).round() as usize;
+                let test = training.split_off(tokens.len() - test);
+                (training, test)
             }
         }
     }
 
-    /// Copies samples into a batch.
-    pub(crate) fn gather(&self, samples: &[usize], inputs: &mut Vec<f32>, labels: &mut Vec<u32>) {
-        inputs.clear();
-        labels.clear();
-        for sample in samples {
-            inputs.extend_from_slice(self.input(*sample));
-            labels.push(self.labels[*sample]);
+    /// Fills a batch with samples; those of a table take the shape of one sample.
+    pub(crate) fn gather(&self, samples: &[usize], shape: &[usize], batch: &mut Batch) -> Result<(), Error> {
+        batch.shape.clear();
+        batch.shape.extend_from_slice(shape);
+        match self {
+            Self::Table(table) => {
+                table.gather(samples, &mut batch.numbers, &mut batch.labels);
+                Ok(())
+            }
+            Self::Tokens(tokens) => tokens.gather(samples, &mut batch.tokens, &mut batch.labels),
         }
-    }
-
-    fn input(&self, sample: usize) -> &[f32] {
-        &self.inputs[sample * self.width..(sample + 1) * self.width]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn dataset() -> Dataset {
-        Dataset {
-            width: 2,
-            inputs: vec![1.0, 5.0, 3.0, 5.0, 5.0, 5.0, 7.0, 5.0],
-            labels: vec![0, 1, 0, 1],
-            classes: vec!["a".into(), "b".into()],
-        }
-    }
-
-    #[test]
-    fn scaled_inputs_have_mean_zero_and_variance_one() {
-        let mut dataset = dataset();
-        let scaling = dataset.scaling(&[0, 1, 2, 3]);
-        dataset.scale(&scaling);
-        let column: Vec<f32> = dataset.inputs.iter().step_by(2).copied().collect();
-        assert!(column.iter().sum::<f32>().abs() < 1e-6);
-        assert!((column.iter().map(|value| value * value).sum::<f32>() / 4.0 - 1.0).abs() < 1e-6);
-        assert!(dataset.inputs.iter().skip(1).step_by(2).all(|value| *value == 0.0));
-    }
-
-    #[test]
-    fn a_split_holds_every_sample_once() {
-        let (training, test) = dataset().split(0.25, 9);
-        assert_eq!((training.len(), test.len()), (3, 1));
-        let mut all = [training, test].concat();
-        all.sort_unstable();
-        assert_eq!(all, [0, 1, 2, 3]);
-    }
-
-    #[test]
-    fn a_folder_is_read_in_the_order_of_names() {
-        let folder = tempfile::tempdir().unwrap();
-        fs_err::write(folder.path().join("b.csv"), "2,yes\n").unwrap();
-        fs_err::write(folder.path().join("a.csv"), "x,label\n1,no\n").unwrap();
-        fs_err::write(folder.path().join("notes.txt"), "not data").unwrap();
-        let dataset = Dataset::load(folder.path()).unwrap();
-        assert_eq!(dataset.inputs, [1.0, 2.0]);
-        assert_eq!(dataset.classes, ["no", "yes"]);
-    }
-
-    #[test]
-    fn nothing_to_train_on_is_said() {
-        let folder = tempfile::tempdir().unwrap();
-        let message = Dataset::load(folder.path()).unwrap_err().to_string();
-        assert!(message.ends_with("holds no file ending in .csv or .csv.gz"), "{message}");
-        let file = folder.path().join("empty.csv");
-        fs_err::write(&file, "a,b\n").unwrap();
-        assert!(Dataset::load(&file).unwrap_err().to_string().ends_with("holds no samples"));
-        let absent = folder.path().join("absent.csv");
-        assert!(Dataset::load(&absent).unwrap_err().to_string().starts_with("cannot read "));
     }
 }

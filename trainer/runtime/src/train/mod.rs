@@ -1,0 +1,167 @@
+//! The training program: from the arguments to a model on disk.
+
+mod finish;
+mod recover;
+mod steps;
+
+use std::ffi::OsString;
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use muster_collectives::{Communicator, Error as CollectiveError};
+
+use crate::arguments::{Arguments, ModelKind};
+use crate::checksum::checksum;
+use crate::config;
+use crate::data::{Batch, Dataset, Table, Tokens};
+use crate::error::Error;
+use crate::interrupt::Interrupt;
+use crate::model_file;
+use crate::parallel::Engine;
+use crate::report::Report;
+use crate::sampler::{Cursor, DistributedSampler};
+use crate::shape::Described;
+use crate::tensor::Candle;
+use crate::world::World;
+use steps::Trainer;
+
+/// What a finished training gave. The same on all ranks, but for the model's path, which only rank 0 knows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Steps taken.
+    pub steps: u64,
+    /// Share of the held-out labels that were predicted rightly; none without held-out samples.
+    pub test_accuracy: Option<f64>,
+    /// Time spent training.
+    pub elapsed: Duration,
+    /// Part of it spent waiting for other ranks.
+    pub communication: Duration,
+    /// The model file, on rank 0.
+    pub model: Option<PathBuf>,
+}
+
+/// Trains as the words of a command line say; see [`Arguments`].
+///
+/// Words that are no command line, and `--help`, end the process as they do for every program.
+pub fn run_words(words: Vec<OsString>) -> Result<Outcome, Error> {
+    run(&Arguments::parse_from(config::expand(words)?))
+}
+
+/// Trains as the arguments and the process's environment say, and prints metrics to standard output.
+///
+/// Call it from the main thread before starting others: signals are blocked for the whole process.
+pub fn run(arguments: &Arguments) -> Result<Outcome, Error> {
+    let world = World::from_environment(|name| std::env::var(name).ok())?;
+    let mut interrupt = Interrupt::block()?;
+    configure_threads(arguments, &world)?;
+    let result = train(arguments, &world, &mut interrupt, &mut Report::new(stdout()));
+    match (result, interrupt.signal()) {
+        // When a whole job is stopped, ranks that stop a step earlier look lost to the others.
+        (Err(Error::Collective { .. }), Some(signal)) => Err(Error::Interrupted { signal }),
+        (result, _) => result,
+    }
+}
+
+/// Ranks share the machine, so each takes its part of the processors.
+fn configure_threads(arguments: &Arguments, world: &World) -> Result<(), Error> {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = arguments.threads.unwrap_or_else(|| (processors / world.size).max(1));
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("compute-{i}"));
+    pool.build_global()
+        .map_err(|error| Error::Setup { action: "start compute threads", message: error.to_string() })
+}
+
+fn load(arguments: &Arguments) -> Result<Dataset, Error> {
+    Ok(match arguments.model {
+        ModelKind::Gpt => {
+            let shape = &arguments.shape;
+            Dataset::Tokens(Tokens::open(&arguments.data, shape.context, shape.vocabulary)?)
+        }
+        ModelKind::Mlp | ModelKind::Cnn | ModelKind::Vit => Dataset::Table(Table::load(&arguments.data)?),
+    })
+}
+
+/// What a rank must agree on with the others before they train.
+#[derive(Clone, Copy, Debug)]
+struct Agreement {
+    data: u64,
+    settings: u64,
+}
+
+impl Agreement {
+    /// Forms the group and checks that all ranks were started for the same training.
+    fn join(self, arguments: &Arguments, world: &World, arena_bytes: usize) -> Result<Communicator, Error> {
+        let mut communicator = world.join(arguments.deadline, arguments.join_deadline, arena_bytes)?;
+        let mut all = vec![0_i64; 2 * world.size];
+        let own = [self.data, self.settings].map(u64::cast_signed);
+        let failed = |source: CollectiveError| Error::Collective { rank: world.rank, source };
+        communicator.all_gather(&own, &mut all).map_err(failed)?;
+        let differs = |which: usize| (0..world.size).find(|rank| all[2 * rank + which] != all[which]);
+        match (differs(0), differs(1)) {
+            (Some(rank), _) => Err(Error::DataDiffers { rank, path: arguments.data.clone() }),
+            (None, Some(rank)) => Err(Error::SettingsDiffer { rank }),
+            (None, None) => Ok(communicator),
+        }
+    }
+}
+
+fn train<W: Write>(
+    arguments: &Arguments,
+    world: &World,
+    interrupt: &mut Interrupt,
+    report: &mut Report<W>,
+) -> Result<Outcome, Error> {
+    let mut data = load(arguments)?;
+    let agreement = Agreement { data: data.checksum()?, settings: settings_checksum(arguments) };
+    let (training, test) = data.split(arguments.test_fraction, arguments.seed);
+    let needed = world.size * arguments.learning.accumulate;
+    if training.len() < needed {
+        return Err(Error::TooFewSamples { samples: training.len(), needed });
+    }
+    let described = Described::new(arguments, &data)?;
+    let mut scaling = None;
+    if let Dataset::Table(table) = &mut data {
+        let found = table.scaling(&training);
+        table.scale(&found);
+        scaling = Some(found);
+    }
+    if let (0, Some(folder)) = (world.rank, &arguments.output) {
+        model_file::prepare(folder)?;
+    }
+
+    let failed = Error::of_rank(world.rank);
+    let (model, options) = (described.build::<Candle>(), arguments.options());
+    let arena_bytes = Engine::arena_bytes(&model, &options, world.size);
+    let communicator = agreement.join(arguments, world, arena_bytes)?;
+    let engine = Engine::new(Candle, model, communicator, options, arguments.seed).map_err(failed)?;
+    let mut trainer = Trainer {
+        arguments,
+        world,
+        agreement,
+        arena_bytes,
+        described,
+        engine,
+        data,
+        scaling,
+        sampler: DistributedSampler::new(training.len(), arguments.seed),
+        cursor: Cursor::START,
+        training,
+        test,
+        batch: Batch::default(),
+    };
+    trainer.agree()?;
+    let began = Instant::now();
+    while let Err(error) = trainer.epochs(interrupt, report) {
+        trainer = trainer.recover(error, interrupt, report)?;
+    }
+    trainer.finish(began.elapsed(), report)
+}
+
+/// What must be the same on all ranks for training to be the same: everything but paths, deadlines and threads.
+fn settings_checksum(arguments: &Arguments) -> u64 {
+    let Arguments { model, shape, learning, division, seed, test_fraction, .. } = arguments;
+    let text = format!("{model:?} {shape:?} {learning:?} {division:?} {seed} {test_fraction}");
+    checksum(text.bytes().map(u64::from))
+}

@@ -1,0 +1,211 @@
+//! The steps of a training, and what the held-out samples say of them.
+
+use std::io::Write;
+use std::time::Instant;
+
+use super::Agreement;
+use crate::arguments::{Arguments, Learning};
+use crate::data::{Batch, Dataset, Scaling};
+use crate::error::Error;
+use crate::interrupt::Interrupt;
+use crate::parallel::{BatchOutcome, Engine};
+use crate::report::{Evaluation, Progress, Report};
+use crate::sampler::{Cursor, Dealing, DistributedSampler};
+use crate::schedule::Schedule;
+use crate::shape::Described;
+use crate::tensor::Candle;
+use crate::world::World;
+
+/// One rank's state while it trains.
+pub(super) struct Trainer<'a> {
+    pub(super) arguments: &'a Arguments,
+    pub(super) world: &'a World,
+    pub(super) agreement: Agreement,
+    pub(super) arena_bytes: usize,
+    pub(super) described: Described,
+    pub(super) engine: Engine<Candle>,
+    pub(super) data: Dataset,
+    pub(super) scaling: Option<Scaling>,
+    pub(super) sampler: DistributedSampler,
+    /// What has been learned from, by the steps that the engine has taken.
+    pub(super) cursor: Cursor,
+    /// The samples to learn from.
+    pub(super) training: Vec<usize>,
+    /// The held-out samples.
+    pub(super) test: Vec<usize>,
+    pub(super) batch: Batch,
+}
+
+impl Trainer<'_> {
+    /// Takes what the others know, if this rank joins a training that is under way.
+    pub(super) fn agree(&mut self) -> Result<(), Error> {
+        let mut words = self.cursor.to_words();
+        self.engine.agree(&mut words).map_err(Error::of_rank(self.engine.rank()))?;
+        self.cursor = Cursor::from_words(words);
+        Ok(())
+    }
+
+    fn dealing(&self) -> Dealing {
+        let Learning { batch_size, accumulate, .. } = self.arguments.learning;
+        let world_size = self.engine.world_size();
+        Dealing { world_size, per_rank: batch_size * accumulate, batches: accumulate }
+    }
+
+    /// Trains from the cursor to the end.
+    pub(super) fn epochs<W: Write>(
+        &mut self,
+        interrupt: &mut Interrupt,
+        report: &mut Report<W>,
+    ) -> Result<(), Error> {
+        let learning = &self.arguments.learning;
+        let (rank, dealing) = (self.engine.rank(), self.dealing());
+        let steps_total = self.engine.steps() + self.sampler.steps_left(self.cursor, dealing, learning.epochs);
+        let steps_total = learning.max_steps.map_or(steps_total, |most| most.min(steps_total));
+        let schedule = Schedule {
+            peak: learning.learning_rate,
+            warmup: learning.warmup,
+            steps: steps_total,
+            decay: learning.decay,
+        };
+        let (began, mut samples_seen) = (Instant::now(), 0);
+        let mut best = Best::default();
+        while self.engine.steps() < steps_total {
+            let epoch = self.cursor.epoch;
+            if let Some((samples, next)) = self.sampler.take(self.cursor, dealing, rank) {
+                let outcome = self.step(&samples, schedule.rate(self.engine.steps()), interrupt)?;
+                samples_seen += next.taken - self.cursor.taken;
+                self.cursor = next;
+                let step = self.engine.steps();
+                let progress = Progress {
+                    step,
+                    steps_total,
+                    epoch,
+                    loss: outcome.loss,
+                    train_accuracy: outcome.accuracy,
+                    samples_per_second: samples_seen as f64 / began.elapsed().as_secs_f64().max(1e-9),
+                };
+                let last = step == steps_total;
+                let ends_epoch = last || self.sampler.take(self.cursor, dealing, rank).is_none();
+                if rank == 0 && (step.is_multiple_of(self.arguments.log_every) || step == 1 || last) {
+                    report.progress(&progress)?;
+                } else if rank != 0 && ends_epoch {
+                    report.epoch(rank, &progress)?;
+                }
+                continue;
+            }
+            if learning.evaluate_every.is_some_and(|every| epoch.is_multiple_of(every)) && !self.test.is_empty() {
+                let evaluation = self.evaluate()?;
+                if rank == 0 {
+                    report.evaluation(epoch, self.engine.steps(), &evaluation)?;
+                }
+                if best.has_waited(evaluation.loss, learning.patience) {
+                    return Ok(());
+                }
+            }
+            self.cursor = Cursor { epoch: epoch + 1, taken: 0 };
+        }
+        Ok(())
+    }
+
+    /// Takes one step on this rank's samples, in as many batches as are added up.
+    fn step(
+        &mut self,
+        samples: &[usize],
+        learning_rate: f32,
+        interrupt: &mut Interrupt,
+    ) -> Result<StepReport, Error> {
+        let rank = self.engine.rank();
+        let failed = Error::of_rank(rank);
+        let batches = self.arguments.learning.accumulate;
+        let (mut loss, mut correct) = (0.0, 0);
+        for (index, samples) in samples.chunks(samples.len() / batches).enumerate() {
+            let samples: Vec<usize> = samples.iter().map(|sample| self.training[*sample]).collect();
+            self.data.gather(&samples, &self.described.sample(), &mut self.batch)?;
+            let outcome = self.engine.accumulate(self.batch.input(), self.batch.labels(), index + 1 == batches);
+            let BatchOutcome { loss: own, correct: right } = outcome.map_err(failed)?;
+            loss += own / batches as f32;
+            correct += right;
+        }
+        let stop = interrupt.signal();
+        let accuracy = correct as f32 / (samples.len() * self.described.labels()) as f32;
+        let values = [loss, accuracy, f32::from(u8::from(stop.is_some()))];
+        let outcome = self.engine.step(learning_rate, values).map_err(failed)?;
+        let [loss, accuracy, stopped] = outcome.averages;
+        if let Some(signal) = stop {
+            return Err(Error::Interrupted { signal });
+        }
+        if stopped > 0.0 {
+            return Err(Error::StoppedWithOthers { rank });
+        }
+        if !loss.is_finite() {
+            return Err(Error::LossNotFinite { step: self.engine.steps(), loss });
+        }
+        Ok(StepReport { loss, accuracy })
+    }
+
+    /// Loss and accuracy on the held-out samples, of which each rank takes its share.
+    pub(super) fn evaluate(&mut self) -> Result<Evaluation, Error> {
+        let (rank, world_size) = (self.engine.rank(), self.engine.world_size());
+        let failed = Error::of_rank(rank);
+        let own: Vec<usize> = self.test.iter().skip(rank).step_by(world_size).copied().collect();
+        let size = self.arguments.learning.batch_size;
+        // All ranks take as many batches, since sharded parameters are gathered for each.
+        let batches = self.test.len().div_ceil(world_size).div_ceil(size);
+        let (mut loss, mut correct) = (0.0_f64, 0);
+        for batch in 0..batches {
+            let samples = own.get(batch * size..).unwrap_or_default();
+            let samples = &samples[..samples.len().min(size)];
+            let counts = !samples.is_empty();
+            let samples = if counts { samples } else { &self.test[..1] };
+            self.data.gather(samples, &self.described.sample(), &mut self.batch)?;
+            let outcome = self.engine.evaluate(self.batch.input(), self.batch.labels()).map_err(failed)?;
+            if counts {
+                loss += f64::from(outcome.loss) * samples.len() as f64;
+                correct += outcome.correct;
+            }
+        }
+        let correct = self.engine.sum(correct as i64).map_err(failed)?;
+        let loss = self.engine.sum_values(loss).map_err(failed)?;
+        let count = self.test.len() as f64;
+        Ok(Evaluation { loss: loss / count, accuracy: correct as f64 / (count * self.described.labels() as f64) })
+    }
+}
+
+/// What all ranks know after a step.
+struct StepReport {
+    loss: f32,
+    accuracy: f32,
+}
+
+/// The lowest loss so far, and how long ago it was.
+#[derive(Debug, Default)]
+struct Best {
+    loss: Option<f64>,
+    evaluations_since: u32,
+}
+
+impl Best {
+    /// Notes an evaluation; whether there have been `patience` of them without a lower loss.
+    fn has_waited(&mut self, loss: f64, patience: Option<u32>) -> bool {
+        if self.loss.is_none_or(|best| loss < best) {
+            *self = Self { loss: Some(loss), evaluations_since: 0 };
+        } else {
+            self.evaluations_since += 1;
+        }
+        patience.is_some_and(|patience| self.evaluations_since >= patience)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_ends_after_evaluations_without_a_lower_loss() {
+        let mut best = Best::default();
+        let ends: Vec<bool> =
+            [3.0, 2.0, 2.0, 1.0, 1.5, 1.0].map(|loss| best.has_waited(loss, Some(2))).to_vec();
+        assert_eq!(ends, [false, false, false, false, false, true]);
+        assert!(!best.has_waited(9.0, None));
+    }
+}
