@@ -29,6 +29,9 @@ fn main() {
     std::fs::create_dir_all(&directory).unwrap();
     let start = |rank: usize| {
         let mut command = Command::new(std::env::current_exe().unwrap());
+        // The tensor library takes its number of threads from the environment.
+        let threads = std::env::var("THREADS").unwrap_or_else(|_| "1".into());
+        command.env("RAYON_NUM_THREADS", threads).env("CANDLE_NUM_THREADS", "1");
         command.args(&words).env("RANK", rank.to_string()).env("DIRECTORY", &directory).spawn().unwrap()
     };
     let children: Vec<_> = (0..ranks).map(start).collect();

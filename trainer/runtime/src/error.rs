@@ -72,7 +72,9 @@ pub enum Error {
         rank: usize,
     },
     /// There are too few samples for the ranks.
-    #[error("{samples} training samples are too few: every rank needs one for each of its batches, {needed} in all")]
+    #[error(
+        "{samples} training samples are too few: every rank needs one for each of its batches, {needed} in all"
+    )]
     TooFewSamples {
         /// Training samples.
         samples: usize,

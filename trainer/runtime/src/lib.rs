@@ -19,6 +19,7 @@ mod sampler;
 mod schedule;
 mod shape;
 pub mod tensor;
+mod threads;
 mod train;
 mod world;
 

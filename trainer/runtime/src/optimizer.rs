@@ -58,7 +58,8 @@ impl AdamW {
         pieces.for_each(|((parameters, gradients), (first, second))| {
             Arch::new().dispatch(|| {
                 let moments = first.iter_mut().zip(second.iter_mut());
-                for ((parameter, gradient), (first, second)) in parameters.iter_mut().zip(gradients).zip(moments)
+                for ((parameter, gradient), (first, second)) in
+                    parameters.iter_mut().zip(gradients).zip(moments)
                 {
                     let gradient = gradient * scale;
                     *first = first_decay * *first + (1.0 - first_decay) * gradient;
@@ -87,7 +88,14 @@ pub(crate) struct StepRate {
 mod tests {
     use super::*;
 
-    fn moved(parameters: &mut [f32], gradients: &[f32], moments: &mut Moments, optimizer: AdamW, step: u64, rate: f32) {
+    fn moved(
+        parameters: &mut [f32],
+        gradients: &[f32],
+        moments: &mut Moments,
+        optimizer: AdamW,
+        step: u64,
+        rate: f32,
+    ) {
         let rate = StepRate { step, learning_rate: rate, scale: 1.0, decays: true };
         optimizer.step(parameters, gradients, (&mut moments.first, &mut moments.second), rate);
     }

@@ -71,7 +71,9 @@ impl<W: Write> Report<W> {
         took: Duration,
     ) -> Result<(), Error> {
         let took = took.as_secs_f64();
-        self.line(format_args!("event=regrouped rank={rank} world_size={world_size} step={step} seconds={took:.3}"))
+        self.line(format_args!(
+            "event=regrouped rank={rank} world_size={world_size} step={step} seconds={took:.3}"
+        ))
     }
 
     /// The last line.

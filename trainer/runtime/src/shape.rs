@@ -35,7 +35,9 @@ impl Described {
                 let stages = channels.len() as u32;
                 if image[1..].iter().any(|side| side.checked_shr(stages).unwrap_or(0) == 0) {
                     let [_, height, width] = image;
-                    return wrong(format!("{stages} stages of --channels leave nothing of {height} x {width} pixels"));
+                    return wrong(format!(
+                        "{stages} stages of --channels leave nothing of {height} x {width} pixels"
+                    ));
                 }
                 Ok(Self::Cnn(Cnn { image, channels, classes: table.classes.len() }))
             }
@@ -108,6 +110,7 @@ fn image(arguments: &Arguments, table: &Table) -> Result<[usize; 3], Error> {
         return Ok(image);
     }
     let [channels, height, width] = image;
-    let message = format!("--image {channels}x{height}x{width} does not fit samples of {} values", table.width);
+    let message =
+        format!("--image {channels}x{height}x{width} does not fit samples of {} values", table.width);
     Err(Error::Model { message })
 }

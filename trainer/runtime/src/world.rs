@@ -105,8 +105,7 @@ impl World {
         options.deadline = deadline;
         options.join_deadline = join_deadline;
         options.arena_bytes = arena_bytes;
-        Communicator::connect(&options)
-            .map_err(|source| crate::Error::Collective { rank: self.rank, source })
+        Communicator::connect(&options).map_err(|source| crate::Error::Collective { rank: self.rank, source })
     }
 }
 

@@ -12,7 +12,8 @@ const LARGEST: u64 = 8 << 30;
 
 /// Whether a file of this name holds images.
 pub(super) fn is_images(name: &str) -> bool {
-    name.trim_end_matches(".gz").ends_with("images-idx3-ubyte") || name.trim_end_matches(".gz").ends_with("images.idx3-ubyte")
+    name.trim_end_matches(".gz").ends_with("images-idx3-ubyte")
+        || name.trim_end_matches(".gz").ends_with("images.idx3-ubyte")
 }
 
 /// Reads images and, from the file of the same name with `labels-idx1` for `images-idx3`, their labels.
@@ -57,7 +58,8 @@ fn read(path: &Path, dimensions: usize) -> Result<(Vec<usize>, Vec<u8>), Error> 
     if bytes.len() < header || bytes[..3] != [0, 0, 8] || usize::from(bytes[3]) != dimensions {
         return Err(wrong(path, format!("not an IDX file of bytes in {dimensions} dimensions")));
     }
-    let size = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize;
+    let size =
+        |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize;
     let sizes: Vec<usize> = (1..=dimensions).map(|dimension| size(4 * dimension)).collect();
     let expected = sizes.iter().try_fold(1_usize, |product, size| product.checked_mul(*size));
     if expected != Some(bytes.len() - header) {

@@ -35,7 +35,9 @@ impl Table {
     /// Reads a `.csv` or `.csv.gz` file, or all such files of a folder in the order of their names; or the images of an
     /// IDX file, or of a folder that holds one, with the labels beside them.
     pub(crate) fn load(path: &Path) -> Result<Self, Error> {
-        let files = super::files(path, |name| name.ends_with(".csv") || name.ends_with(".csv.gz") || idx::is_images(name))?;
+        let files = super::files(path, |name| {
+            name.ends_with(".csv") || name.ends_with(".csv.gz") || idx::is_images(name)
+        })?;
         if let Some(images) = files.iter().find(|file| idx::is_images(&super::file_name(file))) {
             return idx::load(images);
         }
@@ -160,7 +162,10 @@ mod tests {
     fn nothing_to_train_on_is_said() {
         let folder = tempfile::tempdir().unwrap();
         let message = Table::load(folder.path()).unwrap_err().to_string();
-        assert!(message.ends_with("holds no file ending in .csv, .csv.gz or -images-idx3-ubyte"), "{message}");
+        assert!(
+            message.ends_with("holds no file ending in .csv, .csv.gz or -images-idx3-ubyte"),
+            "{message}"
+        );
         let file = folder.path().join("empty.csv");
         fs_err::write(&file, "a,b\n").unwrap();
         assert!(Table::load(&file).unwrap_err().to_string().ends_with("holds no samples"));

@@ -55,7 +55,8 @@ impl Tokens {
     /// such files of a folder in the order of their names. Sequences have `length` tokens.
     pub(crate) fn open(path: &Path, length: usize, vocabulary: Option<usize>) -> Result<Self, Error> {
         let found = files(path, |name| name.ends_with(".txt") || name.ends_with(".bin"))?;
-        let wrong = |path: &Path, problem: &str| Error::Format { path: path.to_owned(), problem: problem.to_owned() };
+        let wrong =
+            |path: &Path, problem: &str| Error::Format { path: path.to_owned(), problem: problem.to_owned() };
         let Some(first) = found.first() else {
             return Err(Error::Empty { path: path.to_owned(), what: "file ending in .txt or .bin" });
         };
@@ -63,7 +64,10 @@ impl Tokens {
         let vocabulary = match (form, vocabulary) {
             (Form::Bytes, None) => BYTES,
             (Form::Bytes, Some(size)) if size < BYTES => {
-                return Err(wrong(first, "text needs a vocabulary of at least 256 tokens: leave --vocabulary out"));
+                return Err(wrong(
+                    first,
+                    "text needs a vocabulary of at least 256 tokens: leave --vocabulary out",
+                ));
             }
             (_, Some(size)) => size,
             (Form::U16, None) => return Err(wrong(first, "say with --vocabulary how many tokens there are")),
@@ -128,10 +132,13 @@ impl Tokens {
         for sample in samples {
             let shard = &self.shards[self.shards.partition_point(|shard| shard.first <= *sample) - 1];
             let start = (sample - shard.first) as u64 * self.length as u64;
-            let bytes = shard.read(start * self.form.size(), (self.length + 1) * self.form.size() as usize)?;
+            let bytes =
+                shard.read(start * self.form.size(), (self.length + 1) * self.form.size() as usize)?;
             let read: Vec<u32> = match self.form {
                 Form::Bytes => bytes.into_iter().map(u32::from).collect(),
-                Form::U16 => bytes.chunks_exact(2).map(|two| u32::from(u16::from_le_bytes([two[0], two[1]]))).collect(),
+                Form::U16 => {
+                    bytes.chunks_exact(2).map(|two| u32::from(u16::from_le_bytes([two[0], two[1]]))).collect()
+                }
             };
             if let Some(token) = read.iter().find(|token| **token as usize >= self.vocabulary) {
                 let problem = format!("token {token} is outside a vocabulary of {}", self.vocabulary);
@@ -167,7 +174,8 @@ mod tests {
         assert_eq!((tokens.len(), tokens.vocabulary()), (2 + 3, 256));
         let (mut inputs, mut labels) = (Vec::new(), Vec::new());
         tokens.gather(&[1, 4], &mut inputs, &mut labels).unwrap();
-        let text = |tokens: &[u32]| tokens.iter().map(|token| char::from_u32(*token).unwrap()).collect::<String>();
+        let text =
+            |tokens: &[u32]| tokens.iter().map(|token| char::from_u32(*token).unwrap()).collect::<String>();
         assert_eq!((&*text(&inputs), &*text(&labels)), ("def678", "efg789"));
     }
 
@@ -178,7 +186,9 @@ mod tests {
         let bytes: Vec<u8> = [1_u16, 500, 3, 4, 9].iter().flat_map(|token| token.to_le_bytes()).collect();
         fs_err::write(&path, &bytes).unwrap();
         let open = |vocabulary| Tokens::open(&path, 2, vocabulary);
-        assert!(open(None).unwrap_err().to_string().ends_with("say with --vocabulary how many tokens there are"));
+        assert!(
+            open(None).unwrap_err().to_string().ends_with("say with --vocabulary how many tokens there are")
+        );
         let tokens = open(Some(501)).unwrap();
         let (mut inputs, mut labels) = (Vec::new(), Vec::new());
         tokens.gather(&[0, 1], &mut inputs, &mut labels).unwrap();
@@ -187,9 +197,13 @@ mod tests {
         let message = few.gather(&[0], &mut Vec::new(), &mut Vec::new()).unwrap_err().to_string();
         assert!(message.ends_with("token 500 is outside a vocabulary of 500"), "{message}");
         fs_err::write(&path, &bytes[..9]).unwrap();
-        assert!(open(Some(501)).unwrap_err().to_string().ends_with("it ends in the middle of a 16-bit token"));
+        assert!(
+            open(Some(501)).unwrap_err().to_string().ends_with("it ends in the middle of a 16-bit token")
+        );
         fs_err::write(&path, &bytes[..4]).unwrap();
-        assert!(open(Some(501)).unwrap_err().to_string().ends_with("holds no sequence of the length asked for"));
+        assert!(
+            open(Some(501)).unwrap_err().to_string().ends_with("holds no sequence of the length asked for")
+        );
     }
 
     #[test]

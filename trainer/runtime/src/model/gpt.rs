@@ -51,7 +51,8 @@ impl<L: Library> Block<L> for Embedding {
             return Err(Error::Library(format!("token {token} is outside a vocabulary of {vocabulary}")));
         }
         if length > self.0.context || length == 0 {
-            let message = format!("a sequence of {length} tokens does not fit a context of {}", self.0.context);
+            let message =
+                format!("a sequence of {length} tokens does not fit a context of {}", self.0.context);
             return Err(Error::Library(message));
         }
         let embedded = library.embedding(table, tokens, [tokens.len() / length, length])?;

@@ -16,7 +16,12 @@ impl Declaration {
     }
 
     fn name(&self, layer: &str, kind: &str) -> String {
-        [&self.prefix, layer, kind].iter().filter(|part| !part.is_empty()).map(|part| &**part).collect::<Vec<_>>().join(".")
+        [&self.prefix, layer, kind]
+            .iter()
+            .filter(|part| !part.is_empty())
+            .map(|part| &**part)
+            .collect::<Vec<_>>()
+            .join(".")
     }
 
     /// A weight (outputs, inputs) and a bias.

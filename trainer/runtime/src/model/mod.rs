@@ -65,10 +65,13 @@ impl<L: Library> Feed<'_, L> {
             Self::Tensor(tensor) => Ok((*tensor).clone()),
             Self::Input(Input::Numbers { values, shape }) => {
                 let size = shape.iter().product::<usize>().max(1);
-                let shape: Vec<usize> = std::iter::once(values.len() / size).chain(shape.iter().copied()).collect();
+                let shape: Vec<usize> =
+                    std::iter::once(values.len() / size).chain(shape.iter().copied()).collect();
                 library.constant(values, &shape)
             }
-            Self::Input(Input::Tokens { .. }) => Err(Error::Library("a block of numbers was fed tokens".into())),
+            Self::Input(Input::Tokens { .. }) => {
+                Err(Error::Library("a block of numbers was fed tokens".into()))
+            }
         }
     }
 

@@ -114,7 +114,14 @@ impl Gradients {
         let kept = |unit: &Unit| vec![0.0; owned(unit, sharding, group.shard(), group.shards()).len()];
         let reduced = units.iter().map(kept).collect();
         let pool = (0..BUFFERS).map(|_| wire(group)).collect::<Result<_, _>>()?;
-        Ok(Self { sharding, pool, flying: VecDeque::new(), local: vec![Vec::new(); units.len()], reduced, batches: 0 })
+        Ok(Self {
+            sharding,
+            pool,
+            flying: VecDeque::new(),
+            local: vec![Vec::new(); units.len()],
+            reduced,
+            batches: 0,
+        })
     }
 
     /// Bytes that gradients take.
@@ -184,7 +191,9 @@ impl Gradients {
         if self.pool.is_empty() {
             self.land(group, units)?;
         }
-        self.pool.pop().ok_or_else(|| Error::Options("a buffer of gradients was lost in a failed step".into()))
+        self.pool
+            .pop()
+            .ok_or_else(|| Error::Options("a buffer of gradients was lost in a failed step".into()))
     }
 
     /// Waits for the oldest buffer that is under way.

@@ -146,10 +146,7 @@ impl Group {
     }
 
     /// Starts to gather the parts of a buffer, one of each share.
-    pub(super) fn gather_parts(
-        &self,
-        mut buffer: RegisteredBuffer<f32>,
-    ) -> Returned<RegisteredBuffer<f32>> {
+    pub(super) fn gather_parts(&self, mut buffer: RegisteredBuffer<f32>) -> Returned<RegisteredBuffer<f32>> {
         self.calls.submit(move |shards| {
             let result = shards.all_gather_registered(&mut buffer);
             Ok((buffer, result))
@@ -193,7 +190,11 @@ impl Group {
     }
 
     /// Gives all ranks the values of one. Only where all ranks share.
-    pub(super) fn broadcast<T: Element>(&mut self, mut values: Vec<T>, source: usize) -> Result<Vec<T>, Error> {
+    pub(super) fn broadcast<T: Element>(
+        &mut self,
+        mut values: Vec<T>,
+        source: usize,
+    ) -> Result<Vec<T>, Error> {
         let pending = self.calls.submit(move |shards| {
             shards.broadcast(&mut values, source)?;
             Ok(values)

@@ -168,7 +168,18 @@ impl<L: Library> Engine<L> {
         let group = group.start()?;
         let owned = |unit| gradients::owned(unit, options.sharding, group.shard(), group.shards());
         let moments = units.iter().map(|unit| Moments::zeros(owned(unit).len())).collect();
-        Ok(Self { library, model, options, group, units, parameters, gradients, moments, step: 0, waited: Duration::ZERO })
+        Ok(Self {
+            library,
+            model,
+            options,
+            group,
+            units,
+            parameters,
+            gradients,
+            moments,
+            step: 0,
+            waited: Duration::ZERO,
+        })
     }
 
     /// This rank.
@@ -210,7 +221,11 @@ impl<L: Library> Engine<L> {
     }
 
     /// Takes a step along the gradients of all ranks, and averages `values` over the ranks on the way.
-    pub fn step<const N: usize>(&mut self, learning_rate: f32, values: [f32; N]) -> Result<StepOutcome<N>, Error> {
+    pub fn step<const N: usize>(
+        &mut self,
+        learning_rate: f32,
+        values: [f32; N],
+    ) -> Result<StepOutcome<N>, Error> {
         let averages = self.group.average(values);
         self.gradients.finish(&mut self.group, &self.units)?;
         let averages = self.group.wait(averages)?;
@@ -220,12 +235,8 @@ impl<L: Library> Engine<L> {
             _ => 1.0,
         };
         self.step += 1;
-        let rate = StepRate {
-            step: self.step,
-            learning_rate,
-            scale: self.gradients.scale() * clip,
-            decays: true,
-        };
+        let rate =
+            StepRate { step: self.step, learning_rate, scale: self.gradients.scale() * clip, decays: true };
         for index in 0..self.units.len() {
             self.step_unit(index, rate)?;
         }
@@ -264,7 +275,10 @@ impl<L: Library> Engine<L> {
             let owned = self.owned(index);
             let part = unit.part(self.group.shard(), self.group.shards());
             let part = part.start - owned.start..part.end - owned.start;
-            squares += self.gradients.reduced(index)[part].iter().map(|value| f64::from(*value).powi(2)).sum::<f64>();
+            squares += self.gradients.reduced(index)[part]
+                .iter()
+                .map(|value| f64::from(*value).powi(2))
+                .sum::<f64>();
         }
         let total = self.group.sum_over_shards(squares)?;
         Ok((total.sqrt() * f64::from(self.gradients.scale())) as f32)

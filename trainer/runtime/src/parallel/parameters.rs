@@ -37,7 +37,11 @@ pub(super) enum Parameters {
     /// Every rank holds all and changes its part; parts are exchanged after a step.
     Exchanged(Vec<Slot>),
     /// Every rank holds its parts; units are gathered when they are needed.
-    Sharded { parts: Vec<Vec<f32>>, pool: Vec<RegisteredBuffer<f32>>, flying: VecDeque<(usize, Returned<RegisteredBuffer<f32>>)> },
+    Sharded {
+        parts: Vec<Vec<f32>>,
+        pool: Vec<RegisteredBuffer<f32>>,
+        flying: VecDeque<(usize, Returned<RegisteredBuffer<f32>>)>,
+    },
 }
 
 /// A unit's initial parameters, the same on every rank.
@@ -72,9 +76,8 @@ impl Parameters {
                 Ok(Self::Exchanged(slots))
             }
             Sharding::Parameters => {
-                let part = |unit: &Unit| {
-                    initial(unit, seed)[unit.part(group.shard(), group.shards())].to_vec()
-                };
+                let part =
+                    |unit: &Unit| initial(unit, seed)[unit.part(group.shard(), group.shards())].to_vec();
                 let parts = units.iter().map(part).collect();
                 let longest = units.iter().map(|unit| unit.padded).max().unwrap_or(0);
                 let pool = (0..BUFFERS).map(|_| group.allocate(longest)).collect::<Result<_, _>>()?;

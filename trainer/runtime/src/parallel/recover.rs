@@ -49,7 +49,8 @@ impl<L: Library> Engine<L> {
         let moments = moments.map(|(first, second)| Moments { first, second }).collect();
         let parameters = Parameters::Replicated(refit(values));
         let group = group.start()?;
-        let mut engine = Self { library, model, options, group, units, parameters, gradients, moments, step, waited };
+        let mut engine =
+            Self { library, model, options, group, units, parameters, gradients, moments, step, waited };
         engine.agree(cursor)?;
         Ok(engine)
     }

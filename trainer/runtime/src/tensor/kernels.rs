@@ -310,9 +310,8 @@ mod tests {
         gradient: &[f32],
         f: impl Fn(&[f32]) -> Vec<f32>,
     ) -> Result<(), TestCaseError> {
-        let value = |x: &[f32]| -> f64 {
-            f(x).iter().zip(weights).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-        };
+        let value =
+            |x: &[f32]| -> f64 { f(x).iter().zip(weights).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
         for place in 0..x.len() {
             let nudge = 1e-2;
             let mut moved = x.to_vec();

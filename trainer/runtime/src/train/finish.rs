@@ -12,7 +12,11 @@ use crate::model_file::{self, Description};
 use crate::report::Report;
 
 impl Trainer<'_> {
-    pub(super) fn finish<W: Write>(mut self, elapsed: Duration, report: &mut Report<W>) -> Result<Outcome, Error> {
+    pub(super) fn finish<W: Write>(
+        mut self,
+        elapsed: Duration,
+        report: &mut Report<W>,
+    ) -> Result<Outcome, Error> {
         let failed = Error::of_rank(self.engine.rank());
         let communication = self.engine.exposed_communication();
         let keeps = self.engine.rank() == 0 && self.arguments.output.is_some();

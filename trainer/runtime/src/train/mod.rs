@@ -24,6 +24,7 @@ use crate::report::Report;
 use crate::sampler::{Cursor, DistributedSampler};
 use crate::shape::Described;
 use crate::tensor::Candle;
+use crate::threads;
 use crate::world::World;
 use steps::Trainer;
 
@@ -44,9 +45,12 @@ pub struct Outcome {
 
 /// Trains as the words of a command line say; see [`Arguments`].
 ///
-/// Words that are no command line, and `--help`, end the process as they do for every program.
+/// Words that are no command line, and `--help`, end the process as they do for every program. The process may begin anew,
+/// with the same words and another environment.
 pub fn run_words(words: Vec<OsString>) -> Result<Outcome, Error> {
-    run(&Arguments::parse_from(config::expand(words)?))
+    let arguments = Arguments::parse_from(config::expand(words)?);
+    threads::settle(&arguments, &World::from_environment(|name| std::env::var(name).ok())?)?;
+    run(&arguments)
 }
 
 /// Trains as the arguments and the process's environment say, and prints metrics to standard output.
@@ -55,22 +59,13 @@ pub fn run_words(words: Vec<OsString>) -> Result<Outcome, Error> {
 pub fn run(arguments: &Arguments) -> Result<Outcome, Error> {
     let world = World::from_environment(|name| std::env::var(name).ok())?;
     let mut interrupt = Interrupt::block()?;
-    configure_threads(arguments, &world)?;
+    threads::start(arguments, &world)?;
     let result = train(arguments, &world, &mut interrupt, &mut Report::new(stdout()));
     match (result, interrupt.signal()) {
         // When a whole job is stopped, ranks that stop a step earlier look lost to the others.
         (Err(Error::Collective { .. }), Some(signal)) => Err(Error::Interrupted { signal }),
         (result, _) => result,
     }
-}
-
-/// Ranks share the machine, so each takes its part of the processors.
-fn configure_threads(arguments: &Arguments, world: &World) -> Result<(), Error> {
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = arguments.threads.unwrap_or_else(|| (processors / world.size).max(1));
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("compute-{i}"));
-    pool.build_global()
-        .map_err(|error| Error::Setup { action: "start compute threads", message: error.to_string() })
 }
 
 fn load(arguments: &Arguments) -> Result<Dataset, Error> {

@@ -59,7 +59,8 @@ impl Trainer<'_> {
     ) -> Result<(), Error> {
         let learning = &self.arguments.learning;
         let (rank, dealing) = (self.engine.rank(), self.dealing());
-        let steps_total = self.engine.steps() + self.sampler.steps_left(self.cursor, dealing, learning.epochs);
+        let steps_total =
+            self.engine.steps() + self.sampler.steps_left(self.cursor, dealing, learning.epochs);
         let steps_total = learning.max_steps.map_or(steps_total, |most| most.min(steps_total));
         let schedule = Schedule {
             peak: learning.learning_rate,
@@ -93,7 +94,9 @@ impl Trainer<'_> {
                 }
                 continue;
             }
-            if learning.evaluate_every.is_some_and(|every| epoch.is_multiple_of(every)) && !self.test.is_empty() {
+            if learning.evaluate_every.is_some_and(|every| epoch.is_multiple_of(every))
+                && !self.test.is_empty()
+            {
                 let evaluation = self.evaluate()?;
                 if rank == 0 {
                     report.evaluation(epoch, self.engine.steps(), &evaluation)?;
@@ -121,7 +124,8 @@ impl Trainer<'_> {
         for (index, samples) in samples.chunks(samples.len() / batches).enumerate() {
             let samples: Vec<usize> = samples.iter().map(|sample| self.training[*sample]).collect();
             self.data.gather(&samples, &self.described.sample(), &mut self.batch)?;
-            let outcome = self.engine.accumulate(self.batch.input(), self.batch.labels(), index + 1 == batches);
+            let outcome =
+                self.engine.accumulate(self.batch.input(), self.batch.labels(), index + 1 == batches);
             let BatchOutcome { loss: own, correct: right } = outcome.map_err(failed)?;
             loss += own / batches as f32;
             correct += right;
@@ -167,7 +171,10 @@ impl Trainer<'_> {
         let correct = self.engine.sum(correct as i64).map_err(failed)?;
         let loss = self.engine.sum_values(loss).map_err(failed)?;
         let count = self.test.len() as f64;
-        Ok(Evaluation { loss: loss / count, accuracy: correct as f64 / (count * self.described.labels() as f64) })
+        Ok(Evaluation {
+            loss: loss / count,
+            accuracy: correct as f64 / (count * self.described.labels() as f64),
+        })
     }
 }
 

@@ -27,9 +27,7 @@ impl Task {
         match self {
             Self::Mlp => Mlp { sizes: vec![6, 9, 5, 3] }.build(),
             Self::Cnn => Cnn { image: [2, 5, 4], channels: vec![3, 4], classes: 3 }.build(),
-            Self::Vit => {
-                Vit { image: [1, 4, 6], patch: 2, width: 8, depth: 2, heads: 2, classes: 3 }.build()
-            }
+            Self::Vit => Vit { image: [1, 4, 6], patch: 2, width: 8, depth: 2, heads: 2, classes: 3 }.build(),
             Self::Gpt => Gpt { vocabulary: 11, context: 6, width: 8, depth: 2, heads: 2 }.build(),
         }
     }
@@ -107,7 +105,9 @@ fn trained(
         losses.push(outcome.averages[0]);
     }
     let mut parameters = Vec::new();
-    engine.visit_parameters(|parameter, values| parameters.push((parameter.name.clone(), values.to_vec()))).unwrap();
+    engine
+        .visit_parameters(|parameter, values| parameters.push((parameter.name.clone(), values.to_vec())))
+        .unwrap();
     let evaluation = task.samples(0, 7, |input, labels| engine.evaluate(input, labels).unwrap());
     (parameters, losses[3], evaluation.loss)
 }
@@ -120,7 +120,10 @@ fn all_ways_of_sharding_agree_to_the_bit_on_all_ranks() {
             let replicated = of(Sharding::None);
             for sharding in SHARDINGS {
                 let results = of(sharding);
-                assert!(results.iter().all(|result| *result == replicated[0]), "{task:?} {world_size} {sharding:?}");
+                assert!(
+                    results.iter().all(|result| *result == replicated[0]),
+                    "{task:?} {world_size} {sharding:?}"
+                );
             }
         }
     }
@@ -132,8 +135,7 @@ fn recomputed_and_compressed_gradients_agree_however_they_are_shared() {
         let of = |options| on_ranks(2, move |group| trained(task, group, options, (1, 2))).swap_remove(1);
         let plain = of(options(Sharding::None));
         assert_eq!(of(Options { recompute: true, ..options(Sharding::Optimizer) }), plain, "{task:?}");
-        let compressed =
-            |sharding| of(Options { gradient_type: GradientType::Bf16, ..options(sharding) });
+        let compressed = |sharding| of(Options { gradient_type: GradientType::Bf16, ..options(sharding) });
         let rounded = compressed(Sharding::None);
         assert_eq!(compressed(Sharding::Parameters), rounded, "{task:?}");
         assert_ne!(rounded.0, plain.0);
@@ -222,7 +224,9 @@ fn data_that_does_not_fit_is_named() {
         engine.accumulate(input, labels, true).unwrap_err().to_string()
     };
     let tokens = |tokens: &'static [u32], length| Input::Tokens { tokens, length };
-    assert!(message(Task::Gpt, tokens(&[1, 12], 2), &[1, 1]).contains("token 12 is outside a vocabulary of 11"));
+    assert!(
+        message(Task::Gpt, tokens(&[1, 12], 2), &[1, 1]).contains("token 12 is outside a vocabulary of 11")
+    );
     assert!(message(Task::Gpt, tokens(&[1; 7], 7), &[1; 7]).contains("does not fit a context of 6"));
     assert!(message(Task::Gpt, tokens(&[1; 2], 2), &[1, 11]).contains("label 11 is not one of 11 classes"));
     assert!(message(Task::Mlp, tokens(&[1; 2], 2), &[1, 1]).contains("a block of numbers was fed tokens"));
@@ -233,7 +237,8 @@ fn data_that_does_not_fit_is_named() {
 #[test]
 fn a_lost_rank_is_named_and_the_others_fail() {
     let results = on_ranks(3, |group| {
-        let mut engine = Engine::new(Candle, Task::Mlp.model(), group, options(Sharding::Gradients), 1).unwrap();
+        let mut engine =
+            Engine::new(Candle, Task::Mlp.model(), group, options(Sharding::Gradients), 1).unwrap();
         let rank = engine.rank();
         for step in 0..10 {
             if rank == 1 && step == 3 {

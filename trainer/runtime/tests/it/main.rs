@@ -3,105 +3,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod engine;
+mod job;
+mod recovery;
 
-use std::io::{BufRead, BufReader};
-use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-const WORLD_SIZE: usize = 4;
-
-/// The example's training data, as a file.
-fn digits(folder: &Path) -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/digits/pytorchjob.yaml");
-    let manifest = fs_err::read_to_string(manifest).unwrap();
-    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&manifest).unwrap();
-    let data = documents.iter().find(|document| document["kind"] == "ConfigMap").unwrap();
-    let encoded = data["binaryData"]["digits.csv.gz"].as_str().unwrap();
-    let path = folder.join("digits.csv.gz");
-    fs_err::write(&path, base64::Engine::decode(&base64::prelude::BASE64_STANDARD, encoded).unwrap())
-        .unwrap();
-    path
-}
-
-/// The ranks of one job; killed when dropped.
-struct Job(Vec<Option<Child>>);
-
-impl Job {
-    fn start(peers: &Path, arguments: impl Fn(usize) -> Vec<String>) -> Self {
-        Self::start_with(arguments, |command, _| {
-            command.env("MASTER_ADDR", "digits-master-0").env("MUSTER_PEERS_DIR", peers);
-        })
-    }
-
-    /// Each rank as if on a host of its own: no other sees its files, and all know only where rank 0 listens.
-    fn start_on_hosts(folder: &Path, arguments: impl Fn(usize) -> Vec<String>) -> Self {
-        // No other process has this number, and so none this address.
-        let [_, first, second, third] = (std::process::id() << 1 | 1).to_be_bytes();
-        let address = Ipv4Addr::new(127, first, second, third).to_string();
-        Self::start_with(arguments, |command, rank| {
-            let own = folder.join(format!("host-{rank}"));
-            fs_err::create_dir_all(&own).unwrap();
-            command.env("MASTER_ADDR", &address).env_remove("MUSTER_PEERS_DIR").env("TMPDIR", own);
-        })
-    }
-
-    fn start_with(arguments: impl Fn(usize) -> Vec<String>, place: impl Fn(&mut Command, usize)) -> Self {
-        let rank = |rank: usize| {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_muster-train"));
-            command
-                .args(arguments(rank))
-                .env("RANK", rank.to_string())
-                .env("WORLD_SIZE", WORLD_SIZE.to_string())
-                .env("MASTER_PORT", "23456")
-                .env("HOSTNAME", format!("digits-{rank}"))
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped());
-            place(&mut command, rank);
-            command.spawn().unwrap()
-        };
-        Self((0..WORLD_SIZE).map(|number| Some(rank(number))).collect())
-    }
-
-    /// Waits until a rank has printed a line with `text`.
-    fn wait_for(&mut self, rank: usize, text: &str) {
-        let output = self.0[rank].as_mut().unwrap().stdout.as_mut().unwrap();
-        let mut lines = BufReader::with_capacity(1, output).lines();
-        assert!(lines.any(|line| line.unwrap().contains(text)), "rank {rank} never printed {text:?}");
-    }
-
-    fn signal(&self, rank: usize, signal: Signal) {
-        let child = self.0[rank].as_ref().unwrap();
-        kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
-    }
-
-    fn finish(&mut self, rank: usize) -> Output {
-        self.0[rank].take().unwrap().wait_with_output().unwrap()
-    }
-}
-
-impl Drop for Job {
-    fn drop(&mut self) {
-        for child in self.0.iter_mut().flatten() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-fn arguments(data: &Path, more: &[&str]) -> Vec<String> {
-    let mut arguments = vec![format!("--data={}", data.display())];
-    arguments.extend(more.iter().map(ToString::to_string));
-    arguments
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
-}
+use crate::job::{Job, WORLD_SIZE, arguments, digits, field, text};
 
 #[test]
 fn four_ranks_learn_the_digits_and_two_runs_agree_to_the_bit() {
@@ -119,10 +29,7 @@ fn four_ranks_learn_the_digits_and_two_runs_agree_to_the_bit() {
             assert!(output.status.success(), "{}", text(&output.stderr));
         }
         let result = text(&outputs[0].stdout).lines().last().unwrap().to_owned();
-        let field = |name: &str| {
-            let start = result.find(name).unwrap_or_else(|| panic!("{name} in {result}")) + name.len() + 1;
-            result[start..].split(' ').next().unwrap().to_owned()
-        };
+        let field = |name: &str| field(&result, name);
         assert!(result.starts_with("result steps=276 "), "{result}");
         assert!(field("test_accuracy").parse::<f64>().unwrap() >= 0.95, "{result}");
         assert!(field("communication_seconds").parse::<f64>().unwrap() > 0.0);

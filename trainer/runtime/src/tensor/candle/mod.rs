@@ -4,9 +4,7 @@ mod operations;
 
 use candle_core::{CpuStorage, D, DType, Device, Storage, Tensor, Var};
 
-use self::operations::{
-    AddRows, CrossEntropy, Gelu, LayerNorm, Relu, SoftMax, Weighted, with_values,
-};
+use self::operations::{AddRows, CrossEntropy, Gelu, LayerNorm, Relu, SoftMax, Weighted, with_values};
 use super::{Error, Library, kernels};
 
 /// Added to the variance in layer normalisation.

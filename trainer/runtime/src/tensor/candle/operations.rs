@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail,
+};
 
 use crate::tensor::kernels;
 
@@ -24,7 +26,12 @@ pub(super) fn with_values<R>(tensor: &Tensor, work: impl FnOnce(&[f32]) -> R) ->
 }
 
 /// A tensor of the same shape from two tensors' values.
-fn like(shape: &Tensor, x: &Tensor, y: &Tensor, work: impl FnOnce(&[f32], &[f32]) -> Vec<f32>) -> Result<Tensor> {
+fn like(
+    shape: &Tensor,
+    x: &Tensor,
+    y: &Tensor,
+    work: impl FnOnce(&[f32], &[f32]) -> Vec<f32>,
+) -> Result<Tensor> {
     let (x, y) = (x.contiguous()?, y.contiguous()?);
     let out = with_values(&x, |x| with_values(&y, |y| work(x, y)))??;
     Tensor::from_vec(out, shape.shape(), shape.device())
@@ -188,7 +195,8 @@ impl CustomOp3 for LayerNorm {
                 })
             })
         })???;
-        let made = |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device()).map(Some);
+        let made =
+            |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device()).map(Some);
         Ok((made(gradients.x, &x)?, made(gradients.weight, weight)?, made(gradients.bias, weight)?))
     }
 }

@@ -1,0 +1,120 @@
+//! Jobs of several processes.
+
+use std::io::{BufRead, BufReader};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+pub(crate) const WORLD_SIZE: usize = 4;
+
+/// The example's training data, as a file.
+pub(crate) fn digits(folder: &Path) -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/digits/pytorchjob.yaml");
+    let manifest = fs_err::read_to_string(manifest).unwrap();
+    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&manifest).unwrap();
+    let data = documents.iter().find(|document| document["kind"] == "ConfigMap").unwrap();
+    let encoded = data["binaryData"]["digits.csv.gz"].as_str().unwrap();
+    let path = folder.join("digits.csv.gz");
+    fs_err::write(&path, base64::Engine::decode(&base64::prelude::BASE64_STANDARD, encoded).unwrap())
+        .unwrap();
+    path
+}
+
+/// The ranks of one job; killed when dropped.
+pub(crate) struct Job<'a> {
+    ranks: Vec<Option<Child>>,
+    command: Box<dyn Fn(usize) -> Command + 'a>,
+}
+
+impl<'a> Job<'a> {
+    pub(crate) fn start(peers: &'a Path, arguments: impl Fn(usize) -> Vec<String> + 'a) -> Self {
+        Self::start_with(arguments, move |command, _| {
+            command.env("MASTER_ADDR", "digits-master-0").env("MUSTER_PEERS_DIR", peers);
+        })
+    }
+
+    /// Each rank as if on a host of its own: no other sees its files, and all know only where rank 0 listens.
+    pub(crate) fn start_on_hosts(folder: &'a Path, arguments: impl Fn(usize) -> Vec<String> + 'a) -> Self {
+        // No other process has this number, and so none this address.
+        let [_, first, second, third] = (std::process::id() << 1 | 1).to_be_bytes();
+        let address = Ipv4Addr::new(127, first, second, third).to_string();
+        Self::start_with(arguments, move |command, rank| {
+            let own = folder.join(format!("host-{rank}"));
+            fs_err::create_dir_all(&own).unwrap();
+            command.env("MASTER_ADDR", &address).env_remove("MUSTER_PEERS_DIR").env("TMPDIR", own);
+        })
+    }
+
+    fn start_with(
+        arguments: impl Fn(usize) -> Vec<String> + 'a,
+        place: impl Fn(&mut Command, usize) + 'a,
+    ) -> Self {
+        let command = move |rank: usize| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_muster-train"));
+            command
+                .args(arguments(rank))
+                .env("RANK", rank.to_string())
+                .env("WORLD_SIZE", WORLD_SIZE.to_string())
+                .env("MASTER_PORT", "23456")
+                .env("HOSTNAME", format!("digits-{rank}"))
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+            place(&mut command, rank);
+            command
+        };
+        let mut job = Self { ranks: Vec::new(), command: Box::new(command) };
+        job.ranks.resize_with(WORLD_SIZE, || None);
+        (0..WORLD_SIZE).for_each(|rank| job.start_rank(rank));
+        job
+    }
+
+    /// Starts a rank, which must not run.
+    pub(crate) fn start_rank(&mut self, rank: usize) {
+        assert!(self.ranks[rank].is_none());
+        self.ranks[rank] = Some((self.command)(rank).spawn().unwrap());
+    }
+
+    /// Waits until a rank has printed a line with `text`.
+    pub(crate) fn wait_for(&mut self, rank: usize, text: &str) {
+        let output = self.ranks[rank].as_mut().unwrap().stdout.as_mut().unwrap();
+        let mut lines = BufReader::with_capacity(1, output).lines();
+        assert!(lines.any(|line| line.unwrap().contains(text)), "rank {rank} never printed {text:?}");
+    }
+
+    pub(crate) fn signal(&self, rank: usize, signal: Signal) {
+        let child = self.ranks[rank].as_ref().unwrap();
+        kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
+    }
+
+    pub(crate) fn finish(&mut self, rank: usize) -> Output {
+        self.ranks[rank].take().unwrap().wait_with_output().unwrap()
+    }
+}
+
+impl Drop for Job<'_> {
+    fn drop(&mut self) {
+        for child in self.ranks.iter_mut().flatten() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+pub(crate) fn arguments(data: &Path, more: &[&str]) -> Vec<String> {
+    let mut arguments = vec![format!("--data={}", data.display())];
+    arguments.extend(more.iter().map(ToString::to_string));
+    arguments
+}
+
+pub(crate) fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// The value of a field in a line of pairs.
+pub(crate) fn field(line: &str, name: &str) -> String {
+    let start = line.find(&format!("{name}=")).unwrap_or_else(|| panic!("{name} in {line}")) + name.len() + 1;
+    line[start..].split(' ').next().unwrap().to_owned()
+}
