@@ -4,6 +4,7 @@ mod all_reduce;
 mod install;
 mod line_rate;
 mod peer;
+mod recovery;
 
 use std::time::Duration;
 
@@ -58,6 +59,29 @@ pub(crate) const MEASUREMENTS: &[Measurement] = &[
         bars: &[bar("tcp-line-rate", "", Limit::AtLeast(0.9))],
         deadline: Duration::from_mins(10),
         run: |settings| Box::pin(line_rate::share(settings)),
+        is_wanted: always,
+    },
+    Measurement {
+        bars: &[
+            bar("lost-rank-known", "ms", Limit::AtMost(100.0)),
+            bar("lost-rank-continue", "s", Limit::AtMost(2.0)),
+            bar("lost-rank-wait", "s", Limit::AtMost(5.0)),
+            bar("lost-rank-steps", "", Limit::AtMost(1.0)),
+            bar("lost-rank-equal-models", "", Limit::AtLeast(1.0)),
+            bar("lost-rank-loss", "x", Limit::AtMost(1.1)),
+        ],
+        deadline: Duration::from_mins(30),
+        run: |settings| Box::pin(recovery::random_kills(settings)),
+        is_wanted: always,
+    },
+    Measurement {
+        bars: &[
+            bar("kill-loop-goodput", "", Limit::AtLeast(0.8)),
+            bar("kill-loop-descriptors", "%", Limit::AtMost(0.0)),
+            bar("kill-loop-memory", "%", Limit::AtMost(10.0)),
+        ],
+        deadline: Duration::from_mins(20),
+        run: |settings| Box::pin(recovery::kill_loop(settings)),
         is_wanted: always,
     },
 ];

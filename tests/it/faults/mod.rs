@@ -1,6 +1,7 @@
 //! What breaks on a machine, and what must hold all the same.
 
 mod disk;
+mod elastic;
 mod election;
 mod missing;
 mod parts;

@@ -11,6 +11,10 @@ use crate::world::World;
 const PRODUCTS: &str = "RAYON_NUM_THREADS";
 const OTHERS: &str = "CANDLE_NUM_THREADS";
 
+/// What glibc reads: memory of one step is kept for the next instead of being given back and faulted in again.
+const ALLOCATOR: (&str, &str) =
+    ("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=8589934592");
+
 /// Ranks share the machine, so each takes its part of the processors.
 fn wanted(arguments: &Arguments, world: &World) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -34,7 +38,11 @@ pub(crate) fn settle(arguments: &Arguments, world: &World) -> Result<(), Error> 
     if let Some(name) = words.next() {
         again.arg0(name);
     }
-    Err(failed(&again.args(words).env(PRODUCTS, threads).env(OTHERS, "1").exec()))
+    again.args(words).env(PRODUCTS, threads).env(OTHERS, "1");
+    if std::env::var_os(ALLOCATOR.0).is_none() {
+        again.env(ALLOCATOR.0, ALLOCATOR.1);
+    }
+    Err(failed(&again.exec()))
 }
 
 /// Starts the threads of this crate's own loops.

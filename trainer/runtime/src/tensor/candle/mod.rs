@@ -3,6 +3,8 @@
 mod operations;
 
 use candle_core::{CpuStorage, D, DType, Device, Storage, Tensor, Var};
+// Named for its features alone, which candle does not set.
+use gemm as _;
 
 use self::operations::{AddRows, CrossEntropy, Gelu, LayerNorm, Relu, SoftMax, Weighted, with_values};
 use super::{Error, Library, kernels};
