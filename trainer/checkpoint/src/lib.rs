@@ -1,0 +1,21 @@
+//! Sharded checkpoints: saved in the background, committed as a whole, loaded by any number of ranks.
+
+mod checkpoints;
+mod checksum;
+mod header;
+mod load;
+mod manifest;
+mod names;
+mod receipt;
+mod retention;
+mod save;
+pub mod store;
+mod tensor;
+
+pub use checkpoints::{Checkpoints, Error, Intact, NotIntact};
+pub use checksum::{Checksum, ChunkSize};
+pub use load::{Checkpoint, Damage, Error as LoadError, Request};
+pub use receipt::ShardReceipt;
+pub use retention::Retention;
+pub use save::{Error as SaveError, Failure, Place, Save, Saver, SaverOptions, WhenBusy};
+pub use tensor::{DataType, Error as TensorError, Shard, Tensor};
