@@ -1,6 +1,6 @@
 //! The head of a safetensors file: what lies where in it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use safetensors::tensor::Metadata;
@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::tensor::{DataType, Tensor};
 
 /// Bytes of the length in front of the header.
-const LENGTH: u64 = 8;
+pub(crate) const LENGTH: u64 = 8;
 /// The longest header that readers of the format take.
 const LONGEST: u64 = 100_000_000;
 
@@ -143,8 +143,8 @@ pub(crate) fn encode(
     metadata: &BTreeMap<String, String>,
     tensors: &[Stored<'_>],
 ) -> Result<Vec<u8>, EncodeError> {
-    let mut names = HashMap::with_capacity(tensors.len());
-    if let Some(twice) = tensors.iter().find(|tensor| names.insert(tensor.name, ()).is_some()) {
+    let mut names = HashSet::with_capacity(tensors.len());
+    if let Some(twice) = tensors.iter().find(|tensor| !names.insert(tensor.name)) {
         return Err(SameName(twice.name.to_owned()).into());
     }
     let mut head = vec![0; LENGTH as usize];

@@ -2,9 +2,12 @@
 
 mod checkpoints;
 mod checksum;
+#[cfg(test)]
+mod crashes;
 mod header;
 mod load;
 mod manifest;
+mod model_folder;
 mod names;
 mod receipt;
 mod retention;
@@ -15,6 +18,9 @@ mod tensor;
 pub use checkpoints::{Checkpoints, Error, Intact, NotIntact};
 pub use checksum::{Checksum, ChunkSize};
 pub use load::{Checkpoint, Damage, Error as LoadError, Request};
+pub use model_folder::{
+    Error as ModelError, ModelFolder, ModelOptions, WriteError as ModelWriteError, write_model,
+};
 pub use receipt::ShardReceipt;
 pub use retention::Retention;
 pub use save::{Error as SaveError, Failure, Place, Save, Saver, SaverOptions, WhenBusy};

@@ -123,8 +123,8 @@ mod tests {
         };
         let tensor = || "a".to_owned();
         let gap = |start, end| PlaceError::Gap { tensor: tensor(), start, end };
-        assert_eq!(refused(&|content| drop(content.tensors[0].pieces.pop())), gap(5, 20));
-        assert_eq!(refused(&|content| drop(content.tensors[0].pieces.remove(0))), gap(0, 5));
+        assert_eq!(refused(&|content| _ = content.tensors[0].pieces.pop()), gap(5, 20));
+        assert_eq!(refused(&|content| _ = content.tensors[0].pieces.remove(0)), gap(0, 5));
         assert_eq!(
             refused(&|content| content.tensors[0].pieces[0].end = 6),
             PlaceError::Twice { tensor: tensor(), start: 5, end: 6 }
@@ -145,7 +145,7 @@ mod tests {
         }
         let checksums = PlaceError::Checksums { file: "one".into(), bytes: 1124 };
         assert_eq!(refused(&|content| content.shards[0].chunks.swap(0, 1)), checksums);
-        assert_eq!(refused(&|content| drop(content.shards[0].chunks.pop())), checksums);
+        assert_eq!(refused(&|content| _ = content.shards[0].chunks.pop()), checksums);
     }
 
     #[test]

@@ -5,7 +5,6 @@ mod coding;
 mod place;
 
 use std::collections::HashMap;
-use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -76,12 +75,6 @@ pub(crate) struct Place {
     pub(crate) end: u64,
     pub(crate) shard: usize,
     pub(crate) offset: u64,
-}
-
-impl Place {
-    pub(crate) fn range(&self) -> Range<u64> {
-        self.start..self.end
-    }
 }
 
 /// A manifest whose parts fit together.

@@ -6,12 +6,16 @@
 mod files;
 mod folder;
 mod object;
+#[cfg(test)]
+pub(crate) mod simulated_disk;
 mod url;
 
 use std::fmt;
 use std::io;
 
 pub(crate) use self::files::Files;
+#[cfg(test)]
+pub(crate) use self::folder::Disk;
 pub use self::folder::FolderStore;
 pub(crate) use self::folder::intended;
 pub use self::object::ObjectFolder;
