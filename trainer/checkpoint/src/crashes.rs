@@ -162,6 +162,43 @@ fn after_a_refusal_at_any_operation_saving_goes_on() {
     assert!(untold <= removals, "{untold} of {at} refusals were not told");
 }
 
+/// The step that was committed is saved once more with other values, and that is cut short.
+#[test]
+fn a_step_that_is_saved_again_is_the_old_one_or_the_new_one() {
+    let save_all = |checkpoints: &Checkpoints, content: u64| -> Result<(), Failed> {
+        let mut receipts = Vec::new();
+        for rank in 0..RANKS {
+            let mut saver = checkpoints.saver(Place { rank, world_size: RANKS }, options())?;
+            let (tensor, values) = (tensor(), values(content));
+            let mut shard = Shard::new();
+            let half = LENGTH / 2 * rank as u64..LENGTH / 2 * (rank as u64 + 1);
+            shard.add(&tensor, half.clone(), &values[half.start as usize * 4..half.end as usize * 4])?;
+            receipts.push(saver.begin(1, &shard)?.wait(PATIENCE)?);
+        }
+        checkpoints.commit(&receipts, json!(content))?;
+        Ok(())
+    };
+    let mut found = Vec::new();
+    for at in 0.. {
+        let disk = SimulatedDisk::default();
+        let open = || Checkpoints::in_store(Arc::new(Disk::open(disk.clone(), "/run".into()).unwrap()));
+        save_all(&open(), 7).unwrap();
+        let checkpoints = open();
+        disk.set_fault(Fault::Dies(disk.operations() + at));
+        let result = save_all(&checkpoints, 8);
+        if result.is_ok() {
+            break;
+        }
+        disk.restart_after_power_loss(at as u64);
+        let checkpoint = open().checkpoint(1).unwrap();
+        checkpoint.verify().unwrap();
+        let content = checkpoint.state().as_u64().unwrap();
+        assert!(checkpoint.read("weights", 0..LENGTH).unwrap() == values(content));
+        found.push(content);
+    }
+    assert!(found.len() > 20 && found.starts_with(&[7; 15]), "{found:?}");
+}
+
 #[test]
 fn operations_are_the_same_in_every_run() {
     let count = || run(Fault::Fails(0)).map(|(disk, _)| disk.operations());

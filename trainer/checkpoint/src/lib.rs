@@ -25,3 +25,10 @@ pub use receipt::ShardReceipt;
 pub use retention::Retention;
 pub use save::{Error as SaveError, Failure, Place, Save, Saver, SaverOptions, WhenBusy};
 pub use tensor::{DataType, Error as TensorError, Shard, Tensor};
+
+/// The errors that those of the crate carry inside.
+pub mod errors {
+    pub use crate::header::{EncodeError, Error as HeaderError, SameName};
+    pub use crate::manifest::{AssembleError, Error as ManifestError, PlaceError};
+    pub use crate::model_folder::IndexError;
+}

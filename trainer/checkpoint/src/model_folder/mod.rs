@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use self::index::Error as IndexError;
 pub use self::write::{Error as WriteError, ModelOptions, write_model};
 use crate::header::{self, Placed};
 use crate::names;

@@ -51,8 +51,13 @@ pub(crate) struct SimulatedDisk(Arc<Mutex<State>>);
 impl SimulatedDisk {
     pub(crate) fn with_fault(fault: Fault) -> Self {
         let disk = Self::default();
-        disk.0.lock().fault = Some(fault);
+        disk.set_fault(fault);
         disk
+    }
+
+    /// Operations are counted from the disk's first.
+    pub(crate) fn set_fault(&self, fault: Fault) {
+        self.0.lock().fault = Some(fault);
     }
 
     /// How many operations were tried that change the disk.
