@@ -147,7 +147,7 @@ impl Checkpoint {
                 Ok(_) => return Err(self.damaged(index, 0, Damage::Length)),
                 Err(error) => return Err(self.damaged(index, 0, error.into())),
             }
-            let at_once = self.chunks_at_once(shard);
+            let at_once = Self::chunks_at_once(shard);
             let chunks = shard.chunks.len() as u64;
             let mut next = 0;
             while next < chunks {
@@ -177,7 +177,7 @@ impl Checkpoint {
     ) -> Result<(), Error> {
         let Some(Segment { shard: index, .. }) = segments.first() else { return Ok(()) };
         let shard = &self.manifest.content().shards[*index];
-        let at_once = self.chunks_at_once(shard);
+        let at_once = Self::chunks_at_once(shard);
         let mut rest = segments;
         while let Some(first) = rest.first() {
             // The chunks that follow each other from here on, as far as they are read at once.
@@ -218,7 +218,7 @@ impl Checkpoint {
         Ok(())
     }
 
-    fn chunks_at_once(&self, shard: &SavedShard) -> u64 {
+    fn chunks_at_once(shard: &SavedShard) -> u64 {
         (READ_AT_ONCE / shard.chunk_bytes.bytes()).max(1)
     }
 

@@ -252,3 +252,37 @@ impl Save {
         result.map_err(|failure| Error::Failed { step: self.step, failure })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::FolderStore;
+    use crate::tensor::{DataType, Tensor};
+
+    #[test]
+    fn memory_is_used_again() {
+        let patience = Duration::from_mins(1);
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(FolderStore::open(folder.path()).unwrap());
+        let place = Place { rank: 0, world_size: 1 };
+        let mut saver = Saver::start(store, place, SaverOptions::default()).unwrap();
+        let tensors = [
+            Tensor::new("a", DataType::U8, [100_000]).unwrap(),
+            Tensor::new("b", DataType::F32, [1000]).unwrap(),
+        ];
+        let mut places = Vec::new();
+        for step in 0..4 {
+            let values = [vec![step as u8; 100_000], vec![step as u8; 4000]];
+            let mut shard = Shard::new();
+            for (tensor, values) in tensors.iter().zip(&values) {
+                shard.add_whole(tensor, values).unwrap();
+            }
+            saver.begin(step, &shard).unwrap().wait(patience).unwrap();
+            let staging = saver.take_staging(step).unwrap();
+            let layout = staging.layout.as_ref().map(Arc::as_ptr);
+            places.push((staging.image.as_ptr(), staging.image.capacity(), layout));
+            saver.staging = Some(staging);
+        }
+        assert!(places.windows(2).all(|pair| pair[0] == pair[1]), "{places:?}");
+    }
+}

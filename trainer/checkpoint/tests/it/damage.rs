@@ -1,7 +1,8 @@
 //! Shards that are changed, cut short or gone.
 
 use fs_err as fs;
-use muster_checkpoint::{Checkpoints, Damage, DataType, LoadError, NotIntact};
+use muster_checkpoint::errors::Damage;
+use muster_checkpoint::{Checkpoints, DataType, LoadError, NotIntact};
 use proptest::prelude::*;
 use serde_json::json;
 use tempfile::TempDir;

@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use muster_checkpoint::{
-    Checkpoints, DataType, ModelFolder, ModelOptions, Place, Retention, Shard, write_model,
+    Checkpoints, DataType, ModelFolder, ModelOptions, Place, Retention, SaverOptions, Shard, write_model,
 };
 use parking_lot::Mutex;
 use serde_json::json;
@@ -199,7 +199,7 @@ fn role_of_a_client() {
         save_all(&checkpoints, step, &small, &evenly(&small, 3), json!({ "step": step }));
     }
     let large = [Sample::new("a", DataType::F32, &[5, 1 << 20], 2)];
-    let mut saver = checkpoints.saver(Place { rank: 0, world_size: 1 }, Default::default()).unwrap();
+    let mut saver = checkpoints.saver(Place { rank: 0, world_size: 1 }, SaverOptions::default()).unwrap();
     let mut shard = Shard::new();
     shard.add_whole(&large[0].tensor, &large[0].bytes).unwrap();
     let receipt = saver.begin(4, &shard).unwrap().wait(PATIENCE).unwrap();
