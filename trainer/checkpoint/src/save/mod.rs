@@ -68,23 +68,16 @@ pub enum Error {
         patience: Duration,
     },
     /// There is no memory for the copy.
-    #[error("there is no memory for a copy of {bytes} bytes of step {step}: {source}")]
+    #[error("there is no memory for a copy of {bytes} bytes: {source}")]
     Memory {
-        /// The step.
-        step: u64,
         /// Bytes of the copy.
         bytes: usize,
         /// What the allocator says.
         source: TryReserveError,
     },
     /// What is to be saved makes no file.
-    #[error("step {step} cannot be saved: {source}")]
-    Layout {
-        /// The step.
-        step: u64,
-        /// Why.
-        source: EncodeError,
-    },
+    #[error("the shard cannot be saved: {0}")]
+    Layout(#[from] EncodeError),
     /// The machine gave no thread.
     #[error("cannot start the thread that writes checkpoints: {0}")]
     Thread(std::io::Error),
@@ -149,12 +142,21 @@ impl Saver {
         Ok(Self { jobs, free, staging: Some(Staging::default()), when_busy: options.when_busy, last: None })
     }
 
+    /// Gets the memory for shards of that form, so that the first save stalls no longer than the others. To be called
+    /// before training begins; while a save runs it has nothing to do.
+    pub fn prepare(&mut self, shard: &Shard<'_>) -> Result<(), Error> {
+        match &mut self.staging {
+            Some(staging) => fill(shard, staging).map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// Copies the shard and begins to write it.
     ///
     /// A save of a step that was committed before replaces it when it is committed in turn, not earlier.
     pub fn begin(&mut self, step: u64, shard: &Shard<'_>) -> Result<Save, Error> {
         let mut staging = self.take_staging(step)?;
-        let prepared = self.refuse_after_failure(step).and_then(|()| fill(step, shard, &mut staging));
+        let prepared = self.refuse_after_failure(step).and_then(|()| fill(shard, &mut staging));
         let layout = match prepared {
             Ok(layout) => layout,
             Err(error) => {
@@ -208,14 +210,14 @@ impl Saver {
     }
 }
 
-fn fill(step: u64, shard: &Shard<'_>, staging: &mut Staging) -> Result<Arc<Layout>, Error> {
+fn fill(shard: &Shard<'_>, staging: &mut Staging) -> Result<Arc<Layout>, Error> {
     let layout = match staging.layout.take().filter(|layout| layout.fits(shard)) {
         Some(layout) => layout,
-        None => Arc::new(Layout::of(shard).map_err(|source| Error::Layout { step, source })?),
+        None => Arc::new(Layout::of(shard)?),
     };
     let bytes = layout.bytes();
     staging.image.clear();
-    staging.image.try_reserve_exact(bytes).map_err(|source| Error::Memory { step, bytes, source })?;
+    staging.image.try_reserve_exact(bytes).map_err(|source| Error::Memory { bytes, source })?;
     layout.copy(shard, &mut staging.image);
     staging.layout = Some(Arc::clone(&layout));
     Ok(layout)
