@@ -133,7 +133,7 @@ fn killed_at_any_operation_the_last_checkpoint_loads() {
 
 #[test]
 fn without_power_at_any_operation_the_last_checkpoint_loads() {
-    for seed in 0..8 {
+    for seed in 0..4 {
         let mut at = 0;
         while let Some((disk, progress)) = run(Fault::Dies(at)) {
             disk.restart_after_power_loss(seed * 1_000_003 + at as u64);

@@ -79,6 +79,13 @@ mod tests {
         assert!(folder.path().join("a b/file").is_file());
     }
 
+    #[cfg(feature = "s3")]
+    #[test]
+    fn a_bucket_is_opened_without_asking_it() {
+        let store = open("s3://bucket/runs/one").unwrap();
+        assert!(format!("{store:?}").contains("runs/one"));
+    }
+
     #[test]
     fn what_cannot_be_reached_is_told_without_credentials() {
         let message = open("ftp://ann:secret@host/x").unwrap_err().to_string();

@@ -1,22 +1,27 @@
 //! Shards that are changed, cut short or gone.
 
+use std::sync::Arc;
+
 use fs_err as fs;
 use muster_checkpoint::errors::Damage;
+use muster_checkpoint::store::{ObjectFolder, Store};
 use muster_checkpoint::{Checkpoints, DataType, LoadError, NotIntact};
+use object_store::memory::InMemory;
 use proptest::prelude::*;
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::samples::{Sample, evenly, save_all};
 
+fn samples() -> Vec<Sample> {
+    vec![Sample::new("first", DataType::F32, &[1000], 1), Sample::new("second", DataType::U8, &[4000], 2)]
+}
+
 /// Two steps of two ranks, and the path of a shard of the second.
 fn saved() -> (TempDir, Checkpoints, Vec<Sample>, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::open(folder.path().to_str().unwrap()).unwrap();
-    let samples = vec![
-        Sample::new("first", DataType::F32, &[1000], 1),
-        Sample::new("second", DataType::U8, &[4000], 2),
-    ];
+    let samples = samples();
     for step in [1, 2] {
         save_all(&checkpoints, step, &samples, &evenly(&samples, 2), json!(null));
     }
@@ -99,12 +104,18 @@ proptest! {
 
     #[test]
     fn no_changed_byte_is_ever_loaded(at: prop::sample::Index, bit in 0_u8..8) {
-        let (_folder, checkpoints, samples, shard) = saved();
-        let mut content = fs::read(&shard).unwrap();
-        let at = at.index(content.len());
-        content[at] ^= 1 << bit;
-        fs::write(&shard, content).unwrap();
-        let checkpoint = checkpoints.latest().unwrap().unwrap();
+        let store = Arc::new(ObjectFolder::new(Arc::new(InMemory::new()), "").unwrap());
+        let checkpoints = Checkpoints::in_store(Arc::clone(&store) as _);
+        let samples = samples();
+        let checkpoint = save_all(&checkpoints, 1, &samples, &evenly(&samples, 2), json!(null));
+        let shard = store.list("").unwrap().into_iter().find(|entry| entry.name.contains("shard-00001")).unwrap();
+        let mut content = vec![0; shard.bytes as usize];
+        store.read(&shard.name, 0, &mut content).unwrap();
+        content[at.index(shard.bytes as usize)] ^= 1 << bit;
+        let mut upload = store.create(&shard.name, shard.bytes).unwrap();
+        upload.write(&content).unwrap();
+        upload.finish().unwrap();
+
         prop_assert!(checkpoint.verify().is_err());
         for sample in &samples {
             let name = sample.tensor.name();

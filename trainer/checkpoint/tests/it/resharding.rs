@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use muster_checkpoint::store::{Entry, Error, FolderStore, Store, Upload};
+use muster_checkpoint::store::{Entry, Error, ObjectFolder, Store, Upload};
 use muster_checkpoint::{Checkpoint, Checkpoints, DataType, LoadError, Request};
+use object_store::memory::InMemory;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -12,8 +13,15 @@ use crate::samples::{DATA_TYPES, Held, Sample, evenly, save_all};
 /// Notes what is read of which file.
 #[derive(Debug)]
 struct Watched {
-    inner: FolderStore,
+    inner: ObjectFolder,
     reads: Mutex<Vec<(String, u64, u64)>>,
+}
+
+impl Watched {
+    fn new() -> Arc<Self> {
+        let inner = ObjectFolder::new(Arc::new(InMemory::new()), "").unwrap();
+        Arc::new(Self { inner, reads: Mutex::default() })
+    }
 }
 
 impl Store for Watched {
@@ -106,9 +114,7 @@ proptest! {
             (any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..12,
         ),
     ) {
-        let folder = tempfile::tempdir().unwrap();
-        let inner = FolderStore::open(folder.path()).unwrap();
-        let store = Arc::new(Watched { inner, reads: Mutex::default() });
+        let store = Watched::new();
         let checkpoints = Checkpoints::in_store(Arc::clone(&store) as _);
         let held = scatter(&samples, world_size, &choices);
         save_all(&checkpoints, 5, &samples, &held, json!({"at": 0.1}));
@@ -151,9 +157,7 @@ proptest! {
 
 #[test]
 fn few_elements_are_read_with_their_chunk_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    let inner = FolderStore::open(folder.path()).unwrap();
-    let store = Arc::new(Watched { inner, reads: Mutex::default() });
+    let store = Watched::new();
     let checkpoints = Checkpoints::in_store(Arc::clone(&store) as _);
     let samples = [Sample::new("a", DataType::F32, &[100_000], 1)];
     let checkpoint = save_all(&checkpoints, 1, &samples, &evenly(&samples, 1), json!(null));
