@@ -1,6 +1,6 @@
 //! All checkpoints of a training run.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -93,16 +93,7 @@ impl Checkpoints {
     pub fn commit(&self, receipts: &[ShardReceipt], state: Value) -> Result<Checkpoint, Error> {
         let manifest = assemble(state, receipts)?;
         let step = manifest.content().step;
-        let entries = self.store.list(&names::folder(step))?;
-        let there: BTreeMap<&str, u64> =
-            entries.iter().map(|Entry { name, bytes }| (name.as_str(), *bytes)).collect();
-        let is_there = |receipt: &&ShardReceipt| {
-            there.get(names::in_folder(step, receipt.file()).as_str()) == Some(&receipt.bytes())
-        };
-        if let Some(gone) = receipts.iter().find(|receipt| !is_there(receipt)) {
-            let (rank, file, bytes) = (gone.rank(), gone.file().to_owned(), gone.bytes());
-            return Err(Error::ShardGone { step, rank, file, bytes });
-        }
+        self.check_files(step, receipts)?;
         let text = manifest.encode().map_err(|source| Error::Manifest { step, source })?;
         store::write_whole(&*self.store, &names::manifest(step), &text)?;
         Ok(Checkpoint::new(Arc::clone(&self.store), manifest))
@@ -204,6 +195,29 @@ impl Checkpoints {
         for entry in &entries {
             if matches!(File::parse(&entry.name), Some(File::Shard(..) | File::Unfinished(_))) {
                 self.store.remove(&entry.name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all files are there: those of a rank that was taken for dead may have been cleaned up.
+    fn check_files(&self, step: u64, receipts: &[ShardReceipt]) -> Result<(), Error> {
+        let entries = self.store.list(&names::folder(step))?;
+        let listed: HashMap<&str, u64> =
+            entries.iter().map(|Entry { name, bytes }| (name.as_str(), *bytes)).collect();
+        for receipt in receipts {
+            let name = names::in_folder(step, receipt.file());
+            let bytes = match listed.get(name.as_str()) {
+                Some(bytes) => Some(*bytes),
+                // A listing over a network may be older than the file.
+                None => match self.store.size(&name) {
+                    Err(store::Error::NotFound { .. }) => None,
+                    bytes => Some(bytes?),
+                },
+            };
+            if bytes != Some(receipt.bytes()) {
+                let (rank, file, bytes) = (receipt.rank(), receipt.file().to_owned(), receipt.bytes());
+                return Err(Error::ShardGone { step, rank, file, bytes });
             }
         }
         Ok(())

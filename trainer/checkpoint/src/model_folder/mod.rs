@@ -19,6 +19,9 @@ const SINGLE: &str = "model.safetensors";
 /// Which tensor lies in which file of a model in several.
 const INDEX: &str = "model.safetensors.index.json";
 
+/// Bytes that are read at a time.
+const READ_AT_ONCE: usize = 16 << 20;
+
 /// Why a model cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -117,7 +120,13 @@ impl ModelFolder {
     pub fn read_into(&self, tensor: &str, range: Range<u64>, bytes: &mut [u8]) -> Result<(), Error> {
         let Located { tensor, file, offset } = self.find(tensor)?;
         tensor.check(&range, bytes.len())?;
-        Ok(self.store.read(file, offset + range.start * tensor.data_type().size(), bytes)?)
+        let mut offset = offset + range.start * tensor.data_type().size();
+        // In parts, each of which an object store answers well within its deadline.
+        for part in bytes.chunks_mut(READ_AT_ONCE) {
+            self.store.read(file, offset, part)?;
+            offset += part.len() as u64;
+        }
+        Ok(())
     }
 
     /// Elements `range` of a tensor's flat form.

@@ -57,7 +57,7 @@ impl Default for ModelOptions {
 /// Writes a model to the root of a store that has none: one file, or several and an index.
 ///
 /// `values` fills in the bytes (little-endian) of one tensor at a time, so that only the largest need fit into memory.
-/// The file that makes it a model comes last; what a failure leaves is no model, and writing it again replaces that.
+/// The file that makes it a model comes last; what a failure leaves is no model, and does not hinder another attempt.
 pub fn write_model(
     store: &dyn Store,
     tensors: &[Tensor],

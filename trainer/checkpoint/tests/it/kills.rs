@@ -1,4 +1,4 @@
-//! A trainer that is killed at any moment, again and again.
+//! A trainer that is killed at any moment, again and again, and one without room on its disk.
 
 use std::io::{BufRead, BufReader};
 use std::num::NonZeroUsize;
@@ -145,4 +145,45 @@ fn killed_at_any_moment_nothing_that_was_committed_is_lost() {
         .map(|folder| fs_err::read_dir(folder.unwrap().path()).unwrap().count());
     assert_eq!(files.sum::<usize>(), steps.len() * (1 + RANKS), "a manifest and the shards of each");
     assert!(last >= KILLS as u64);
+}
+
+/// Not a test by itself: saves where files may have 64 or 128 KiB at most.
+#[test]
+fn role_of_a_writer_without_room() {
+    let Ok(folder) = std::env::var("MUSTER_TEST_CRAMPED_FOLDER") else { return };
+    let checkpoints = Checkpoints::open(&folder).unwrap();
+    let mut saver = checkpoints.saver(Place { rank: 0, world_size: 1 }, options()).unwrap();
+    for (step, length) in [(1, 50_000), (2, 200_000), (3, 50_000)] {
+        let sample = Sample::new("a", DataType::U8, &[length], step);
+        let mut shard = Shard::new();
+        shard.add_whole(&sample.tensor, &sample.bytes).unwrap();
+        match saver.begin(step, &shard).unwrap().wait(PATIENCE) {
+            Ok(receipt) => drop(checkpoints.commit(&[receipt], json!(step)).unwrap()),
+            Err(error) => println!("refused: {error}"),
+        }
+    }
+    saver.finish(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_shard_for_which_there_is_no_room_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new("sh")
+        // Files end at 128 blocks, of 512 bytes or of 1024 by the shell, and the signal that says so is ignored: writes fail.
+        .args(["-c", r#"trap '' XFSZ; ulimit -f 128; exec "$0" "$@""#])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "kills::role_of_a_writer_without_room", "--nocapture", "--test-threads=1"])
+        .env("MUSTER_TEST_CRAMPED_FOLDER", folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        said.contains("refused: saving step 2 failed: cannot write step-00000000000000000002/"),
+        "{said}"
+    );
+    let checkpoints = Checkpoints::open(folder.path().to_str().unwrap()).unwrap();
+    assert_eq!(checkpoints.steps().unwrap(), [3, 1]);
+    assert!(checkpoints.latest_intact().unwrap().damaged.is_empty());
+    assert!(checkpoints.clean().unwrap().is_empty());
 }
