@@ -6,7 +6,7 @@ mod worker;
 
 use std::collections::TryReserveError;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -124,7 +124,6 @@ impl Default for SaverOptions {
 #[derive(Debug)]
 pub struct Saver {
     jobs: SyncSender<Job>,
-    free: Receiver<Staging>,
     staging: Option<Staging>,
     when_busy: WhenBusy,
     last: Option<(u64, Arc<Outcome>)>,
@@ -133,13 +132,12 @@ pub struct Saver {
 impl Saver {
     pub(crate) fn start(store: Arc<dyn Store>, place: Place, options: SaverOptions) -> Result<Self, Error> {
         let (jobs, received) = sync_channel(1);
-        let (give_back, free) = sync_channel(1);
         let worker = Worker { store, place, chunk_size: options.chunk_size };
         thread::Builder::new()
             .name(format!("checkpoint-{}", place.rank))
-            .spawn(move || worker.run(&received, &give_back))
+            .spawn(move || worker.run(&received))
             .map_err(Error::Thread)?;
-        Ok(Self { jobs, free, staging: Some(Staging::default()), when_busy: options.when_busy, last: None })
+        Ok(Self { jobs, staging: Some(Staging::default()), when_busy: options.when_busy, last: None })
     }
 
     /// Gets the memory for shards of that form, so that the first save stalls no longer than the others. To be called
@@ -185,24 +183,17 @@ impl Saver {
         if let Some(staging) = self.staging.take() {
             return Ok(staging);
         }
-        let earlier = self.last.as_ref().map_or(step, |(earlier, _)| *earlier);
-        let taken = match self.when_busy {
-            WhenBusy::Refuse => self.free.try_recv().map_err(|error| error == TryRecvError::Empty),
-            WhenBusy::Wait(patience) => {
-                self.free.recv_timeout(patience).map_err(|error| error == RecvTimeoutError::Timeout)
-            }
+        let Some((earlier, outcome)) = &self.last else { return Ok(Staging::default()) };
+        let patience = match self.when_busy {
+            WhenBusy::Refuse => Duration::ZERO,
+            WhenBusy::Wait(patience) => patience,
         };
-        taken.map_err(|is_busy| {
-            if is_busy {
-                return Error::Busy { step, earlier };
-            }
-            Error::EarlierFailed { step, earlier, failure: Arc::new(Failure::Ended) }
-        })
+        outcome.take_staging(patience).map_err(|StillRunning| Error::Busy { step, earlier: *earlier })
     }
 
     fn refuse_after_failure(&self, step: u64) -> Result<(), Error> {
         let Some((earlier, outcome)) = &self.last else { return Ok(()) };
-        // It has ended, or its memory would not be here.
+        // It has ended: its memory is here.
         match outcome.untold_failure(Duration::ZERO) {
             Ok(Some(failure)) => Err(Error::EarlierFailed { step, earlier: *earlier, failure }),
             Ok(None) | Err(StillRunning) => Ok(()),

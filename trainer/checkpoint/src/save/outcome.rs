@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::Failure;
+use super::worker::Staging;
 use crate::receipt::ShardReceipt;
 
-/// Where the background thread leaves the result of one save.
+/// Where the background thread leaves the result of one save, and the memory that it no longer needs: who finds the
+/// one finds the other.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     state: Mutex<State>,
@@ -18,6 +20,7 @@ pub(super) struct Outcome {
 #[derive(Debug, Default)]
 struct State {
     result: Option<Result<ShardReceipt, Arc<Failure>>>,
+    staging: Option<Staging>,
     /// Whether somebody was told of a failure.
     told: bool,
 }
@@ -28,12 +31,19 @@ pub(super) struct StillRunning;
 
 impl Outcome {
     /// The first result stays.
-    pub(super) fn set(&self, result: Result<ShardReceipt, Failure>) {
+    pub(super) fn set(&self, result: Result<ShardReceipt, Failure>, staging: Staging) {
         let mut state = self.state.lock();
         if state.result.is_none() {
             state.result = Some(result.map_err(Arc::new));
+            state.staging = Some(staging);
             self.ended.notify_all();
         }
+    }
+
+    /// The memory of the save, once it has ended; empty when it was taken before.
+    pub(super) fn take_staging(&self, patience: Duration) -> Result<Staging, StillRunning> {
+        let mut state = self.ended_within(patience).ok_or(StillRunning)?;
+        Ok(state.staging.take().unwrap_or_default())
     }
 
     /// The result, within `patience`.

@@ -1,7 +1,7 @@
 //! The background thread that writes shards.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::Receiver;
 
 use super::layout::Layout;
 use super::outcome::Outcome;
@@ -27,10 +27,16 @@ pub(super) struct Job {
     pub(super) outcome: Arc<Outcome>,
 }
 
+impl Job {
+    fn end(&mut self, result: Result<ShardReceipt, Failure>) {
+        self.outcome.set(result, std::mem::take(&mut self.staging));
+    }
+}
+
 impl Drop for Job {
     /// Whoever waits is told even when the thread does not get to the end.
     fn drop(&mut self) {
-        self.outcome.set(Err(Failure::Ended));
+        self.end(Err(Failure::Ended));
     }
 }
 
@@ -43,14 +49,11 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Writes what comes until nothing can come any more, and gives the memory back each time.
-    pub(super) fn run(self, jobs: &Receiver<Job>, free: &SyncSender<Staging>) {
+    /// Writes what comes until nothing can come any more.
+    pub(super) fn run(self, jobs: &Receiver<Job>) {
         while let Ok(mut job) = jobs.recv() {
-            job.outcome.set(self.write(&job).map_err(Failure::Store));
-            // Only after the outcome: who holds the memory knows how the save before it ended.
-            if free.send(std::mem::take(&mut job.staging)).is_err() {
-                return;
-            }
+            let result = self.write(&job).map_err(Failure::Store);
+            job.end(result);
         }
     }
 
