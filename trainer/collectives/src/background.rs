@@ -32,7 +32,9 @@ impl Background {
         let thread = std::thread::Builder::new()
             .name("muster-collectives".into())
             .spawn(move || {
-                work.into_iter().for_each(|work| work(&mut communicator));
+                for work in work {
+                    work(&mut communicator);
+                }
                 communicator
             })
             .map_err(Error::system("start the thread that makes a communicator's calls"))?;

@@ -43,6 +43,8 @@ pub struct Arguments {
     pub(crate) division: Division,
     #[command(flatten)]
     pub(crate) recovery: Recovery,
+    #[command(flatten)]
+    pub(crate) checkpointing: Checkpointing,
     /// Seed of the split, the initial parameters and the order of the samples.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -157,6 +159,21 @@ pub(crate) struct Division {
     /// Keeps only what enters a block, and computes it anew for the gradients: less memory for more time.
     #[arg(long)]
     pub(crate) recompute: bool,
+}
+
+/// What is kept of the training while it goes on.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Checkpoints")]
+pub(crate) struct Checkpointing {
+    /// Where checkpoints are, a folder or a URL such as s3://bucket/run; training goes on from the newest.
+    #[arg(long, value_name = "PLACE")]
+    pub(crate) checkpoint: Option<String>,
+    /// Steps between two checkpoints; one more is kept at the end, and when the job is told to stop.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) checkpoint_every: u64,
+    /// How many of the newest checkpoints stay.
+    #[arg(long, default_value_t = 3, value_parser = parse_positive)]
+    pub(crate) keep_checkpoints: usize,
 }
 
 /// What happens when a rank is lost.

@@ -89,6 +89,12 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+    /// A checkpoint could not be written or read.
+    #[error("checkpoint: {message}")]
+    Checkpoint {
+        /// What happened.
+        message: String,
+    },
     /// Standard output is closed or full.
     #[error("cannot write metrics: {0}")]
     Report(#[source] io::Error),
@@ -112,6 +118,13 @@ pub enum Error {
         /// This rank.
         rank: usize,
     },
+}
+
+impl From<parallel::Error> for Error {
+    /// For what no other rank takes part in.
+    fn from(error: parallel::Error) -> Self {
+        Self::Model { message: error.to_string() }
+    }
 }
 
 impl Error {

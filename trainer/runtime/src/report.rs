@@ -57,6 +57,26 @@ impl<W: Write> Report<W> {
         self.line(format_args!("step={step} epoch={epoch} test_loss={loss:.4} test_accuracy={accuracy:.4}"))
     }
 
+    /// The training goes on from a checkpoint.
+    pub(crate) fn resumed(&mut self, rank: usize, step: u64) -> Result<(), Error> {
+        self.line(format_args!("event=resumed rank={rank} step={step}"))
+    }
+
+    /// A checkpoint cannot be used.
+    pub(crate) fn damaged(&mut self, step: u64, damage: impl std::fmt::Display) -> Result<(), Error> {
+        self.line(format_args!("event=checkpoint-damaged step={step} error={:?}", damage.to_string()))
+    }
+
+    /// A checkpoint is whole.
+    pub(crate) fn kept(&mut self, step: u64) -> Result<(), Error> {
+        self.line(format_args!("event=checkpoint step={step}"))
+    }
+
+    /// A checkpoint could not be written; the training goes on.
+    pub(crate) fn not_kept(&mut self, rank: usize, error: &Error) -> Result<(), Error> {
+        self.line(format_args!("event=checkpoint-failed rank={rank} error={:?}", error.to_string()))
+    }
+
     /// A rank is lost, after so many steps.
     pub(crate) fn loss(&mut self, rank: usize, step: u64, error: &Error) -> Result<(), Error> {
         self.line(format_args!("event=loss rank={rank} step={step} error={:?}", error.to_string()))

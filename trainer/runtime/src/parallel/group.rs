@@ -218,4 +218,31 @@ impl Group {
         });
         self.wait(pending)
     }
+
+    /// The bytes that every rank passes, in rank order.
+    pub(super) fn gather_bytes(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+        let lengths = self.gather(bytes.len() as u64)?;
+        // All ranks pass as many, so that it does not matter which groups they are in.
+        let longest = lengths.iter().max().copied().unwrap_or_default() as usize;
+        if longest == 0 {
+            return Ok(vec![Vec::new(); lengths.len()]);
+        }
+        let mut padded = bytes.to_vec();
+        padded.resize(longest, 0);
+        let replicas = self.replicas.clone();
+        let pending = self.calls.submit(move |shards| {
+            let mut all = vec![0_u8; longest * shards.world_size()];
+            shards.all_gather(&padded, &mut all)?;
+            if let Some(replicas) = replicas {
+                let mut replicas = replicas.lock();
+                let mut everything = vec![0; all.len() * replicas.world_size()];
+                replicas.all_gather(&all, &mut everything)?;
+                all = everything;
+            }
+            Ok(all)
+        });
+        let all = self.wait(pending)?;
+        let pieces = all.chunks_exact(longest).zip(lengths);
+        Ok(pieces.map(|(piece, length)| piece[..length as usize].to_vec()).collect())
+    }
 }

@@ -10,6 +10,7 @@ mod group;
 mod layout;
 mod parameters;
 mod recover;
+mod state;
 
 use std::ops::Range;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use gradients::Gradients;
 use group::Group;
 use layout::Unit;
 use parameters::Parameters;
+pub use state::{Piece, Quantity};
 
 /// What of the model's state every rank holds only its share of. Each level includes those above it. All levels give
 /// the same results to the bit.
@@ -297,6 +299,11 @@ impl<L: Library> Engine<L> {
     /// What every rank passes, in rank order.
     pub fn gather(&mut self, value: u64) -> Result<Vec<u64>, Error> {
         self.group.gather(value)
+    }
+
+    /// The bytes that every rank passes, in rank order.
+    pub fn gather_bytes(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+        self.group.gather_bytes(bytes)
     }
 
     /// Shows every parameter with its values, whole, in the order of the model. A collective call where parameters are

@@ -30,6 +30,22 @@ pub(super) enum Slot {
     Lost,
 }
 
+impl Slot {
+    pub(super) fn values(&self) -> Option<&[f32]> {
+        match self {
+            Self::Whole(buffer) => Some(buffer),
+            Self::Flying(_) | Self::Lost => None,
+        }
+    }
+
+    pub(super) fn values_mut(&mut self) -> Option<&mut [f32]> {
+        match self {
+            Self::Whole(buffer) => Some(buffer),
+            Self::Flying(_) | Self::Lost => None,
+        }
+    }
+}
+
 /// The parameters of all units.
 pub(super) enum Parameters {
     /// Every rank holds all, and changes all alike.
@@ -180,7 +196,10 @@ impl Parameters {
 }
 
 /// The values of a unit, once they have come.
-fn whole<'a>(group: &mut Group, slot: &'a mut Slot) -> Result<&'a mut RegisteredBuffer<f32>, Error> {
+pub(super) fn whole<'a>(
+    group: &mut Group,
+    slot: &'a mut Slot,
+) -> Result<&'a mut RegisteredBuffer<f32>, Error> {
     *slot = match std::mem::replace(slot, Slot::Lost) {
         Slot::Flying(pending) => Slot::Whole(group.take_back(pending)?),
         other => other,

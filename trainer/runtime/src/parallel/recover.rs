@@ -56,12 +56,12 @@ impl<L: Library> Engine<L> {
     }
 
     /// Brings ranks that lag behind to the state of the one that is furthest; `cursor` is what the caller knows of the
-    /// place in its data. A collective call.
-    pub fn agree(&mut self, cursor: &mut [u64]) -> Result<(), Error> {
+    /// place in its data. A collective call; gives the steps that the training has taken.
+    pub fn agree(&mut self, cursor: &mut [u64]) -> Result<u64, Error> {
         let steps = self.group.gather(self.step)?;
         let furthest = steps.iter().max().copied().unwrap_or_default();
         if steps.iter().all(|step| *step == furthest) {
-            return Ok(());
+            return Ok(furthest);
         }
         if self.options.sharding != Sharding::None {
             return Err(Error::Options("ranks that share their state are at different steps".into()));
@@ -80,7 +80,7 @@ impl<L: Library> Engine<L> {
             *second = self.group.broadcast(std::mem::take(second), source)?;
         }
         self.step = furthest;
-        Ok(())
+        Ok(furthest)
     }
 
     /// Time that this rank has waited for collectives that its computation did not hide.

@@ -17,6 +17,7 @@ impl Trainer<'_> {
         elapsed: Duration,
         report: &mut Report<W>,
     ) -> Result<Outcome, Error> {
+        self.keep_last(report)?;
         let failed = Error::of_rank(self.engine.rank());
         let communication = self.engine.exposed_communication();
         let keeps = self.engine.rank() == 0 && self.arguments.output.is_some();

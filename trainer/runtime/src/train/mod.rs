@@ -1,5 +1,6 @@
 //! The training program: from the arguments to a model on disk.
 
+mod checkpoints;
 mod finish;
 mod recover;
 mod steps;
@@ -26,6 +27,7 @@ use crate::shape::Described;
 use crate::tensor::Candle;
 use crate::threads;
 use crate::world::World;
+use checkpoints::Keeper;
 use steps::Trainer;
 
 /// What a finished training gave. The same on all ranks, but for the model's path, which only rank 0 knows.
@@ -131,7 +133,9 @@ fn train<W: Write>(
     let arena_bytes = Engine::arena_bytes(&model, &options, world.size);
     let communicator = agreement.join(arguments, world, arena_bytes)?;
     let engine = Engine::new(Candle, model, communicator, options, arguments.seed).map_err(failed)?;
+    let keeper = Keeper::new(&arguments.checkpointing, &engine, described.to_json())?;
     let mut trainer = Trainer {
+        keeper,
         arguments,
         world,
         agreement,
@@ -146,7 +150,7 @@ fn train<W: Write>(
         test,
         batch: Batch::default(),
     };
-    trainer.agree()?;
+    trainer.begin(report)?;
     let began = Instant::now();
     while let Err(error) = trainer.epochs(interrupt, report) {
         trainer = trainer.recover(error, interrupt, report)?;

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::Instant;
 
+use super::checkpoints::Keeper;
 use super::steps::Trainer;
 use crate::arguments::OnLoss;
 use crate::error::Error;
@@ -56,6 +57,15 @@ impl Trainer<'_> {
             return Err(error);
         }
         report.regrouped(engine.rank(), engine.world_size(), engine.steps(), began.elapsed())?;
-        Ok(Self { engine, cursor: Cursor::from_words(words), ..self })
+        // What was being written is of the ranks that were.
+        drop(self.keeper);
+        let keeper = Keeper::new(&arguments.checkpointing, &engine, self.described.to_json())?;
+        let steps = engine.steps();
+        let mut trainer = Self { engine, keeper, cursor: Cursor::from_words(words), ..self };
+        // A rank that was lost before the first step looks for a checkpoint, so all do.
+        if steps == 0 {
+            trainer.resume(report)?;
+        }
+        Ok(trainer)
     }
 }

@@ -3,7 +3,10 @@
 use std::io::Write;
 use std::time::Instant;
 
+use nix::sys::signal::Signal;
+
 use super::Agreement;
+use super::checkpoints::Keeper;
 use crate::arguments::{Arguments, Learning};
 use crate::data::{Batch, Dataset, Scaling};
 use crate::error::Error;
@@ -24,6 +27,7 @@ pub(super) struct Trainer<'a> {
     pub(super) arena_bytes: usize,
     pub(super) described: Described,
     pub(super) engine: Engine<Candle>,
+    pub(super) keeper: Option<Keeper>,
     pub(super) data: Dataset,
     pub(super) scaling: Option<Scaling>,
     pub(super) sampler: DistributedSampler,
@@ -37,11 +41,22 @@ pub(super) struct Trainer<'a> {
 }
 
 impl Trainer<'_> {
-    /// Takes what the others know, if this rank joins a training that is under way.
-    pub(super) fn agree(&mut self) -> Result<(), Error> {
+    /// Takes what the others know, if this rank joins a training that is under way; else begins where the newest
+    /// checkpoint ends.
+    pub(super) fn begin<W: Write>(&mut self, report: &mut Report<W>) -> Result<(), Error> {
         let mut words = self.cursor.to_words();
-        self.engine.agree(&mut words).map_err(Error::of_rank(self.engine.rank()))?;
+        let steps = self.engine.agree(&mut words).map_err(Error::of_rank(self.engine.rank()))?;
         self.cursor = Cursor::from_words(words);
+        if steps == 0 { self.resume(report) } else { Ok(()) }
+    }
+
+    /// Begins where the newest checkpoint ends.
+    pub(super) fn resume<W: Write>(&mut self, report: &mut Report<W>) -> Result<(), Error> {
+        let Some(keeper) = &self.keeper else { return Ok(()) };
+        if let Some(cursor) = keeper.resume(&mut self.engine, report)? {
+            self.cursor = cursor;
+            report.resumed(self.engine.rank(), self.engine.steps())?;
+        }
         Ok(())
     }
 
@@ -76,6 +91,12 @@ impl Trainer<'_> {
                 let outcome = self.step(&samples, schedule.rate(self.engine.steps()), interrupt)?;
                 samples_seen += next.taken - self.cursor.taken;
                 self.cursor = next;
+                self.keep(outcome.all_written, outcome.stop.is_some(), report)?;
+                match outcome.stop {
+                    Some(Stop::Here(signal)) => return Err(Error::Interrupted { signal }),
+                    Some(Stop::Elsewhere) => return Err(Error::StoppedWithOthers { rank }),
+                    None => {}
+                }
                 let step = self.engine.steps();
                 let progress = Progress {
                     step,
@@ -110,6 +131,36 @@ impl Trainer<'_> {
         Ok(())
     }
 
+    /// Commits a checkpoint that all ranks have written, and begins the next one when it is due; at the end of the job
+    /// waits until there is one.
+    fn keep<W: Write>(&mut self, all_written: bool, ends: bool, report: &mut Report<W>) -> Result<(), Error> {
+        let Some(keeper) = &mut self.keeper else { return Ok(()) };
+        let mut committed = None;
+        if all_written || ends {
+            match keeper.commit(&mut self.engine, ends) {
+                Ok(step) => committed = step,
+                // Training is worth more than one checkpoint of it; the last one must be whole.
+                Err(error @ Error::Checkpoint { .. }) if !ends => {
+                    report.not_kept(self.engine.rank(), &error)?
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(step) = committed {
+            report.kept(step)?;
+        }
+        keeper.begin(&mut self.engine, self.cursor, ends)?;
+        if ends && let Some(step) = keeper.commit(&mut self.engine, true)? {
+            report.kept(step)?;
+        }
+        Ok(())
+    }
+
+    /// The last checkpoint, so that a job that is started again has nothing left to do.
+    pub(super) fn keep_last<W: Write>(&mut self, report: &mut Report<W>) -> Result<(), Error> {
+        self.keep(true, true, report)
+    }
+
     /// Takes one step on this rank's samples, in as many batches as are added up.
     fn step(
         &mut self,
@@ -132,19 +183,20 @@ impl Trainer<'_> {
         }
         let stop = interrupt.signal();
         let accuracy = correct as f32 / (samples.len() * self.described.labels()) as f32;
-        let values = [loss, accuracy, f32::from(u8::from(stop.is_some()))];
+        let written = self.keeper.as_ref().is_none_or(Keeper::is_written);
+        let flag = |is_set: bool| f32::from(u8::from(is_set));
+        // A rank that is not ready counts, so that only zero says that all are.
+        let values = [loss, accuracy, flag(stop.is_some()), flag(!written)];
         let outcome = self.engine.step(learning_rate, values).map_err(failed)?;
-        let [loss, accuracy, stopped] = outcome.averages;
-        if let Some(signal) = stop {
-            return Err(Error::Interrupted { signal });
-        }
-        if stopped > 0.0 {
-            return Err(Error::StoppedWithOthers { rank });
-        }
+        let [loss, accuracy, stopped, unwritten] = outcome.averages;
         if !loss.is_finite() {
             return Err(Error::LossNotFinite { step: self.engine.steps(), loss });
         }
-        Ok(StepReport { loss, accuracy })
+        let stop = match stop {
+            Some(signal) => Some(Stop::Here(signal)),
+            None => (stopped > 0.0).then_some(Stop::Elsewhere),
+        };
+        Ok(StepReport { loss, accuracy, stop, all_written: unwritten == 0.0 })
     }
 
     /// Loss and accuracy on the held-out samples, of which each rank takes its share.
@@ -182,6 +234,17 @@ impl Trainer<'_> {
 struct StepReport {
     loss: f32,
     accuracy: f32,
+    /// Some rank was asked to stop.
+    stop: Option<Stop>,
+    /// No rank was writing a checkpoint any more.
+    all_written: bool,
+}
+
+/// Who was asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    Here(Signal),
+    Elsewhere,
 }
 
 /// The lowest loss so far, and how long ago it was.
