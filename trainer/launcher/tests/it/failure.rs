@@ -18,11 +18,13 @@ fn a_failure_stops_the_others_and_is_reported() {
         exec sleep 600"#;
     let options = ["--nproc-per-node", "3", "--last-lines", "2", "--termination-log", log.to_str().unwrap()];
     let mut command = workers(&options, script);
-    let mut running =
-        start(command.env("TORCHELASTIC_ERROR_FILE", &errors).env("HOSTNAME", "digits-master-0"));
+    command.env("TORCHELASTIC_ERROR_FILE", &errors).env("HOSTNAME", "digits-master-0");
+    let gate = Gate::new(folder.path());
+    let mut running = start(command.env("GATE", gate.path()));
     let ready = running.lines(3);
+    gate.open("go");
     let ended = running.end();
-    assert_eq!(ended.code(), 3);
+    assert_eq!(ended.code(), 3, "{ended:?}");
     for line in ready {
         let process = line.rsplit_once(' ').unwrap().1;
         assert!(!std::path::Path::new("/proc").join(process).exists(), "{line} is gone");
