@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::signals;
+use crate::{signals, warden};
 
 /// The first word by which the launcher starts its own program; the rest is for [`child_main`].
 pub const CHILD_COMMAND: &str = "exec-worker-child";
@@ -26,11 +26,16 @@ pub(crate) fn words(cpus: &[usize], command: &[OsString]) -> Vec<OsString> {
     [CHILD_COMMAND.into()].into_iter().chain(own.map(OsString::from)).chain(command.iter().cloned()).collect()
 }
 
-/// Becomes a worker. The words are the launcher's process, the processors, the command and its arguments. Returns only
-/// when that failed, with the exit code that shells have for it.
+/// Becomes a worker of the launcher that started this process, or is its [`warden`]. Of a worker, the words are the
+/// launcher's process, the processors, the command and its arguments; this returns only when that failed, with the exit
+/// code that shells have for it.
 pub fn child_main(mut words: impl Iterator<Item = OsString>) -> ExitCode {
     let mut word = || words.next().and_then(|word| word.into_string().ok());
-    let (Some(launcher), Some(cpus)) = (word().and_then(|word| word.parse().ok()), word()) else {
+    let first = word();
+    if first.as_deref() == Some(warden::WARDEN_WORD) {
+        return warden::run(words);
+    }
+    let (Some(launcher), Some(cpus)) = (first.and_then(|word| word.parse().ok()), word()) else {
         return refuse("is started by `muster exec-worker` alone", 2);
     };
     let Some(command) = words.next() else { return refuse("was given no command", 2) };

@@ -23,6 +23,7 @@ mod report;
 mod signals;
 mod supervisor;
 mod sysfs;
+mod warden;
 mod worker;
 mod world;
 
@@ -85,7 +86,7 @@ fn run(arguments: &Arguments, sinks: &Sinks) -> Result<Outcome, Error> {
     for remark in &plan.remarks {
         sinks.stderr.note(remark);
     }
-    Supervisor::new(arguments, &plan, &signals, sinks).run()
+    Supervisor::new(arguments, &plan, &signals, sinks).map_err(Error::Watch)?.run()
 }
 
 fn termination_log(arguments: &Arguments) -> Option<PathBuf> {

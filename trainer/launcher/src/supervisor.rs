@@ -21,6 +21,7 @@ use crate::output::{Event, Sinks, until};
 use crate::plan::{self, Plan};
 use crate::report::{self, Failure};
 use crate::signals::{Request, Signals};
+use crate::warden::Warden;
 use crate::worker::{End, Start, Worker};
 
 /// Who reads the output gets at least so long to take what is left of it.
@@ -41,6 +42,9 @@ pub(crate) struct Supervisor<'a> {
     signals: &'a Signals,
     sinks: &'a Sinks,
     host: String,
+    /// Where workers may describe a failure, if there is such a place. Goes before the warden, which looks after it.
+    errors: Option<TempDir>,
+    warden: Warden,
 }
 
 /// How long workers may still live.
@@ -95,8 +99,11 @@ impl<'a> Supervisor<'a> {
         plan: &'a Plan,
         signals: &'a Signals,
         sinks: &'a Sinks,
-    ) -> Self {
-        Self { arguments, plan, signals, sinks, host: plan::host() }
+    ) -> io::Result<Self> {
+        // Without such a place workers train all the same.
+        let errors = TempDir::with_prefix("muster-exec-worker-").ok();
+        let warden = Warden::start(errors.as_ref().map(TempDir::path))?;
+        Ok(Self { arguments, plan, signals, sinks, host: plan::host(), errors, warden })
     }
 
     /// Runs the workers until all succeeded, they were stopped, or they failed once more than they may start again.
@@ -126,13 +133,11 @@ impl<'a> Supervisor<'a> {
     /// Runs the workers once; a failure if one failed, and the signal that asked them to stop.
     fn attempt(&self, restarts: Restarts) -> Result<(Option<Failure>, Option<Signal>), Error> {
         let memory = OutOfMemory::watch(Path::new("/"));
-        // Where no file can be made, workers have no place to describe a failure, and train all the same.
-        let errors = TempDir::with_prefix("muster-exec-worker-").ok();
         let done = Event::new().map_err(Error::Watch)?;
         let mut workers = Vec::new();
         for local_rank in 0..self.plan.world.workers.get() {
-            let start = self.start(local_rank, restarts, errors.as_ref().map(TempDir::path));
-            let worker = Worker::start(start, self.sinks, &done);
+            let start = self.start(local_rank, restarts);
+            let worker = Worker::start(start, self.sinks, &self.warden, &done);
             workers.push(worker.map_err(|source| Error::Start { local_rank, source })?);
         }
         let course = self.watch(&mut workers, &memory).map_err(Error::Watch)?;
@@ -141,9 +146,10 @@ impl<'a> Supervisor<'a> {
         Ok((failure, course.asked))
     }
 
-    fn start(&self, local_rank: usize, restarts: Restarts, errors: Option<&Path>) -> Start {
+    fn start(&self, local_rank: usize, restarts: Restarts) -> Start {
         let Plan { world, cores, command, .. } = self.plan;
-        let error_file = errors.map(|folder| folder.join(format!("{local_rank}.json")));
+        let name = format!("{}-{local_rank}.json", restarts.count);
+        let error_file = self.errors.as_ref().map(|folder| folder.path().join(name));
         let cores = &cores[local_rank];
         let variables = environment::variables(
             world,
@@ -172,7 +178,7 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Until no worker lives.
-    fn watch(&self, workers: &mut [Worker], memory: &OutOfMemory) -> io::Result<Course> {
+    fn watch(&self, workers: &mut [Worker<'_>], memory: &OutOfMemory) -> io::Result<Course> {
         let mut course = Course::default();
         let mut patience = Patience::Endless;
         while workers.iter().any(Worker::is_alive) {
@@ -212,7 +218,7 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Waits for an end, a signal or the time to kill; the workers that ended.
-    fn wait(&self, workers: &[Worker], deadline: Option<Instant>) -> io::Result<Vec<usize>> {
+    fn wait(&self, workers: &[Worker<'_>], deadline: Option<Instant>) -> io::Result<Vec<usize>> {
         let alive: Vec<_> = (0..workers.len()).filter(|index| workers[*index].is_alive()).collect();
         let mut ready = vec![PollFd::new(self.signals, PollFlags::IN)];
         ready.extend(alive.iter().map(|index| PollFd::new(&workers[*index], PollFlags::IN)));
@@ -225,7 +231,7 @@ impl<'a> Supervisor<'a> {
         Ok(ended.map(|(index, _)| index).collect())
     }
 
-    fn after_failure(&self, failed: &Failed, workers: &[Worker], patience: &mut Patience) {
+    fn after_failure(&self, failed: &Failed, workers: &[Worker<'_>], patience: &mut Patience) {
         let others = workers.iter().filter(|worker| worker.is_alive()).count();
         let goes_on = self.arguments.on_failure == OnFailure::Continue;
         if others == 0 || goes_on || *patience != Patience::Endless {
@@ -238,7 +244,7 @@ impl<'a> Supervisor<'a> {
         self.note(&format!("rank {rank} failed: {end}; {others} others get SIGTERM, and {grace:?} to end"));
     }
 
-    fn kill(&self, workers: &mut [Worker]) {
+    fn kill(&self, workers: &mut [Worker<'_>]) {
         let late = workers.iter().filter(|worker| worker.is_alive());
         let ranks: Vec<_> = late.map(|worker| self.plan.world.rank(worker.local_rank).to_string()).collect();
         workers.iter().for_each(Worker::kill);
@@ -285,7 +291,7 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    fn failure(&self, failed: Failed, workers: &[Worker]) -> Failure {
+    fn failure(&self, failed: Failed, workers: &[Worker<'_>]) -> Failure {
         let Failed { local_rank, end, after, at, asked, out_of_memory } = failed;
         let worker = &workers[local_rank];
         // One that did as it was told has nothing to explain.
@@ -305,14 +311,14 @@ impl<'a> Supervisor<'a> {
     }
 }
 
-fn signal_all(workers: &[Worker], signal: Signal) {
+fn signal_all(workers: &[Worker<'_>], signal: Signal) {
     for worker in workers {
         worker.signal(signal);
     }
 }
 
 /// The first process of a pod adopts those whose parents are gone.
-fn reap_adopted(workers: &[Worker]) {
+fn reap_adopted(workers: &[Worker<'_>]) {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     while let Ok(status) = waitid(Id::All, flags) {
         let Some(process) = status.pid() else { return };

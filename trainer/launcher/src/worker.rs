@@ -18,9 +18,10 @@ use rustix::process::{
 
 use crate::lines::{Framing, Tail};
 use crate::output::{Event, Sinks, Stream};
+use crate::warden::Warden;
 
 /// The program of this process, even if its file was replaced.
-const OWN_PROGRAM: &str = "/proc/self/exe";
+pub(crate) const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +89,8 @@ pub(crate) struct Start {
 
 /// A worker that was started. Dropped before its end, it is killed.
 #[derive(Debug)]
-pub(crate) struct Worker {
+pub(crate) struct Worker<'a> {
+    warden: &'a Warden,
     pub(crate) local_rank: usize,
     pub(crate) started: Instant,
     pub(crate) error_file: Option<PathBuf>,
@@ -99,10 +101,10 @@ pub(crate) struct Worker {
     is_alive: bool,
 }
 
-impl Worker {
+impl<'a> Worker<'a> {
     /// Starts it in a process group of its own. `done` is told once for each of its two streams, when all of it has been
     /// passed on. Must be called by the thread that lives as long as the launcher: the worker dies with that.
-    pub(crate) fn start(start: Start, sinks: &Sinks, done: &Event) -> io::Result<Self> {
+    pub(crate) fn start(start: Start, sinks: &Sinks, warden: &'a Warden, done: &Event) -> io::Result<Self> {
         let ended = Event::new()?;
         let mut command = Command::new(OWN_PROGRAM);
         command.arg0("muster").args(start.words).envs(start.variables).process_group(0);
@@ -117,10 +119,12 @@ impl Worker {
                 return Err(error.into());
             }
         };
+        warden.add(process);
         let tail = Arc::new(Mutex::new(Tail::new(start.last_lines)));
         let [out_framing, err_framing] = start.framing;
         let (out, err) = (child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from));
         let worker = Self {
+            warden,
             local_rank: start.local_rank,
             started: Instant::now(),
             error_file: start.error_file,
@@ -178,6 +182,7 @@ impl Worker {
     /// Waits for its end, which its descriptor has told, and kills what it leaves behind.
     pub(crate) fn collect(&mut self) -> io::Result<End> {
         self.kill();
+        self.warden.remove(self.process);
         let status = loop {
             match waitid(WaitId::PidFd(self.handle.as_fd()), WaitIdOptions::EXITED) {
                 Ok(Some(status)) => break status,
@@ -194,14 +199,14 @@ impl Worker {
     }
 }
 
-impl AsFd for Worker {
+impl AsFd for Worker<'_> {
     /// Readable once the process has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.handle.as_fd()
     }
 }
 
-impl Drop for Worker {
+impl Drop for Worker<'_> {
     fn drop(&mut self) {
         if self.is_alive {
             // There is nobody left to tell.

@@ -72,13 +72,37 @@ fn who_does_not_stop_for_a_failure_of_another_is_killed() {
 }
 
 #[test]
-fn workers_do_not_outlive_the_launcher() {
-    let mut running =
-        start(&mut workers(&["--nproc-per-node", "3"], "trap '' TERM HUP; echo $$; exec sleep 600"));
-    let workers: Vec<_> =
-        running.lines(3).iter().map(|line| Stranger::new(line.split_once(' ').unwrap().1)).collect();
+fn nothing_outlives_the_launcher() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "trap '' TERM HUP; sleep 600 & echo $!; exec sleep 600";
+    let mut command = workers(&["--nproc-per-node", "3"], script);
+    let mut running = start(command.env("TMPDIR", folder.path()));
+    let started = running.lines(3);
+    let started = started.iter().map(|line| Stranger::new(line.split_once(' ').unwrap().1));
+    // The workers and the warden, which is the last to end.
+    let mut processes: Vec<_> = running.children().iter().map(|child| Stranger::new(child)).collect();
+    assert_eq!(processes.len(), 4);
+    processes.extend(started);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "for descriptions of failures");
     running.kill();
-    workers.iter().for_each(Stranger::wait);
+    processes.iter().for_each(Stranger::wait);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn without_a_warden_workers_still_die_with_the_launcher() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = workers(&[], "echo $$; exec sleep 600");
+    let mut running = start(command.env("TMPDIR", folder.path()));
+    let worker = running.line();
+    for child in running.children().iter().filter(|child| **child != worker) {
+        let warden = Stranger::new(child);
+        warden.kill();
+        warden.wait();
+    }
+    let worker = Stranger::new(&worker);
+    running.kill();
+    worker.wait();
 }
 
 #[test]
