@@ -80,7 +80,7 @@ impl Command {
             Self::Node(arguments) => commands::node::run(arguments).await?,
             Self::Bench(arguments) => return commands::bench::run(arguments).await,
             Self::Train(_) | Self::ExecWorker(_) => {
-                return Err(Error::new("training runs without the asynchronous runtime"));
+                return Err(Error::new("this command runs without the asynchronous runtime"));
             }
             Self::Completions { shell } => {
                 let mut script = Vec::new();

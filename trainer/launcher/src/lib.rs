@@ -3,7 +3,7 @@
 //! [`main`] is the whole: a plan from options, variables and the machine ([`Arguments`]), then processes. Each worker gets
 //! a process group and cores of its own, and its memory comes from the NUMA node of those cores by the kernel's default
 //! (first touch). Signals go on to the workers; when one fails, the others are stopped, the failure is reported, and the
-//! launcher exits as that worker did. No worker outlives the launcher, however that ends.
+//! launcher exits as that worker did. No worker outlives the launcher, however that ends. Workers have no standard input.
 //!
 //! Unlike torchrun, it holds no rendezvous: every node must know from its variables which one it is, and all nodes must
 //! have the same number of workers.

@@ -30,9 +30,17 @@ pub(crate) fn until(deadline: Option<Instant>) -> Option<Timespec> {
 pub(crate) struct Sink {
     name: &'static str,
     stream: BorrowedFd<'static>,
-    /// Held while a whole line is written; whether a failure was told already.
-    told: Mutex<bool>,
+    /// Held while whole lines are written.
+    state: Mutex<SinkState>,
     written: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct SinkState {
+    /// Whether it was told that nothing can be written.
+    is_failure_told: bool,
+    /// Whether the last line has not ended.
+    is_within_line: bool,
 }
 
 /// Nobody reads any more.
@@ -51,7 +59,7 @@ impl Sink {
     }
 
     fn new(name: &'static str, stream: BorrowedFd<'static>) -> Arc<Self> {
-        Arc::new(Self { name, stream, told: Mutex::new(false), written: AtomicU64::new(0) })
+        Arc::new(Self { name, stream, state: Mutex::default(), written: AtomicU64::new(0) })
     }
 
     /// Bytes that were written so far.
@@ -61,15 +69,13 @@ impl Sink {
 
     /// Writes all, however long it takes. A failure is told once on `notes`; what could not be written is lost.
     fn write(&self, bytes: &[u8], notes: &Self) -> Result<(), Closed> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        let mut told = self.told.lock();
+        let Some(last) = bytes.last() else { return Ok(()) };
+        let mut state = self.state.lock();
         match self.write_until(bytes, None) {
-            Ok(()) => *told = false,
+            Ok(()) => *state = SinkState { is_failure_told: false, is_within_line: *last != b'\n' },
             Err(Errno::PIPE) => return Err(Closed),
             Err(error) => {
-                if !std::mem::replace(&mut *told, true) && self.name != notes.name {
+                if !std::mem::replace(&mut state.is_failure_told, true) && self.name != notes.name {
                     notes.note(&format!(
                         "cannot write to {}: {}; what the workers print is lost meanwhile",
                         self.name,
@@ -85,9 +91,11 @@ impl Sink {
     pub(crate) fn note(&self, text: &str) {
         let wait = Duration::from_secs(5);
         let deadline = Instant::now() + wait;
-        if let Some(_told) = self.told.try_lock_for(wait) {
+        if let Some(mut state) = self.state.try_lock_for(wait) {
+            let start = if std::mem::take(&mut state.is_within_line) { "\n" } else { "" };
             // There is no place left to tell that it failed.
-            let _ = self.write_until(format!("muster exec-worker: {text}\n").as_bytes(), Some(deadline));
+            let _ =
+                self.write_until(format!("{start}muster exec-worker: {text}\n").as_bytes(), Some(deadline));
         }
     }
 

@@ -140,8 +140,8 @@ impl<'a> Supervisor<'a> {
             let worker = Worker::start(start, self.sinks, &self.warden, &done);
             workers.push(worker.map_err(|source| Error::Start { local_rank, source })?);
         }
-        let course = self.watch(&mut workers, &memory).map_err(Error::Watch)?;
-        self.drain(2 * workers.len() as u64, &done, course.asked.is_some()).map_err(Error::Watch)?;
+        let mut course = self.watch(&mut workers, &memory).map_err(Error::Watch)?;
+        self.drain(2 * workers.len() as u64, &done, &mut course.asked).map_err(Error::Watch)?;
         let failure = course.failed.map(|failed| self.failure(failed, &workers));
         Ok((failure, course.asked))
     }
@@ -259,12 +259,11 @@ impl<'a> Supervisor<'a> {
 
     /// Until everything that the workers wrote was passed on: as long as it goes on, or, when the workers were asked to
     /// stop, as long as they might have taken.
-    fn drain(&self, streams: u64, done: &Event, is_asked: bool) -> io::Result<()> {
+    fn drain(&self, streams: u64, done: &Event, asked: &mut Option<Signal>) -> io::Result<()> {
         let patience = self.arguments.grace.max(SHORTEST_PATIENCE);
         let written = || self.sinks.stdout.written() + self.sinks.stderr.written();
         let (mut left, mut before) = (streams, written());
         let mut give_up_at = Instant::now() + patience;
-        let mut is_asked = is_asked;
         while left > 0 {
             let mut ready = [PollFd::new(self.signals, PollFlags::IN), PollFd::new(done, PollFlags::IN)];
             match poll(&mut ready, until(Some(give_up_at)).as_ref()) {
@@ -273,14 +272,14 @@ impl<'a> Supervisor<'a> {
             }
             left = left.saturating_sub(done.take());
             while let Some(request) = self.signals.next() {
-                if matches!(request, Request::Stop(_)) && !is_asked {
-                    is_asked = true;
+                if let (Request::Stop(signal), None) = (request, *asked) {
+                    *asked = Some(signal);
                     give_up_at = Instant::now() + patience;
                 }
             }
             if left > 0 && Instant::now() >= give_up_at {
                 let now = written();
-                if is_asked || now == before {
+                if asked.is_some() || now == before {
                     self.note(&format!("nobody took the rest of the output for {patience:?}; it is lost"));
                     return Ok(());
                 }

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 
-use crate::harness::{run, start, workers};
+use crate::harness::{Stranger, run, start, workers};
 
 #[test]
 fn streams_stay_apart_and_lines_are_marked_with_several_workers() {
@@ -104,6 +104,34 @@ fn a_full_disk_stops_no_training() {
         stderr.lines().filter(|line| line.contains("cannot write to standard output: No space left")).count();
     assert_eq!(told, 1, "{stderr}");
     assert!(stderr.contains("[0] trained\n") && stderr.contains("[1] trained\n"), "{stderr}");
+}
+
+#[test]
+fn what_the_launcher_says_has_a_line_of_its_own() {
+    let ended = run(&mut workers(&[], "printf '50 %%' >&2; exit 3"));
+    assert!(ended.stderr.starts_with("50 %\nmuster exec-worker: rank 0 "), "{ended:?}");
+}
+
+#[test]
+fn a_stop_while_output_waits_prevents_a_restart() {
+    // More than the pipe takes that nobody reads yet, but not more than it and the worker's own.
+    let script = "echo $$ >&2; head -c 100000 /dev/zero; exit 3";
+    let mut command = workers(&["--max-restarts", "3"], script);
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let mut worker = String::new();
+    let mut stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+    std::io::BufRead::read_line(&mut stderr, &mut worker).unwrap();
+    Stranger::new(worker.trim()).wait();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
+    let mut output = Vec::new();
+    std::io::Read::read_to_end(&mut reader, &mut output).unwrap();
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut stderr, &mut rest).unwrap();
+    assert_eq!((child.wait().unwrap().code(), output.len()), (Some(3), 100_000), "{rest}");
+    assert!(!rest.contains("start again"), "{rest}");
 }
 
 #[test]
