@@ -81,6 +81,8 @@ impl Drop for Warden {
 
 /// The warden itself: hears of groups on its standard input until that ends.
 pub(crate) fn run(mut words: impl Iterator<Item = OsString>) -> ExitCode {
+    // Lists of processes would show the end of the path it was started by.
+    let _ = rustix::thread::set_name(c"muster-warden");
     let left = groups(BufReader::new(io::stdin().lock()));
     for group in left.into_iter().filter_map(Pid::from_raw) {
         // One that has ended is what was wanted.
