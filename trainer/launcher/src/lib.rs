@@ -24,6 +24,7 @@ mod signals;
 mod supervisor;
 mod sysfs;
 mod warden;
+mod watch;
 mod worker;
 mod world;
 
