@@ -26,7 +26,7 @@ pub(crate) fn words(cpus: &[usize], command: &[OsString]) -> Vec<OsString> {
     [CHILD_COMMAND.into()].into_iter().chain(own.map(OsString::from)).chain(command.iter().cloned()).collect()
 }
 
-/// Becomes a worker of the launcher that started this process, or is its [`warden`]. Of a worker, the words are the
+/// Becomes a worker of the launcher that started this process, or is its warden. Of a worker, the words are the
 /// launcher's process, the processors, the command and its arguments; this returns only when that failed, with the exit
 /// code that shells have for it.
 pub fn child_main(mut words: impl Iterator<Item = OsString>) -> ExitCode {

@@ -133,9 +133,9 @@ impl Watch<'_> {
     }
 
     fn after_failure(&self, failed: &Failed, workers: &[Worker<'_>], patience: &mut Patience) {
-        let others = workers.iter().filter(|worker| worker.is_alive()).count();
+        let is_last = !workers.iter().any(Worker::is_alive);
         let goes_on = self.arguments.on_failure == OnFailure::Continue;
-        if others == 0 || goes_on || *patience != Patience::Endless {
+        if is_last || goes_on || *patience != Patience::Endless {
             return;
         }
         signal_all(workers, Signal::SIGTERM);
@@ -144,7 +144,7 @@ impl Watch<'_> {
         let (end, grace) = (failed.end, self.arguments.grace);
         self.sinks
             .stderr
-            .note(&format!("rank {rank} failed: {end}; {others} others get SIGTERM, and {grace:?} to end"));
+            .note(&format!("rank {rank} failed: {end}; the others get SIGTERM, and {grace:?} to end"));
     }
 
     fn kill(&self, workers: &mut [Worker<'_>]) {

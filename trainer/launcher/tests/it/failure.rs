@@ -36,7 +36,7 @@ fn a_failure_stops_the_others_and_is_reported() {
     assert!(head.ends_with("Z: exit code 3"), "{head}");
     assert_eq!(tail, "  last lines of its standard error:\n    line 3\n    line 4");
     assert!(ended.stderr.ends_with(&format!("muster exec-worker: {message}\n")), "{ended:?}");
-    let told = "rank 1 failed: exit code 3; 2 others get SIGTERM, and 30s to end";
+    let told = "rank 1 failed: exit code 3; the others get SIGTERM, and 30s to end";
     assert!(ended.stderr.contains(told), "{ended:?}");
     let json: Value = serde_json::from_slice(&std::fs::read(errors).unwrap()).unwrap();
     assert_eq!(json["message"]["message"], head);
@@ -58,7 +58,7 @@ fn others_may_go_on() {
     assert_eq!(running.line(), "[0] went on");
     let ended = running.end();
     assert!(matches!(ended.code(), 3 | 5), "{ended:?}");
-    assert!(!ended.stderr.contains("get SIGTERM"), "{ended:?}");
+    assert!(!ended.stderr.contains("the others get SIGTERM"), "{ended:?}");
 }
 
 #[test]
