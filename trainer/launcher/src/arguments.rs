@@ -31,7 +31,8 @@ pub struct Arguments {
     /// What happens to the other workers when one fails
     #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
     pub(crate) on_failure: OnFailure,
-    /// How long workers may take to stop before they are killed
+    /// How long workers may take to stop before they are killed; less than the pod's terminationGracePeriodSeconds leaves
+    /// time to report it
     #[arg(long, default_value = "30s", value_parser = duration, value_name = "DURATION")]
     pub(crate) grace: Duration,
     /// Whether each worker gets processor cores of its own
