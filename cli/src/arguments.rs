@@ -45,7 +45,7 @@ pub(crate) enum Command {
     Node(commands::node::Arguments),
     Bench(commands::bench::Arguments),
     /// Trains a model: the program inside the pods of the examples, also called `muster-train`
-    Train(muster_trainer_runtime::Arguments),
+    Train(Box<muster_trainer_runtime::Arguments>),
     ExecWorker(Box<muster_launcher::Arguments>),
     /// Prints the completions of a shell
     #[command(after_help = "Example:\n  muster completions bash > /etc/bash_completion.d/muster")]
