@@ -45,7 +45,8 @@ pub(crate) enum Command {
     Node(commands::node::Arguments),
     Bench(commands::bench::Arguments),
     /// Trains a model: the program inside the pods of the examples, also called `muster-train`
-    Train(muster_trainer_runtime::Arguments),
+    Train(Box<muster_trainer_runtime::Arguments>),
+    ExecWorker(Box<muster_launcher::Arguments>),
     /// Prints the completions of a shell
     #[command(after_help = "Example:\n  muster completions bash > /etc/bash_completion.d/muster")]
     Completions {
@@ -78,7 +79,9 @@ impl Command {
             Self::Controller(arguments) => commands::controller::run(*arguments).await?,
             Self::Node(arguments) => commands::node::run(arguments).await?,
             Self::Bench(arguments) => return commands::bench::run(arguments).await,
-            Self::Train(_) => return Err(Error::new("training runs without the asynchronous runtime")),
+            Self::Train(_) | Self::ExecWorker(_) => {
+                return Err(Error::new("this command runs without the asynchronous runtime"));
+            }
             Self::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Arguments::command(), "muster", &mut script);

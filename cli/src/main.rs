@@ -43,16 +43,16 @@ fn main() -> ExitCode {
         Some("nslookup") => return commands::nslookup::run(words),
         _ => {}
     }
-    let command = words.next().unwrap_or_default();
-    if command == SPAWNER_COMMAND {
-        return muster_node::spawner_main();
-    }
-    // Its words may be in a file, which must be read before they are understood.
-    if command == "train" {
-        return commands::train::run(std::iter::once("muster train".into()).chain(words));
+    match words.next().as_deref().and_then(OsStr::to_str) {
+        Some(SPAWNER_COMMAND) => return muster_node::spawner_main(),
+        Some(muster_launcher::CHILD_COMMAND) => return muster_launcher::child_main(words),
+        // Its words may be in a file, which must be read before they are understood.
+        Some("train") => return commands::train::run(std::iter::once("muster train".into()).chain(words)),
+        _ => {}
     }
     match Arguments::parse().command {
         Command::Train(arguments) => commands::train::finish(muster_trainer_runtime::run(&arguments)),
+        Command::ExecWorker(arguments) => muster_launcher::main(&arguments),
         command => with_runtime(command),
     }
 }

@@ -156,6 +156,21 @@ async fn nothing_but_the_program_is_needed_for_crds_and_completions() {
 }
 
 #[tokio::test]
+async fn workers_of_a_pod_start_without_a_cluster() {
+    let home = Home::new();
+    let script = "echo rank $RANK of $WORLD_SIZE; exit $RANK";
+    let workers =
+        ["exec-worker", "--nproc-per-node", "2", "--on-failure", "continue", "--", "sh", "-c", script];
+    let ended = home.run_muster(&workers).await;
+    assert_eq!(ended.code, 1, "{ended:?}");
+    let mut lines: Vec<_> = ended.stdout.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["[0] rank 0 of 2", "[1] rank 1 of 2"]);
+    assert!(ended.stderr.starts_with("muster exec-worker: rank 1 (local rank 1) on "), "{ended:?}");
+    assert!(!home.path().exists(), "no state is made");
+}
+
+#[tokio::test]
 async fn where_nodes_are_is_drawn_as_others_describe_it() {
     let home = Home::new();
     // Labels of Muster's own would count before what others say.
