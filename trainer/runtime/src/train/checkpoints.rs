@@ -76,7 +76,7 @@ impl Keeper {
     /// Takes the training up from its newest checkpoint that is whole, if there is one, after removing what a crash left
     /// behind. All ranks call it, and none has begun to train.
     pub(super) fn resume<W: Write>(
-        &self,
+        &mut self,
         engine: &mut Engine<Candle>,
         report: &mut Report<W>,
     ) -> Result<Option<Cursor>, Error> {
@@ -96,6 +96,8 @@ impl Keeper {
         }
         let Some(step) = told[0].as_slice().try_into().ok().map(u64::from_le_bytes) else { return Ok(None) };
         let checkpoint = self.checkpoints.checkpoint(step).map_err(failed)?;
+        // It need not be written again.
+        self.begun = Some(step);
         self.load(engine, &checkpoint).map(Some)
     }
 

@@ -52,7 +52,7 @@ impl Trainer<'_> {
 
     /// Begins where the newest checkpoint ends.
     pub(super) fn resume<W: Write>(&mut self, report: &mut Report<W>) -> Result<(), Error> {
-        let Some(keeper) = &self.keeper else { return Ok(()) };
+        let Some(keeper) = &mut self.keeper else { return Ok(()) };
         if let Some(cursor) = keeper.resume(&mut self.engine, report)? {
             self.cursor = cursor;
             report.resumed(self.engine.rank(), self.engine.steps())?;
