@@ -35,7 +35,9 @@ fn main() {
         command.args(&words).env("RANK", rank.to_string()).env("DIRECTORY", &directory).spawn().unwrap()
     };
     let children: Vec<_> = (0..ranks).map(start).collect();
-    children.into_iter().for_each(|mut child| assert!(child.wait().unwrap().success()));
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
     std::fs::remove_dir_all(&directory).unwrap();
 }
 

@@ -104,6 +104,7 @@ pub(crate) struct Shape {
 /// How the model learns.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Learning")]
+#[expect(clippy::struct_field_names, reason = "`learning_rate` is what everybody calls it")]
 pub(crate) struct Learning {
     /// Passes over the training data.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]

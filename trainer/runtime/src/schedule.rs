@@ -58,11 +58,11 @@ mod tests {
     fn rates_rise_to_the_peak_and_fall_as_named() {
         let rates = |decay| {
             let schedule = Schedule { peak: 1.0, warmup: 3, steps: 11, decay };
-            [0, 2, 3, 7, 11].map(|step| (schedule.rate(step) * 100.0).round() / 100.0)
+            [0, 2, 3, 7, 11].map(|step| (schedule.rate(step) * 100.0).round() as u8)
         };
-        assert_eq!(rates(Decay::Constant), [0.25, 0.75, 1.0, 1.0, 1.0]);
-        assert_eq!(rates(Decay::Linear), [0.25, 0.75, 1.0, 0.5, 0.0]);
-        assert_eq!(rates(Decay::Cosine), [0.25, 0.75, 1.0, 0.5, 0.0]);
-        assert_eq!(rates(Decay::InverseRoot), [0.25, 0.75, 1.0, 0.71, 0.58]);
+        assert_eq!(rates(Decay::Constant), [25, 75, 100, 100, 100]);
+        assert_eq!(rates(Decay::Linear), [25, 75, 100, 50, 0]);
+        assert_eq!(rates(Decay::Cosine), [25, 75, 100, 50, 0]);
+        assert_eq!(rates(Decay::InverseRoot), [25, 75, 100, 71, 58]);
     }
 }

@@ -77,7 +77,7 @@ mod tests {
 
     fn file(dimensions: &[u32], values: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0, 0, 8, dimensions.len() as u8];
-        dimensions.iter().for_each(|size| bytes.extend(size.to_be_bytes()));
+        bytes.extend(dimensions.iter().flat_map(|size| size.to_be_bytes()));
         bytes.extend(values);
         bytes
     }

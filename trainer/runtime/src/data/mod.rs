@@ -68,6 +68,11 @@ fn files(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, Err
     Ok(files)
 }
 
+/// Whether a file's name ends in one of the extensions, as they are written.
+fn ends_in(name: &str, extensions: &[&str]) -> bool {
+    extensions.iter().any(|extension| name.strip_suffix(extension).is_some_and(|stem| stem.ends_with('.')))
+}
+
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

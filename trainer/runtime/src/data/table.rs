@@ -35,9 +35,8 @@ impl Table {
     /// Reads a `.csv` or `.csv.gz` file, or all such files of a folder in the order of their names; or the images of an
     /// IDX file, or of a folder that holds one, with the labels beside them.
     pub(crate) fn load(path: &Path) -> Result<Self, Error> {
-        let files = super::files(path, |name| {
-            name.ends_with(".csv") || name.ends_with(".csv.gz") || idx::is_images(name)
-        })?;
+        let files =
+            super::files(path, |name| super::ends_in(name, &["csv", "csv.gz"]) || idx::is_images(name))?;
         if let Some(images) = files.iter().find(|file| idx::is_images(&super::file_name(file))) {
             return idx::load(images);
         }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::{Error, file_name, files};
+use super::{Error, ends_in, file_name, files};
 use crate::checksum::checksum;
 
 /// Tokens of plain text: its bytes.
@@ -54,13 +54,13 @@ impl Tokens {
     /// Opens a `.txt` file, whose bytes are the tokens, or a `.bin` file of 16-bit tokens below `vocabulary`; or all
     /// such files of a folder in the order of their names. Sequences have `length` tokens.
     pub(crate) fn open(path: &Path, length: usize, vocabulary: Option<usize>) -> Result<Self, Error> {
-        let found = files(path, |name| name.ends_with(".txt") || name.ends_with(".bin"))?;
+        let found = files(path, |name| ends_in(name, &["txt", "bin"]))?;
         let wrong =
             |path: &Path, problem: &str| Error::Format { path: path.to_owned(), problem: problem.to_owned() };
         let Some(first) = found.first() else {
             return Err(Error::Empty { path: path.to_owned(), what: "file ending in .txt or .bin" });
         };
-        let form = if file_name(first).ends_with(".bin") { Form::U16 } else { Form::Bytes };
+        let form = if ends_in(&file_name(first), &["bin"]) { Form::U16 } else { Form::Bytes };
         let vocabulary = match (form, vocabulary) {
             (Form::Bytes, None) => BYTES,
             (Form::Bytes, Some(size)) if size < BYTES => {
@@ -75,7 +75,7 @@ impl Tokens {
         let mut shards = Vec::new();
         let mut count = 0;
         for path in found {
-            if file_name(&path).ends_with(".bin") != (form == Form::U16) {
+            if ends_in(&file_name(&path), &["bin"]) != (form == Form::U16) {
                 return Err(wrong(&path, "text and tokenised shards cannot be mixed"));
             }
             let read = |source| Error::Read { path: path.clone(), source };

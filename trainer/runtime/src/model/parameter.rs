@@ -63,13 +63,16 @@ impl Parameter {
         match self.initial {
             Initial::Zeros => values.fill(0.0),
             Initial::Ones => values.fill(1.0),
-            Initial::Uniform(bound) if bound > 0.0 => {
-                values.iter_mut().for_each(|value| *value = random.random_range(-bound..bound));
+            Initial::Uniform(bound) => {
+                for value in values {
+                    *value = random.random_range(-bound..=bound);
+                }
             }
-            Initial::Uniform(_) => values.fill(0.0),
             Initial::Normal(deviation) => {
                 let mut draw = || -> f32 { StandardNormal.sample(&mut random) };
-                values.iter_mut().for_each(|value| *value = deviation * draw());
+                for value in values {
+                    *value = deviation * draw();
+                }
             }
         }
     }
@@ -95,7 +98,7 @@ mod tests {
         assert!((mean_square.sqrt() - 0.02).abs() < 0.002, "{mean_square}");
         let bound = (6.0_f32 / 100.0).sqrt();
         assert!(initial(Initial::he(100), 1, 0).iter().all(|value| value.abs() <= bound));
-        assert!(initial(Initial::Zeros, 1, 0).iter().all(|value| *value == 0.0));
-        assert!(initial(Initial::Ones, 1, 0).iter().all(|value| *value == 1.0));
+        assert!(initial(Initial::Zeros, 1, 0) == [0.0; 1000]);
+        assert!(initial(Initial::Ones, 1, 0) == [1.0; 1000]);
     }
 }

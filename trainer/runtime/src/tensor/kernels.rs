@@ -1,6 +1,8 @@
 //! Loops over slices that tensor libraries leave to their users: each with its derivative, vectorised for the processor
 //! at hand, and with sums in an order that does not depend on the number of threads.
 
+#![expect(clippy::inline_always, reason = "only what is inlined is compiled for the processor at hand")]
+
 use pulp::Arch;
 use rayon::prelude::*;
 
@@ -156,7 +158,9 @@ pub(crate) fn softmax(x: &[f32], width: usize, factor: f32, causal: bool) -> Vec
                     *out = exp(factor * (x - highest));
                 }
                 let scale = 1.0 / sum(seen, |place| out[place]);
-                out.iter_mut().for_each(|out| *out *= scale);
+                for out in out {
+                    *out *= scale;
+                }
             }
         });
     });
@@ -277,7 +281,9 @@ pub(crate) fn cross_entropy_backward(scores: &[f32], labels: &[u32], factor: f32
     rows.for_each(|(rows, labels)| {
         for (row, label) in rows.chunks_exact_mut(width).zip(labels) {
             row[*label as usize] -= 1.0;
-            row.iter_mut().for_each(|value| *value *= factor);
+            for value in row {
+                *value *= factor;
+            }
         }
     });
     out

@@ -141,7 +141,7 @@ impl Trainer<'_> {
                 Ok(step) => committed = step,
                 // Training is worth more than one checkpoint of it; the last one must be whole.
                 Err(error @ Error::Checkpoint { .. }) if !ends => {
-                    report.not_kept(self.engine.rank(), &error)?
+                    report.not_kept(self.engine.rank(), &error)?;
                 }
                 Err(error) => return Err(error),
             }

@@ -37,8 +37,8 @@ fn like(
     Tensor::from_vec(out, shape.shape(), shape.device())
 }
 
-fn stored(values: Vec<f32>, shape: &Shape) -> Result<(CpuStorage, Shape)> {
-    Ok((CpuStorage::F32(values), shape.clone()))
+fn stored(values: Vec<f32>, shape: &Shape) -> (CpuStorage, Shape) {
+    (CpuStorage::F32(values), shape.clone())
 }
 
 /// Zero, whose gradient is the tensor that it holds: backpropagation that starts with given gradients.
@@ -53,7 +53,7 @@ impl CustomOp1 for Weighted {
         if layout.shape() != self.0.shape() {
             bail!("a gradient of shape {:?} for a result of shape {:?}", self.0.shape(), layout.shape());
         }
-        stored(vec![0.0], &Shape::from(()))
+        Ok(stored(vec![0.0], &Shape::from(())))
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> Result<Option<Tensor>> {
@@ -69,7 +69,7 @@ impl CustomOp1 for Relu {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        stored(kernels::relu(values(storage, layout)?), layout.shape())
+        Ok(stored(kernels::relu(values(storage, layout)?), layout.shape()))
     }
 
     fn bwd(&self, x: &Tensor, result: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
@@ -85,7 +85,7 @@ impl CustomOp1 for Gelu {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        stored(kernels::gelu(values(storage, layout)?), layout.shape())
+        Ok(stored(kernels::gelu(values(storage, layout)?), layout.shape()))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
@@ -113,7 +113,10 @@ impl CustomOp1 for SoftMax {
         if self.causal && !layout.dims().ends_with(&[width, width]) {
             bail!("causal attention over {:?}, which is not square", layout.shape());
         }
-        stored(kernels::softmax(values(storage, layout)?, width, self.factor, self.causal), layout.shape())
+        Ok(stored(
+            kernels::softmax(values(storage, layout)?, width, self.factor, self.causal),
+            layout.shape(),
+        ))
     }
 
     fn bwd(&self, x: &Tensor, result: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
@@ -140,7 +143,7 @@ impl CustomOp2 for AddRows {
         row: &CpuStorage,
         row_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        stored(kernels::add_rows(values(x, x_layout)?, values(row, row_layout)?), x_layout.shape())
+        Ok(stored(kernels::add_rows(values(x, x_layout)?, values(row, row_layout)?), x_layout.shape()))
     }
 
     fn bwd(
@@ -176,7 +179,7 @@ impl CustomOp3 for LayerNorm {
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (weight, bias) = (values(weight, weight_layout)?, values(bias, bias_layout)?);
-        stored(kernels::layer_norm(values(x, x_layout)?, weight, bias, self.epsilon), x_layout.shape())
+        Ok(stored(kernels::layer_norm(values(x, x_layout)?, weight, bias, self.epsilon), x_layout.shape()))
     }
 
     fn bwd(
@@ -213,7 +216,7 @@ impl CustomOp1 for CrossEntropy {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let loss = kernels::cross_entropy(values(storage, layout)?, &self.labels);
-        stored(vec![loss], &Shape::from(()))
+        Ok(stored(vec![loss], &Shape::from(())))
     }
 
     fn bwd(&self, scores: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
