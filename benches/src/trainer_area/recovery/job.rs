@@ -132,13 +132,13 @@ impl<'a> Job<'a> {
 
 /// Writes a table of numbers that a small network can learn.
 pub(super) fn write_data(path: &Path) -> Result<()> {
-    let mut text = String::new();
+    let mut lines = Vec::new();
     for row in 0..4000_u32 {
         let value = |column: u32| {
             f64::from((row * 31 + column * 17) % 101) / 101.0 + f64::from(row * column % 7) * 0.1
         };
         let values: Vec<String> = (0..16).map(|column| format!("{:.3}", value(column))).collect();
-        text.push_str(&format!("{},{}\n", values.join(","), row % 5));
+        lines.push(format!("{},{}", values.join(","), row % 5));
     }
-    Ok(fs_err::write(path, text)?)
+    Ok(fs_err::write(path, lines.join("\n"))?)
 }

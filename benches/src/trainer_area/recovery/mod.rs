@@ -173,7 +173,7 @@ pub(in crate::trainer_area) async fn kill_loop(settings: &Settings) -> Result<Ve
     let disturbed = steps / began.elapsed().as_secs_f64();
     let held_after = holdings(survivor)?;
     let after = steps_within(&mut job, UNDISTURBED).await?;
-    let undisturbed = (before + after) / 2.0 / UNDISTURBED.as_secs_f64();
+    let undisturbed = f64::midpoint(before, after) / UNDISTURBED.as_secs_f64();
     crate::note(&format!(
         "{failures} failures in {} s: {disturbed:.0} steps a second, undisturbed {undisturbed:.0}; the survivor held {} \
          descriptors and {} MiB, then {} and {}",
