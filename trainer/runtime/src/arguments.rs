@@ -12,7 +12,8 @@ use crate::schedule::Decay;
 /// Train a model on the ranks of a training job.
 ///
 /// Every process is one rank; RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say which, as a PyTorchJob sets
-/// them. Without them the process trains alone.
+/// them. Without them the process trains alone. On several hosts, MUSTER_GROUP_TOKEN_FILE names a file with a secret
+/// that ranks prove to each other that they know.
 ///
 /// Exit codes: 0 trained; 1 failed, and would fail again (bad data, no place for the model, a loss that is not
 /// finite); 2 wrong usage or environment; 130 and 143 stopped by SIGINT and SIGTERM; 138 lost another rank, so
@@ -224,6 +225,7 @@ impl Arguments {
             smallest_unit: unit,
             recompute,
             clip_norm: self.learning.clip_norm,
+            mirror: self.recovery.on_loss != OnLoss::Exit && shard_ranks.is_none(),
             optimizer: AdamW { weight_decay: self.learning.weight_decay, ..AdamW::default() },
         }
     }

@@ -1,9 +1,17 @@
 //! Signals that ask the process to stop, looked at between steps.
 
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::error::Error;
+
+/// Milliseconds between two looks whether the work is done.
+const LOOK: u8 = 50;
 
 /// Holds SIGTERM and SIGINT back so that they are seen at a step boundary.
 #[derive(Debug)]
@@ -24,6 +32,29 @@ impl Interrupt {
         let signals =
             SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map_err(setup)?;
         Ok(Self { signals, seen: None })
+    }
+
+    /// Does what cannot look at signals in between, and loses nothing if the process ends: then one ends it.
+    pub(crate) fn ending<R>(&mut self, work: impl FnOnce() -> R) -> R {
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Acquire) {
+                    if let Some(signal) = self.signal() {
+                        let error = Error::Interrupted { signal };
+                        // Standard error is the place for the cause; nothing is left to do if it is closed.
+                        let _ = writeln!(std::io::stderr(), "muster-train: {error}");
+                        std::process::exit(i32::from(error.exit_code()));
+                    }
+                    let fd = PollFd::new(self.signals.as_fd(), PollFlags::POLLIN);
+                    // It returns early for a signal; a failure is as good as the end of the pause.
+                    let _ = poll(&mut [fd], PollTimeout::from(LOOK));
+                }
+            });
+            let result = work();
+            done.store(true, Ordering::Release);
+            result
+        })
     }
 
     /// The signal that asked this process to stop, if one did.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use muster_collectives::{Communicator, NetworkOptions, Options};
+use muster_collectives::{Communicator, NetworkOptions, Options, Token};
 
 /// The environment does not describe a rank this trainer can be.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub(crate) struct World {
     /// Name of the group, from the address of the master.
     pub(crate) group: String,
     pub(crate) host: String,
+    /// A file with the secret that ranks on several hosts prove to each other that they know.
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 impl World {
@@ -68,7 +70,14 @@ impl World {
             return Err(Error::Invalid { name: "WORLD_SIZE", value: "0".into(), expected });
         }
         if size == 1 {
-            return Ok(Self { rank: 0, size, meeting: Meeting::Alone, group: "alone".into(), host });
+            return Ok(Self {
+                rank: 0,
+                size,
+                meeting: Meeting::Alone,
+                group: "alone".into(),
+                host,
+                token_file: None,
+            });
         }
         let missing = |name| Error::Missing { name, world_size: size };
         let rank = number("RANK")?.ok_or_else(|| missing("RANK"))?;
@@ -80,7 +89,8 @@ impl World {
         let port = variable("MASTER_PORT").ok_or_else(|| missing("MASTER_PORT"))?;
         let directory = variable("MUSTER_PEERS_DIR").map(|directory| Meeting::Directory(directory.into()));
         let meeting = directory.unwrap_or_else(|| Meeting::Address(format!("{address}:{port}")));
-        Ok(Self { rank, size, meeting, group: group_name(&address, &port), host })
+        let token_file = variable("MUSTER_GROUP_TOKEN_FILE").map(PathBuf::from);
+        Ok(Self { rank, size, meeting, group: group_name(&address, &port), host, token_file })
     }
 }
 
@@ -96,7 +106,7 @@ impl World {
         let (directory, network) = match &self.meeting {
             Meeting::Directory(directory) => (directory.clone(), None),
             // Ranks in one container share its temporary directory, and so memory.
-            Meeting::Address(address) => (std::env::temp_dir(), Some(NetworkOptions::new(address))),
+            Meeting::Address(address) => (std::env::temp_dir(), Some(self.network(address)?)),
             Meeting::Alone => (PathBuf::from("."), None),
         };
         let mut options = Options::new(directory, self.group.clone(), self.rank, self.size);
@@ -106,6 +116,20 @@ impl World {
         options.join_deadline = join_deadline;
         options.arena_bytes = arena_bytes;
         Communicator::connect(&options).map_err(|source| crate::Error::Collective { rank: self.rank, source })
+    }
+}
+
+impl World {
+    fn network(&self, address: &str) -> Result<NetworkOptions, crate::Error> {
+        let mut options = NetworkOptions::new(address);
+        if let Some(path) = &self.token_file {
+            let secret = fs_err::read(path).map_err(|error| crate::Error::Setup {
+                action: "read the token of the group, MUSTER_GROUP_TOKEN_FILE",
+                message: error.to_string(),
+            })?;
+            options.token = Token::new(secret.trim_ascii());
+        }
+        Ok(options)
     }
 }
 
@@ -148,6 +172,24 @@ mod tests {
         assert_eq!(world.group, "digits-master-0-23456");
         assert_eq!(world.meeting, Meeting::Directory("/run/muster/peers".into()));
         assert_eq!(world.host, "digits-worker-1");
+    }
+
+    #[test]
+    fn a_token_comes_from_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        fs_err::write(&path, "hunter2\n").unwrap();
+        let file = path.to_string_lossy().into_owned();
+        let mut variables = WORKER.to_vec();
+        variables.push(("MUSTER_GROUP_TOKEN_FILE", &file));
+        let world = world(&variables).unwrap();
+        assert_eq!(format!("{:?}", world.network("a:1").unwrap().token), "Token(secret)");
+        fs_err::remove_file(&path).unwrap();
+        let message = world.network("a:1").unwrap_err().to_string();
+        assert!(
+            message.starts_with("cannot read the token of the group, MUSTER_GROUP_TOKEN_FILE: "),
+            "{message}"
+        );
     }
 
     #[test]

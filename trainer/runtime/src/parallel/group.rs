@@ -153,6 +153,14 @@ impl Group {
         })
     }
 
+    /// Starts to make calls among the ranks that share.
+    pub(super) fn submit<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Communicator) -> Result<R, CollectiveError> + Send + 'static,
+    ) -> Pending<R> {
+        self.calls.submit(work)
+    }
+
     /// Starts to average a few values over all ranks.
     pub(super) fn average<const N: usize>(&self, mut values: [f32; N]) -> Pending<[f32; N]> {
         let replicas = self.replicas.clone();

@@ -8,6 +8,7 @@ mod compute;
 mod gradients;
 mod group;
 mod layout;
+mod mirror;
 mod parameters;
 mod recover;
 mod state;
@@ -23,6 +24,7 @@ use crate::tensor::{self, Library};
 use gradients::Gradients;
 use group::Group;
 use layout::Unit;
+use mirror::Mirror;
 use parameters::Parameters;
 pub use state::{Piece, Quantity};
 
@@ -66,6 +68,9 @@ pub struct Options {
     pub recompute: bool,
     /// Gradients whose norm over all parameters is larger are scaled down to it.
     pub clip_norm: Option<f32>,
+    /// Where state is in shares, copies of each rank's share on the next rank, so that the loss of one costs a step at
+    /// most: up to four times a share. [`Engine::mirror`] must be called after every step.
+    pub mirror: bool,
     /// The optimizer.
     pub optimizer: AdamW,
 }
@@ -80,12 +85,17 @@ impl Default for Options {
             smallest_unit: 1 << 18,
             recompute: false,
             clip_norm: None,
+            mirror: false,
             optimizer: AdamW::default(),
         }
     }
 }
 
 impl Options {
+    fn keeps_mirror(&self) -> bool {
+        self.mirror && self.sharding != Sharding::None
+    }
+
     /// Ranks that share between them.
     fn ranks(&self, world_size: usize) -> usize {
         match self.sharding {
@@ -138,6 +148,8 @@ pub struct Engine<L: Library> {
     gradients: Gradients,
     moments: Vec<Moments>,
     step: u64,
+    /// Copies of shares, where they are asked for.
+    mirror: Option<Mirror>,
     /// Time waited for collectives of earlier groups.
     waited: Duration,
 }
@@ -159,6 +171,9 @@ impl<L: Library> Engine<L> {
         seed: u64,
     ) -> Result<Self, Error> {
         let ranks = options.ranks(communicator.world_size());
+        if options.keeps_mirror() && ranks != communicator.world_size() {
+            return Err(Error::Options("copies of shares need shares over all ranks".into()));
+        }
         if ranks == 0 || !communicator.world_size().is_multiple_of(ranks) {
             let world_size = communicator.world_size();
             return Err(Error::Options(format!("shards of {ranks} ranks do not divide {world_size} ranks")));
@@ -180,6 +195,7 @@ impl<L: Library> Engine<L> {
             gradients,
             moments,
             step: 0,
+            mirror: options.keeps_mirror().then(Mirror::default),
             waited: Duration::ZERO,
         })
     }
@@ -203,7 +219,10 @@ impl<L: Library> Engine<L> {
     /// in which units are whole.
     pub fn state_bytes(&self) -> usize {
         let moments: usize = self.moments.iter().map(|moments| moments.first.len() * 2).sum();
-        size_of::<f32>() * moments + self.parameters.bytes(&self.units) + self.gradients.bytes()
+        size_of::<f32>() * moments
+            + self.parameters.bytes(&self.units)
+            + self.gradients.bytes()
+            + self.mirror.as_ref().map_or(0, Mirror::bytes)
     }
 
     /// Computes the gradients of a batch. A step may take several; `is_last` says that [`step`](Self::step) follows.
@@ -231,6 +250,9 @@ impl<L: Library> Engine<L> {
         let averages = self.group.average(values);
         self.gradients.finish(&mut self.group, &self.units)?;
         let averages = self.group.wait(averages)?;
+        if let Some(mirror) = &mut self.mirror {
+            mirror.settle()?;
+        }
         let gradient_norm = self.options.clip_norm.map(|_| self.gradient_norm()).transpose()?;
         let clip = match (self.options.clip_norm, gradient_norm) {
             (Some(limit), Some(norm)) if norm > limit => limit / norm,

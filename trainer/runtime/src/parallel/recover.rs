@@ -7,7 +7,9 @@ use muster_collectives::{Communicator, Error as CollectiveError};
 use super::gradients::Gradients;
 use super::group::Forming;
 use super::layout::Unit;
+use super::mirror::{self, History, Offer, Part, Plan};
 use super::parameters::Parameters;
+use super::state::Quantity;
 use super::{Engine, Error, Sharding, declared, layout};
 use crate::optimizer::Moments;
 use crate::tensor::Library;
@@ -17,25 +19,33 @@ impl<L: Library> Engine<L> {
     /// of the ranks that are left ([`Communicator::rebuild`]), or of all ranks once lost ones have been started again
     /// ([`Communicator::connect`]).
     ///
-    /// Ranks that lag behind take parameters, optimizer state and `cursor` from the one that is furthest. Some may be one
-    /// step behind the others; what was computed of the step that failed is lost. Newcomers call
-    /// [`agree`](Self::agree) instead.
+    /// Ranks that lag behind take parameters, optimizer state and `cursor` from those that are further. Ranks may be one
+    /// step apart; what was computed of the step that failed is lost. Newcomers call [`agree`](Self::agree) instead.
     ///
     /// # Errors
-    /// Where state is sharded, the share of a lost rank is gone: start again from a checkpoint.
+    /// Where state is in shares without copies, or a rank was lost together with the one that has its copy, its share is
+    /// gone: start again from a checkpoint.
     pub fn regroup(
         self,
         form: impl FnOnce(Option<Communicator>) -> Result<Communicator, CollectiveError>,
-        cursor: &mut [u64],
+        cursor: &mut [u64; 2],
     ) -> Result<Self, Error> {
-        let Self { library, model, options, group, parameters, moments, step, waited, .. } = self;
-        let Parameters::Replicated(values) = parameters else {
-            return Err(Error::Options(
-                "the lost rank's share of the training state is gone: start again from a checkpoint".into(),
-            ));
-        };
-        let waited = waited + group.waited();
+        let Self { library, model, options, group, units, parameters, moments, mirror, step, waited, .. } =
+            self;
+        if options.sharding != Sharding::None && mirror.is_none() {
+            return Err(gone());
+        }
+        let (rank, ranks, waited) = (group.rank(), group.world_size(), waited + group.waited());
         let communicator = form(group.disband())?;
+        if let Some(mirror) = mirror {
+            let (own, before) = mirror.into_parts();
+            let history = History { rank, ranks, units, own, before };
+            let mut engine = Self::new(library, model, communicator, options, 0)?;
+            engine.waited = waited;
+            engine.adopt(Some(&history), cursor)?;
+            return Ok(engine);
+        }
+        let Parameters::Replicated(values) = parameters else { return Err(gone()) };
         let ranks = communicator.world_size();
         let units = layout::units(&declared(&model), options.smallest_unit, ranks);
         let mut group = Forming::new(communicator, ranks)?;
@@ -49,25 +59,39 @@ impl<L: Library> Engine<L> {
         let moments = moments.map(|(first, second)| Moments { first, second }).collect();
         let parameters = Parameters::Replicated(refit(values));
         let group = group.start()?;
-        let mut engine =
-            Self { library, model, options, group, units, parameters, gradients, moments, step, waited };
+        let mirror = None;
+        let mut engine = Self {
+            library,
+            model,
+            options,
+            group,
+            units,
+            parameters,
+            gradients,
+            moments,
+            step,
+            mirror,
+            waited,
+        };
         engine.agree(cursor)?;
         Ok(engine)
     }
 
-    /// Brings ranks that lag behind to the state of the one that is furthest; `cursor` is what the caller knows of the
-    /// place in its data. A collective call; gives the steps that the training has taken.
-    pub fn agree(&mut self, cursor: &mut [u64]) -> Result<u64, Error> {
+    /// Brings this rank to the state of those that are further, if it joins a training that is under way; `cursor` is what
+    /// the caller knows of the place in its data. A collective call of all ranks that are new or have been
+    /// [regrouped](Self::regroup); gives the steps that the training has taken.
+    pub fn agree(&mut self, cursor: &mut [u64; 2]) -> Result<u64, Error> {
+        if self.options.sharding != Sharding::None {
+            self.adopt(None, cursor)?;
+            return Ok(self.step);
+        }
         let steps = self.group.gather(self.step)?;
         let furthest = steps.iter().max().copied().unwrap_or_default();
         if steps.iter().all(|step| *step == furthest) {
             return Ok(furthest);
         }
-        if self.options.sharding != Sharding::None {
-            return Err(Error::Options("ranks that share their state are at different steps".into()));
-        }
         let source = steps.iter().position(|step| *step == furthest).unwrap_or_default();
-        let words = cursor.iter().map(|word| word.cast_signed()).collect();
+        let words = cursor.map(u64::cast_signed).to_vec();
         let words: Vec<i64> = self.group.broadcast(words, source)?;
         cursor.iter_mut().zip(words).for_each(|(word, told)| *word = told.cast_unsigned());
         if let Parameters::Replicated(units) = &mut self.parameters {
@@ -83,10 +107,85 @@ impl<L: Library> Engine<L> {
         Ok(furthest)
     }
 
+    /// Passes a copy of this rank's share to the next rank, where the options ask for it; `cursor` is the caller's place in
+    /// its data. To be called by all ranks once the state is set up, and after every step.
+    pub fn mirror(&mut self, cursor: [u64; 2]) -> Result<(), Error> {
+        if self.mirror.is_none() {
+            return Ok(());
+        }
+        let mut values = Vec::new();
+        for index in 0..self.units.len() {
+            let owned = self.owned(index);
+            values.extend_from_slice(self.parameters.owned(&mut self.group, index, &owned)?);
+            values.extend_from_slice(&self.moments[index].first);
+            values.extend_from_slice(&self.moments[index].second);
+        }
+        let part = Part { step: self.step, cursor, values };
+        let group = &self.group;
+        if let Some(mirror) = &mut self.mirror {
+            mirror.pass(part, |part| group.submit(move |shards| mirror::exchange(shards, part)));
+        }
+        Ok(())
+    }
+
+    /// Takes over the newest state of which the ranks have all parts; nothing if none brings any.
+    fn adopt(&mut self, history: Option<&History>, cursor: &mut [u64; 2]) -> Result<(), Error> {
+        let broken =
+            |error: serde_json::Error| Error::Options(format!("ranks do not understand each other: {error}"));
+        let offer = history.map(History::offer).unwrap_or_default();
+        let offers = self.group.gather_bytes(&serde_json::to_vec(&offer).map_err(broken)?)?;
+        let offers: Result<Vec<Offer>, _> =
+            offers.iter().map(|offer| serde_json::from_slice(offer)).collect();
+        let offers = offers.map_err(broken)?;
+        if offers.iter().all(|offer| *offer == Offer::default()) {
+            return Ok(());
+        }
+        let Plan { step, cursor: place, holders } = mirror::plan(&offers).ok_or_else(gone)?;
+        let parts = holders.len();
+        let old = layout::units(&declared(&self.model), self.options.smallest_unit, parts);
+        for (index, unit) in old.iter().enumerate() {
+            let mut whole = vec![Vec::with_capacity(unit.padded); Quantity::ALL.len()];
+            for (part, holder) in holders.iter().enumerate() {
+                let held = history.and_then(|history| history.values(part, step, index));
+                let size = unit.padded / parts;
+                let values = held.map_or_else(|| vec![0.0; Quantity::ALL.len() * size], <[f32]>::to_vec);
+                let values = self.group.broadcast(values, *holder)?;
+                whole.iter_mut().zip(values.chunks_exact(size)).for_each(|(whole, part)| whole.extend(part));
+            }
+            self.take_over(index, whole)?;
+        }
+        self.step = step;
+        *cursor = place;
+        Ok(())
+    }
+
+    /// Sets a unit to whole vectors of its quantities, which may be filled up for another number of ranks.
+    fn take_over(&mut self, index: usize, whole: Vec<Vec<f32>>) -> Result<(), Error> {
+        let unit = &self.units[index];
+        let part = unit.part(self.group.shard(), self.group.shards());
+        for (quantity, values) in Quantity::ALL.into_iter().zip(whole) {
+            let values = refitted(values, unit);
+            match quantity {
+                Quantity::Value => {
+                    let target = self.parameters.held_mut(index).ok_or_else(gone)?;
+                    let held = if target.len() == values.len() { &values[..] } else { &values[part.clone()] };
+                    target.copy_from_slice(held);
+                }
+                Quantity::FirstMoment => self.moments[index].first.copy_from_slice(&values[part.clone()]),
+                Quantity::SecondMoment => self.moments[index].second.copy_from_slice(&values[part.clone()]),
+            }
+        }
+        Ok(())
+    }
+
     /// Time that this rank has waited for collectives that its computation did not hide.
     pub fn exposed_communication(&self) -> Duration {
         self.waited + self.group.waited()
     }
+}
+
+fn gone() -> Error {
+    Error::Options("a lost rank's share of the training state is gone: start again from a checkpoint".into())
 }
 
 /// The values of a unit, filled up as another number of ranks needs it.

@@ -144,7 +144,7 @@ impl Parameters {
         }
     }
 
-    fn held_mut(&mut self, index: usize) -> Option<&mut [f32]> {
+    pub(super) fn held_mut(&mut self, index: usize) -> Option<&mut [f32]> {
         match self {
             Self::Replicated(values) => Some(&mut values[index]),
             Self::Exchanged(slots) => slots[index].values_mut(),

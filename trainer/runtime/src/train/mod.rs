@@ -89,8 +89,15 @@ struct Agreement {
 
 impl Agreement {
     /// Forms the group and checks that all ranks were started for the same training.
-    fn join(self, arguments: &Arguments, world: &World, arena_bytes: usize) -> Result<Communicator, Error> {
-        let mut communicator = world.join(arguments.deadline, arguments.join_deadline, arena_bytes)?;
+    fn join(
+        self,
+        arguments: &Arguments,
+        world: &World,
+        arena_bytes: usize,
+        interrupt: &mut Interrupt,
+    ) -> Result<Communicator, Error> {
+        let join = || world.join(arguments.deadline, arguments.join_deadline, arena_bytes);
+        let mut communicator = interrupt.ending(join)?;
         let mut all = vec![0_i64; 2 * world.size];
         let own = [self.data, self.settings].map(u64::cast_signed);
         let failed = |source: CollectiveError| Error::Collective { rank: world.rank, source };
@@ -131,7 +138,7 @@ fn train<W: Write>(
     let failed = Error::of_rank(world.rank);
     let (model, options) = (described.build::<Candle>(), arguments.options());
     let arena_bytes = Engine::arena_bytes(&model, &options, world.size);
-    let communicator = agreement.join(arguments, world, arena_bytes)?;
+    let communicator = agreement.join(arguments, world, arena_bytes, interrupt)?;
     let engine = Engine::new(Candle, model, communicator, options, arguments.seed).map_err(failed)?;
     let keeper = Keeper::new(&arguments.checkpointing, &engine, described.to_json())?;
     let mut trainer = Trainer {
@@ -150,10 +157,11 @@ fn train<W: Write>(
         test,
         batch: Batch::default(),
     };
-    trainer.begin(report)?;
     let began = Instant::now();
-    while let Err(error) = trainer.epochs(interrupt, report) {
+    let mut trained = trainer.begin(report).and_then(|()| trainer.epochs(interrupt, report));
+    while let Err(error) = trained {
         trainer = trainer.recover(error, interrupt, report)?;
+        trained = trainer.epochs(interrupt, report);
     }
     trainer.finish(began.elapsed(), report)
 }

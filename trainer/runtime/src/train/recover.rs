@@ -35,7 +35,7 @@ impl Trainer<'_> {
                 (OnLoss::Continue, Some(communicator)) => communicator.rebuild(arguments.deadline),
                 (_, communicator) => {
                     drop(communicator);
-                    agreement.join(arguments, world, arena_bytes).map_err(|error| match error {
+                    agreement.join(arguments, world, arena_bytes, interrupt).map_err(|error| match error {
                         Error::Collective { source, .. } => source,
                         other => {
                             let message = other.to_string();
@@ -66,6 +66,7 @@ impl Trainer<'_> {
         if steps == 0 {
             trainer.resume(report)?;
         }
+        trainer.mirror()?;
         Ok(trainer)
     }
 }

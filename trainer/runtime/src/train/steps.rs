@@ -47,7 +47,15 @@ impl Trainer<'_> {
         let mut words = self.cursor.to_words();
         let steps = self.engine.agree(&mut words).map_err(Error::of_rank(self.engine.rank()))?;
         self.cursor = Cursor::from_words(words);
-        if steps == 0 { self.resume(report) } else { Ok(()) }
+        if steps == 0 {
+            self.resume(report)?;
+        }
+        self.mirror()
+    }
+
+    /// Copies what this rank alone has to another one.
+    pub(super) fn mirror(&mut self) -> Result<(), Error> {
+        self.engine.mirror(self.cursor.to_words()).map_err(Error::of_rank(self.engine.rank()))
     }
 
     /// Begins where the newest checkpoint ends.
@@ -91,12 +99,7 @@ impl Trainer<'_> {
                 let outcome = self.step(&samples, schedule.rate(self.engine.steps()), interrupt)?;
                 samples_seen += next.taken - self.cursor.taken;
                 self.cursor = next;
-                self.keep(outcome.all_written, outcome.stop.is_some(), report)?;
-                match outcome.stop {
-                    Some(Stop::Here(signal)) => return Err(Error::Interrupted { signal }),
-                    Some(Stop::Elsewhere) => return Err(Error::StoppedWithOthers { rank }),
-                    None => {}
-                }
+                self.mirror()?;
                 let step = self.engine.steps();
                 let progress = Progress {
                     step,
@@ -112,6 +115,12 @@ impl Trainer<'_> {
                     report.progress(&progress)?;
                 } else if rank != 0 && ends_epoch {
                     report.epoch(rank, &progress)?;
+                }
+                self.keep(outcome.all_written, outcome.stop.is_some(), report)?;
+                match outcome.stop {
+                    Some(Stop::Here(signal)) => return Err(Error::Interrupted { signal }),
+                    Some(Stop::Elsewhere) => return Err(Error::StoppedWithOthers { rank }),
+                    None => {}
                 }
                 continue;
             }

@@ -27,7 +27,7 @@ impl Place {
     /// The words of a job that writes its model to `model`, and its checkpoints, if at all, to `kept`.
     fn words(&self, model: &str, kept: Option<&str>, more: &[&str]) -> Vec<String> {
         let mut words =
-            arguments(&self.data, &["--epochs=6", "--seed=7", "--checkpoint-every=5", "--log-every=1"]);
+            arguments(&self.data, &["--epochs=60", "--seed=7", "--checkpoint-every=5", "--log-every=1"]);
         words.push(format!("--output={}", self.path(model).display()));
         words.extend(kept.map(|kept| format!("--checkpoint={}", self.path(kept).display())));
         words.extend(more.iter().map(ToString::to_string));
@@ -67,21 +67,24 @@ fn a_job_that_was_stopped_or_killed_goes_on_and_the_model_is_the_same_to_the_bit
         let words = place.words("model", Some("kept"), &more);
         let mut job = Job::start(place.folder.path(), |_| words.clone());
         job.wait_for(0, "event=checkpoint step=5");
-        job.wait_for(0, "step=13 ");
         job.signal(2, Signal::SIGTERM);
         let stopped = finish(&mut job);
         assert_eq!(stopped[2].status.code(), Some(143), "{}", text(&stopped[2].stderr));
         let last = step_of(text(&stopped[0].stdout).lines().last().unwrap(), "event=checkpoint ");
-        assert!(last >= 14, "the job keeps what it has when it is told to stop");
+        let stopped = text(&stopped[0].stdout)
+            .lines()
+            .rfind(|line| line.starts_with("step="))
+            .map(|line| field(line, "step"));
+        assert_eq!(stopped, Some(last.to_string()), "the job keeps what it has when it is told to stop");
 
         let mut job = Job::start(place.folder.path(), |_| words.clone());
         job.wait_for(0, &format!("event=resumed rank=0 step={last}"));
-        job.wait_for(0, "step=40 ");
+        job.wait_for(0, "event=checkpoint ");
         (0..WORLD_SIZE).for_each(|rank| job.signal(rank, Signal::SIGKILL));
         drop(finish(&mut job));
 
         let printed = succeeds(place.folder.path(), &words);
-        assert!((30..=50).contains(&step_of(&printed, "event=resumed ")), "{printed}");
+        assert!(step_of(&printed, "event=resumed ") > last, "{printed}");
         assert!(place.model("model") == place.model("undisturbed"), "{sharding}");
         let steps = fs_err::read_dir(place.path("kept")).unwrap().count();
         assert_eq!(steps, 3, "the newest three checkpoints stay");
@@ -97,7 +100,7 @@ fn another_number_of_ranks_goes_on_with_another_sharding() {
     let place = Place::new();
     let words = place.words("model", Some("kept"), &["--sharding=parameters", "--max-steps=20"]);
     succeeds(place.folder.path(), &words);
-    let words = place.words("model", Some("kept"), &["--sharding=none", "--epochs=12"]);
+    let words = place.words("model", Some("kept"), &["--sharding=none", "--epochs=70"]);
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_muster-train"))
         .args(words)
         .env_remove("WORLD_SIZE")
