@@ -197,6 +197,12 @@ async fn the_readme_of_the_example_does_what_it_says() {
     assert_eq!((count, not_run), (5, Vec::new()));
 }
 
+#[tokio::test]
+async fn the_readme_of_the_gpt_does_what_it_says() {
+    let (count, not_run) = run("examples/gpt/README.md").await;
+    assert_eq!((count, not_run), (4, Vec::new()));
+}
+
 #[test]
 fn continuous_integration_runs_the_test_command_of_the_readme() {
     let readme = fs::read_to_string(repository().join("README.md")).expect("README.md");

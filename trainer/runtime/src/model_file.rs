@@ -44,6 +44,8 @@ pub(crate) fn write(
     tensors: &[Named],
     description: &Description<'_>,
 ) -> Result<PathBuf, Error> {
+    // Another rank may have been the first when the training began.
+    prepare(folder)?;
     let path = folder.join(FILE_NAME);
     let failed = |source| Error::Write { path: path.clone(), source };
     let bytes = encode(tensors, description).map_err(|error| failed(io::Error::other(error)))?;

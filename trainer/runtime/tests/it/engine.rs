@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use muster_collectives::{Communicator, Options as GroupOptions};
-use muster_trainer_runtime::model::{Cnn, Gpt, Input, Mlp, Model, Vit};
+use muster_trainer_runtime::model::{Cnn, Gpt, Input, Mlp, Model, Parameter, Vit};
 use muster_trainer_runtime::parallel::{Engine, Error, GradientType, Options, Sharding};
 use muster_trainer_runtime::tensor::Candle;
 use proptest::test_runner::{Config, TestRunner};
@@ -34,10 +34,9 @@ impl Task {
 
     fn shape(self) -> &'static [usize] {
         match self {
-            Self::Mlp => &[6],
             Self::Cnn => &[2, 5, 4],
             Self::Vit => &[1, 4, 6],
-            Self::Gpt => &[6],
+            Self::Mlp | Self::Gpt => &[6],
         }
     }
 
@@ -174,11 +173,11 @@ fn shares_take_their_part_of_the_memory_and_one_unit() {
     let world_size = 4;
     let bytes = |sharding| {
         let model = || Gpt { vocabulary: 64, context: 16, width: 64, depth: 6, heads: 4 }.build::<Candle>();
-        let count: usize = model().parameters().iter().map(|parameter| parameter.count()).sum();
+        let count: usize = model().parameters().iter().map(Parameter::count).sum();
         let largest = model()
             .blocks()
             .iter()
-            .map(|block| block.parameters().iter().map(|parameter| parameter.count()).sum::<usize>())
+            .map(|block| block.parameters().iter().map(Parameter::count).sum::<usize>())
             .max()
             .unwrap();
         let of = |group| {
