@@ -120,13 +120,6 @@ pub enum Error {
     },
 }
 
-impl From<parallel::Error> for Error {
-    /// For what no other rank takes part in.
-    fn from(error: parallel::Error) -> Self {
-        Self::Model { message: error.to_string() }
-    }
-}
-
 impl Error {
     /// What a rank's engine reports.
     pub(crate) fn of_rank(rank: usize) -> impl Fn(parallel::Error) -> Self + Copy {

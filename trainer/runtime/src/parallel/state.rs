@@ -85,14 +85,16 @@ impl<L: Library> Engine<L> {
         Ok(pieces)
     }
 
-    /// Takes over a state after `step` steps: `fill` writes elements of a parameter's quantity. Every rank must do so.
-    pub fn restore<E: From<Error>>(
+    /// Takes over a state after `step` steps: `fill` writes elements of a parameter's quantity, and `failed` makes an error
+    /// of the engine one of the caller's. Every rank must do so.
+    pub fn restore<E>(
         &mut self,
         step: u64,
+        failed: impl Fn(Error) -> E,
         mut fill: impl FnMut(&Parameter, Quantity, Range<usize>, &mut [f32]) -> Result<(), E>,
     ) -> Result<(), E> {
         let Self { group, units, parameters, moments, options, .. } = self;
-        parameters.settle(group)?;
+        parameters.settle(group).map_err(&failed)?;
         for (index, unit) in units.iter().enumerate() {
             let part = unit.part(group.shard(), group.shards());
             let (all, own) = (0..unit.count, part.start..part.end.min(unit.count));
@@ -100,7 +102,7 @@ impl<L: Library> Engine<L> {
             let values_held = if options.sharding == Sharding::Parameters { &own } else { &all };
             let Moments { first, second } = &mut moments[index];
             let lost = || Error::Options("parameters were lost in a failed step".into());
-            let values = parameters.held_mut(index).ok_or_else(lost)?;
+            let values = parameters.held_mut(index).ok_or_else(|| failed(lost()))?;
             let targets =
                 [(values, values_held), (&mut first[..], moments_held), (&mut second[..], moments_held)];
             for (quantity, (target, held)) in Quantity::ALL.into_iter().zip(targets) {

@@ -122,7 +122,8 @@ impl Keeper {
             return Err(Error::Checkpoint { message });
         }
         let cursor: [u64; 2] = serde_json::from_value(state["cursor"].clone()).map_err(failed)?;
-        engine.restore(checkpoint.step(), |parameter, quantity, range, target| {
+        let of_rank = Error::of_rank(engine.rank());
+        engine.restore(checkpoint.step(), of_rank, |parameter, quantity, range, target| {
             fill(checkpoint, parameter, quantity, range, target)
         })?;
         Ok(Cursor::from_words(cursor))
