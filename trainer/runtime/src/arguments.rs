@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use crate::observe::Observing;
 use crate::optimizer::AdamW;
 use crate::parallel::{GradientType, Options, Sharding};
 use crate::schedule::Decay;
@@ -23,7 +24,7 @@ use crate::schedule::Decay;
     name = "muster-train",
     version,
     args_override_self = true,
-    after_help = "Examples:\n  muster-train --data digits.csv.gz\n  muster-train --model cnn --data mnist --channels 16,32 --epochs 3\n  muster-train --model gpt --data shakespeare.txt --context 128 --width 256 --depth 4 --warmup 100 --clip-norm 1\n  muster-train --config train.toml --sharding parameters    # model = \"gpt\" and so on, as the options are called"
+    after_help = "Examples:\n  muster-train --data digits.csv.gz\n  muster-train --model cnn --data mnist --channels 16,32 --epochs 3\n  muster-train --model gpt --data shakespeare.txt --context 128 --width 256 --depth 4 --warmup 100 --clip-norm 1\n  muster-train --data digits.csv.gz --tensorboard runs/digits --metrics-listen 9404 --profile trace.json\n  muster-train --config train.toml --sharding parameters    # model = \"gpt\" and so on, as the options are called"
 )]
 pub struct Arguments {
     /// Options from a TOML file, named as here; those of the command line come first.
@@ -32,10 +33,13 @@ pub struct Arguments {
     /// The kind of model.
     #[arg(long, value_enum, default_value_t = ModelKind::Mlp)]
     pub model: ModelKind,
-    /// Training data, a file or a folder of files: .csv or .csv.gz with the label in the last column; IDX images with
-    /// their labels; for gpt .txt, or .bin with 16-bit tokens.
+    /// Training data, a file or a folder of files: .csv or .csv.gz with the label in the last column; .parquet, whose
+    /// lists of numbers are laid flat; IDX images with their labels; for gpt .txt, or .bin with 16-bit tokens.
     #[arg(long, value_name = "PATH")]
     pub data: PathBuf,
+    /// Parquet: the column with the label, text or whole numbers [default: the last].
+    #[arg(long, value_name = "COLUMN")]
+    pub label: Option<String>,
     #[command(flatten)]
     pub(crate) shape: Shape,
     #[command(flatten)]
@@ -46,6 +50,8 @@ pub struct Arguments {
     pub(crate) recovery: Recovery,
     #[command(flatten)]
     pub(crate) checkpointing: Checkpointing,
+    #[command(flatten)]
+    pub(crate) observing: Observing,
     /// Seed of the split, the initial parameters and the order of the samples.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,

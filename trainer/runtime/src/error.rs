@@ -1,6 +1,7 @@
 //! Why a rank could not train.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
@@ -95,6 +96,30 @@ pub enum Error {
         /// What happened.
         message: String,
     },
+    /// TensorBoard's event file could not be begun.
+    #[error("--tensorboard {}: {source}", folder.display())]
+    Events {
+        /// Its folder.
+        folder: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Metrics cannot be served.
+    #[error("--metrics-listen {address}: {message}")]
+    Metrics {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        message: String,
+    },
+    /// The trace could not be begun.
+    #[error("--profile {}: {source}", path.display())]
+    Profile {
+        /// Its file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// Standard output is closed or full.
     #[error("cannot write metrics: {0}")]
     Report(#[source] io::Error),
@@ -138,7 +163,12 @@ impl Error {
     /// The exit code that tells a controller whether a restart can help: codes from 128 on say that it can.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::World(_) | Self::Config(_) | Self::Model { .. } => 2,
+            Self::World(_)
+            | Self::Config(_)
+            | Self::Model { .. }
+            | Self::Events { .. }
+            | Self::Metrics { .. }
+            | Self::Profile { .. } => 2,
             Self::Interrupted { signal } => 128 + *signal as u8,
             Self::StoppedWithOthers { .. } => 138,
             Self::Collective { source, .. } if is_transient(source) => 138,

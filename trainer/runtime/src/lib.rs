@@ -12,6 +12,7 @@ mod error;
 mod interrupt;
 pub mod model;
 mod model_file;
+mod observe;
 mod optimizer;
 pub mod parallel;
 mod report;

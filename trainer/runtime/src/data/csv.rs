@@ -1,12 +1,12 @@
 //! Comma-separated numbers with a label in the last column.
 
-use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
 
 use super::Error;
+use super::classes::Classes;
 use super::table::Table;
 
 /// Longest line that is read, in bytes.
@@ -17,8 +17,7 @@ const LONGEST_LINE: u64 = 16 << 20;
 pub(super) struct Rows {
     width: Option<usize>,
     inputs: Vec<f32>,
-    labels: Vec<u32>,
-    classes: HashMap<String, u32>,
+    classes: Classes,
 }
 
 impl Rows {
@@ -73,29 +72,14 @@ impl Rows {
         if label.is_empty() {
             return Err("the label is empty".into());
         }
-        let next = self.classes.len() as u32;
-        self.labels.push(*self.classes.entry(label.to_owned()).or_insert(next));
+        self.classes.add(label);
         Ok(())
     }
 
-    /// The samples, or none for no rows. Classes are in the order of their names; numbers in numeric order.
+    /// The samples, or none for no rows.
     pub(super) fn into_table(self) -> Option<Table> {
-        let mut classes: Vec<(String, u32)> = self.classes.into_iter().collect();
-        classes.sort_by(|(left, _), (right, _)| match (left.parse::<i64>(), right.parse::<i64>()) {
-            (Ok(left), Ok(right)) => left.cmp(&right),
-            _ => left.cmp(right),
-        });
-        let mut renumbered = vec![0; classes.len()];
-        for (class, (_, seen)) in classes.iter().enumerate() {
-            renumbered[*seen as usize] = class as u32;
-        }
-        Some(Table {
-            width: self.width?,
-            shape: None,
-            inputs: self.inputs,
-            labels: self.labels.into_iter().map(|label| renumbered[label as usize]).collect(),
-            classes: classes.into_iter().map(|(name, _)| name).collect(),
-        })
+        let (labels, classes) = self.classes.finish();
+        Some(Table { width: self.width?, shape: None, inputs: self.inputs, labels, classes })
     }
 }
 

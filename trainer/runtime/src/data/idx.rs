@@ -88,15 +88,15 @@ mod tests {
         let images = folder.path().join("train-images-idx3-ubyte");
         fs_err::write(&images, file(&[2, 1, 3], &[0, 1, 2, 3, 4, 255])).unwrap();
         fs_err::write(folder.path().join("train-labels-idx1-ubyte"), file(&[2], &[7, 0])).unwrap();
-        let table = Table::load(folder.path()).unwrap();
+        let table = Table::load(folder.path(), None).unwrap();
         assert_eq!((table.width, table.shape, table.classes.len()), (3, Some([1, 1, 3]), 8));
         assert_eq!((&table.inputs[3..], &table.labels[..]), (&[3.0, 4.0, 255.0][..], &[7, 0][..]));
 
         fs_err::write(folder.path().join("train-labels-idx1-ubyte"), file(&[3], &[7, 0, 1])).unwrap();
-        let message = Table::load(&images).unwrap_err().to_string();
+        let message = Table::load(&images, None).unwrap_err().to_string();
         assert!(message.ends_with("train-labels-idx1-ubyte: 3 labels for 2 images"), "{message}");
         fs_err::write(&images, file(&[2, 1, 3], &[0])).unwrap();
-        let message = Table::load(&images).unwrap_err().to_string();
+        let message = Table::load(&images, None).unwrap_err().to_string();
         assert!(message.ends_with("1 bytes do not fill [2, 1, 3]"), "{message}");
     }
 

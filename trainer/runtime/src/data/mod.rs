@@ -1,7 +1,9 @@
 //! Samples: labelled ones from tables and images, and sequences of tokens.
 
+mod classes;
 mod csv;
 mod idx;
+mod parquet;
 mod table;
 mod tokens;
 
@@ -30,6 +32,18 @@ pub enum Error {
         path: PathBuf,
         /// The line, from 1.
         line: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A column of a Parquet file is wrong.
+    #[error("{}: row group {row_group}, column {column:?}: {problem}", path.display())]
+    Column {
+        /// The file.
+        path: PathBuf,
+        /// The row group, from 0; rows are counted within it.
+        row_group: usize,
+        /// The column.
+        column: String,
         /// What is wrong with it.
         problem: String,
     },

@@ -1,8 +1,8 @@
 //! Labelled samples in memory: reading them, splitting off a test set and scaling the inputs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{Error, csv, idx};
+use super::{Error, csv, idx, parquet};
 use crate::checksum::checksum;
 use crate::sampler::permutation;
 
@@ -32,11 +32,26 @@ pub(crate) struct Scaling {
 }
 
 impl Table {
-    /// Reads a `.csv` or `.csv.gz` file, or all such files of a folder in the order of their names; or the images of an
-    /// IDX file, or of a folder that holds one, with the labels beside them.
-    pub(crate) fn load(path: &Path) -> Result<Self, Error> {
-        let files =
-            super::files(path, |name| super::ends_in(name, &["csv", "csv.gz"]) || idx::is_images(name))?;
+    /// Reads a `.csv`, `.csv.gz` or `.parquet` file, or all such files of a folder in the order of their names; or the
+    /// images of an IDX file, or of a folder that holds one, with the labels beside them. `label` names the label's
+    /// column of Parquet files; otherwise it is the last.
+    pub(crate) fn load(path: &Path, label: Option<&str>) -> Result<Self, Error> {
+        let is_parquet = |file: &PathBuf| parquet::is_parquet(&super::file_name(file));
+        let files = super::files(path, |name| {
+            super::ends_in(name, &["csv", "csv.gz"]) || parquet::is_parquet(name) || idx::is_images(name)
+        })?;
+        let empty = |what| Error::Empty { path: path.to_owned(), what };
+        if files.iter().any(is_parquet) {
+            if let Some(other) = files.iter().find(|file| !is_parquet(file)) {
+                let problem = "Parquet files cannot be mixed with others".to_owned();
+                return Err(Error::Format { path: other.clone(), problem });
+            }
+            return parquet::load(&files, label)?.ok_or_else(|| empty("samples"));
+        }
+        if let (Some(_), Some(file)) = (label, files.first()) {
+            let problem = "--label is for Parquet files; here the last column is the label".to_owned();
+            return Err(Error::Format { path: file.clone(), problem });
+        }
         if let Some(images) = files.iter().find(|file| idx::is_images(&super::file_name(file))) {
             return idx::load(images);
         }
@@ -45,10 +60,9 @@ impl Table {
             rows.read(file)?;
         }
         if files.is_empty() {
-            let what = "file ending in .csv, .csv.gz or -images-idx3-ubyte";
-            return Err(Error::Empty { path: path.to_owned(), what });
+            return Err(empty("file ending in .csv, .csv.gz, .parquet or -images-idx3-ubyte"));
         }
-        rows.into_table().ok_or_else(|| Error::Empty { path: path.to_owned(), what: "samples" })
+        rows.into_table().ok_or_else(|| empty("samples"))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -152,7 +166,7 @@ mod tests {
         fs_err::write(folder.path().join("b.csv"), "2,yes\n").unwrap();
         fs_err::write(folder.path().join("a.csv"), "x,label\n1,no\n").unwrap();
         fs_err::write(folder.path().join("notes.txt"), "not data").unwrap();
-        let table = Table::load(folder.path()).unwrap();
+        let table = Table::load(folder.path(), None).unwrap();
         assert_eq!(table.inputs, [1.0, 2.0]);
         assert_eq!(table.classes, ["no", "yes"]);
     }
@@ -160,15 +174,15 @@ mod tests {
     #[test]
     fn nothing_to_train_on_is_said() {
         let folder = tempfile::tempdir().unwrap();
-        let message = Table::load(folder.path()).unwrap_err().to_string();
+        let message = Table::load(folder.path(), None).unwrap_err().to_string();
         assert!(
-            message.ends_with("holds no file ending in .csv, .csv.gz or -images-idx3-ubyte"),
+            message.ends_with("holds no file ending in .csv, .csv.gz, .parquet or -images-idx3-ubyte"),
             "{message}"
         );
         let file = folder.path().join("empty.csv");
         fs_err::write(&file, "a,b\n").unwrap();
-        assert!(Table::load(&file).unwrap_err().to_string().ends_with("holds no samples"));
+        assert!(Table::load(&file, None).unwrap_err().to_string().ends_with("holds no samples"));
         let absent = folder.path().join("absent.csv");
-        assert!(Table::load(&absent).unwrap_err().to_string().starts_with("cannot read "));
+        assert!(Table::load(&absent, None).unwrap_err().to_string().starts_with("cannot read "));
     }
 }

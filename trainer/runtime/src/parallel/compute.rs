@@ -2,6 +2,7 @@
 
 use super::{BatchOutcome, Engine, Error};
 use crate::model::{Feed, Input};
+use crate::observe::{Detail, Track};
 use crate::tensor::{self, Library};
 
 /// What a unit leaves behind for its gradients.
@@ -39,10 +40,13 @@ pub(super) fn accumulate<L: Library>(
         kept.push(Kept { entered, computed: keep.then_some(computed) });
     }
     let scores = x.ok_or_else(|| Error::Options("a model without blocks gives no scores".into()))?;
+    let recorder = engine.recorder().clone();
+    let scoring = recorder.span(Track::Compute, "loss", Detail::None);
     let loss = library.cross_entropy(&scores, labels)?;
     let mut value = [0.0];
     library.read(&loss, &mut value)?;
     let outcome = BatchOutcome { loss: value[0], correct: library.correct(&scores, labels)? };
+    drop(scoring);
 
     let mut seed = None;
     for (index, Kept { entered, computed }) in kept.into_iter().enumerate().rev() {
@@ -50,6 +54,7 @@ pub(super) fn accumulate<L: Library>(
             Some(computed) => computed,
             None => run(engine, index, input, entered.as_ref(), index.checked_sub(1))?,
         };
+        let _backward = recorder.span(Track::Compute, "backward", Detail::Unit(index));
         if recompute && index + 1 == count && index > 0 {
             engine.parameters.prefetch(&engine.group, &engine.units, index - 1)?;
         }
@@ -108,6 +113,7 @@ fn run<L: Library>(
     next: Option<usize>,
 ) -> Result<Computed<L>, Error> {
     let Engine { library, model, group, units, parameters, .. } = engine;
+    let _forward = group.recorder().span(Track::Compute, "forward", Detail::Unit(index));
     let unit = &units[index];
     let leaves = parameters.with_whole(group, units, index, |values| {
         let leaf = |(parameter, place): &(crate::model::Parameter, std::ops::Range<usize>)| {

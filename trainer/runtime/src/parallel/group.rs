@@ -9,6 +9,7 @@ use muster_collectives::{
 use parking_lot::Mutex;
 
 use super::Error;
+use crate::observe::{Detail, Recorder, Track};
 
 /// A group before its calls are made in the background: buffers are allocated now.
 pub(super) struct Forming {
@@ -53,6 +54,7 @@ impl Forming {
             calls: Background::start(shards)?,
             replicas: replicas.map(|replicas| Arc::new(Mutex::new(replicas))),
             waited: Duration::ZERO,
+            recorder: Recorder::default(),
         })
     }
 }
@@ -70,6 +72,7 @@ pub(super) struct Group {
     /// The ranks that hold the same share. Only the background thread calls on it, so the lock is never waited for.
     replicas: Option<Arc<Mutex<Communicator>>>,
     waited: Duration,
+    recorder: Recorder,
 }
 
 impl Group {
@@ -95,6 +98,28 @@ impl Group {
         self.waited
     }
 
+    pub(super) fn record(&mut self, recorder: Recorder) {
+        self.recorder = recorder;
+    }
+
+    pub(super) fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Makes a call in the background, and records it as `name` with what it moves.
+    fn call<R: Send + 'static>(
+        &self,
+        name: &'static str,
+        detail: Detail,
+        work: impl FnOnce(&mut Communicator) -> Result<R, CollectiveError> + Send + 'static,
+    ) -> Pending<R> {
+        let recorder = self.recorder.clone();
+        self.calls.submit(move |shards| {
+            let _span = recorder.span(Track::Communication, name, detail);
+            work(shards)
+        })
+    }
+
     /// Ends the calls in the background; the communicator, unless the thread broke.
     pub(super) fn disband(self) -> Option<Communicator> {
         self.calls.into_communicator()
@@ -102,6 +127,7 @@ impl Group {
 
     /// Waits for a call, and counts the time.
     pub(super) fn wait<R>(&mut self, pending: Pending<R>) -> Result<R, Error> {
+        let _span = self.recorder.span(Track::Compute, "wait for ranks", Detail::None);
         let began = Instant::now();
         let result = pending.wait();
         self.waited += began.elapsed();
@@ -123,7 +149,7 @@ impl Group {
         scatter: bool,
     ) -> Returned<RegisteredBuffer<T>> {
         let replicas = self.replicas.clone();
-        self.calls.submit(move |shards| {
+        self.call("reduce gradients", Detail::Bytes(size_of_val(&buffer[..])), move |shards| {
             let mut work = || {
                 let part = buffer.len() / shards.world_size();
                 if scatter {
@@ -147,7 +173,7 @@ impl Group {
 
     /// Starts to gather the parts of a buffer, one of each share.
     pub(super) fn gather_parts(&self, mut buffer: RegisteredBuffer<f32>) -> Returned<RegisteredBuffer<f32>> {
-        self.calls.submit(move |shards| {
+        self.call("gather parameters", Detail::Bytes(size_of_val(&buffer[..])), move |shards| {
             let result = shards.all_gather_registered(&mut buffer);
             Ok((buffer, result))
         })
@@ -158,13 +184,13 @@ impl Group {
         &self,
         work: impl FnOnce(&mut Communicator) -> Result<R, CollectiveError> + Send + 'static,
     ) -> Pending<R> {
-        self.calls.submit(work)
+        self.call("exchange shares", Detail::None, work)
     }
 
     /// Starts to average a few values over all ranks.
     pub(super) fn average<const N: usize>(&self, mut values: [f32; N]) -> Pending<[f32; N]> {
         let replicas = self.replicas.clone();
-        self.calls.submit(move |shards| {
+        self.call("average metrics", Detail::Bytes(size_of_val(&values)), move |shards| {
             shards.all_reduce_staged(&mut values, Reduction::Average)?;
             if let Some(replicas) = replicas {
                 replicas.lock().all_reduce_staged(&mut values, Reduction::Average)?;
@@ -176,7 +202,7 @@ impl Group {
     /// Adds a value over the shares of one whole.
     pub(super) fn sum_over_shards(&mut self, value: f64) -> Result<f64, Error> {
         let mut values = [value];
-        let pending = self.calls.submit(move |shards| {
+        let pending = self.call("sum over shards", Detail::Bytes(size_of_val(&values)), move |shards| {
             shards.all_reduce_staged(&mut values, Reduction::Sum)?;
             Ok(values[0])
         });
@@ -187,7 +213,7 @@ impl Group {
     pub(super) fn sum<T: Element>(&mut self, number: T) -> Result<T, Error> {
         let mut numbers = [number];
         let replicas = self.replicas.clone();
-        let pending = self.calls.submit(move |shards| {
+        let pending = self.call("sum", Detail::Bytes(size_of_val(&numbers)), move |shards| {
             shards.all_reduce_staged(&mut numbers, Reduction::Sum)?;
             if let Some(replicas) = replicas {
                 replicas.lock().all_reduce_staged(&mut numbers, Reduction::Sum)?;
@@ -203,7 +229,7 @@ impl Group {
         mut values: Vec<T>,
         source: usize,
     ) -> Result<Vec<T>, Error> {
-        let pending = self.calls.submit(move |shards| {
+        let pending = self.call("broadcast", Detail::Bytes(size_of_val(&values[..])), move |shards| {
             shards.broadcast(&mut values, source)?;
             Ok(values)
         });
@@ -213,7 +239,7 @@ impl Group {
     /// What every rank passes, in rank order.
     pub(super) fn gather(&mut self, value: u64) -> Result<Vec<u64>, Error> {
         let replicas = self.replicas.clone();
-        let pending = self.calls.submit(move |shards| {
+        let pending = self.call("gather", Detail::Bytes(size_of::<u64>()), move |shards| {
             let mut values = vec![0; shards.world_size()];
             shards.all_gather(&[value.cast_signed()], &mut values)?;
             if let Some(replicas) = replicas {
@@ -238,7 +264,7 @@ impl Group {
         let mut padded = bytes.to_vec();
         padded.resize(longest, 0);
         let replicas = self.replicas.clone();
-        let pending = self.calls.submit(move |shards| {
+        let pending = self.call("gather bytes", Detail::Bytes(longest), move |shards| {
             let mut all = vec![0_u8; longest * shards.world_size()];
             shards.all_gather(&padded, &mut all)?;
             if let Some(replicas) = replicas {

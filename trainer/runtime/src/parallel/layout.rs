@@ -25,6 +25,20 @@ pub(crate) struct Unit {
 }
 
 impl Unit {
+    /// What its blocks are called: by what the names of their parameters have in common.
+    pub(crate) fn name(&self) -> String {
+        let mut parameters = self.parameters.iter().map(|(parameter, _)| parameter.name.as_str());
+        let blocks = self.blocks.clone().zip(&self.per_block).map(|(block, count)| {
+            let names: Vec<&str> = parameters.by_ref().take(*count).collect();
+            block_name(block, &names)
+        });
+        let names: Vec<String> = blocks.collect();
+        match &names[..] {
+            [first, .., last] => format!("{first} to {last}"),
+            _ => names.concat(),
+        }
+    }
+
     /// The part of one of `ranks` ranks; the last ones may lie beyond `count`.
     pub(crate) fn part(&self, rank: usize, ranks: usize) -> Range<usize> {
         let size = self.padded / ranks;
@@ -38,6 +52,15 @@ impl Unit {
             (!piece.is_empty()).then_some((piece, parameter.decays))
         })
     }
+}
+
+fn block_name(block: usize, parameters: &[&str]) -> String {
+    let Some((first, others)) = parameters.split_first() else { return format!("block {block}") };
+    let parts: Vec<&str> = first.split('.').collect();
+    let common = others.iter().fold(parts.len() - 1, |common, name| {
+        name.split('.').zip(&parts[..common]).take_while(|(part, other)| part == *other).count()
+    });
+    parts[..common.max(1)].join(".")
 }
 
 /// Groups the blocks, given by their parameters, to units of at least `smallest` elements, for `ranks` ranks. What is
@@ -77,6 +100,22 @@ mod tests {
 
     use super::*;
     use crate::model::Initial;
+
+    #[test]
+    fn a_unit_is_called_by_what_its_parameters_have_in_common() {
+        let vector = |name: &&str| Parameter::vector(*name, 4, Initial::Zeros);
+        let names: [&[&str]; 5] = [
+            &["tokens.weight", "positions.weight"],
+            &["blocks.0.attention.weight", "blocks.0.attention.bias"],
+            &["blocks.1.attention.weight", "blocks.1.norm.bias"],
+            &["head"],
+            &[],
+        ];
+        let blocks = names.map(|names| names.iter().map(vector).collect::<Vec<Parameter>>());
+        let named = |smallest| units(&blocks, smallest, 1).iter().map(Unit::name).collect::<Vec<String>>();
+        assert_eq!(named(1), ["tokens", "blocks.0.attention", "blocks.1", "head", "block 4"]);
+        assert_eq!(named(1000), ["tokens to block 4"]);
+    }
 
     proptest! {
         #[test]

@@ -20,6 +20,7 @@ use std::time::Duration;
 use muster_collectives::Communicator;
 
 use crate::model::{Input, Model, Parameter};
+use crate::observe::{Detail, Recorder, Track};
 use crate::optimizer::{Moments, StepRate};
 use crate::tensor::{self, Library};
 use gradients::Gradients;
@@ -125,6 +126,19 @@ impl<L: Library> Engine<L> {
         })
     }
 
+    /// Records where the time of its steps goes.
+    pub(crate) fn record(&mut self, recorder: Recorder) {
+        if recorder.records() {
+            recorder.name_units(self.units.iter().map(Unit::name).collect());
+        }
+        self.group.record(recorder);
+    }
+
+    /// What it records with.
+    pub(crate) fn recorder(&self) -> &Recorder {
+        self.group.recorder()
+    }
+
     /// This rank.
     pub fn rank(&self) -> usize {
         self.group.rank()
@@ -186,6 +200,7 @@ impl<L: Library> Engine<L> {
         self.step += 1;
         let rate =
             StepRate { step: self.step, learning_rate, scale: self.gradients.scale() * clip, decays: true };
+        let _optimizer = self.recorder().span(Track::Compute, "optimizer step", Detail::None);
         for index in 0..self.units.len() {
             self.step_unit(index, rate)?;
         }

@@ -36,12 +36,14 @@ impl<L: Library> Engine<L> {
             return Err(gone());
         }
         let (rank, ranks, waited) = (group.rank(), group.world_size(), waited + group.waited());
+        let recorder = group.recorder().clone();
         let communicator = form(group.disband())?;
         if let Some(mirror) = mirror {
             let (own, before) = mirror.into_parts();
             let history = History { rank, ranks, units, own, before };
             let mut engine = Self::new(library, model, communicator, options, 0)?;
             engine.waited = waited;
+            engine.record(recorder);
             engine.adopt(Some(&history), cursor)?;
             return Ok(engine);
         }
@@ -58,7 +60,8 @@ impl<L: Library> Engine<L> {
         let moments = refit(first).into_iter().zip(refit(second));
         let moments = moments.map(|(first, second)| Moments { first, second }).collect();
         let parameters = Parameters::Replicated(refit(values));
-        let group = group.start()?;
+        let mut group = group.start()?;
+        group.record(recorder);
         let mirror = None;
         let mut engine = Self {
             library,

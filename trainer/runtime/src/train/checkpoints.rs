@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::arguments::Checkpointing;
 use crate::error::Error;
 use crate::model::Parameter;
+use crate::observe::{Detail, Track};
 use crate::parallel::{Engine, Piece, Quantity};
 use crate::report::Report;
 use crate::sampler::Cursor;
@@ -142,6 +143,7 @@ impl Keeper {
             return Ok(());
         }
         let of_rank = Error::of_rank(engine.rank());
+        let _copy = engine.recorder().span(Track::Compute, "copy checkpoint", Detail::Step(step));
         let pieces = engine.pieces().map_err(of_rank)?;
         let save = save(&mut self.saver, step, &pieces);
         let state = json!({ "model": self.model, "cursor": cursor.to_words() });

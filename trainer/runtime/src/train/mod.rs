@@ -20,6 +20,7 @@ use crate::data::{Batch, Dataset, Table, Tokens};
 use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::model_file;
+use crate::observe::{Observers, Recorder};
 use crate::parallel::Engine;
 use crate::report::Report;
 use crate::sampler::{Cursor, DistributedSampler};
@@ -62,7 +63,11 @@ pub fn run(arguments: &Arguments) -> Result<Outcome, Error> {
     let world = World::from_environment(|name| std::env::var(name).ok())?;
     let mut interrupt = Interrupt::block()?;
     threads::start(arguments, &world)?;
-    let result = train(arguments, &world, &mut interrupt, &mut Report::new(stdout()));
+    let recorder = Observers::recorder(&arguments.observing, &world)?;
+    let mut report = Report::new(stdout(), Observers::start(&arguments.observing, &world)?);
+    report.served(world.rank)?;
+    let result = train(arguments, &world, &recorder, &mut interrupt, &mut report);
+    report.profiled(world.rank, recorder.write())?;
     match (result, interrupt.signal()) {
         // When a whole job is stopped, ranks that stop a step earlier look lost to the others.
         (Err(Error::Collective { .. }), Some(signal)) => Err(Error::Interrupted { signal }),
@@ -76,7 +81,9 @@ fn load(arguments: &Arguments) -> Result<Dataset, Error> {
             let shape = &arguments.shape;
             Dataset::Tokens(Tokens::open(&arguments.data, shape.context, shape.vocabulary)?)
         }
-        ModelKind::Mlp | ModelKind::Cnn | ModelKind::Vit => Dataset::Table(Table::load(&arguments.data)?),
+        ModelKind::Mlp | ModelKind::Cnn | ModelKind::Vit => {
+            Dataset::Table(Table::load(&arguments.data, arguments.label.as_deref())?)
+        }
     })
 }
 
@@ -114,6 +121,7 @@ impl Agreement {
 fn train<W: Write>(
     arguments: &Arguments,
     world: &World,
+    recorder: &Recorder,
     interrupt: &mut Interrupt,
     report: &mut Report<W>,
 ) -> Result<Outcome, Error> {
@@ -139,7 +147,8 @@ fn train<W: Write>(
     let (model, options) = (described.build::<Candle>(), arguments.options());
     let arena_bytes = Engine::arena_bytes(&model, &options, world.size);
     let communicator = agreement.join(arguments, world, arena_bytes, interrupt)?;
-    let engine = Engine::new(Candle, model, communicator, options, arguments.seed).map_err(failed)?;
+    let mut engine = Engine::new(Candle, model, communicator, options, arguments.seed).map_err(failed)?;
+    engine.record(recorder.clone());
     let keeper = Keeper::new(&arguments.checkpointing, &engine, described.to_json())?;
     let mut trainer = Trainer {
         keeper,

@@ -11,6 +11,7 @@ use crate::arguments::{Arguments, Learning};
 use crate::data::{Batch, Dataset, Scaling};
 use crate::error::Error;
 use crate::interrupt::Interrupt;
+use crate::observe::{Detail, Track};
 use crate::parallel::{BatchOutcome, Engine};
 use crate::report::{Evaluation, Progress, Report};
 use crate::sampler::{Cursor, Dealing, DistributedSampler};
@@ -96,7 +97,9 @@ impl Trainer<'_> {
         while self.engine.steps() < steps_total {
             let epoch = self.cursor.epoch;
             if let Some((samples, next)) = self.sampler.take(self.cursor, dealing, rank) {
-                let outcome = self.step(&samples, schedule.rate(self.engine.steps()), interrupt)?;
+                report.profiled(rank, self.engine.recorder().begin_step())?;
+                let learning_rate = schedule.rate(self.engine.steps());
+                let outcome = self.step(&samples, learning_rate, interrupt)?;
                 samples_seen += next.taken - self.cursor.taken;
                 self.cursor = next;
                 self.mirror()?;
@@ -108,7 +111,11 @@ impl Trainer<'_> {
                     loss: outcome.loss,
                     train_accuracy: outcome.accuracy,
                     samples_per_second: samples_seen as f64 / began.elapsed().as_secs_f64().max(1e-9),
+                    learning_rate,
+                    gradient_norm: outcome.gradient_norm,
+                    communication: self.engine.exposed_communication(),
                 };
+                report.step(&progress);
                 let last = step == steps_total;
                 let ends_epoch = last || self.sampler.take(self.cursor, dealing, rank).is_none();
                 if rank == 0 && (step.is_multiple_of(self.arguments.log_every) || step == 1 || last) {
@@ -180,10 +187,14 @@ impl Trainer<'_> {
         let rank = self.engine.rank();
         let failed = Error::of_rank(rank);
         let batches = self.arguments.learning.accumulate;
+        let recorder = self.engine.recorder().clone();
+        let _step = recorder.span(Track::Compute, "step", Detail::Step(self.engine.steps() + 1));
         let (mut loss, mut correct) = (0.0, 0);
         for (index, samples) in samples.chunks(samples.len() / batches).enumerate() {
+            let loading = recorder.span(Track::Compute, "load data", Detail::None);
             let samples: Vec<usize> = samples.iter().map(|sample| self.training[*sample]).collect();
             self.data.gather(&samples, &self.described.sample(), &mut self.batch)?;
+            drop(loading);
             let outcome =
                 self.engine.accumulate(self.batch.input(), self.batch.labels(), index + 1 == batches);
             let BatchOutcome { loss: own, correct: right } = outcome.map_err(failed)?;
@@ -205,7 +216,8 @@ impl Trainer<'_> {
             Some(signal) => Some(Stop::Here(signal)),
             None => (stopped > 0.0).then_some(Stop::Elsewhere),
         };
-        Ok(StepReport { loss, accuracy, stop, all_written: unwritten == 0.0 })
+        let gradient_norm = outcome.gradient_norm;
+        Ok(StepReport { loss, accuracy, gradient_norm, stop, all_written: unwritten == 0.0 })
     }
 
     /// Loss and accuracy on the held-out samples, of which each rank takes its share.
@@ -243,6 +255,8 @@ impl Trainer<'_> {
 struct StepReport {
     loss: f32,
     accuracy: f32,
+    /// Where it is known.
+    gradient_norm: Option<f32>,
     /// Some rank was asked to stop.
     stop: Option<Stop>,
     /// No rank was writing a checkpoint any more.

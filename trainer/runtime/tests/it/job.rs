@@ -10,6 +10,12 @@ use nix::unistd::Pid;
 
 pub(crate) const WORLD_SIZE: usize = 4;
 
+/// An address of this machine that no other process uses, since none has this process's number.
+pub(crate) fn own_address() -> Ipv4Addr {
+    let [_, first, second, third] = (std::process::id() << 1 | 1).to_be_bytes();
+    Ipv4Addr::new(127, first, second, third)
+}
+
 /// The example's training data, as a file.
 pub(crate) fn digits(folder: &Path) -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/digits/pytorchjob.yaml");
@@ -38,9 +44,7 @@ impl<'a> Job<'a> {
 
     /// Each rank as if on a host of its own: no other sees its files, and all know only where rank 0 listens.
     pub(crate) fn start_on_hosts(folder: &'a Path, arguments: impl Fn(usize) -> Vec<String> + 'a) -> Self {
-        // No other process has this number, and so none this address.
-        let [_, first, second, third] = (std::process::id() << 1 | 1).to_be_bytes();
-        let address = Ipv4Addr::new(127, first, second, third).to_string();
+        let address = own_address().to_string();
         Self::start_with(arguments, move |command, rank| {
             let own = folder.join(format!("host-{rank}"));
             fs_err::create_dir_all(&own).unwrap();
@@ -77,11 +81,12 @@ impl<'a> Job<'a> {
         self.ranks[rank] = Some((self.command)(rank).spawn().unwrap());
     }
 
-    /// Waits until a rank has printed a line with `text`.
-    pub(crate) fn wait_for(&mut self, rank: usize, text: &str) {
+    /// Waits until a rank has printed a line with `text`, and gives it.
+    pub(crate) fn wait_for(&mut self, rank: usize, text: &str) -> String {
         let output = self.ranks[rank].as_mut().unwrap().stdout.as_mut().unwrap();
-        let mut lines = BufReader::with_capacity(1, output).lines();
-        assert!(lines.any(|line| line.unwrap().contains(text)), "rank {rank} never printed {text:?}");
+        let mut lines = BufReader::with_capacity(1, output).lines().map(Result::unwrap);
+        let line = lines.find(|line| line.contains(text));
+        line.unwrap_or_else(|| panic!("rank {rank} never printed {text:?}"))
     }
 
     pub(crate) fn signal(&self, rank: usize, signal: Signal) {

@@ -6,6 +6,7 @@ mod checkpoints;
 mod engine;
 mod job;
 mod recovery;
+mod watching;
 
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
