@@ -14,6 +14,8 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 RANK = int(os.environ.get("RANK", "-1"))
 SIZE = int(os.environ.get("WORLD_SIZE", "0"))
@@ -90,7 +92,8 @@ class Collectives(unittest.TestCase):
             with self.subTest(dtype=dtype):
                 data = filled(RANK).to(dtype)
                 dist.broadcast(data, SIZE - 1)
-                self.same(data.float(), filled(SIZE - 1).to(dtype).float())
+                expected = filled(SIZE - 1).to(dtype)
+                self.assertEqual(data.view(torch.uint8).tolist(), expected.view(torch.uint8).tolist())
 
     def test_all_gather(self):
         outputs = [torch.empty(3, 5) for _ in range(SIZE)]
@@ -206,7 +209,7 @@ class Collectives(unittest.TestCase):
     def test_data_parallel_models_stay_equal(self):
         torch.manual_seed(RANK)
         model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1))
-        parallel = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+        parallel = torch.nn.parallel.DistributedDataParallel(model)
         optimizer = torch.optim.SGD(parallel.parameters(), lr=0.1)
         for _ in range(5):
             optimizer.zero_grad()
@@ -217,6 +220,22 @@ class Collectives(unittest.TestCase):
         dist.all_gather(everyone, own)
         for other in everyone:
             self.same(other, own)
+
+    def test_fully_sharded_models_learn_as_whole_ones(self):
+        def learnt(shard):
+            torch.manual_seed(0)
+            model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1))
+            if shard:
+                fully_shard(model, mesh=init_device_mesh("cpu", (SIZE,)))
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            for step in range(5):
+                optimizer.zero_grad()
+                model(torch.sin(torch.arange(32.0) + step).view(4, 8)).square().mean().backward()
+                optimizer.step()
+            return [getattr(p, "full_tensor", lambda p=p: p)() for p in model.parameters()]
+
+        for sharded, whole in zip(learnt(True), learnt(False)):
+            torch.testing.assert_close(sharded, whole)
 
 
 def lose_a_rank():

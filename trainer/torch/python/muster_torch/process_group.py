@@ -5,6 +5,7 @@ import collections
 import weakref
 from datetime import timedelta
 
+import torch
 import torch.distributed as dist
 from torch.distributed import PrefixStore, ProcessGroup, Work
 
@@ -59,6 +60,15 @@ class MusterProcessGroup(ProcessGroup):
 
     def _get_backend_name(self):
         return "muster"
+
+    # There is no backend below the group, and torch asks for one to learn what it can do.
+    supports_coalescing = False
+    supports_splitting = False
+
+    def _get_backend(self, device):
+        if torch.device(device).type != "cpu":
+            raise RuntimeError(f"muster has no collectives for tensors on {device}")
+        return self
 
     def get_group_store(self):
         return self._store
