@@ -101,8 +101,7 @@ pub fn reduction(name: &str, element: &str, element_type: ElementType) -> Result
         },
         ElementType::Opaque(_) => None,
     };
-    applied
-        .ok_or_else(|| Unsupported::Elements { reduction: name.to_owned(), element: element.to_owned() })
+    applied.ok_or_else(|| Unsupported::Elements { reduction: name.to_owned(), element: element.to_owned() })
 }
 
 #[cfg(test)]
@@ -150,12 +149,15 @@ mod tests {
     fn what_cannot_be_reduced_is_named() {
         let float = ElementType::Number(DataType::F32);
         assert_eq!(reduction("AVG", "float32", float), Ok(Reduction::Average));
-        let error = |name, element, element_type| reduction(name, element, element_type).unwrap_err().to_string();
+        let error =
+            |name, element, element_type| reduction(name, element, element_type).unwrap_err().to_string();
         assert_eq!(error("BXOR", "float32", float), "BXOR does not reduce elements of torch.float32");
         assert_eq!(
             error("SUM", "int16", ElementType::Opaque(2)),
             "SUM does not reduce elements of torch.int16"
         );
-        assert!(error("PREMUL_SUM", "float32", float).starts_with("the reduction PREMUL_SUM is not supported"));
+        assert!(
+            error("PREMUL_SUM", "float32", float).starts_with("the reduction PREMUL_SUM is not supported")
+        );
     }
 }

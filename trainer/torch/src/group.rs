@@ -46,8 +46,7 @@ struct Job {
 impl Group {
     /// Forms the group; `ranks` are its ranks among all ranks of the job. Blocks until all have come.
     pub fn connect(options: &Options, ranks: Vec<usize>) -> Result<Self, Failure> {
-        let communicator =
-            Communicator::connect(options).map_err(|error| Failure::new(error, &ranks))?;
+        let communicator = Communicator::connect(options).map_err(|error| Failure::new(error, &ranks))?;
         let aborter = communicator.aborter();
         let state = State { communicator: Some(communicator), jobs: VecDeque::new(), closing: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), ranks });

@@ -56,13 +56,7 @@ fn exception(python: Python<'_>, failure: &Failure) -> PyErr {
 struct PyGroup(Group);
 
 impl PyGroup {
-    fn make(
-        &self,
-        python: Python<'_>,
-        request: Request,
-        keep: Py<PyAny>,
-        background: bool,
-    ) -> PyTicket {
+    fn make(&self, python: Python<'_>, request: Request, keep: Py<PyAny>, background: bool) -> PyTicket {
         if background {
             return PyTicket(self.0.submit(request, Box::new(keep)));
         }
@@ -162,12 +156,8 @@ impl PyGroup {
         background: bool,
     ) -> PyResult<PyTicket> {
         let reduction = send.reduction(operation)?;
-        let request = Request::ReduceScatter {
-            send: send.tensor()?,
-            receive: receive.tensor()?,
-            counts,
-            reduction,
-        };
+        let request =
+            Request::ReduceScatter { send: send.tensor()?, receive: receive.tensor()?, counts, reduction };
         Ok(self.make(python, request, keep, background))
     }
 

@@ -118,7 +118,10 @@ mod tests {
         assert_eq!(at(6, 1, FLOAT), Err(InvalidTensor::Address { address: 6, bytes: 4 }));
         assert_eq!(at(0, 1, FLOAT), Err(InvalidTensor::Address { address: 0, bytes: 4 }));
         assert!(at(0, 0, FLOAT).unwrap().elements::<f32>().is_empty());
-        assert_eq!(at(8, usize::MAX / 2, FLOAT), Err(InvalidTensor::Length { count: usize::MAX / 2, bytes: 4 }));
+        assert_eq!(
+            at(8, usize::MAX / 2, FLOAT),
+            Err(InvalidTensor::Length { count: usize::MAX / 2, bytes: 4 })
+        );
         assert!(at(usize::MAX - 3, 1, FLOAT).is_err());
         assert!(at(7, 1, ElementType::Opaque(16)).is_ok(), "bytes lie anywhere");
     }

@@ -188,6 +188,14 @@ class Collectives(unittest.TestCase):
             self.same(tensor, of_all((1000,)).sum(0))
         self.same(works[3].get_future().wait()[0], tensors[3])
 
+    def test_work_that_nobody_waits_for(self):
+        group = dist.new_group()
+        for _ in range(20):
+            dist.all_reduce(torch.ones(10_000), group=group, async_op=True)
+        dist.irecv(torch.empty(3), (RANK + 1) % SIZE, tag=99)
+        dist.destroy_process_group(group)
+        dist.barrier()
+
     def test_coalesced(self):
         tensors = [filled(RANK, (size,)) for size in (1, 7, 100)]
         with dist._coalescing_manager():
@@ -240,6 +248,7 @@ class Collectives(unittest.TestCase):
 
 def lose_a_rank():
     """The last rank is killed while the others are in a collective; each must say so, and at once."""
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(8, 8))
     dist.barrier()
     if RANK == SIZE - 1:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -251,6 +260,13 @@ def lose_a_rank():
         took = time.monotonic() - began
         assert type(error).__name__ == "PeerLost" and error.rank == SIZE - 1, repr(error)
         assert f"lost rank {SIZE - 1} on " in str(error), error
+        # DDP waits for gradients in C++, which keeps the words but not the class.
+        try:
+            model(torch.ones(1, 8)).sum().backward()
+        except RuntimeError as later:
+            assert f"lost rank {SIZE - 1} on " in str(later), later
+        else:
+            raise AssertionError("the gradients of a failed group are no gradients")
         print(f"rank {RANK} knew after {took:.3f} s: {error}", file=sys.stderr)
 
 

@@ -14,15 +14,18 @@ import tempfile
 import time
 
 from ._native import Group
-from .errors import TimedOut
+from .errors import GroupFailed, TimedOut
 
 FOLDER_VARIABLE = "MUSTER_TORCH_DIR"
 ADDRESS_VARIABLE = "MUSTER_TORCH_ADDRESS"
 
 
-def meet(store, rank, size, ranks, timeout):
-    """Forms the group of `size` ranks, of which this is number `rank`; `ranks` are their numbers in the whole job."""
-    board = _Board(store, ranks, timeout.total_seconds())
+def meet(store, rank, size, ranks, timeout, given_up=lambda: False):
+    """Forms the group of `size` ranks, of which this is number `rank`; `ranks` are their numbers in the whole job.
+
+    Ends early, with an exception, once `given_up()`.
+    """
+    board = _Board(store, ranks, timeout.total_seconds(), given_up)
     if rank == 0:
         store.set("secret", secrets.token_hex(16))
     secret = board.read("secret", 0)
@@ -58,16 +61,19 @@ class _Board:
     it is asked again and again.
     """
 
-    def __init__(self, store, ranks, seconds):
+    def __init__(self, store, ranks, seconds, given_up):
         self.store = store
         self._ranks = ranks
         self._seconds = seconds
+        self._given_up = given_up
         self._deadline = time.monotonic() + seconds
 
     def read(self, key, rank):
         """What the rank has written, once it has."""
         pause = 0.001
         while not self.store.check([key]):
+            if self._given_up():
+                raise GroupFailed("the group was given up before all its ranks had come")
             if time.monotonic() > self._deadline:
                 lost = self._ranks[rank]
                 raise TimedOut(f"rank {lost} did not come to its group within {self._seconds} s", lost)

@@ -4,11 +4,14 @@ Collectives have one order for all ranks; messages have none but that of a sende
 three have a group of two of their own, formed at their first message, and no message waits for an unrelated one.
 """
 
-from concurrent.futures import ThreadPoolExecutor
+import queue
+import threading
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
 
 from torch.distributed import PrefixStore
 
-from .errors import TimedOut
+from .errors import GroupFailed, TimedOut
 from .meeting import meet
 from .tensors import described
 
@@ -31,9 +34,10 @@ class Messages:
         lane = self._lane(source, self._rank, tag)
         return lane.make(lambda group: group.receive(described(tensor), 0, tensor))
 
-    def leave(self, abort):
+    def leave(self):
+        """Ends it. Messages that are under way are given up: who needs them waits for them before."""
         for lane in self._lanes.values():
-            lane.leave(abort)
+            lane.leave()
         self._lanes.clear()
 
     def _lane(self, sender, receiver, tag):
@@ -44,7 +48,7 @@ class Messages:
             store = PrefixStore(f"messages-{sender}-{receiver}-{tag}", self._store)
             ranks = [self._ranks[sender], self._ranks[receiver]]
             rank = 0 if self._rank == sender else 1
-            self._lanes[key] = _Lane(lambda: meet(store, rank, 2, ranks, self._timeout))
+            self._lanes[key] = _Lane(lambda given_up: meet(store, rank, 2, ranks, self._timeout, given_up))
         return self._lanes[key]
 
 
@@ -54,22 +58,40 @@ class _Lane:
     def __init__(self, form):
         self._form = form
         self._group = None
-        self._thread = ThreadPoolExecutor(1, "muster-messages")
+        self._left = threading.Event()
+        self._waiting = queue.SimpleQueue()
+        # The interpreter does not wait for it as it ends, should it not end by itself.
+        self._thread = threading.Thread(target=self._work, name="muster-messages", daemon=True)
+        self._thread.start()
 
     def make(self, call):
-        return _Message(self._thread.submit(self._make, call))
+        future = Future()
+        self._waiting.put((call, future))
+        return _Message(future)
 
-    def _make(self, call):
-        if self._group is None:
-            self._group = self._form()
-        call(self._group).wait()
+    def leave(self):
+        self._left.set()
+        self._waiting.put(None)
+        group = self._group
+        if group is not None:
+            if not group.is_idle():
+                group.abort()
+            group.close()
+        # It asks the store several times a second. Only who waits in the rendezvous for a rank that has just died stays.
+        self._thread.join(1)
 
-    def leave(self, abort):
-        if abort and self._group is not None:
-            self._group.abort()
-        self._thread.shutdown(wait=not abort, cancel_futures=abort)
-        if self._group is not None and not abort:
-            self._group.close()
+    def _work(self):
+        for call, future in iter(self._waiting.get, None):
+            try:
+                if self._left.is_set():
+                    raise GroupFailed("the message was given up: its group was closed before")
+                if self._group is None:
+                    self._group = self._form(self._left.is_set)
+                call(self._group).wait()
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(None)
 
 
 class _Message:
@@ -80,9 +102,10 @@ class _Message:
 
     def wait(self, longest=None):
         try:
-            self._future.result(longest)
-        except TimeoutError:
-            raise TimedOut(f"the message has not been passed after {longest} s; it still is on its way") from None
+            self._future.exception(longest)
+        except NotYet:
+            raise TimedOut(f"the message has not been passed after {longest} s; it is still on its way") from None
+        self._future.result()
 
     def is_ended(self):
         return self._future.done()

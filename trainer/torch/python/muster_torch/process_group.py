@@ -103,7 +103,7 @@ class MusterProcessGroup(ProcessGroup):
 
     def _leave(self, abort):
         _open_groups.discard(self)
-        self._messages.leave(abort)
+        self._messages.leave()
         if abort:
             self._native.abort()
         self._native.close()

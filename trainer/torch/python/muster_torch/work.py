@@ -49,8 +49,10 @@ class MusterWork(Work):
             future = self._future
             if future is not None:
                 return future
-            future = self._future = torch.futures.Future()
-        self._ticket.when_ended(self._settle)
+            ended = torch.futures.Future()
+            # What is raised in a continuation reaches waiters in C++ too, such as DDP's; `set_exception` does not.
+            future = self._future = ended.then(lambda _: self.result())
+        self._ticket.when_ended(lambda: ended.set_result(None))
         return future
 
     def _complete(self):
@@ -58,12 +60,3 @@ class MusterWork(Work):
             finish, self._finish = self._finish, None
             if finish is not None:
                 finish()
-
-    def _settle(self):
-        try:
-            self._ticket.wait()
-            self._complete()
-        except Exception as error:
-            self._future.set_exception(error)
-        else:
-            self._future.set_result(self._result)

@@ -137,7 +137,8 @@ fn a_rank_that_leaves_is_named_as_the_job_knows_it() {
         let mut data = [1.0; 8];
         group.submit_and_wait(all_reduce(&mut data), Box::new(())).unwrap_err()
     });
-    let kinds: Vec<(Kind, Option<usize>)> = failures.iter().map(|Failure { kind, rank, .. }| (*kind, *rank)).collect();
+    let kinds: Vec<(Kind, Option<usize>)> =
+        failures.iter().map(|Failure { kind, rank, .. }| (*kind, *rank)).collect();
     assert_eq!(kinds, [(Kind::PeerLost, Some(12)), (Kind::PeerLost, Some(12)), (Kind::Closed, None)]);
     assert!(failures[0].message.starts_with("lost rank 12 on host-2: "), "{}", failures[0]);
 }
@@ -152,7 +153,8 @@ fn an_aborted_group_fails_what_waits_in_it() {
             return None;
         }
         let mut data = [[1.0; 8]; 3];
-        let tickets: Vec<_> = data.iter_mut().map(|data| group.submit(all_reduce(data), Box::new(()))).collect();
+        let tickets: Vec<_> =
+            data.iter_mut().map(|data| group.submit(all_reduce(data), Box::new(()))).collect();
         assert!(!group.is_idle());
         handed_in.wait();
         let ended = tickets.into_iter().map(|ticket| ticket.wait(Duration::MAX).unwrap());
