@@ -1,4 +1,4 @@
-"""All-reduce of torch.distributed over gloo, timed on request: `all_reduce_gloo.py FOLDER RANK SIZE`.
+"""All-reduce of torch.distributed, timed on request: `all_reduce_torch.py FOLDER RANK SIZE BACKEND`.
 
 Every rank reads lines `BYTES REPETITIONS` from its pipe FOLDER/RANK, so that it sleeps while others are measured.
 Rank 0 answers with the median over the repetitions of the slowest rank's seconds, or `wrong`.
@@ -34,7 +34,7 @@ def measure(count, repetitions, rank, size):
 def main():
     folder, rank, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
+    dist.init_process_group(sys.argv[4], init_method=f"file://{folder}/store", rank=rank, world_size=size)
     with open(f"{folder}/{rank}") as requests:
         for line in requests:
             size_in_bytes, repetitions = map(int, line.split())
