@@ -94,7 +94,7 @@ impl Group {
         outcome
     }
 
-    /// Requests that are not ended.
+    /// Whether no request is under way or waits.
     pub fn is_idle(&self) -> bool {
         let state = self.shared.state.lock();
         state.jobs.is_empty() && (state.communicator.is_some() || state.closing)
@@ -162,7 +162,13 @@ impl Shared {
     }
 
     fn put_back(&self, communicator: Communicator) {
-        self.state.lock().communicator = Some(communicator);
-        self.changed.notify_all();
+        let mut state = self.state.lock();
+        state.communicator = Some(communicator);
+        // A worker with nothing to do sleeps on: to wake it would cost the next request a processor.
+        let has_work = !state.jobs.is_empty() || state.closing;
+        drop(state);
+        if has_work {
+            self.changed.notify_all();
+        }
     }
 }

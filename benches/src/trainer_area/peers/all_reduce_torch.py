@@ -4,6 +4,7 @@ Every rank reads lines `BYTES REPETITIONS` from its pipe FOLDER/RANK, so that it
 Rank 0 answers with the median over the repetitions of the slowest rank's seconds, or `wrong`.
 """
 
+import os
 import statistics
 import sys
 import time
@@ -14,7 +15,15 @@ import torch.distributed as dist
 WARM_UP = 3
 
 
+def part(rank):
+    """Moves ranks to different processors, from where they may move on: a busy machine wakes them on the same one."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(allowed)[rank % len(allowed)]})
+    os.sched_setaffinity(0, allowed)
+
+
 def measure(count, repetitions, rank, size):
+    part(rank)
     times = []
     data = torch.empty(count)
     for repetition in range(WARM_UP + repetitions):

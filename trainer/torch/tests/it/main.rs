@@ -1,6 +1,6 @@
 //! Requests on memory that somebody else owns, between groups of threads; no Python.
 
-#![allow(unsafe_code, missing_docs)]
+#![allow(unsafe_code, missing_docs, clippy::unwrap_used)]
 
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
