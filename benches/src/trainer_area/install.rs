@@ -11,7 +11,7 @@ use super::peer::{Peer, Requests};
 use crate::area::Settings;
 
 const MPI_PROGRAM: &str = include_str!("peers/all_reduce_mpi.c");
-const GLOO_PROGRAM: &str = include_str!("peers/all_reduce_gloo.py");
+const TORCH_PROGRAM: &str = include_str!("peers/all_reduce_torch.py");
 
 /// Open MPI 4.1 between this many ranks: the machine's own, or Debian's packages.
 pub(super) async fn open_mpi(settings: &Settings, ranks: usize) -> Result<Peer> {
@@ -122,32 +122,77 @@ fn library_folder(parent: &Path) -> Result<PathBuf> {
 
 /// `torch.distributed` over gloo between this many ranks, from the Python package index.
 pub(super) async fn gloo(settings: &Settings, ranks: usize) -> Result<Peer> {
-    let folder = peers(settings)?.join("torch");
-    let python = folder.join("bin/python");
-    let has_torch = async || {
-        let mut check = Command::new(&python);
-        check.args(["-c", "import torch.distributed as d; assert d.is_gloo_available()"]);
-        run(check, "import torch").await
-    };
-    if has_torch().await.is_err() {
-        let mut create = Command::new("python3");
-        create.args(["-m", "venv"]).arg(&folder);
-        run(create, "create a Python environment").await?;
-        let mut install = Command::new(&python);
-        install.args(["-m", "pip", "install", "--no-cache-dir", "--quiet", "torch", "numpy"]);
-        run(install, "install torch").await?;
-        has_torch().await?;
+    Torch::of_packages(settings).await?.all_reduce("gloo", ranks)
+}
+
+/// A Python environment that has torch.
+pub(super) struct Torch {
+    folder: PathBuf,
+}
+
+impl Torch {
+    /// Installs it, unless it is there.
+    pub(super) async fn of_packages(settings: &Settings) -> Result<Self> {
+        let torch = Self { folder: peers(settings)?.join("torch") };
+        let has_torch = async || {
+            let mut check = torch.python();
+            check.args(["-c", "import torch.distributed as d; assert d.is_gloo_available()"]);
+            // A wheel of ours that was left there is no matter here.
+            check.env("TORCH_DEVICE_BACKEND_AUTOLOAD", "0");
+            run(check, "import torch").await
+        };
+        if has_torch().await.is_err() {
+            let mut create = Command::new("python3");
+            create.args(["-m", "venv"]).arg(&torch.folder);
+            run(create, "create a Python environment").await?;
+            torch.install(&["torch", "numpy"]).await?;
+            has_torch().await?;
+        }
+        Ok(torch)
     }
-    let requests = Requests::new(ranks)?;
-    let script = folder.join("all_reduce.py");
-    fs::write(&script, GLOO_PROGRAM)?;
-    let command = |rank: usize| {
-        let mut command = Command::new(&python);
-        command.arg(&script).arg(requests.folder()).args([rank.to_string(), ranks.to_string()]);
-        command
-    };
-    let commands = (0..ranks).map(command).collect();
-    Peer::start(requests, commands)
+
+    /// Builds `muster-torch` as it ships, and installs it.
+    pub(super) async fn with_muster(settings: &Settings) -> Result<Self> {
+        let torch = Self::of_packages(settings).await?;
+        torch.install(&["maturin>=1.9,<2"]).await?;
+        let wheels = peers(settings)?.join("wheels");
+        if wheels.exists() {
+            fs::remove_dir_all(&wheels)?;
+        }
+        let mut build = Command::new(torch.folder.join("bin/maturin"));
+        build.current_dir(settings.project.join("trainer/torch")).args(["build", "--out"]).arg(&wheels);
+        run(build, "build the wheel of muster-torch").await?;
+        let wheel = fs::read_dir(&wheels)?.next().context("maturin left no wheel")??.path();
+        let wheel = wheel.to_str().context("a wheel's name is not UTF-8")?;
+        torch.install(&["--force-reinstall", "--no-deps", wheel]).await?;
+        Ok(torch)
+    }
+
+    async fn install(&self, what: &[&str]) -> Result<()> {
+        let mut install = self.python();
+        install.args(["-m", "pip", "install", "--no-cache-dir", "--quiet"]).args(what);
+        run(install, &format!("install {}", what.join(" "))).await
+    }
+
+    /// Its interpreter.
+    pub(super) fn python(&self) -> Command {
+        Command::new(self.folder.join("bin/python"))
+    }
+
+    /// All-reduce between this many ranks over one of its backends.
+    pub(super) fn all_reduce(&self, backend: &str, ranks: usize) -> Result<Peer> {
+        let requests = Requests::new(ranks)?;
+        let script = self.folder.join("all_reduce.py");
+        fs::write(&script, TORCH_PROGRAM)?;
+        let command = |rank: usize| {
+            let mut command = self.python();
+            command.arg(&script).arg(requests.folder());
+            command.args([rank.to_string(), ranks.to_string(), backend.to_owned()]);
+            command
+        };
+        let commands = (0..ranks).map(command).collect();
+        Peer::start(requests, commands)
+    }
 }
 
 fn peers(settings: &Settings) -> Result<PathBuf> {
@@ -162,7 +207,8 @@ fn option(name: &str, value: &Path) -> OsString {
     option
 }
 
-async fn run(mut command: Command, purpose: &str) -> Result<()> {
+/// Runs a command to its end; an error has the last line of what it says.
+pub(super) async fn run(mut command: Command, purpose: &str) -> Result<()> {
     let output = command.kill_on_drop(true).output().await.with_context(|| format!("cannot {purpose}"))?;
     let error = String::from_utf8_lossy(&output.stderr);
     let last = error.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no reason given");

@@ -5,6 +5,7 @@ mod install;
 mod line_rate;
 mod peer;
 mod recovery;
+mod torch_backend;
 
 use std::time::Duration;
 
@@ -59,6 +60,21 @@ pub(crate) const MEASUREMENTS: &[Measurement] = &[
         bars: &[bar("tcp-line-rate", "", Limit::AtLeast(0.9))],
         deadline: Duration::from_mins(10),
         run: |settings| Box::pin(line_rate::share(settings)),
+        is_wanted: always,
+    },
+    Measurement {
+        bars: &[times("torch-all-reduce-gloo", 3.0)],
+        deadline: Duration::from_mins(40),
+        run: |settings| Box::pin(torch_backend::beside_gloo(settings)),
+        is_wanted: always,
+    },
+    Measurement {
+        bars: &[
+            bar("torch-loss-difference", "", Limit::AtMost(1e-3)),
+            bar("torch-collectives-hold", "", Limit::AtLeast(1.0)),
+        ],
+        deadline: Duration::from_mins(30),
+        run: |settings| Box::pin(torch_backend::results(settings)),
         is_wanted: always,
     },
     Measurement {

@@ -29,7 +29,9 @@ fn layer(folder: &str) -> Option<Layer> {
         "core" | "algorithms" | "checkpoint" | "collectives" | "apiserver" => Layer::Rules,
         "queue" => Layer::Policies,
         "extender" => Layer::FrontEnds,
-        "controller" | "controllers" | "launcher" | "node" | "runtime" | "simulator" => Layer::Services,
+        "controller" | "controllers" | "launcher" | "node" | "runtime" | "simulator" | "torch" => {
+            Layer::Services
+        }
         "cli" => Layer::Program,
         "tests" | "benches" => Layer::Proof,
         _ => return None,

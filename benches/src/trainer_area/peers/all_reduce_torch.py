@@ -1,9 +1,10 @@
-"""All-reduce of torch.distributed over gloo, timed on request: `all_reduce_gloo.py FOLDER RANK SIZE`.
+"""All-reduce of torch.distributed, timed on request: `all_reduce_torch.py FOLDER RANK SIZE BACKEND`.
 
 Every rank reads lines `BYTES REPETITIONS` from its pipe FOLDER/RANK, so that it sleeps while others are measured.
 Rank 0 answers with the median over the repetitions of the slowest rank's seconds, or `wrong`.
 """
 
+import os
 import statistics
 import sys
 import time
@@ -14,7 +15,15 @@ import torch.distributed as dist
 WARM_UP = 3
 
 
+def part(rank):
+    """Moves ranks to different processors, from where they may move on: a busy machine wakes them on the same one."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(allowed)[rank % len(allowed)]})
+    os.sched_setaffinity(0, allowed)
+
+
 def measure(count, repetitions, rank, size):
+    part(rank)
     times = []
     data = torch.empty(count)
     for repetition in range(WARM_UP + repetitions):
@@ -34,7 +43,7 @@ def measure(count, repetitions, rank, size):
 def main():
     folder, rank, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
+    dist.init_process_group(sys.argv[4], init_method=f"file://{folder}/store", rank=rank, world_size=size)
     with open(f"{folder}/{rank}") as requests:
         for line in requests:
             size_in_bytes, repetitions = map(int, line.split())
