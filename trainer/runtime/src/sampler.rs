@@ -79,6 +79,11 @@ impl DistributedSampler {
         Some((own, Cursor { taken, ..cursor }))
     }
 
+    /// Whether the epoch of `cursor` has another step.
+    pub(crate) fn has_more(&self, cursor: Cursor, dealing: Dealing) -> bool {
+        dealing.share(self.samples - cursor.taken) > 0
+    }
+
     /// Steps from `cursor` to the end of epoch `last`.
     pub(crate) fn steps_left(&self, cursor: Cursor, dealing: Dealing, last: u32) -> u64 {
         let of_epoch = |mut left: usize| {
@@ -134,7 +139,8 @@ mod tests {
                 let dealing = Dealing { world_size, per_rank: 2 * batches, batches };
                 for _ in 0..steps {
                     let dealt: Vec<_> = (0..world_size).map(|rank| sampler.take(cursor, dealing, rank)).collect();
-                    prop_assert!(dealt.iter().all(|dealt| dealt.is_some() == dealt.is_some()));
+                    let has_more = sampler.has_more(cursor, dealing);
+                    prop_assert!(dealt.iter().all(|dealt| dealt.is_some() == has_more));
                     let Some((first, next)) = dealt[0].clone() else { break };
                     for dealt in dealt {
                         let (own, end) = dealt.unwrap();

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use job::{Job, RANKS};
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt as _, SeedableRng as _};
 
 use crate::area::Settings;
 
@@ -14,14 +16,6 @@ const SEEDS: u64 = 50;
 
 /// Steps of a job, among which one is chosen.
 const STEPS: u64 = 400;
-
-/// A pseudo-random number (SplitMix64).
-fn random(seed: u64) -> u64 {
-    let mixed = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
-}
 
 /// What one kill came to.
 struct Recovery {
@@ -96,8 +90,9 @@ async fn run(
         model: Vec::new(),
     };
     if let Some(seed) = seed {
-        let victim = (random(seed) % RANKS as u64) as usize;
-        let step = random(seed ^ 0xabcd) % (STEPS / 2) + 10;
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
+        let victim = random.random_range(0..RANKS);
+        let step = random.random_range(10..STEPS / 2 + 10);
         job.line_with(|line| line.number("step").is_some_and(|at| at >= step as f64)).await?;
         let killed = job.kill(victim).await?;
         if on_loss == "wait" {
@@ -162,9 +157,10 @@ pub(in crate::trainer_area) async fn kill_loop(settings: &Settings) -> Result<Ve
     // A rank that is never killed has seen every failure.
     let survivor = job.process(0).context("rank 0 has ended")?;
     let held = holdings(survivor)?;
-    let (began, mut steps, mut failures) = (Instant::now(), 0.0, 0_u64);
+    let (began, mut steps, mut failures) = (Instant::now(), 0.0, 0_u32);
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(0);
     while began.elapsed() < LOOP {
-        let victim = 1 + (random(failures) % (RANKS as u64 - 1)) as usize;
+        let victim = random.random_range(1..RANKS);
         job.kill(victim).await?;
         job.start_rank(victim)?;
         failures += 1;

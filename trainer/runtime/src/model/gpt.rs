@@ -24,9 +24,7 @@ impl Gpt {
         let transformer =
             Transformer { width: self.width, heads: self.heads, depth: self.depth, causal: true };
         let mut blocks: Vec<Box<dyn Block<L>>> = vec![Box::new(Embedding(self.clone()))];
-        for index in 0..self.depth {
-            blocks.push(Box::new(Layer { index, transformer }));
-        }
+        blocks.extend(transformer.blocks());
         blocks.push(Box::new(Output(self.clone())));
         Model::new(blocks)
     }
@@ -59,21 +57,6 @@ impl<L: Library> Block<L> for Embedding {
         let places: Vec<u32> = (0..length as u32).collect();
         let positions = library.embedding(positions, &places, [1, length])?;
         library.add_to_each(&embedded, &library.reshape(&positions, &[length, self.0.width])?)
-    }
-}
-
-struct Layer {
-    index: usize,
-    transformer: Transformer,
-}
-
-impl<L: Library> Block<L> for Layer {
-    fn parameters(&self) -> Vec<Parameter> {
-        self.transformer.declare(format!("blocks.{}", self.index))
-    }
-
-    fn forward(&self, library: &L, parameters: &[L::Tensor], x: Feed<'_, L>) -> Result<L::Tensor, Error> {
-        self.transformer.forward(library, parameters, &x.tensor(library)?)
     }
 }
 

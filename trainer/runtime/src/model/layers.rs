@@ -1,6 +1,7 @@
 //! Layers that models share: their parameters, and what they compute.
 
 use crate::model::parameter::{Initial, Parameter};
+use crate::model::{Block, Feed};
 use crate::tensor::{Error, Library};
 
 /// Names and shapes of the parameters of a block, collected in the order of its forward.
@@ -100,7 +101,7 @@ pub(super) const DEVIATION: Initial = Initial::Normal(0.02);
 
 impl Transformer {
     /// The parameters of one block.
-    pub(super) fn declare(&self, prefix: String) -> Vec<Parameter> {
+    fn declare(&self, prefix: String) -> Vec<Parameter> {
         let width = self.width;
         // What adds to the residual stream starts smaller the more blocks do so.
         let residual = Initial::Normal(0.02 / (2.0 * self.depth.max(1) as f32).sqrt());
@@ -117,7 +118,7 @@ impl Transformer {
     }
 
     /// Attention and a two-layer perceptron, each behind a norm and beside the residual stream.
-    pub(super) fn forward<L: Library>(
+    fn forward<L: Library>(
         &self,
         library: &L,
         parameters: &[L::Tensor],
@@ -133,5 +134,29 @@ impl Transformer {
         let normal = taken.norm(library, &x)?;
         let up = library.gelu(&taken.linear(library, &normal)?)?;
         library.add(&x, &taken.linear(library, &up)?)
+    }
+}
+
+/// One block of a transformer's chain.
+struct Layer {
+    index: usize,
+    transformer: Transformer,
+}
+
+impl Transformer {
+    /// Its blocks, in the order in which they run.
+    pub(super) fn blocks<L: Library>(self) -> impl Iterator<Item = Box<dyn Block<L>>> {
+        (0..self.depth)
+            .map(move |index| -> Box<dyn Block<L>> { Box::new(Layer { index, transformer: self }) })
+    }
+}
+
+impl<L: Library> Block<L> for Layer {
+    fn parameters(&self) -> Vec<Parameter> {
+        self.transformer.declare(format!("blocks.{}", self.index))
+    }
+
+    fn forward(&self, library: &L, parameters: &[L::Tensor], x: Feed<'_, L>) -> Result<L::Tensor, Error> {
+        self.transformer.forward(library, parameters, &x.tensor(library)?)
     }
 }

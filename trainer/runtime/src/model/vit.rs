@@ -25,9 +25,7 @@ impl Vit {
         let transformer =
             Transformer { width: self.width, heads: self.heads, depth: self.depth, causal: false };
         let mut blocks: Vec<Box<dyn Block<L>>> = vec![Box::new(Patches(self.clone()))];
-        for index in 0..self.depth {
-            blocks.push(Box::new(Layer { index, transformer }));
-        }
+        blocks.extend(transformer.blocks());
         blocks.push(Box::new(Output(self.clone())));
         Model::new(blocks)
     }
@@ -50,21 +48,6 @@ impl<L: Library> Block<L> for Patches {
         let patches = library.patches(&x.tensor(library)?, self.0.patch)?;
         let embedded = taken.linear(library, &patches)?;
         library.add_to_each(&embedded, taken.one()?)
-    }
-}
-
-struct Layer {
-    index: usize,
-    transformer: Transformer,
-}
-
-impl<L: Library> Block<L> for Layer {
-    fn parameters(&self) -> Vec<Parameter> {
-        self.transformer.declare(format!("blocks.{}", self.index))
-    }
-
-    fn forward(&self, library: &L, parameters: &[L::Tensor], x: Feed<'_, L>) -> Result<L::Tensor, Error> {
-        self.transformer.forward(library, parameters, &x.tensor(library)?)
     }
 }
 

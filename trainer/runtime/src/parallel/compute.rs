@@ -42,10 +42,7 @@ pub(super) fn accumulate<L: Library>(
     let scores = x.ok_or_else(|| Error::Options("a model without blocks gives no scores".into()))?;
     let recorder = engine.recorder().clone();
     let scoring = recorder.span(Track::Compute, "loss", Detail::None);
-    let loss = library.cross_entropy(&scores, labels)?;
-    let mut value = [0.0];
-    library.read(&loss, &mut value)?;
-    let outcome = BatchOutcome { loss: value[0], correct: library.correct(&scores, labels)? };
+    let (loss, outcome) = score(&library, &scores, labels)?;
     drop(scoring);
 
     let mut seed = None;
@@ -95,9 +92,19 @@ pub(super) fn evaluate<L: Library>(
         x = Some(run(engine, index, input, entered.as_ref(), following(index, count))?.output);
     }
     let scores = x.ok_or_else(|| Error::Options("a model without blocks gives no scores".into()))?;
+    Ok(score(&library, &scores, labels)?.1)
+}
+
+/// The loss of scores, to be followed back, and what it and they come to.
+fn score<L: Library>(
+    library: &L,
+    scores: &L::Tensor,
+    labels: &[u32],
+) -> Result<(L::Tensor, BatchOutcome), tensor::Error> {
+    let loss = library.cross_entropy(scores, labels)?;
     let mut value = [0.0];
-    library.read(&library.cross_entropy(&scores, labels)?, &mut value)?;
-    Ok(BatchOutcome { loss: value[0], correct: library.correct(&scores, labels)? })
+    library.read(&loss, &mut value)?;
+    Ok((loss, BatchOutcome { loss: value[0], correct: library.correct(scores, labels)? }))
 }
 
 fn following(index: usize, count: usize) -> Option<usize> {

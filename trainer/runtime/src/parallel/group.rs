@@ -191,10 +191,7 @@ impl Group {
     pub(super) fn average<const N: usize>(&self, mut values: [f32; N]) -> Pending<[f32; N]> {
         let replicas = self.replicas.clone();
         self.call("average metrics", Detail::Bytes(size_of_val(&values)), move |shards| {
-            shards.all_reduce_staged(&mut values, Reduction::Average)?;
-            if let Some(replicas) = replicas {
-                replicas.lock().all_reduce_staged(&mut values, Reduction::Average)?;
-            }
+            reduce_over_all(shards, replicas.as_deref(), &mut values, Reduction::Average)?;
             Ok(values)
         })
     }
@@ -214,10 +211,7 @@ impl Group {
         let mut numbers = [number];
         let replicas = self.replicas.clone();
         let pending = self.call("sum", Detail::Bytes(size_of_val(&numbers)), move |shards| {
-            shards.all_reduce_staged(&mut numbers, Reduction::Sum)?;
-            if let Some(replicas) = replicas {
-                replicas.lock().all_reduce_staged(&mut numbers, Reduction::Sum)?;
-            }
+            reduce_over_all(shards, replicas.as_deref(), &mut numbers, Reduction::Sum)?;
             Ok(numbers[0])
         });
         self.wait(pending)
@@ -240,14 +234,7 @@ impl Group {
     pub(super) fn gather(&mut self, value: u64) -> Result<Vec<u64>, Error> {
         let replicas = self.replicas.clone();
         let pending = self.call("gather", Detail::Bytes(size_of::<u64>()), move |shards| {
-            let mut values = vec![0; shards.world_size()];
-            shards.all_gather(&[value.cast_signed()], &mut values)?;
-            if let Some(replicas) = replicas {
-                let mut replicas = replicas.lock();
-                let mut all = vec![0; values.len() * replicas.world_size()];
-                replicas.all_gather(&values, &mut all)?;
-                values = all;
-            }
+            let values = gather_from_all(shards, replicas.as_deref(), &[value.cast_signed()])?;
             Ok(values.into_iter().map(i64::cast_unsigned).collect())
         });
         self.wait(pending)
@@ -265,18 +252,36 @@ impl Group {
         padded.resize(longest, 0);
         let replicas = self.replicas.clone();
         let pending = self.call("gather bytes", Detail::Bytes(longest), move |shards| {
-            let mut all = vec![0_u8; longest * shards.world_size()];
-            shards.all_gather(&padded, &mut all)?;
-            if let Some(replicas) = replicas {
-                let mut replicas = replicas.lock();
-                let mut everything = vec![0; all.len() * replicas.world_size()];
-                replicas.all_gather(&all, &mut everything)?;
-                all = everything;
-            }
-            Ok(all)
+            gather_from_all(shards, replicas.as_deref(), &padded)
         });
         let all = self.wait(pending)?;
         let pieces = all.chunks_exact(longest).zip(lengths);
         Ok(pieces.map(|(piece, length)| piece[..length as usize].to_vec()).collect())
     }
+}
+
+/// Reduces values over all ranks: first those that share, then those that hold the same share.
+fn reduce_over_all<T: Element>(
+    shards: &mut Communicator,
+    replicas: Option<&Mutex<Communicator>>,
+    values: &mut [T],
+    reduction: Reduction,
+) -> Result<(), CollectiveError> {
+    shards.all_reduce_staged(values, reduction)?;
+    replicas.map_or(Ok(()), |replicas| replicas.lock().all_reduce_staged(values, reduction))
+}
+
+/// The values of all ranks, in rank order.
+fn gather_from_all<T: Element + Default>(
+    shards: &mut Communicator,
+    replicas: Option<&Mutex<Communicator>>,
+    own: &[T],
+) -> Result<Vec<T>, CollectiveError> {
+    let mut all = vec![T::default(); own.len() * shards.world_size()];
+    shards.all_gather(own, &mut all)?;
+    let Some(replicas) = replicas else { return Ok(all) };
+    let mut replicas = replicas.lock();
+    let mut everything = vec![T::default(); all.len() * replicas.world_size()];
+    replicas.all_gather(&all, &mut everything)?;
+    Ok(everything)
 }

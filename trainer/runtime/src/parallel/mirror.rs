@@ -34,12 +34,12 @@ fn place(units: &[Unit], index: usize, ranks: usize) -> Range<usize> {
 pub(super) struct Mirror {
     own: Vec<Part>,
     before: Vec<Part>,
-    flying: Option<Pending<(Part, Part)>>,
+    flying: Option<Pending<Part>>,
 }
 
 impl Mirror {
     /// Takes note of a state and starts to exchange it; `exchange` makes the call in the background.
-    pub(super) fn pass(&mut self, part: Part, exchange: impl FnOnce(Part) -> Pending<(Part, Part)>) {
+    pub(super) fn pass(&mut self, part: Part, exchange: impl FnOnce(Part) -> Pending<Part>) {
         self.own.push(part.clone());
         self.flying = Some(exchange(part));
     }
@@ -47,8 +47,7 @@ impl Mirror {
     /// The gradients of the next step have come, so every rank has the copies of the last one: older ones can go.
     pub(super) fn settle(&mut self) -> Result<(), CollectiveError> {
         if let Some(flying) = self.flying.take() {
-            let (_, before) = flying.wait()?;
-            self.before.push(before);
+            self.before.push(flying.wait()?);
             let last = self.own.len().saturating_sub(1);
             self.own.drain(..last);
             let last = self.before.len().saturating_sub(1);
@@ -59,9 +58,7 @@ impl Mirror {
 
     /// What is held once the group has failed: own parts, and those of the rank before.
     pub(super) fn into_parts(mut self) -> (Vec<Part>, Vec<Part>) {
-        if let Some(Ok((_, before))) = self.flying.take().map(Pending::wait) {
-            self.before.push(before);
-        }
+        self.before.extend(self.flying.take().and_then(|flying| flying.wait().ok()));
         (self.own, self.before)
     }
 
@@ -72,7 +69,7 @@ impl Mirror {
 }
 
 /// Passes a part to the next rank and takes that of the one before.
-pub(super) fn exchange(group: &mut Communicator, part: Part) -> Result<(Part, Part), CollectiveError> {
+pub(super) fn exchange(group: &mut Communicator, part: &Part) -> Result<Part, CollectiveError> {
     let (rank, ranks, count) = (group.rank(), group.world_size(), part.values.len());
     let (next, before) = ((rank + 1) % ranks, (rank + ranks - 1) % ranks);
     let only =
@@ -80,8 +77,7 @@ pub(super) fn exchange(group: &mut Communicator, part: Part) -> Result<(Part, Pa
     let mut taken = vec![0.0; count];
     group.all_to_all_v(&part.values, &only(next), &mut taken, &only(before))?;
     // All ranks are at the same step and the same place of the data.
-    let taken = Part { values: taken, ..part };
-    Ok((part, taken))
+    Ok(Part { step: part.step, cursor: part.cursor, values: taken })
 }
 
 /// What a rank brings along from a group that has failed.

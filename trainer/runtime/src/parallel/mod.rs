@@ -96,6 +96,17 @@ impl<L: Library> Engine<L> {
         options: Options,
         seed: u64,
     ) -> Result<Self, Error> {
+        Self::form(library, model, communicator, options, |unit| parameters::seeded(unit, seed))
+    }
+
+    /// Sets the training up, where each unit begins with what `initial` gives for it.
+    fn form(
+        library: L,
+        model: Model<L>,
+        communicator: Communicator,
+        options: Options,
+        initial: impl FnMut(&Unit) -> Vec<f32>,
+    ) -> Result<Self, Error> {
         let ranks = options.ranks(communicator.world_size());
         if options.keeps_mirror() && ranks != communicator.world_size() {
             return Err(Error::Options("copies of shares need shares over all ranks".into()));
@@ -106,7 +117,7 @@ impl<L: Library> Engine<L> {
         }
         let units = layout::units(&declared(&model), options.smallest_unit, ranks);
         let mut group = group::Forming::new(communicator, ranks)?;
-        let parameters = Parameters::new(&mut group, &units, options.sharding, seed)?;
+        let parameters = Parameters::new(&mut group, &units, options.sharding, initial)?;
         let gradients = Gradients::new(&mut group, &units, &options)?;
         let group = group.start()?;
         let owned = |unit| gradients::owned(unit, options.sharding, group.shard(), group.shards());

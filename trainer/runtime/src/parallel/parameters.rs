@@ -30,22 +30,6 @@ pub(super) enum Slot {
     Lost,
 }
 
-impl Slot {
-    pub(super) fn values(&self) -> Option<&[f32]> {
-        match self {
-            Self::Whole(buffer) => Some(buffer),
-            Self::Flying(_) | Self::Lost => None,
-        }
-    }
-
-    pub(super) fn values_mut(&mut self) -> Option<&mut [f32]> {
-        match self {
-            Self::Whole(buffer) => Some(buffer),
-            Self::Flying(_) | Self::Lost => None,
-        }
-    }
-}
-
 /// The parameters of all units.
 pub(super) enum Parameters {
     /// Every rank holds all, and changes all alike.
@@ -60,8 +44,8 @@ pub(super) enum Parameters {
     },
 }
 
-/// A unit's initial parameters, the same on every rank.
-fn initial(unit: &Unit, seed: u64) -> Vec<f32> {
+/// The parameters that a seed gives a unit, the same on every rank.
+pub(super) fn seeded(unit: &Unit, seed: u64) -> Vec<f32> {
     let mut values = vec![0.0; unit.padded];
     for (number, (parameter, place)) in unit.parameters.iter().enumerate() {
         parameter.initialize(seed, unit.first + number, &mut values[place.clone()]);
@@ -74,26 +58,26 @@ fn lost() -> Error {
 }
 
 impl Parameters {
+    /// Each unit begins with what `initial` gives for it, filled up.
     pub(super) fn new(
         group: &mut Forming,
         units: &[Unit],
         sharding: Sharding,
-        seed: u64,
+        mut initial: impl FnMut(&Unit) -> Vec<f32>,
     ) -> Result<Self, Error> {
         match sharding {
-            Sharding::None => Ok(Self::Replicated(units.iter().map(|unit| initial(unit, seed)).collect())),
+            Sharding::None => Ok(Self::Replicated(units.iter().map(initial).collect())),
             Sharding::Optimizer | Sharding::Gradients => {
                 let mut slots = Vec::new();
                 for unit in units {
                     let mut buffer = group.allocate(unit.padded)?;
-                    buffer.copy_from_slice(&initial(unit, seed));
+                    buffer.copy_from_slice(&initial(unit));
                     slots.push(Slot::Whole(buffer));
                 }
                 Ok(Self::Exchanged(slots))
             }
             Sharding::Parameters => {
-                let part =
-                    |unit: &Unit| initial(unit, seed)[unit.part(group.shard(), group.shards())].to_vec();
+                let part = |unit: &Unit| initial(unit)[unit.part(group.shard(), group.shards())].to_vec();
                 let parts = units.iter().map(part).collect();
                 let longest = units.iter().map(|unit| unit.padded).max().unwrap_or(0);
                 let pool = (0..BUFFERS).map(|_| group.allocate(longest)).collect::<Result<_, _>>()?;
@@ -184,6 +168,40 @@ impl Parameters {
         }
     }
 
+    /// Waits for everything that is on its way.
+    pub(super) fn settle(&mut self, group: &mut Group) -> Result<(), Error> {
+        if let Self::Exchanged(slots) = self {
+            for slot in slots {
+                whole(group, slot)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What this rank holds of a unit, once it is [settled](Self::settle): all of it, or its part.
+    pub(super) fn held(&self, index: usize) -> Result<&[f32], Error> {
+        match self {
+            Self::Replicated(values) => Ok(&values[index]),
+            Self::Exchanged(slots) => match &slots[index] {
+                Slot::Whole(buffer) => Ok(buffer),
+                Slot::Flying(_) | Slot::Lost => Err(lost()),
+            },
+            Self::Sharded { parts, .. } => Ok(&parts[index]),
+        }
+    }
+
+    /// The same, to be changed.
+    pub(super) fn held_mut(&mut self, index: usize) -> Result<&mut [f32], Error> {
+        match self {
+            Self::Replicated(values) => Ok(&mut values[index]),
+            Self::Exchanged(slots) => match &mut slots[index] {
+                Slot::Whole(buffer) => Ok(buffer),
+                Slot::Flying(_) | Slot::Lost => Err(lost()),
+            },
+            Self::Sharded { parts, .. } => Ok(&mut parts[index]),
+        }
+    }
+
     /// Starts to tell the others the owned values of a unit.
     pub(super) fn publish(&mut self, group: &Group, index: usize) {
         if let Self::Exchanged(slots) = self {
@@ -196,10 +214,7 @@ impl Parameters {
 }
 
 /// The values of a unit, once they have come.
-pub(super) fn whole<'a>(
-    group: &mut Group,
-    slot: &'a mut Slot,
-) -> Result<&'a mut RegisteredBuffer<f32>, Error> {
+fn whole<'a>(group: &mut Group, slot: &'a mut Slot) -> Result<&'a mut RegisteredBuffer<f32>, Error> {
     *slot = match std::mem::replace(slot, Slot::Lost) {
         Slot::Flying(pending) => Slot::Whole(group.take_back(pending)?),
         other => other,

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use muster_collectives::{Communicator, Error as CollectiveError};
 
-use super::gradients::Gradients;
-use super::group::Forming;
 use super::layout::Unit;
 use super::mirror::{self, History, Offer, Part, Plan};
 use super::parameters::Parameters;
@@ -38,45 +36,29 @@ impl<L: Library> Engine<L> {
         let (rank, ranks, waited) = (group.rank(), group.world_size(), waited + group.waited());
         let recorder = group.recorder().clone();
         let communicator = form(group.disband())?;
+        let mut engine = match parameters {
+            Parameters::Replicated(values) => {
+                let mut values = values.into_iter();
+                let next = |unit: &Unit| refitted(values.next().unwrap_or_default(), unit);
+                let mut engine = Self::form(library, model, communicator, options, next)?;
+                for ((kept, moments), unit) in engine.moments.iter_mut().zip(moments).zip(&engine.units) {
+                    let Moments { first, second } = moments;
+                    *kept = Moments { first: refitted(first, unit), second: refitted(second, unit) };
+                }
+                engine.step = step;
+                engine
+            }
+            // All of it is taken over from what the ranks bring along.
+            _ => Self::form(library, model, communicator, options, |unit| vec![0.0; unit.padded])?,
+        };
+        engine.waited = waited;
+        engine.record(recorder);
         if let Some(mirror) = mirror {
             let (own, before) = mirror.into_parts();
-            let history = History { rank, ranks, units, own, before };
-            let mut engine = Self::new(library, model, communicator, options, 0)?;
-            engine.waited = waited;
-            engine.record(recorder);
-            engine.adopt(Some(&history), cursor)?;
-            return Ok(engine);
+            engine.adopt(Some(&History { rank, ranks, units, own, before }), cursor)?;
+        } else {
+            engine.agree(cursor)?;
         }
-        let Parameters::Replicated(values) = parameters else { return Err(gone()) };
-        let ranks = communicator.world_size();
-        let units = layout::units(&declared(&model), options.smallest_unit, ranks);
-        let mut group = Forming::new(communicator, ranks)?;
-        let gradients = Gradients::new(&mut group, &units, &options)?;
-        let refit = |values: Vec<Vec<f32>>| -> Vec<Vec<f32>> {
-            values.into_iter().zip(&units).map(|(values, unit)| refitted(values, unit)).collect()
-        };
-        let (first, second): (Vec<_>, Vec<_>) =
-            moments.into_iter().map(|Moments { first, second }| (first, second)).unzip();
-        let moments = refit(first).into_iter().zip(refit(second));
-        let moments = moments.map(|(first, second)| Moments { first, second }).collect();
-        let parameters = Parameters::Replicated(refit(values));
-        let mut group = group.start()?;
-        group.record(recorder);
-        let mirror = None;
-        let mut engine = Self {
-            library,
-            model,
-            options,
-            group,
-            units,
-            parameters,
-            gradients,
-            moments,
-            step,
-            mirror,
-            waited,
-        };
-        engine.agree(cursor)?;
         Ok(engine)
     }
 
@@ -126,7 +108,7 @@ impl<L: Library> Engine<L> {
         let part = Part { step: self.step, cursor, values };
         let group = &self.group;
         if let Some(mirror) = &mut self.mirror {
-            mirror.pass(part, |part| group.submit(move |shards| mirror::exchange(shards, part)));
+            mirror.pass(part, |part| group.submit(move |shards| mirror::exchange(shards, &part)));
         }
         Ok(())
     }
@@ -170,7 +152,7 @@ impl<L: Library> Engine<L> {
             let values = refitted(values, unit);
             match quantity {
                 Quantity::Value => {
-                    let target = self.parameters.held_mut(index).ok_or_else(gone)?;
+                    let target = self.parameters.held_mut(index)?;
                     let held = if target.len() == values.len() { &values[..] } else { &values[part.clone()] };
                     target.copy_from_slice(held);
                 }

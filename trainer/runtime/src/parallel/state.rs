@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::parameters::Parameters;
 use super::{Engine, Error, Sharding};
 use crate::model::Parameter;
 use crate::optimizer::Moments;
@@ -60,11 +59,8 @@ impl<L: Library> Engine<L> {
             let part = unit.part(group.shard(), group.shards());
             // What is held begins here: everything, or the part alone.
             let moments_begin = if options.sharding == Sharding::None { 0 } else { part.start };
-            let (values, values_begin) = match parameters.held(index) {
-                Some(values) if options.sharding == Sharding::Parameters => (values, part.start),
-                Some(values) => (values, 0),
-                None => return Err(Error::Options("parameters were lost in a failed step".into())),
-            };
+            let values_begin = if options.sharding == Sharding::Parameters { part.start } else { 0 };
+            let values = parameters.held(index)?;
             let Moments { first, second } = &moments[index];
             let held = [(values, values_begin), (first, moments_begin), (second, moments_begin)];
             for (parameter, place) in &unit.parameters {
@@ -101,8 +97,7 @@ impl<L: Library> Engine<L> {
             let moments_held = if options.sharding == Sharding::None { &all } else { &own };
             let values_held = if options.sharding == Sharding::Parameters { &own } else { &all };
             let Moments { first, second } = &mut moments[index];
-            let lost = || Error::Options("parameters were lost in a failed step".into());
-            let values = parameters.held_mut(index).ok_or_else(|| failed(lost()))?;
+            let values = parameters.held_mut(index).map_err(&failed)?;
             let targets =
                 [(values, values_held), (&mut first[..], moments_held), (&mut second[..], moments_held)];
             for (quantity, (target, held)) in Quantity::ALL.into_iter().zip(targets) {
@@ -123,34 +118,5 @@ impl<L: Library> Engine<L> {
         }
         self.step = step;
         Ok(())
-    }
-}
-
-impl Parameters {
-    /// Waits for everything that is on its way.
-    fn settle(&mut self, group: &mut super::group::Group) -> Result<(), Error> {
-        if let Self::Exchanged(slots) = self {
-            for slot in slots {
-                super::parameters::whole(group, slot)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What this rank holds of a unit: all of it, or its part.
-    fn held(&self, index: usize) -> Option<&[f32]> {
-        match self {
-            Self::Replicated(values) => Some(&values[index]),
-            Self::Exchanged(slots) => slots[index].values(),
-            Self::Sharded { parts, .. } => Some(&parts[index]),
-        }
-    }
-
-    pub(super) fn held_mut(&mut self, index: usize) -> Option<&mut [f32]> {
-        match self {
-            Self::Replicated(values) => Some(&mut values[index]),
-            Self::Exchanged(slots) => slots[index].values_mut(),
-            Self::Sharded { parts, .. } => Some(&mut parts[index]),
-        }
     }
 }

@@ -48,19 +48,18 @@ pub struct Outcome {
 
 /// Trains as the words of a command line say; see [`Arguments`].
 ///
-/// Words that are no command line, and `--help`, end the process as they do for every program. The process may begin anew,
-/// with the same words and another environment.
+/// Words that are no command line, and `--help`, end the process as they do for every program.
 pub fn run_words(words: Vec<OsString>) -> Result<Outcome, Error> {
-    let arguments = Arguments::parse_from(config::expand(words)?);
-    threads::settle(&arguments, &World::from_environment(|name| std::env::var(name).ok())?)?;
-    run(&arguments)
+    run(&Arguments::parse_from(config::expand(words)?))
 }
 
 /// Trains as the arguments and the process's environment say, and prints metrics to standard output.
 ///
-/// Call it from the main thread before starting others: signals are blocked for the whole process.
+/// Call it from the main thread before starting others: signals are blocked for the whole process, which may begin anew,
+/// with the same words and another environment.
 pub fn run(arguments: &Arguments) -> Result<Outcome, Error> {
     let world = World::from_environment(|name| std::env::var(name).ok())?;
+    threads::settle(arguments, &world)?;
     let mut interrupt = Interrupt::block()?;
     threads::start(arguments, &world)?;
     let recorder = Observers::recorder(&arguments.observing, &world)?;

@@ -60,13 +60,9 @@ impl Trainer<'_> {
         // What was being written is of the ranks that were.
         drop(self.keeper);
         let keeper = Keeper::new(&arguments.checkpointing, &engine, self.described.to_json())?;
-        let steps = engine.steps();
         let mut trainer = Self { engine, keeper, cursor: Cursor::from_words(words), ..self };
-        // A rank that was lost before the first step looks for a checkpoint, so all do.
-        if steps == 0 {
-            trainer.resume(report)?;
-        }
-        trainer.mirror()?;
+        // A rank that is new sets out too.
+        trainer.set_out(report)?;
         Ok(trainer)
     }
 }

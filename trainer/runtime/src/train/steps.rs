@@ -42,25 +42,29 @@ pub(super) struct Trainer<'a> {
 }
 
 impl Trainer<'_> {
-    /// Takes what the others know, if this rank joins a training that is under way; else begins where the newest
-    /// checkpoint ends.
+    /// Takes what the others know, if this rank joins a training that is under way, and sets out.
     pub(super) fn begin<W: Write>(&mut self, report: &mut Report<W>) -> Result<(), Error> {
         let mut words = self.cursor.to_words();
-        let steps = self.engine.agree(&mut words).map_err(Error::of_rank(self.engine.rank()))?;
+        self.engine.agree(&mut words).map_err(Error::of_rank(self.engine.rank()))?;
         self.cursor = Cursor::from_words(words);
-        if steps == 0 {
+        self.set_out(report)
+    }
+
+    /// What all ranks do once they agree: if nobody has taken a step, they begin where the newest checkpoint ends.
+    pub(super) fn set_out<W: Write>(&mut self, report: &mut Report<W>) -> Result<(), Error> {
+        if self.engine.steps() == 0 {
             self.resume(report)?;
         }
         self.mirror()
     }
 
     /// Copies what this rank alone has to another one.
-    pub(super) fn mirror(&mut self) -> Result<(), Error> {
+    fn mirror(&mut self) -> Result<(), Error> {
         self.engine.mirror(self.cursor.to_words()).map_err(Error::of_rank(self.engine.rank()))
     }
 
     /// Begins where the newest checkpoint ends.
-    pub(super) fn resume<W: Write>(&mut self, report: &mut Report<W>) -> Result<(), Error> {
+    fn resume<W: Write>(&mut self, report: &mut Report<W>) -> Result<(), Error> {
         let Some(keeper) = &mut self.keeper else { return Ok(()) };
         if let Some(cursor) = keeper.resume(&mut self.engine, report)? {
             self.cursor = cursor;
@@ -117,7 +121,7 @@ impl Trainer<'_> {
                 };
                 report.step(&progress);
                 let last = step == steps_total;
-                let ends_epoch = last || self.sampler.take(self.cursor, dealing, rank).is_none();
+                let ends_epoch = last || !self.sampler.has_more(self.cursor, dealing);
                 if rank == 0 && (step.is_multiple_of(self.arguments.log_every) || step == 1 || last) {
                     report.progress(&progress)?;
                 } else if rank != 0 && ends_epoch {
