@@ -1,0 +1,245 @@
+//! Who takes part in one training: pure, with time passed in.
+//!
+//! Members wait or work. When nobody works in an epoch any more and enough wait, those get their places in the next
+//! one. Members of an epoch end it themselves, when they lose one of them or when they are asked to because others have
+//! come; the group never guesses that one is dead. An epoch's number is given once, so messages about an earlier one
+//! change nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long newcomers wait for others before the members at work are asked to end their epoch.
+pub(crate) const SETTLES: Duration = Duration::from_millis(200);
+
+/// How long the first epoch waits for the members that are expected, once there are enough.
+pub(crate) const FIRST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A connection of a member; a member that connects again has a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Connection(pub(crate) u64);
+
+/// How many members a training may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// With fewer nothing begins.
+    pub fewest: usize,
+    /// So many are awaited, for a while, before the first epoch.
+    pub expected: usize,
+    /// More are kept in reserve.
+    pub most: usize,
+}
+
+impl Bounds {
+    /// Whether such numbers make sense: at least one, and in order.
+    pub(crate) fn are_in_order(self) -> bool {
+        1 <= self.fewest && self.fewest <= self.expected && self.expected <= self.most
+    }
+}
+
+/// A rank of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seat {
+    pub(crate) epoch: u64,
+    pub(crate) rank: usize,
+}
+
+/// What a member says when it comes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Arrival {
+    pub(crate) member: String,
+    /// Where it listens if it becomes rank 0.
+    pub(crate) address: String,
+    pub(crate) bounds: Bounds,
+    /// Its place now, or the last one it had.
+    pub(crate) seat: Option<Seat>,
+    /// It works at that place, and does not wait for another.
+    pub(crate) works: bool,
+}
+
+/// What a member is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// It takes part in an epoch.
+    Place { epoch: u64, rank: usize, world_size: usize, leader: String },
+    /// It should end its epoch at the next step.
+    Change { epoch: u64 },
+    /// The training has reached its end.
+    Over,
+}
+
+#[derive(Debug)]
+struct Member {
+    connection: Connection,
+    address: String,
+    /// In the order of coming.
+    number: u64,
+    seat: Option<Seat>,
+    /// Since when it waits; none while it works.
+    waits: Option<Duration>,
+}
+
+/// The members of one training.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// Before then the group may be older than it seems: members that work have not come back yet.
+    complete_at: Duration,
+    epoch: u64,
+    bounds: Bounds,
+    members: BTreeMap<String, Member>,
+    arrivals: u64,
+    /// The members at work have been asked to end their epoch.
+    asked: bool,
+    is_over: bool,
+}
+
+impl Group {
+    /// A group of which nothing is known before `complete_at` for sure.
+    pub(crate) fn new(complete_at: Duration) -> Self {
+        Self {
+            complete_at,
+            epoch: 0,
+            bounds: Bounds { fewest: 1, expected: 1, most: 1 },
+            members: BTreeMap::new(),
+            arrivals: 0,
+            asked: false,
+            is_over: false,
+        }
+    }
+
+    /// Nobody takes part.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Members, whether they work or wait.
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// A member has come, or come back; its earlier connection counts no more.
+    pub(crate) fn arrive(&mut self, now: Duration, connection: Connection, arrival: Arrival) {
+        let Arrival { member, address, bounds, seat, works } = arrival;
+        self.bounds = bounds;
+        if let Some(seat) = seat {
+            self.epoch = self.epoch.max(seat.epoch);
+        }
+        // It may not have heard what it was asked.
+        self.asked &= !works;
+        self.arrivals += 1;
+        let number = self.members.get(&member).map_or(self.arrivals, |known| known.number);
+        let waits = (!works || seat.is_none()).then_some(now);
+        self.members.insert(member, Member { connection, address, number, seat, waits });
+    }
+
+    /// A member is done with an epoch, and waits for the next.
+    pub(crate) fn ready(&mut self, now: Duration, connection: Connection, epoch: u64) {
+        let member = self.members.values_mut().find(|member| member.connection == connection);
+        if let Some(member) = member
+            && member.waits.is_none()
+            && member.seat.is_none_or(|seat| seat.epoch <= epoch)
+        {
+            member.waits = Some(now);
+        }
+    }
+
+    /// A connection has ended, and with it the member if it has no other.
+    pub(crate) fn leave(&mut self, connection: Connection) {
+        self.members.retain(|_, member| member.connection != connection);
+    }
+
+    /// The training has reached its end.
+    pub(crate) fn finish(&mut self) {
+        self.is_over = true;
+    }
+
+    /// What members are to be told now.
+    pub(crate) fn advance(&mut self, now: Duration) -> Vec<(Connection, Order)> {
+        if self.is_over {
+            let waiting = self.members.values().filter(|member| member.waits.is_some());
+            let told: Vec<_> = waiting.map(|member| (member.connection, Order::Over)).collect();
+            self.members.retain(|_, member| member.waits.is_none());
+            return told;
+        }
+        match self.next_change() {
+            Some((at, _)) if at > now => Vec::new(),
+            Some((_, Change::Ask)) => self.ask(),
+            Some((_, Change::Form)) => self.form(),
+            None => Vec::new(),
+        }
+    }
+
+    /// When [`advance`](Self::advance) has something to say, if nothing happens before.
+    pub(crate) fn wakes_at(&self) -> Option<Duration> {
+        if self.is_over {
+            return self.members.values().find_map(|member| member.waits);
+        }
+        self.next_change().map(|(at, _)| at)
+    }
+
+    fn next_change(&self) -> Option<(Duration, Change)> {
+        let waits: Vec<Duration> = self.members.values().filter_map(|member| member.waits).collect();
+        let last = *waits.iter().max()?;
+        let working = self.members.len() - waits.len();
+        if working > 0 {
+            let is_full = working >= self.bounds.most;
+            // One that had a place in this epoch says that the epoch has ended.
+            let ended =
+                self.members.values().any(|member| member.waits.is_some() && self.is_current(member.seat));
+            let at = if ended { last } else { last + SETTLES };
+            return (!self.asked && (ended || !is_full)).then_some((at, Change::Ask));
+        }
+        if waits.len() < self.bounds.fewest {
+            return None;
+        }
+        let mut at = last;
+        if self.epoch == 0 && waits.len() < self.bounds.expected {
+            at = last + FIRST_PATIENCE;
+        }
+        Some((at.max(self.complete_at), Change::Form))
+    }
+
+    fn is_current(&self, seat: Option<Seat>) -> bool {
+        seat.is_some_and(|seat| seat.epoch == self.epoch)
+    }
+
+    fn ask(&mut self) -> Vec<(Connection, Order)> {
+        self.asked = true;
+        let working = self.members.values().filter(|member| member.waits.is_none());
+        let told = working
+            .filter_map(|member| Some((member.connection, Order::Change { epoch: member.seat?.epoch })));
+        told.collect()
+    }
+
+    /// Begins the next epoch with those who wait: first who had a place before, newest epoch first, in the order of their
+    /// ranks, then who came first.
+    fn form(&mut self) -> Vec<(Connection, Order)> {
+        self.epoch += 1;
+        self.asked = false;
+        let mut members: Vec<&mut Member> = self.members.values_mut().collect();
+        members.sort_by_key(|member| {
+            let seat = member.seat.map_or((u64::MAX, 0), |seat| (u64::MAX - seat.epoch, seat.rank));
+            (seat, member.number)
+        });
+        members.truncate(self.bounds.most);
+        let (epoch, world_size) = (self.epoch, members.len());
+        let leader = members.first().map(|member| member.address.clone()).unwrap_or_default();
+        let place = |(rank, member): (usize, &mut Member)| {
+            member.seat = Some(Seat { epoch, rank });
+            member.waits = None;
+            (member.connection, Order::Place { epoch, rank, world_size, leader: leader.clone() })
+        };
+        members.into_iter().enumerate().map(place).collect()
+    }
+}
+
+/// What a group does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    /// It asks its members to end their epoch.
+    Ask,
+    /// It begins an epoch.
+    Form,
+}
+
+#[cfg(test)]
+mod tests;

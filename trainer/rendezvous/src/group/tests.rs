@@ -1,0 +1,292 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const BOUNDS: Bounds = Bounds { fewest: 2, expected: 3, most: 4 };
+
+fn at(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+fn newcomer(name: &str, bounds: Bounds) -> Arrival {
+    Arrival { member: name.into(), address: format!("{name}:1"), bounds, seat: None, works: false }
+}
+
+/// A group, and what its members were told last.
+struct Training {
+    group: Group,
+    told: BTreeMap<u64, Order>,
+}
+
+impl Training {
+    fn new() -> Self {
+        Self { group: Group::new(Duration::ZERO), told: BTreeMap::new() }
+    }
+
+    fn arrive(&mut self, now: Duration, member: u64) {
+        self.group.arrive(now, Connection(member), newcomer(&format!("m{member}"), BOUNDS));
+        self.advance(now);
+    }
+
+    fn ready(&mut self, now: Duration, member: u64, epoch: u64) {
+        self.group.ready(now, Connection(member), epoch);
+        self.advance(now);
+    }
+
+    fn advance(&mut self, now: Duration) {
+        let orders = self.group.advance(now);
+        self.told.extend(orders.into_iter().map(|(Connection(member), order)| (member, order)));
+    }
+
+    fn place(&self, member: u64) -> (u64, usize, usize) {
+        match &self.told[&member] {
+            Order::Place { epoch, rank, world_size, .. } => (*epoch, *rank, *world_size),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_first_epoch_begins_at_once_when_all_have_come() {
+    let mut training = Training::new();
+    training.arrive(at(0), 1);
+    training.arrive(at(5), 2);
+    assert_eq!(training.told, BTreeMap::new());
+    training.arrive(at(9), 3);
+    assert_eq!([1, 2, 3].map(|member| training.place(member)), [(1, 0, 3), (1, 1, 3), (1, 2, 3)]);
+    let Order::Place { leader, .. } = &training.told[&3] else { panic!() };
+    assert_eq!(leader, "m1:1");
+}
+
+#[test]
+fn the_first_epoch_begins_with_enough_after_a_while() {
+    let mut training = Training::new();
+    training.arrive(at(0), 1);
+    assert_eq!(training.group.wakes_at(), None, "one is not enough");
+    training.arrive(at(5), 2);
+    let begins = training.group.wakes_at().unwrap();
+    assert_eq!(begins, at(5) + FIRST_PATIENCE);
+    training.advance(begins);
+    assert_eq!([1, 2].map(|member| training.place(member)), [(1, 0, 2), (1, 1, 2)]);
+}
+
+#[test]
+fn newcomers_join_together_once_the_others_have_ended_their_epoch() {
+    let mut training = Training::new();
+    (1..=3).for_each(|member| training.arrive(at(0), member));
+    training.arrive(at(100), 4);
+    training.arrive(at(250), 5);
+    training.advance(at(449));
+    assert_eq!(training.place(1), (1, 0, 3), "nobody is asked before the newcomers have settled");
+    training.advance(at(450));
+    assert!((1..=3).all(|member| training.told[&member] == Order::Change { epoch: 1 }));
+    for member in [3, 1] {
+        training.ready(at(500), member, 1);
+        assert!(!training.told.contains_key(&4));
+    }
+    training.ready(at(510), 2, 1);
+    let places = [1, 2, 3, 4].map(|member| training.place(member));
+    assert_eq!(places, [(2, 0, 4), (2, 1, 4), (2, 2, 4), (2, 3, 4)]);
+    assert!(!training.told.contains_key(&5), "four are the most");
+    training.advance(at(60_000));
+    assert_eq!(training.place(1), (2, 0, 4), "a reserve disturbs nobody");
+}
+
+#[test]
+fn the_reserve_takes_the_place_of_a_lost_member() {
+    let mut training = Training::new();
+    (1..=3).for_each(|member| training.arrive(at(0), member));
+    (4..=5).for_each(|member| training.arrive(at(1), member));
+    training.advance(at(300));
+    (1..=3).for_each(|member| training.ready(at(301), member, 1));
+    training.group.leave(Connection(2));
+    for member in [1, 3, 4] {
+        training.ready(at(400), member, 2);
+    }
+    assert_eq!(
+        [1, 3, 4, 5].map(|member| training.place(member)),
+        [(3, 0, 4), (3, 1, 4), (3, 2, 4), (3, 3, 4)]
+    );
+}
+
+#[test]
+fn who_waits_tells_the_others_that_their_epoch_has_ended() {
+    let mut training = Training::new();
+    (1..=3).for_each(|member| training.arrive(at(0), member));
+    training.ready(at(10), 2, 1);
+    assert_eq!(
+        [1, 3].map(|member| training.told[&member].clone()),
+        [1, 1].map(|epoch| Order::Change { epoch })
+    );
+    training.ready(at(11), 2, 1);
+    training.ready(at(12), 1, 1);
+    training.ready(at(13), 3, 1);
+    assert_eq!(training.place(1), (2, 0, 3));
+    training.ready(at(14), 1, 1);
+    assert_eq!(training.group.wakes_at(), None, "that was about an epoch of the past");
+}
+
+#[test]
+fn a_service_that_was_started_again_learns_the_epoch_from_its_members() {
+    let mut group = Group::new(at(2_000));
+    for member in 1..=2 {
+        group.arrive(at(10), Connection(member), newcomer(&format!("new{member}"), BOUNDS));
+    }
+    group.arrive(at(11), Connection(3), newcomer("new3", BOUNDS));
+    assert_eq!(group.advance(at(1_999)), [], "the members at work have not come back yet");
+    let at_work = |member: &str, rank| Arrival {
+        seat: Some(Seat { epoch: 7, rank }),
+        works: true,
+        ..newcomer(member, BOUNDS)
+    };
+    group.arrive(at(1_999), Connection(4), at_work("old", 0));
+    let told = group.advance(at(2_000));
+    assert_eq!(told, [(Connection(4), Order::Change { epoch: 7 })]);
+    group.ready(at(2_001), Connection(4), 7);
+    let places = group.advance(at(2_001));
+    let of_old = places.iter().find(|(connection, _)| *connection == Connection(4)).unwrap();
+    let Order::Place { epoch: 8, rank: 0, world_size: 4, leader } = &of_old.1 else { panic!("{of_old:?}") };
+    assert_eq!(leader, "old:1");
+}
+
+#[test]
+fn whoever_comes_after_the_end_is_told_so() {
+    let mut training = Training::new();
+    (1..=3).for_each(|member| training.arrive(at(0), member));
+    training.group.finish();
+    training.advance(at(1));
+    assert_eq!(training.place(1), (1, 0, 3), "who works is left in peace");
+    training.arrive(at(2), 4);
+    assert_eq!(training.told[&4], Order::Over);
+}
+
+/// What happens to a training.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Arrive(u64),
+    Ready(u64),
+    Leave(u64),
+    /// The service is started again, and members come back one after the other.
+    Restart,
+    Pass(u16),
+    /// Whoever was asked to end an epoch does.
+    Obey,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let member = 0..8_u64;
+    prop_oneof![
+        4 => member.clone().prop_map(Event::Arrive),
+        6 => member.clone().prop_map(Event::Ready),
+        2 => member.prop_map(Event::Leave),
+        1 => Just(Event::Restart),
+        4 => (0..3_000_u16).prop_map(Event::Pass),
+        2 => Just(Event::Obey),
+    ]
+}
+
+/// What a member knows itself.
+#[derive(Clone, Copy, Debug, Default)]
+struct View {
+    connection: u64,
+    seat: Option<Seat>,
+    works: bool,
+    is_asked: bool,
+}
+
+impl View {
+    fn end_epoch(&mut self, group: &mut Group, now: Duration) {
+        if let Some(seat) = self.seat {
+            self.works = false;
+            self.is_asked = false;
+            group.ready(now, Connection(self.connection), seat.epoch);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_epoch_is_given_once_to_as_many_as_it_says(
+        events in prop::collection::vec(event(), 1..80),
+        fewest in 1..4_usize, more in 0..3_usize, reserve in 0..3_usize,
+    ) {
+        let bounds = Bounds { fewest, expected: fewest + more, most: fewest + more + reserve };
+        let (mut group, mut now, mut connections) = (Group::new(Duration::ZERO), Duration::ZERO, 0);
+        let mut views: BTreeMap<u64, View> = BTreeMap::new();
+        let mut newest = 0;
+        let introduce = |member: u64, view: &View| Arrival {
+            seat: view.seat, works: view.works, ..newcomer(&format!("m{member}"), bounds)
+        };
+        // In the end all have come, and everybody does as told.
+        let last = (0..8).map(Event::Arrive).chain([Event::Pass(60_000), Event::Obey].repeat(4));
+        for event in events.into_iter().chain(last) {
+            match event {
+                Event::Arrive(member) if !views.contains_key(&member) => {
+                    connections += 1;
+                    let view = View { connection: connections, ..View::default() };
+                    group.arrive(now, Connection(connections), introduce(member, &view));
+                    views.insert(member, view);
+                }
+                Event::Ready(member) => {
+                    if let Some(view) = views.get_mut(&member) {
+                        view.end_epoch(&mut group, now);
+                    }
+                }
+                Event::Obey => {
+                    views.values_mut().filter(|view| view.is_asked).for_each(|view| view.end_epoch(&mut group, now));
+                }
+                Event::Leave(member) => {
+                    if let Some(view) = views.remove(&member) {
+                        group.leave(Connection(view.connection));
+                    }
+                }
+                Event::Restart => {
+                    group = Group::new(now + Duration::from_secs(2));
+                    // What nobody remembers cannot be met either.
+                    let seats = views.values().filter_map(|view| view.seat);
+                    newest = seats.map(|seat| seat.epoch).max().unwrap_or(0);
+                    for (member, view) in &mut views {
+                        now += Duration::from_millis(20);
+                        connections += 1;
+                        view.connection = connections;
+                        group.arrive(now, Connection(connections), introduce(*member, view));
+                    }
+                }
+                Event::Pass(milliseconds) => now += Duration::from_millis(milliseconds.into()),
+                Event::Arrive(_) => {}
+            }
+            let worked: Vec<u64> = views.iter().filter(|(_, view)| view.works).map(|(member, _)| *member).collect();
+            let orders = group.advance(now);
+            let mut ranks = Vec::new();
+            for (connection, order) in orders {
+                let found = views.iter_mut().find(|(_, view)| view.connection == connection.0);
+                let (member, view) = found.expect("who is told something is connected");
+                match order {
+                    Order::Place { epoch, rank, world_size, .. } => {
+                        prop_assert!(epoch > newest, "epoch {epoch} after {newest}");
+                        prop_assert!(worked.is_empty(), "{worked:?} work while {member} is placed");
+                        prop_assert!((fewest..=bounds.most).contains(&world_size));
+                        ranks.push((epoch, world_size, rank));
+                        view.seat = Some(Seat { epoch, rank });
+                        view.works = true;
+                        view.is_asked = false;
+                    }
+                    Order::Change { epoch } => {
+                        prop_assert_eq!(view.seat.unwrap().epoch, epoch);
+                        view.is_asked = true;
+                    }
+                    Order::Over => prop_assert!(false, "nobody has finished"),
+                }
+            }
+            if let Some((epoch, world_size, _)) = ranks.first().copied() {
+                newest = epoch;
+                let expected: Vec<_> = (0..world_size).map(|rank| (epoch, world_size, rank)).collect();
+                prop_assert_eq!(ranks, expected);
+            }
+        }
+        let at_work = views.values().filter(|view| view.works).count();
+        prop_assert_eq!(at_work, bounds.most.min(views.len()), "all that may take part do, in the end");
+    }
+}

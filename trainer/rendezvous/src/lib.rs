@@ -1,0 +1,22 @@
+//! Who takes part in an elastic training, and as which rank.
+//!
+//! The ranks of an elastic training come and go. A small gRPC service, which outlives each of them since it runs beside
+//! the controllers, gives them their places: an *epoch* is one group of ranks, and every member of it gets the same
+//! number, the same size and a rank of its own. Members end an epoch themselves, at a step that all of them have
+//! taken or when they lose one of them, and then wait for the next; nothing is ever decided about a member that works.
+//! So the service holds no state that its members do not: one that was started again learns it from them.
+//!
+//! * [`Service`] serves any number of trainings; [`Admission`] tells which one a caller belongs to.
+//! * [`Member`] is a rank's side: it asks for a place, and learns that others want to join.
+//!
+//! What the ranks do in an epoch is not known here: they form a group of `muster-collectives`, whose generation is the
+//! epoch, so that ranks of different epochs cannot meet.
+
+mod group;
+mod member;
+mod messages;
+mod service;
+
+pub use group::Bounds;
+pub use member::{Error as MemberError, Member, MemberOptions, Placement};
+pub use service::{Admission, Bound, Caller, Error as ServiceError, Service, ServiceOptions};

@@ -1,0 +1,295 @@
+//! The service: streams of members, and the groups they belong to.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::{Stream, StreamExt as _};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::group::{Connection, Group, Order};
+use crate::messages::rendezvous_server::{Rendezvous, RendezvousServer};
+use crate::messages::{FromMember, ToMember, from_member};
+
+/// A member that takes fewer messages than this behind is told so by the end of its stream.
+const UNREAD: usize = 16;
+/// Members of one training at most, and trainings at once.
+const MOST_MEMBERS: usize = 4096;
+const MOST_GROUPS: usize = 65_536;
+/// Longest message of a member, in bytes.
+const LONGEST_MESSAGE: usize = 16 << 10;
+/// How long a training without members is remembered.
+const REMEMBERED: Duration = Duration::from_hours(1);
+/// A connection that does not answer for so long has ended.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));
+
+/// Why the service could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its address cannot be listened at.
+    #[error("the rendezvous cannot listen at {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// Its certificate cannot be used, or the transport failed.
+    #[error("the rendezvous cannot serve: {0}")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// Who calls, as far as the service can see.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The bearer token of the call.
+    pub token: Option<String>,
+    /// The training that it names.
+    pub group: String,
+}
+
+/// Decides which training a caller belongs to: its name, or why it is turned away.
+pub type Admission = Arc<dyn Fn(Caller) -> BoxFuture<'static, Result<String, String>> + Send + Sync>;
+
+/// Where and for whom the service is.
+#[derive(Clone)]
+pub struct ServiceOptions {
+    /// Where it listens; port 0 for any.
+    pub listen: SocketAddr,
+    /// Certificate and key, PEM; without them calls are not encrypted.
+    pub certificate: Option<(String, String)>,
+    /// Which training a caller belongs to.
+    pub admission: Admission,
+    /// How long members of an earlier run may take to come back, before groups begin without them.
+    pub comeback: Duration,
+}
+
+impl ServiceOptions {
+    /// Without encryption, and every caller belongs to the training that it names: for one machine and its only user.
+    pub fn open(listen: SocketAddr) -> Self {
+        let admission: Admission = Arc::new(|caller: Caller| Box::pin(async move { Ok(caller.group) }));
+        Self { listen, certificate: None, admission, comeback: Duration::from_secs(2) }
+    }
+
+    /// Listens, but does not serve yet.
+    pub async fn bind(self) -> Result<Bound, Error> {
+        let failed = |source| Error::Listen { address: self.listen, source };
+        let listener = TcpListener::bind(self.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Bound { options: self, listener, address })
+    }
+}
+
+/// A service that listens.
+pub struct Bound {
+    options: ServiceOptions,
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Bound {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until the shutdown. Members notice, and look for the service that follows.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let (every, patience) = KEEP_ALIVE;
+        let mut server =
+            Server::builder().http2_keepalive_interval(Some(every)).http2_keepalive_timeout(Some(patience));
+        if let Some((certificate, key)) = &self.options.certificate {
+            let identity = Identity::from_pem(certificate, key);
+            server = server.tls_config(ServerTlsConfig::new().identity(identity))?;
+        }
+        let service = Service::new(self.options.admission, self.options.comeback);
+        let clock = tokio::spawn(service.shared.clone().keep_time(shutdown.clone()));
+        let rendezvous = RendezvousServer::new(service).max_decoding_message_size(LONGEST_MESSAGE);
+        let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+        // Streams of members last as long as they do: they are cut, not waited for.
+        let served = shutdown.run_until_cancelled(server.serve_with_incoming_shutdown(
+            rendezvous,
+            incoming,
+            shutdown.cancelled(),
+        ));
+        let served = served.await.unwrap_or(Ok(()));
+        clock.abort();
+        Ok(served?)
+    }
+}
+
+/// The trainings that are under way.
+pub struct Service {
+    shared: Arc<Shared>,
+    admission: Admission,
+}
+
+struct Shared {
+    began: Instant,
+    comeback: Duration,
+    groups: Mutex<Groups>,
+    /// Something happened, so that the next thing to do may be due earlier.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Groups {
+    by_name: HashMap<String, Known>,
+    members: HashMap<Connection, mpsc::Sender<Result<ToMember, Status>>>,
+    connections: u64,
+}
+
+struct Known {
+    group: Group,
+    /// Since when it has no members.
+    empty_since: Option<Instant>,
+}
+
+impl Service {
+    fn new(admission: Admission, comeback: Duration) -> Self {
+        let shared =
+            Shared { began: Instant::now(), comeback, groups: Mutex::default(), changed: Notify::new() };
+        Self { shared: Arc::new(shared), admission }
+    }
+}
+
+impl Shared {
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Does something to a group, and tells its members what follows.
+    fn with_group<R>(
+        &self,
+        name: &str,
+        work: impl FnOnce(&mut Group, &mut Groups, Duration) -> R,
+    ) -> Option<R> {
+        let mut groups = self.groups.lock();
+        let mut known = groups.by_name.remove(name)?;
+        let now = self.now();
+        let result = work(&mut known.group, &mut groups, now);
+        groups.tell(known.group.advance(now));
+        known.empty_since = known.group.is_empty().then(|| known.empty_since.unwrap_or_else(Instant::now));
+        groups.by_name.insert(name.to_owned(), known);
+        drop(groups);
+        self.changed.notify_one();
+        Some(result)
+    }
+
+    /// Lets time pass for the groups, until the shutdown.
+    async fn keep_time(self: Arc<Self>, shutdown: CancellationToken) {
+        while !shutdown.is_cancelled() {
+            let next = self.pass_time();
+            let sleep = tokio::time::sleep_until(next.unwrap_or_else(|| Instant::now() + REMEMBERED));
+            tokio::select! {
+                () = sleep => {}
+                () = self.changed.notified() => {}
+                () = shutdown.cancelled() => {}
+            }
+        }
+    }
+
+    /// Does what is due; when something is next.
+    fn pass_time(&self) -> Option<Instant> {
+        let mut groups = self.groups.lock();
+        let now = self.now();
+        groups.by_name.retain(|_, known| known.empty_since.is_none_or(|since| since.elapsed() < REMEMBERED));
+        let Groups { by_name, .. } = &mut *groups;
+        let orders: Vec<_> = by_name.values_mut().flat_map(|known| known.group.advance(now)).collect();
+        let next = by_name.values().filter_map(|known| known.group.wakes_at()).min();
+        groups.tell(orders);
+        next.map(|at| self.began + at)
+    }
+
+    /// The end of a connection.
+    fn leave(&self, name: &str, connection: Connection) {
+        self.with_group(name, |group, groups, _| {
+            groups.members.remove(&connection);
+            group.leave(connection);
+        });
+    }
+}
+
+impl Groups {
+    fn tell(&mut self, orders: Vec<(Connection, Order)>) {
+        for (connection, order) in orders {
+            let Some(member) = self.members.get(&connection) else { continue };
+            tracing::debug!(connection = connection.0, ?order, "told a member");
+            // A member that does not read loses its connection, and with it its place.
+            if member.try_send(Ok(order.into())).is_err() {
+                self.members.remove(&connection);
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Rendezvous for Service {
+    type AttendStream = Pin<Box<dyn Stream<Item = Result<ToMember, Status>> + Send>>;
+
+    async fn attend(
+        &self,
+        request: Request<Streaming<FromMember>>,
+    ) -> Result<Response<Self::AttendStream>, Status> {
+        let token = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        let token = token.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
+        let mut messages = request.into_inner();
+        let first = messages.next().await.transpose()?.and_then(|message| message.message);
+        let Some(from_member::Message::Introduction(introduction)) = first else {
+            return Err(Status::invalid_argument("the first message must be an introduction"));
+        };
+        let understood = introduction.understood().map_err(Status::invalid_argument)?;
+        let caller = Caller { token, group: introduction.group };
+        let name = (self.admission)(caller).await.map_err(Status::permission_denied)?;
+
+        let (sender, receiver) = mpsc::channel(UNREAD);
+        let connection = {
+            let mut groups = self.shared.groups.lock();
+            if groups.by_name.len() >= MOST_GROUPS && !groups.by_name.contains_key(&name) {
+                return Err(Status::resource_exhausted("there are too many trainings"));
+            }
+            let complete_at = self.shared.comeback;
+            let known = groups
+                .by_name
+                .entry(name.clone())
+                .or_insert_with(|| Known { group: Group::new(complete_at), empty_since: None });
+            if known.group.len() >= MOST_MEMBERS {
+                return Err(Status::resource_exhausted("there are too many members of this training"));
+            }
+            groups.connections += 1;
+            Connection(groups.connections)
+        };
+        tracing::debug!(group = name, connection = connection.0, ?understood, "a member came");
+        self.shared.with_group(&name, |group, groups, now| {
+            groups.members.insert(connection, sender);
+            group.arrive(now, connection, understood);
+        });
+        let shared = self.shared.clone();
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = messages.next().await {
+                match message.message {
+                    Some(from_member::Message::Ready(ready)) => {
+                        shared.with_group(&name, |group, _, now| group.ready(now, connection, ready.epoch));
+                    }
+                    Some(from_member::Message::Finished(_)) => {
+                        shared.with_group(&name, |group, _, _| group.finish());
+                    }
+                    Some(from_member::Message::Introduction(_)) | None => break,
+                }
+            }
+            shared.leave(&name, connection);
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}

@@ -1,0 +1,214 @@
+//! The service and its members over real connections.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_rendezvous::{
+    Admission, Bounds, Caller, Member, MemberError, MemberOptions, Placement, ServiceOptions,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// A service on a thread of its own; ends when dropped.
+struct Running {
+    address: SocketAddr,
+    shutdown: Option<DropGuard>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Running {
+    fn start(options: ServiceOptions) -> Self {
+        let shutdown = CancellationToken::new();
+        let (told, address) = std::sync::mpsc::channel();
+        let until = shutdown.clone();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let bound = options.bind().await.unwrap();
+                told.send(bound.address()).unwrap();
+                bound.run(until).await.unwrap();
+            });
+        });
+        let address = address.recv().unwrap();
+        Self { address, shutdown: Some(shutdown.drop_guard()), thread: Some(thread) }
+    }
+
+    fn open(listen: SocketAddr) -> Self {
+        Self::start(ServiceOptions { comeback: Duration::from_millis(500), ..ServiceOptions::open(listen) })
+    }
+
+    fn member(&self, name: &str, bounds: Bounds) -> Member {
+        Member::attend(options(self.address, name, bounds)).unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.shutdown = None;
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+fn anywhere() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 0).into()
+}
+
+fn options(address: SocketAddr, name: &str, bounds: Bounds) -> MemberOptions {
+    MemberOptions {
+        address: format!("http://{address}"),
+        authority: None,
+        token_file: None,
+        member: name.into(),
+        group: "digits".into(),
+        host: name.into(),
+        listens: format!("{name}:23456"),
+        bounds,
+    }
+}
+
+fn bounds(fewest: usize, most: usize) -> Bounds {
+    Bounds { fewest, expected: fewest, most }
+}
+
+/// Places of all, which they wait for at the same time.
+fn places(members: &[&Member]) -> Vec<Placement> {
+    std::thread::scope(|scope| {
+        let waiting: Vec<_> =
+            members.iter().map(|member| scope.spawn(|| member.place(LONG).unwrap())).collect();
+        waiting.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+fn ranks(placements: &[Placement]) -> Vec<(u64, usize, usize)> {
+    placements.iter().map(|placement| (placement.epoch, placement.rank, placement.world_size)).collect()
+}
+
+/// Until the members at work are asked to end their epoch.
+fn wait_for_change(member: &Member, epoch: u64) {
+    let began = std::time::Instant::now();
+    while !member.is_change_wanted(epoch) {
+        assert!(began.elapsed() < LONG, "nobody asks for a change");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn members_come_and_go() {
+    let service = Running::open(anywhere());
+    let (first, second) = (service.member("a", bounds(2, 3)), service.member("b", bounds(2, 3)));
+    let placements = places(&[&first, &second]);
+    let mut found = ranks(&placements);
+    found.sort_unstable();
+    assert_eq!(found, [(1, 0, 2), (1, 1, 2)]);
+    assert_eq!(placements[0].leader, placements[1].leader);
+
+    let third = service.member("c", bounds(2, 3));
+    wait_for_change(&first, 1);
+    wait_for_change(&second, 1);
+    let joined = places(&[&first, &second, &third]);
+    assert_eq!(
+        joined[2],
+        Placement { epoch: 2, rank: 2, world_size: 3, leader: placements[0].leader.clone() }
+    );
+    assert_eq!(joined[0].rank, placements[0].rank, "who was there keeps the order");
+    assert!(!first.is_change_wanted(2));
+
+    // One is lost: the others say that their epoch has ended.
+    drop(first);
+    let left = places(&[&second, &third]);
+    assert_eq!(left.iter().map(|placement| placement.epoch).collect::<Vec<_>>(), [3, 3]);
+    assert_eq!(ranks(&left), [(3, 0, 2), (3, 1, 2)]);
+
+    third.finish();
+    let late = service.member("d", bounds(2, 3));
+    assert_eq!(late.place(LONG), Err(MemberError::Over));
+}
+
+#[test]
+fn trainings_do_not_mix() {
+    let service = Running::open(anywhere());
+    let own = service.member("a", bounds(1, 2));
+    let other = MemberOptions { group: "other".into(), ..options(service.address, "b", bounds(1, 2)) };
+    let other = Member::attend(other).unwrap();
+    assert_eq!(ranks(&places(&[&own, &other])), [(1, 0, 1), (1, 0, 1)]);
+}
+
+#[test]
+fn a_service_that_is_started_again_goes_on_where_its_members_are() {
+    let service = Running::open(anywhere());
+    let address = service.address;
+    let (first, second) = (service.member("a", bounds(2, 3)), service.member("b", bounds(2, 3)));
+    places(&[&first, &second]);
+    drop(service);
+    let service = Running::open(address);
+    let third = service.member("c", bounds(2, 3));
+    wait_for_change(&first, 1);
+    let mut found = ranks(&places(&[&first, &second, &third]));
+    assert_eq!(found.pop(), Some((2, 2, 3)), "the newcomer comes last, and nobody began without the others");
+    found.sort_unstable();
+    assert_eq!(found, [(2, 0, 3), (2, 1, 3)]);
+}
+
+#[test]
+fn whoever_waits_in_vain_learns_for_what() {
+    let service = Running::open(anywhere());
+    let lonely = service.member("a", bounds(2, 2));
+    let patience = Duration::from_millis(300);
+    let message = lonely.place(patience).unwrap_err().to_string();
+    let address = format!("http://{}", service.address);
+    assert_eq!(
+        message,
+        format!(
+            "no place in the training within 300ms: the rendezvous at {address} still waits for other ranks"
+        )
+    );
+    drop(service);
+    let late =
+        Member::attend(options(address["http://".len()..].parse().unwrap(), "b", bounds(2, 2))).unwrap();
+    let message = late.place(Duration::from_secs(1)).unwrap_err().to_string();
+    assert!(message.contains(&format!("the rendezvous at {address} cannot be reached: ")), "{message}");
+}
+
+#[test]
+fn callers_are_admitted_by_their_token_over_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let admission: Admission = Arc::new(|caller: Caller| {
+        Box::pin(async move {
+            match caller.token.as_deref() {
+                Some("secret-of-digits") => Ok("namespace/digits".into()),
+                _ => Err("this token belongs to no training".into()),
+            }
+        })
+    });
+    let issued = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    let (certificate, key) = (issued.cert.pem(), issued.signing_key.serialize_pem());
+    let service = Running::start(ServiceOptions {
+        certificate: Some((certificate.clone(), key)),
+        admission,
+        ..ServiceOptions::open(anywhere())
+    });
+    let attend = |token: &str| {
+        let token_file = folder.path().join(token);
+        fs_err::write(&token_file, format!("{token}\n")).unwrap();
+        let address = format!("https://localhost:{}", service.address.port());
+        let options = MemberOptions {
+            address,
+            authority: Some(certificate.clone()),
+            token_file: Some(token_file),
+            ..options(service.address, token, bounds(1, 1))
+        };
+        Member::attend(options).unwrap()
+    };
+    assert_eq!(ranks(&[attend("secret-of-digits").place(LONG).unwrap()]), [(1, 0, 1)]);
+    let message = attend("another").place(LONG).unwrap_err().to_string();
+    assert!(message.ends_with("refuses this rank: this token belongs to no training"), "{message}");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let service = Running::open(anywhere());
+    let message = service.member("a", bounds(3, 2)).place(LONG).unwrap_err().to_string();
+    assert!(message.contains("refuses this rank: fewest 3, expected 3 and most 2"), "{message}");
+}
