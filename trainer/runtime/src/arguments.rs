@@ -16,6 +16,8 @@ use crate::schedule::Decay;
 /// them. Without them the process trains alone. On several hosts, MUSTER_GROUP_TOKEN_FILE names a file with a secret
 /// that ranks prove to each other that they know.
 ///
+/// With MUSTER_RENDEZVOUS, as an elastic PyTorchJob sets it, ranks may come and go while the training goes on.
+///
 /// Exit codes: 0 trained; 1 failed, and would fail again (bad data, no place for the model, a loss that is not
 /// finite); 2 wrong usage or environment; 130 and 143 stopped by SIGINT and SIGTERM; 138 lost another rank, so
 /// a restart of the job can help.
@@ -188,12 +190,19 @@ pub(crate) struct Checkpointing {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "When a rank is lost")]
 pub(crate) struct Recovery {
-    /// What the other ranks do.
-    #[arg(long, value_enum, default_value_t = OnLoss::Exit)]
-    pub(crate) on_loss: OnLoss,
+    /// What the other ranks do [default: exit, and continue in an elastic training].
+    #[arg(long, value_enum)]
+    on_loss: Option<OnLoss>,
     /// continue: how many ranks must be left.
     #[arg(long, default_value_t = 1, value_parser = parse_positive)]
     pub(crate) min_ranks: usize,
+}
+
+impl Recovery {
+    /// What ranks do when another is lost.
+    pub(crate) fn on_loss(&self, is_elastic: bool) -> OnLoss {
+        self.on_loss.unwrap_or(if is_elastic { OnLoss::Continue } else { OnLoss::Exit })
+    }
 }
 
 /// What ranks do when another is lost. At most the step under way is lost with it.
@@ -221,8 +230,8 @@ pub enum ModelKind {
 }
 
 impl Arguments {
-    /// How the ranks share the work.
-    pub(crate) fn options(&self) -> Options {
+    /// How the ranks share the work; those of an elastic training come and go.
+    pub(crate) fn options(&self, is_elastic: bool) -> Options {
         let Division { sharding, shard_ranks, gradient_type, unit, recompute } = self.division;
         Options {
             sharding,
@@ -231,7 +240,7 @@ impl Arguments {
             smallest_unit: unit,
             recompute,
             clip_norm: self.learning.clip_norm,
-            mirror: self.recovery.on_loss != OnLoss::Exit && shard_ranks.is_none(),
+            mirror: (is_elastic || self.recovery.on_loss(false) != OnLoss::Exit) && shard_ranks.is_none(),
             optimizer: AdamW { weight_decay: self.learning.weight_decay, ..AdamW::default() },
         }
     }

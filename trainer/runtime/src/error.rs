@@ -27,6 +27,9 @@ pub enum Error {
         /// What happened.
         source: muster_collectives::Error,
     },
+    /// The rendezvous gave no place.
+    #[error(transparent)]
+    Rendezvous(#[from] muster_rendezvous::MemberError),
     /// The tensor library failed, or left a parameter without a gradient.
     #[error("rank {rank}: {source}")]
     Tensor {
@@ -172,6 +175,9 @@ impl Error {
             Self::Interrupted { signal } => 128 + *signal as u8,
             Self::StoppedWithOthers { .. } => 138,
             Self::Collective { source, .. } if is_transient(source) => 138,
+            Self::Rendezvous(muster_rendezvous::MemberError::Timeout { .. }) => 138,
+            // Nothing is left to do, and nothing went wrong.
+            Self::Rendezvous(muster_rendezvous::MemberError::Over) => 0,
             _ => 1,
         }
     }

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -34,13 +35,17 @@ impl Interrupt {
         Ok(Self { signals, seen: None })
     }
 
-    /// Does what cannot look at signals in between, and loses nothing if the process ends: then one ends it.
-    pub(crate) fn ending<R>(&mut self, work: impl FnOnce() -> R) -> R {
+    /// Does what cannot look at signals in between: one ends the process, if the work is not done so long afterwards.
+    /// Where the process loses nothing by that, `grace` is zero.
+    pub(crate) fn ending_after<R>(&mut self, grace: Duration, work: impl FnOnce() -> R) -> R {
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
+                let mut since = None;
                 while !done.load(Ordering::Acquire) {
-                    if let Some(signal) = self.signal() {
+                    if let Some(signal) = self.signal()
+                        && since.get_or_insert_with(Instant::now).elapsed() >= grace
+                    {
                         let error = Error::Interrupted { signal };
                         // Standard error is the place for the cause; nothing is left to do if it is closed.
                         let _ = writeln!(std::io::stderr(), "muster-train: {error}");

@@ -5,6 +5,7 @@
 //! library, and a [`parallel::Engine`] that trains it on all ranks through [`muster_collectives`].
 
 mod arguments;
+mod attendance;
 mod checksum;
 mod config;
 mod data;

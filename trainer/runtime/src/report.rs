@@ -134,6 +134,16 @@ impl<W: Write> Report<W> {
         self.line(format_args!("event=loss rank={rank} step={step} error={:?}", error.to_string()))
     }
 
+    /// This process has its place in an elastic training, which has taken so many steps.
+    pub(crate) fn joined(&mut self, rank: usize, world_size: usize, step: u64) -> Result<(), Error> {
+        self.line(format_args!("event=joined rank={rank} world_size={world_size} step={step}"))
+    }
+
+    /// Ranks join or leave after so many steps.
+    pub(crate) fn change(&mut self, rank: usize, step: u64) -> Result<(), Error> {
+        self.line(format_args!("event=change rank={rank} step={step}"))
+    }
+
     /// The ranks have come together again, `rank` being this one's new number.
     pub(crate) fn regrouped(
         &mut self,

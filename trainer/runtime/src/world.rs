@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use muster_collectives::{Communicator, NetworkOptions, Options, Token};
+use muster_rendezvous::{Bounds, Placement};
+
+use crate::attendance::Rendezvous;
 
 /// The environment does not describe a rank this trainer can be.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -51,6 +54,11 @@ pub(crate) struct World {
     pub(crate) host: String,
     /// A file with the secret that ranks on several hosts prove to each other that they know.
     pub(crate) token_file: Option<PathBuf>,
+    /// Counts the groups of an elastic training: ranks of different ones do not mix.
+    pub(crate) epoch: u64,
+    /// Where an elastic training says who takes part; `rank` and `size` are then only what they were meant to be, until
+    /// this process is [placed](Self::placed).
+    pub(crate) rendezvous: Option<Rendezvous>,
 }
 
 impl World {
@@ -64,6 +72,9 @@ impl World {
             variable(name).map(parse).transpose()
         };
         let host = variable("HOSTNAME").unwrap_or_else(|| "this host".into());
+        if let Some(address) = variable("MUSTER_RENDEZVOUS") {
+            return Self::elastic(address, host, variable, number);
+        }
         let size = number("WORLD_SIZE")?.unwrap_or(1);
         if size == 0 {
             let expected = "at least 1".into();
@@ -77,6 +88,8 @@ impl World {
                 group: "alone".into(),
                 host,
                 token_file: None,
+                epoch: 0,
+                rendezvous: None,
             });
         }
         let missing = |name| Error::Missing { name, world_size: size };
@@ -90,7 +103,78 @@ impl World {
         let directory = variable("MUSTER_PEERS_DIR").map(|directory| Meeting::Directory(directory.into()));
         let meeting = directory.unwrap_or_else(|| Meeting::Address(format!("{address}:{port}")));
         let token_file = variable("MUSTER_GROUP_TOKEN_FILE").map(PathBuf::from);
-        Ok(Self { rank, size, meeting, group: group_name(&address, &port), host, token_file })
+        let group = group_name(&address, &port);
+        Ok(Self { rank, size, meeting, group, host, token_file, epoch: 0, rendezvous: None })
+    }
+
+    /// A member of an elastic training, whose place the rendezvous at `address` gives.
+    fn elastic(
+        address: String,
+        host: String,
+        variable: impl Fn(&str) -> Option<String>,
+        number: impl Fn(&'static str) -> Result<Option<usize>, Error>,
+    ) -> Result<Self, Error> {
+        let first = |names: [&'static str; 2]| -> Result<Option<usize>, Error> {
+            Ok(number(names[0])?.or(number(names[1])?))
+        };
+        let expected = first(["MUSTER_REPLICAS", "WORLD_SIZE"])?.unwrap_or(1).max(1);
+        let rank = first(["MUSTER_REPLICA_INDEX", "RANK"])?.unwrap_or(0);
+        let (fewest, most) = match variable("PET_NNODES") {
+            Some(nodes) => {
+                let (fewest, most) = nodes.split_once(':').unwrap_or((&nodes, &nodes));
+                let pair = fewest.trim().parse().ok().zip(most.trim().parse().ok());
+                let sound = pair.filter(|(fewest, most)| (1..=*most).contains(fewest));
+                sound.ok_or_else(|| Error::Invalid {
+                    name: "PET_NNODES",
+                    value: nodes.clone(),
+                    expected: "the fewest and the most ranks, such as 2:4".into(),
+                })?
+            }
+            None => (expected, expected),
+        };
+        let bounds = Bounds { fewest, expected: expected.clamp(fewest, most), most };
+        let directory = variable("MUSTER_PEERS_DIR").map(|directory| Meeting::Directory(directory.into()));
+        let port = variable("MASTER_PORT").unwrap_or_else(|| "23456".into());
+        let name = variable("PET_RDZV_ID").or_else(|| variable("MASTER_ADDR"));
+        let port_number = port.parse().map_err(|_| Error::Invalid {
+            name: "MASTER_PORT",
+            value: port.clone(),
+            expected: "a port".into(),
+        })?;
+        let rendezvous = Rendezvous {
+            address,
+            authority: variable("MUSTER_RENDEZVOUS_CA"),
+            token_file: variable("MUSTER_RENDEZVOUS_TOKEN_FILE").map(PathBuf::from),
+            bounds,
+            port: port_number,
+        };
+        Ok(Self {
+            rank,
+            size: bounds.expected,
+            // Rank 0 says where it listens.
+            meeting: directory.unwrap_or_else(|| Meeting::Address(String::new())),
+            group: group_name(&name.unwrap_or_else(|| "training".into()), "elastic"),
+            host,
+            token_file: variable("MUSTER_GROUP_TOKEN_FILE").map(PathBuf::from),
+            epoch: 0,
+            rendezvous: Some(rendezvous),
+        })
+    }
+
+    /// This process in a place that the rendezvous has given it.
+    pub(crate) fn placed(&self, placement: Placement) -> Self {
+        let Placement { epoch, rank, world_size, leader } = placement;
+        let meeting = match &self.meeting {
+            Meeting::Address(_) => Meeting::Address(leader),
+            other => other.clone(),
+        };
+        let meeting = if world_size == 1 { Meeting::Alone } else { meeting };
+        Self { rank, size: world_size, meeting, epoch, ..self.clone() }
+    }
+
+    /// How many ranks the training may have at most.
+    pub(crate) fn most(&self) -> usize {
+        self.rendezvous.as_ref().map_or(self.size, |rendezvous| rendezvous.bounds.most)
     }
 }
 
@@ -109,7 +193,10 @@ impl World {
             Meeting::Address(address) => (std::env::temp_dir(), Some(self.network(address)?)),
             Meeting::Alone => (PathBuf::from("."), None),
         };
-        let mut options = Options::new(directory, self.group.clone(), self.rank, self.size);
+        let group =
+            if self.epoch == 0 { self.group.clone() } else { format!("{}-{}", self.group, self.epoch) };
+        let mut options = Options::new(directory, group, self.rank, self.size);
+        options.generation = self.epoch;
         options.network = network;
         options.host.clone_from(&self.host);
         options.deadline = deadline;
@@ -202,6 +289,35 @@ mod tests {
     fn ranks_without_a_common_directory_meet_at_the_master() {
         let world = without("MUSTER_PEERS_DIR").unwrap();
         assert_eq!(world.meeting, Meeting::Address("digits-master-0:23456".into()));
+    }
+
+    #[test]
+    fn a_member_of_an_elastic_training() {
+        let variables = [
+            ("MUSTER_RENDEZVOUS", "https://rendezvous:9443"),
+            ("MUSTER_REPLICAS", "3"),
+            ("MUSTER_REPLICA_INDEX", "1"),
+            ("PET_NNODES", "2:6"),
+            ("MUSTER_RENDEZVOUS_TOKEN_FILE", "/token"),
+        ];
+        let world = world(&variables).unwrap();
+        let rendezvous = world.rendezvous.as_ref().unwrap();
+        assert_eq!(rendezvous.bounds, Bounds { fewest: 2, expected: 3, most: 6 });
+        assert_eq!((world.rank, world.most()), (1, 6));
+        let placement =
+            |world_size| Placement { epoch: 4, rank: 0, world_size, leader: "10.0.0.7:23456".into() };
+        let placed = world.placed(placement(5));
+        assert_eq!((placed.rank, placed.size, placed.epoch), (0, 5, 4));
+        assert_eq!(placed.meeting, Meeting::Address("10.0.0.7:23456".into()));
+        assert_eq!(world.placed(placement(1)).meeting, Meeting::Alone);
+    }
+
+    #[test]
+    fn the_bounds_of_an_elastic_training_make_sense() {
+        for wrong in ["4:2", "0:2", "many"] {
+            let refused = world(&[("MUSTER_RENDEZVOUS", "http://r:1"), ("PET_NNODES", wrong)]).unwrap_err();
+            assert!(refused.to_string().contains("the fewest and the most ranks"), "{refused}");
+        }
     }
 
     #[test]

@@ -92,6 +92,18 @@ impl<L: Library> Engine<L> {
         Ok(furthest)
     }
 
+    /// Waits until every rank is between the same two steps, with copies of shares passed on, and tells who of them
+    /// `leaves` now: of ranks that pass on to each other, the last only, so that no share goes with its copy. A collective
+    /// call of all ranks.
+    pub fn leaving(&mut self, wants_to: bool) -> Result<Vec<bool>, Error> {
+        let wanting = self.group.gather(u64::from(wants_to))?;
+        let ranks = wanting.len();
+        let shares = self.options.sharding != Sharding::None;
+        let leaves = |rank: usize| wanting[rank] > 0 && !(shares && wanting[(rank + 1) % ranks] > 0);
+        let all = wanting.iter().all(|wants_to| *wants_to > 0);
+        Ok((0..ranks).map(|rank| all || leaves(rank)).collect())
+    }
+
     /// Passes a copy of this rank's share to the next rank, where the options ask for it; `cursor` is the caller's place in
     /// its data. To be called by all ranks once the state is set up, and after every step.
     pub fn mirror(&mut self, cursor: [u64; 2]) -> Result<(), Error> {

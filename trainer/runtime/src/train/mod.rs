@@ -14,6 +14,7 @@ use clap::Parser;
 use muster_collectives::{Communicator, Error as CollectiveError};
 
 use crate::arguments::{Arguments, ModelKind};
+use crate::attendance::Attendance;
 use crate::checksum::checksum;
 use crate::config;
 use crate::data::{Batch, Dataset, Table, Tokens};
@@ -21,7 +22,7 @@ use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::model_file;
 use crate::observe::{Observers, Recorder};
-use crate::parallel::Engine;
+use crate::parallel::{Engine, Sharding};
 use crate::report::Report;
 use crate::sampler::{Cursor, DistributedSampler};
 use crate::shape::Described;
@@ -29,7 +30,7 @@ use crate::tensor::Candle;
 use crate::threads;
 use crate::world::World;
 use checkpoints::Keeper;
-use steps::Trainer;
+use steps::{End, Trainer};
 
 /// What a finished training gave. The same on all ranks, but for the model's path, which only rank 0 knows.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,16 +95,19 @@ struct Agreement {
 }
 
 impl Agreement {
-    /// Forms the group and checks that all ranks were started for the same training.
+    /// Forms the group, and checks that all ranks were started for the same training.
     fn join(
         self,
         arguments: &Arguments,
         world: &World,
         arena_bytes: usize,
         interrupt: &mut Interrupt,
+        grace: Duration,
     ) -> Result<Communicator, Error> {
-        let join = || world.join(arguments.deadline, arguments.join_deadline, arena_bytes);
-        let mut communicator = interrupt.ending(join)?;
+        let patience = arguments.join_deadline;
+        let patience = if world.rendezvous.is_some() { patience.min(EPOCH_PATIENCE) } else { patience };
+        let join = || world.join(arguments.deadline, patience, arena_bytes);
+        let mut communicator = interrupt.ending_after(grace, join)?;
         let mut all = vec![0_i64; 2 * world.size];
         let own = [self.data, self.settings].map(u64::cast_signed);
         let failed = |source: CollectiveError| Error::Collective { rank: world.rank, source };
@@ -113,6 +117,34 @@ impl Agreement {
             (Some(rank), _) => Err(Error::DataDiffers { rank, path: arguments.data.clone() }),
             (None, Some(rank)) => Err(Error::SettingsDiffer { rank }),
             (None, None) => Ok(communicator),
+        }
+    }
+}
+
+/// How long ranks of an elastic training that have their places may take to come together; then they ask for others.
+const EPOCH_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a rank that holds a share of the state still tries to pass it on when it is asked to stop.
+const SHARE_GRACE: Duration = Duration::from_secs(3);
+
+/// The place in the training and the group that belongs to it, once there is one whose ranks all come. A signal ends
+/// the process if that takes longer than `grace`.
+fn come_together(
+    attendance: &mut Attendance,
+    agreement: Agreement,
+    arguments: &Arguments,
+    arena_bytes: usize,
+    interrupt: &mut Interrupt,
+    grace: Duration,
+) -> Result<(World, Communicator), Error> {
+    let began = Instant::now();
+    loop {
+        let patience = arguments.join_deadline.saturating_sub(began.elapsed());
+        let world = interrupt.ending_after(grace, || attendance.next(patience))?;
+        match agreement.join(arguments, &world, arena_bytes, interrupt, grace) {
+            Ok(communicator) => return Ok((world, communicator)),
+            Err(error) if !error.is_loss() => return Err(error),
+            Err(error) => tracing::debug!(%error, epoch = world.epoch, "ranks did not come together"),
         }
     }
 }
@@ -142,10 +174,27 @@ fn train<W: Write>(
         model_file::prepare(folder)?;
     }
 
+    let is_elastic = world.rendezvous.is_some();
+    let (model, options) = (described.build::<Candle>(), arguments.options(is_elastic));
+    if is_elastic && options.sharding != Sharding::None && options.shard_ranks.is_some() {
+        let message =
+            "--shard-ranks has no place in an elastic training, whose number of ranks changes".into();
+        return Err(Error::Model { message });
+    }
+    // What is padded to the number of ranks may need most room with fewer of them.
+    let sizes = 1..=world.most();
+    let arena_bytes = sizes.map(|size| Engine::arena_bytes(&model, &options, size)).max().unwrap_or_default();
+    let mut attendance = Attendance::begin(world)?;
+    let (world, communicator) = match &mut attendance {
+        Some(attendance) => {
+            come_together(attendance, agreement, arguments, arena_bytes, interrupt, Duration::ZERO)?
+        }
+        None => {
+            let joined = agreement.join(arguments, world, arena_bytes, interrupt, Duration::ZERO);
+            (world.clone(), joined?)
+        }
+    };
     let failed = Error::of_rank(world.rank);
-    let (model, options) = (described.build::<Candle>(), arguments.options());
-    let arena_bytes = Engine::arena_bytes(&model, &options, world.size);
-    let communicator = agreement.join(arguments, world, arena_bytes, interrupt)?;
     let mut engine = Engine::new(Candle, model, communicator, options, arguments.seed).map_err(failed)?;
     engine.record(recorder.clone());
     let keeper = Keeper::new(&arguments.checkpointing, &engine, described.to_json())?;
@@ -153,6 +202,7 @@ fn train<W: Write>(
         keeper,
         arguments,
         world,
+        attendance,
         agreement,
         arena_bytes,
         described,
@@ -167,11 +217,22 @@ fn train<W: Write>(
     };
     let began = Instant::now();
     let mut trained = trainer.begin(report).and_then(|()| trainer.epochs(interrupt, report));
-    while let Err(error) = trained {
-        trainer = trainer.recover(error, interrupt, report)?;
+    loop {
+        trainer = match trained {
+            Ok(End::Trained) => break,
+            Ok(End::Change) => trainer.change(interrupt, report)?,
+            Err(error) => trainer.recover(error, interrupt, report)?,
+        };
         trained = trainer.epochs(interrupt, report);
     }
-    trainer.finish(began.elapsed(), report)
+    let attendance = trainer.attendance.take();
+    let is_first = trainer.engine.rank() == 0;
+    let outcome = trainer.finish(began.elapsed(), report)?;
+    // Rank 0 has written the model: now nobody needs to join any more.
+    if let Some(attendance) = attendance.filter(|_| is_first) {
+        attendance.finish();
+    }
+    Ok(outcome)
 }
 
 /// What must be the same on all ranks for training to be the same: everything but paths, deadlines and threads.

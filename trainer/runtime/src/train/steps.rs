@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use super::Agreement;
 use super::checkpoints::Keeper;
 use crate::arguments::{Arguments, Learning};
+use crate::attendance::Attendance;
 use crate::data::{Batch, Dataset, Scaling};
 use crate::error::Error;
 use crate::interrupt::Interrupt;
@@ -23,7 +24,8 @@ use crate::world::World;
 /// One rank's state while it trains.
 pub(super) struct Trainer<'a> {
     pub(super) arguments: &'a Arguments,
-    pub(super) world: &'a World,
+    pub(super) world: World,
+    pub(super) attendance: Option<Attendance>,
     pub(super) agreement: Agreement,
     pub(super) arena_bytes: usize,
     pub(super) described: Described,
@@ -41,12 +43,24 @@ pub(super) struct Trainer<'a> {
     pub(super) batch: Batch,
 }
 
+/// How the steps ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// All have been taken.
+    Trained,
+    /// Ranks join or leave.
+    Change,
+}
+
 impl Trainer<'_> {
     /// Takes what the others know, if this rank joins a training that is under way, and sets out.
     pub(super) fn begin<W: Write>(&mut self, report: &mut Report<W>) -> Result<(), Error> {
         let mut words = self.cursor.to_words();
         self.engine.agree(&mut words).map_err(Error::of_rank(self.engine.rank()))?;
         self.cursor = Cursor::from_words(words);
+        if self.attendance.is_some() {
+            report.joined(self.engine.rank(), self.engine.world_size(), self.engine.steps())?;
+        }
         self.set_out(report)
     }
 
@@ -79,12 +93,12 @@ impl Trainer<'_> {
         Dealing { world_size, per_rank: batch_size * accumulate, batches: accumulate }
     }
 
-    /// Trains from the cursor to the end.
+    /// Trains from the cursor to the end, or until ranks come and go.
     pub(super) fn epochs<W: Write>(
         &mut self,
         interrupt: &mut Interrupt,
         report: &mut Report<W>,
-    ) -> Result<(), Error> {
+    ) -> Result<End, Error> {
         let learning = &self.arguments.learning;
         let (rank, dealing) = (self.engine.rank(), self.dealing());
         let steps_total =
@@ -129,11 +143,11 @@ impl Trainer<'_> {
                 }
                 self.keep(outcome.all_written, outcome.stop.is_some(), report)?;
                 match outcome.stop {
-                    Some(Stop::Here(signal)) => return Err(Error::Interrupted { signal }),
-                    Some(Stop::Elsewhere) => return Err(Error::StoppedWithOthers { rank }),
-                    None => {}
+                    Some(stop) => return self.stop(stop),
+                    // After the last step nobody needs to join any more.
+                    None if outcome.change && !last => return Ok(End::Change),
+                    None => continue,
                 }
-                continue;
             }
             if learning.evaluate_every.is_some_and(|every| epoch.is_multiple_of(every))
                 && !self.test.is_empty()
@@ -143,12 +157,28 @@ impl Trainer<'_> {
                     report.evaluation(epoch, self.engine.steps(), &evaluation)?;
                 }
                 if best.has_waited(evaluation.loss, learning.patience) {
-                    return Ok(());
+                    return Ok(End::Trained);
                 }
             }
             self.cursor = Cursor { epoch: epoch + 1, taken: 0 };
         }
-        Ok(())
+        Ok(End::Trained)
+    }
+
+    /// Some rank was asked to stop: all stop with it, or it leaves the others of an elastic training.
+    fn stop(&mut self, stop: Stop) -> Result<End, Error> {
+        let rank = self.engine.rank();
+        if self.attendance.is_some() {
+            let wants_to = matches!(stop, Stop::Here(_));
+            let leaving = self.engine.leaving(wants_to).map_err(Error::of_rank(rank))?;
+            if !leaving[rank] {
+                return Ok(End::Change);
+            }
+        }
+        match stop {
+            Stop::Here(signal) => Err(Error::Interrupted { signal }),
+            Stop::Elsewhere => Err(Error::StoppedWithOthers { rank }),
+        }
     }
 
     /// Commits a checkpoint that all ranks have written, and begins the next one when it is due; at the end of the job
@@ -210,9 +240,10 @@ impl Trainer<'_> {
         let written = self.keeper.as_ref().is_none_or(Keeper::is_written);
         let flag = |is_set: bool| f32::from(u8::from(is_set));
         // A rank that is not ready counts, so that only zero says that all are.
-        let values = [loss, accuracy, flag(stop.is_some()), flag(!written)];
+        let change = self.attendance.as_ref().is_some_and(Attendance::is_change_wanted);
+        let values = [loss, accuracy, flag(stop.is_some()), flag(!written), flag(change)];
         let outcome = self.engine.step(learning_rate, values).map_err(failed)?;
-        let [loss, accuracy, stopped, unwritten] = outcome.averages;
+        let [loss, accuracy, stopped, unwritten, changed] = outcome.averages;
         if !loss.is_finite() {
             return Err(Error::LossNotFinite { step: self.engine.steps(), loss });
         }
@@ -221,7 +252,8 @@ impl Trainer<'_> {
             None => (stopped > 0.0).then_some(Stop::Elsewhere),
         };
         let gradient_norm = outcome.gradient_norm;
-        Ok(StepReport { loss, accuracy, gradient_norm, stop, all_written: unwritten == 0.0 })
+        let (all_written, change) = (unwritten == 0.0, changed > 0.0);
+        Ok(StepReport { loss, accuracy, gradient_norm, stop, all_written, change })
     }
 
     /// Loss and accuracy on the held-out samples, of which each rank takes its share.
@@ -265,6 +297,8 @@ struct StepReport {
     stop: Option<Stop>,
     /// No rank was writing a checkpoint any more.
     all_written: bool,
+    /// Others want to join.
+    change: bool,
 }
 
 /// Who was asked to stop.

@@ -56,6 +56,16 @@ impl<'a> Job<'a> {
         arguments: impl Fn(usize) -> Vec<String> + 'a,
         place: impl Fn(&mut Command, usize) + 'a,
     ) -> Self {
+        let mut job = Self::prepare(arguments, place);
+        (0..WORLD_SIZE).for_each(|rank| job.start_rank(rank));
+        job
+    }
+
+    /// No rank has been started yet.
+    pub(crate) fn prepare(
+        arguments: impl Fn(usize) -> Vec<String> + 'a,
+        place: impl Fn(&mut Command, usize) + 'a,
+    ) -> Self {
         let command = move |rank: usize| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_muster-train"));
             command
@@ -71,7 +81,6 @@ impl<'a> Job<'a> {
         };
         let mut job = Self { ranks: Vec::new(), command: Box::new(command) };
         job.ranks.resize_with(WORLD_SIZE, || None);
-        (0..WORLD_SIZE).for_each(|rank| job.start_rank(rank));
         job
     }
 
@@ -86,7 +95,10 @@ impl<'a> Job<'a> {
         let output = self.ranks[rank].as_mut().unwrap().stdout.as_mut().unwrap();
         let mut lines = BufReader::with_capacity(1, output).lines().map(Result::unwrap);
         let line = lines.find(|line| line.contains(text));
-        line.unwrap_or_else(|| panic!("rank {rank} never printed {text:?}"))
+        line.unwrap_or_else(|| {
+            let said = self.finish(rank).stderr;
+            panic!("rank {rank} never printed {text:?}; {}", String::from_utf8_lossy(&said))
+        })
     }
 
     pub(crate) fn signal(&self, rank: usize, signal: Signal) {

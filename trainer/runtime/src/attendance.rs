@@ -1,0 +1,103 @@
+//! This process at the rendezvous of an elastic training.
+
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use muster_rendezvous::{Bounds, Member, MemberError, MemberOptions};
+
+use crate::error::Error;
+use crate::world::{Meeting, World};
+
+/// Where the rendezvous is, and what it is told there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rendezvous {
+    /// `http://host:port` or `https://host:port`.
+    pub(crate) address: String,
+    /// Certificate authority of the service, PEM.
+    pub(crate) authority: Option<String>,
+    /// A file with the token that says which pod this is.
+    pub(crate) token_file: Option<PathBuf>,
+    /// How many ranks the training may have.
+    pub(crate) bounds: Bounds,
+    /// Where this rank listens if it becomes rank 0.
+    pub(crate) port: u16,
+}
+
+/// A process that takes part, or wants to.
+#[derive(Debug)]
+pub(crate) struct Attendance {
+    member: Member,
+    /// What is known before a place is given.
+    base: World,
+    epoch: u64,
+}
+
+impl Attendance {
+    /// Goes to the rendezvous, if the training has one.
+    pub(crate) fn begin(world: &World) -> Result<Option<Self>, Error> {
+        let Some(rendezvous) = &world.rendezvous else { return Ok(None) };
+        let listens = match world.meeting {
+            Meeting::Directory(_) | Meeting::Alone => String::new(),
+            Meeting::Address(_) => format!("{}:{}", own_address(&rendezvous.address)?, rendezvous.port),
+        };
+        let options = MemberOptions {
+            address: rendezvous.address.clone(),
+            authority: rendezvous.authority.clone(),
+            token_file: rendezvous.token_file.clone(),
+            member: format!("{}-{}-{:016x}", world.host, std::process::id(), rand::random::<u64>()),
+            group: world.group.clone(),
+            host: world.host.clone(),
+            listens,
+            bounds: rendezvous.bounds,
+        };
+        let member = Member::attend(options)?;
+        Ok(Some(Self { member, base: world.clone(), epoch: 0 }))
+    }
+
+    /// Waits for a place in the next epoch.
+    pub(crate) fn next(&mut self, patience: Duration) -> Result<World, MemberError> {
+        let placement = self.member.place(patience)?;
+        self.epoch = placement.epoch;
+        Ok(self.base.placed(placement))
+    }
+
+    /// Others want to join.
+    pub(crate) fn is_change_wanted(&self) -> bool {
+        self.member.is_change_wanted(self.epoch)
+    }
+
+    /// The training has reached its end.
+    pub(crate) fn finish(self) {
+        self.member.finish();
+    }
+}
+
+/// The address under which other hosts reach this one, which is the one from which it reaches the rendezvous.
+fn own_address(rendezvous: &str) -> Result<String, Error> {
+    let failed = |message: String| Error::Setup { action: "find this host's own address", message };
+    let place = rendezvous.split_once("://").map_or(rendezvous, |(_, place)| place).trim_end_matches('/');
+    let addresses = place.to_socket_addrs().map_err(|error| failed(format!("{place}: {error}")))?;
+    let found = addresses.into_iter().find_map(|address: SocketAddr| {
+        let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
+        let socket = UdpSocket::bind(any).ok()?;
+        // Nothing is sent: this only looks the route up.
+        socket.connect(address).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    });
+    let ip = found.ok_or_else(|| failed(format!("there is no route to {place}")))?;
+    Ok(if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_address_is_that_of_the_route() {
+        assert_eq!(own_address("http://127.0.0.1:9").unwrap(), "127.0.0.1");
+        assert_eq!(own_address("https://127.0.0.1:9/").unwrap(), "127.0.0.1");
+        let message = own_address("http://nowhere").unwrap_err().to_string();
+        assert!(message.starts_with("cannot find this host's own address: nowhere: "), "{message}");
+    }
+}

@@ -1,0 +1,235 @@
+//! Ranks of an elastic training come and go.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use muster_rendezvous::ServiceOptions;
+use nix::sys::signal::Signal;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::job::{Job, arguments, digits, field, own_address, text};
+
+/// A rendezvous on a thread of its own; ends when dropped.
+struct Rendezvous {
+    address: SocketAddr,
+    shutdown: Option<DropGuard>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Rendezvous {
+    fn start(listen: SocketAddr) -> Self {
+        let comeback = Duration::from_millis(500);
+        let options = ServiceOptions { comeback, ..ServiceOptions::open(listen) };
+        let shutdown = CancellationToken::new();
+        let (told, address) = std::sync::mpsc::channel();
+        let until = shutdown.clone();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let bound = options.bind().await.unwrap();
+                told.send(bound.address()).unwrap();
+                bound.run(until).await.unwrap();
+            });
+        });
+        Self { address: address.recv().unwrap(), shutdown: Some(shutdown.drop_guard()), thread: Some(thread) }
+    }
+
+    fn anywhere() -> Self {
+        Self::start((Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    /// What a rank of a training of so many ranks is told.
+    fn tell(&self, command: &mut Command, nodes: &str) {
+        command
+            .env("MUSTER_RENDEZVOUS", format!("http://{}", self.address))
+            .env("PET_NNODES", nodes)
+            .env("MUSTER_REPLICAS", "1");
+    }
+}
+
+impl Drop for Rendezvous {
+    fn drop(&mut self) {
+        self.shutdown = None;
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+/// A job whose ranks share memory.
+fn job<'a>(
+    rendezvous: &'a Rendezvous,
+    folder: &'a Path,
+    nodes: &'static str,
+    arguments: impl Fn(usize) -> Vec<String> + 'a,
+) -> Job<'a> {
+    Job::prepare(arguments, move |command, _| {
+        rendezvous.tell(command, nodes);
+        command.env("MUSTER_PEERS_DIR", folder);
+    })
+}
+
+/// A training that does not end by itself.
+fn more(sharding: &str) -> [&str; 6] {
+    [sharding, "--epochs=100000", "--batch-size=16", "--hidden=64", "--seed=7", "--log-every=1"]
+}
+
+/// Waits until the ranks go on in a group of so many.
+fn wait_for_group(job: &mut Job<'_>, rank: usize, world_size: usize) -> String {
+    job.wait_for(rank, &format!("world_size={world_size} "))
+}
+
+/// Ends what is left of a training that still learns.
+fn stop(job: &mut Job<'_>, ranks: &[usize]) {
+    job.wait_for(0, "train_accuracy=1.0000 ");
+    ranks.iter().for_each(|rank| job.signal(*rank, Signal::SIGTERM));
+    for rank in ranks {
+        let output = job.finish(*rank);
+        assert_eq!(output.status.code(), Some(143), "{}", text(&output.stderr));
+    }
+}
+
+/// The step at which an event was told.
+fn step(line: &str) -> u64 {
+    field(line, "step").parse().unwrap()
+}
+
+fn ranks_come_and_go(job: &mut Job<'_>) {
+    job.start_rank(0);
+    // It begins alone, and so is rank 0.
+    job.wait_for(0, "step=1 ");
+    job.start_rank(1);
+    wait_for_group(job, 0, 2);
+    job.start_rank(2);
+    let change = job.wait_for(0, "event=change ");
+    let joined = wait_for_group(job, 0, 3);
+    assert_eq!(step(&change), step(&joined), "nothing is lost when a rank joins");
+    job.wait_for(0, &format!("step={} ", step(&joined) + 5));
+    job.signal(1, Signal::SIGTERM);
+    let left = job.finish(1);
+    assert_eq!(left.status.code(), Some(143), "{}", text(&left.stderr));
+    let change = job.wait_for(0, "event=change ");
+    let gone = wait_for_group(job, 0, 2);
+    assert_eq!(step(&change), step(&gone), "nothing is lost when a rank leaves");
+    job.wait_for(0, &format!("step={} ", step(&gone) + 5));
+    job.signal(2, Signal::SIGKILL);
+    assert!(!job.finish(2).status.success());
+    let alone = wait_for_group(job, 0, 1);
+    job.start_rank(1);
+    let again = wait_for_group(job, 0, 2);
+    assert!(step(&again) > step(&alone), "a rank that is alone trains on");
+    stop(job, &[0, 1]);
+}
+
+#[test]
+fn ranks_come_and_go_on_one_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = digits(folder.path());
+    let rendezvous = Rendezvous::anywhere();
+    for sharding in ["--sharding=none", "--sharding=parameters"] {
+        let peers = tempfile::tempdir().unwrap();
+        let words = arguments(&data, &more(sharding));
+        ranks_come_and_go(&mut job(&rendezvous, peers.path(), "1:4", |_| words.clone()));
+    }
+}
+
+#[test]
+fn ranks_come_and_go_on_several_hosts() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = digits(folder.path());
+    let rendezvous = Rendezvous::start((own_address(), 0).into());
+    let words = arguments(&data, &more("--sharding=gradients"));
+    let mut job = Job::prepare(
+        |_| words.clone(),
+        |command, rank| {
+            rendezvous.tell(command, "1:4");
+            let own = folder.path().join(format!("host-{rank}"));
+            fs_err::create_dir_all(&own).unwrap();
+            // Hosts that share this machine's network need a port each.
+            let port = 23_500 + rank;
+            command.env_remove("MUSTER_PEERS_DIR").env("TMPDIR", own).env("MASTER_PORT", port.to_string());
+            command.env("MASTER_ADDR", "digits");
+        },
+    );
+    ranks_come_and_go(&mut job);
+}
+
+#[test]
+fn neighbours_that_leave_together_take_no_share_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = digits(folder.path());
+    let rendezvous = Rendezvous::anywhere();
+    let words = arguments(&data, &more("--sharding=parameters"));
+    let mut job = job(&rendezvous, folder.path(), "1:4", |_| words.clone());
+    job.start_rank(0);
+    job.wait_for(0, "step=1 ");
+    (1..4).for_each(|rank| job.start_rank(rank));
+    wait_for_group(&mut job, 0, 4);
+    for rank in 1..4 {
+        job.signal(rank, Signal::SIGTERM);
+    }
+    for rank in 1..4 {
+        let left = job.finish(rank);
+        assert_eq!(left.status.code(), Some(143), "{}", text(&left.stderr));
+    }
+    wait_for_group(&mut job, 0, 1);
+    stop(&mut job, &[0]);
+}
+
+#[test]
+fn a_training_outlives_the_rendezvous() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = digits(folder.path());
+    let words = arguments(&data, &more("--sharding=none"));
+    let first = Rendezvous::anywhere();
+    let listen = first.address;
+    let template = Rendezvous { address: listen, shutdown: None, thread: Some(std::thread::spawn(|| ())) };
+    let mut job = job(&template, folder.path(), "1:4", |_| words.clone());
+    job.start_rank(0);
+    job.wait_for(0, "step=1 ");
+    job.start_rank(1);
+    let before = step(&wait_for_group(&mut job, 0, 2));
+    drop(first);
+    job.wait_for(0, &format!("step={} ", before + 10));
+    let _second = Rendezvous::start(listen);
+    job.start_rank(2);
+    let joined = wait_for_group(&mut job, 0, 3);
+    assert!(step(&joined) > before + 10, "{joined}");
+    stop(&mut job, &[0, 1, 2]);
+}
+
+#[test]
+fn whoever_comes_too_late_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = digits(folder.path());
+    let rendezvous = Rendezvous::anywhere();
+    let words = arguments(&data, &["--epochs=1", "--seed=7"]);
+    let mut job = job(&rendezvous, folder.path(), "2:4", |_| words.clone());
+    (0..2).for_each(|rank| job.start_rank(rank));
+    for rank in 0..2 {
+        assert!(job.finish(rank).status.success());
+    }
+    job.start_rank(2);
+    let late = job.finish(2);
+    assert_eq!(late.status.code(), Some(0));
+    assert!(text(&late.stderr).contains("has reached its end without this rank"), "{}", text(&late.stderr));
+}
+
+#[test]
+fn an_elastic_training_that_is_told_to_stop_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = digits(folder.path());
+    let rendezvous = Rendezvous::anywhere();
+    let words = arguments(&data, &["--epochs=100000", "--log-every=1"]);
+    let mut job = job(&rendezvous, folder.path(), "2:4", |_| words.clone());
+    (0..2).for_each(|rank| job.start_rank(rank));
+    (0..2).for_each(|rank| drop(job.wait_for(rank, "event=joined ")));
+    job.signal(0, Signal::SIGTERM);
+    // With fewer than two nothing goes on: it waits, and hears its signal.
+    let left = job.finish(0);
+    assert_eq!(left.status.code(), Some(143), "{}", text(&left.stderr));
+    job.wait_for(1, "event=change ");
+    job.signal(1, Signal::SIGTERM);
+    let left = job.finish(1);
+    assert_eq!(left.status.code(), Some(143), "{}", text(&left.stderr));
+}
