@@ -100,6 +100,7 @@ impl Agent {
         options: AgentOptions,
         client: kube::Client,
         api_address: Option<SocketAddr>,
+        offered_addresses: Vec<SocketAddr>,
     ) -> Result<Self, Error> {
         let program = std::env::current_exe()?;
         let spawner = vec![program.clone().into_os_string(), crate::SPAWNER_COMMAND.into()];
@@ -108,6 +109,7 @@ impl Agent {
         node.nodes = options.nodes;
         node.socket = home.node_socket();
         node.api_address = api_address;
+        node.offered_addresses = offered_addresses;
         node.isolation = options.isolation;
         node.images = options.images.into_iter().chain(ImageRule::defaults()).collect();
         node.tools =

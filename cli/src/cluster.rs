@@ -20,6 +20,7 @@ use crate::commands::crds;
 use crate::dashboard::{self, Place};
 use crate::error::Error;
 use crate::home::Home;
+use crate::rendezvous::RendezvousOptions;
 use crate::roles::{Role, RoleOptions};
 
 /// Longest wait for a part to end.
@@ -93,12 +94,19 @@ impl Cluster {
         });
         let client = handle.client();
         install_kinds(&client).await?;
+        let rendezvous = match roles.contains(&Role::Trainer) {
+            true => Some(RendezvousOptions::embedded(&home, &client).await?),
+            false => None,
+        };
+        let offered = rendezvous.iter().map(|rendezvous| rendezvous.listen).collect();
         let agent = match agent {
-            Some(agent) => Some(Agent::start(&home, agent, client.clone(), Some(handle.address())).await?),
+            Some(agent) => {
+                Some(Agent::start(&home, agent, client.clone(), Some(handle.address()), offered).await?)
+            }
             None => None,
         };
         let stop_roles = CancellationToken::new();
-        let mut role_options = RoleOptions::embedded(home.volumes());
+        let mut role_options = RoleOptions::embedded(home.volumes(), rendezvous);
         let shown = match dashboard.filter(|_| roles.contains(&Role::Scheduler)) {
             Some(place) => Some(open_dashboard(place, &handle, &role_options).await?),
             None => None,

@@ -18,6 +18,7 @@ mod locate;
 mod log_lines;
 mod manifest;
 mod output;
+mod rendezvous;
 mod roles;
 mod supposition;
 mod targets;

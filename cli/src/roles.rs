@@ -13,6 +13,7 @@ use muster_scheduler_topology::Topology;
 
 use crate::error::Error;
 use crate::output;
+use crate::rendezvous::RendezvousOptions;
 
 /// Who decides something in a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -44,6 +45,8 @@ pub(crate) struct RoleOptions {
     pub(crate) volumes: PathBuf,
     /// Where the scheduler shows itself to the dashboard.
     pub(crate) dashboard: Option<dashboard::Handle>,
+    /// Where ranks of elastic jobs meet, if the trainer offers that.
+    pub(crate) rendezvous: Option<RendezvousOptions>,
     /// Where the extender is reached and what it plans.
     pub(crate) extender: ExtenderOptions,
 }
@@ -63,7 +66,7 @@ pub(crate) struct ExtenderOptions {
 
 impl RoleOptions {
     /// For the embedded cluster, where nobody else schedules.
-    pub(crate) fn embedded(volumes: PathBuf) -> Self {
+    pub(crate) fn embedded(volumes: PathBuf, rendezvous: Option<RendezvousOptions>) -> Self {
         let names = [muster_scheduler_api::SCHEDULER_NAME, muster_scheduler_api::DEFAULT_SCHEDULER_NAME];
         Self {
             namespace: None,
@@ -72,6 +75,7 @@ impl RoleOptions {
             topology: None,
             volumes,
             dashboard: None,
+            rendezvous,
             extender: ExtenderOptions::default(),
         }
     }
@@ -125,9 +129,22 @@ impl Role {
                 let trainer = muster_trainer_controller::Options {
                     namespace: options.namespace,
                     gang_scheduler_name: options.gang_scheduler_name,
+                    rendezvous: options.rendezvous.as_ref().map(|rendezvous| rendezvous.told.clone()),
                     ..muster_trainer_controller::Options::default()
                 };
-                trainer.build(client).run(shutdown).await;
+                let trainer = trainer.build(client.clone()).run(shutdown.clone());
+                match options.rendezvous {
+                    None => trainer.await,
+                    Some(rendezvous) => {
+                        let bound = rendezvous.open(&client).await?;
+                        let meeting = rendezvous.run(bound, client, shutdown);
+                        let trainer = async {
+                            trainer.await;
+                            Ok(())
+                        };
+                        tokio::try_join!(meeting, trainer)?;
+                    }
+                }
                 Ok(())
             }
             Self::Scheduler | Self::Gates => {

@@ -22,6 +22,7 @@ use crate::dashboard::{self, Place};
 use crate::error::{Error, USAGE};
 use crate::home::Home;
 use crate::output;
+use crate::rendezvous::RendezvousArguments;
 use crate::roles::{Candidacy, ExtenderOptions, Role, RoleOptions};
 
 /// Where Prometheus finds the figures of a controller.
@@ -56,6 +57,8 @@ pub(crate) struct Arguments {
     topology_conf: Option<PathBuf>,
     #[command(flatten)]
     extender: ExtenderArguments,
+    #[command(flatten)]
+    rendezvous: RendezvousArguments,
     /// Address of the REST API for dashboards; without a certificate only of the loopback [default: not served]
     #[arg(long, value_name = "ADDRESS", help_heading = "Dashboard")]
     dashboard_listen: Option<SocketAddr>,
@@ -100,7 +103,7 @@ struct ExtenderArguments {
 }
 
 /// Reads `NAMESPACE/NAME`.
-fn namespace_and_name(text: &str) -> Result<(String, String), String> {
+pub(crate) fn namespace_and_name(text: &str) -> Result<(String, String), String> {
     let parts = text.split_once('/').filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty());
     let (namespace, name) = parts.ok_or("it must be NAMESPACE/NAME")?;
     Ok((namespace.to_owned(), name.to_owned()))
@@ -223,6 +226,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         topology: arguments.topology_conf.as_deref().map(topology::read_slurm).transpose()?,
         volumes: Home::find(arguments.home)?.volumes(),
         dashboard: shown,
+        rendezvous: arguments.rendezvous.options()?,
         extender: arguments.extender.options(),
     };
     if let Some(listener) = listen_for_prometheus(arguments.metrics_listen).await? {

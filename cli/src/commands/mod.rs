@@ -14,6 +14,7 @@ pub(crate) mod logs;
 pub(crate) mod node;
 pub(crate) mod nslookup;
 pub(crate) mod run;
+pub(crate) mod scale;
 pub(crate) mod simulate;
 pub(crate) mod submit;
 pub(crate) mod top;

@@ -53,7 +53,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     client.apiserver_version().await?;
     let options = arguments.agent.options()?;
     let summary = options.summary();
-    let mut agent = Agent::start(&home, options, client, address).await?;
+    let mut agent = Agent::start(&home, options, client, address, Vec::new()).await?;
     cluster::write_running(&home.node_running_file(), None)?;
     output::note(&format!("ready: {summary}, isolation {}", agent.isolation));
     let failure = tokio::select! {

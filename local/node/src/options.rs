@@ -61,6 +61,8 @@ pub struct Options {
     /// Where the API server listens on this machine. With it pods find the API server as `kubernetes.default.svc` and
     /// in the usual variables; without it they are on their own.
     pub api_address: Option<SocketAddr>,
+    /// Addresses of the machine itself that pods may reach where a Service leads to them; its others are out of reach.
+    pub offered_addresses: Vec<SocketAddr>,
     /// How many processes and threads a pod may have at once; `None` is as many as the machine allows.
     pub pod_processes: Option<u64>,
     /// Command of the spawner; it must call [`crate::spawner_main`] before any thread exists.
@@ -80,6 +82,7 @@ impl Options {
             tools: Vec::new(),
             isolation: Isolation::Auto,
             api_address: None,
+            offered_addresses: Vec::new(),
             pod_processes: None,
             spawner,
         }

@@ -8,8 +8,17 @@ use crate::harness::program::send;
 use crate::harness::{Cluster, Program, cluster};
 use crate::main_job::digits;
 
+/// The training process of a pod; `mark` is in its environment alone.
+fn member(mark: &str, pod: &str) -> Option<u32> {
+    process_with(mark, &format!("HOSTNAME={pod}"))
+}
+
 /// The training process of a rank; `mark` is in its environment alone.
 fn trainer(mark: &str, rank: usize) -> Option<u32> {
+    process_with(mark, &format!("RANK={rank}"))
+}
+
+fn process_with(mark: &str, variable: &str) -> Option<u32> {
     processes().into_iter().find(|process| {
         let read = |file: &str| std::fs::read(format!("/proc/{process}/{file}")).unwrap_or_default();
         let environment = read("environ");
@@ -17,8 +26,73 @@ fn trainer(mark: &str, rank: usize) -> Option<u32> {
             |variable: String| environment.split(|byte| *byte == 0).any(|word| word == variable.as_bytes());
         read("cmdline").starts_with(b"muster-train\0")
             && is_set(format!("MARK={mark}"))
-            && is_set(format!("RANK={rank}"))
+            && is_set(variable.to_owned())
     })
+}
+
+/// A job whose ranks know the mark, with more lines of its command.
+fn marked(yaml: &str, mark: &str, more: &str) -> String {
+    let indent = "                ";
+    let command = "              command:\n                - muster-train\n";
+    let env = format!("              env:\n{indent}- {{name: MARK, value: {mark:?}}}\n");
+    yaml.replace(command, &format!("{env}{command}{more}"))
+}
+
+/// The lines that pods print, until one contains a text.
+struct Log(Program);
+
+impl Log {
+    fn follow(home: &crate::harness::Home, pod: &str) -> Self {
+        Self(Program::start(home.muster(&["logs", "-f", pod])))
+    }
+
+    async fn until(&mut self, text: &str) -> String {
+        while let Some(line) = self.0.line().await {
+            if line.contains(text) {
+                return line;
+            }
+        }
+        panic!("the log ended without {text}")
+    }
+}
+
+#[tokio::test]
+async fn an_elastic_job_is_scaled_while_it_trains() {
+    let cluster = Cluster::start(&[]).await;
+    let home = &cluster.home;
+    let mark = home.path().display().to_string();
+    let data = fs::read_to_string(digits()).expect("the example");
+    let job = fs::read_to_string(digits().with_file_name("elastic.yaml")).expect("the example");
+    let job = marked(&job, &mark, "").replace("--epochs=300", "--epochs=1000000");
+    home.write("digits.yaml", &data);
+    home.write("elastic.yaml", &job);
+    home.run_muster(&["submit", "digits.yaml"]).await.succeeded();
+    cluster.wait_for("pytorchjob/digits", "condition=Succeeded").await;
+    home.run_muster(&["submit", "elastic.yaml"]).await.succeeded();
+    let mut log = Log::follow(home, "digits-elastic-worker-0");
+    log.until("event=joined ").await;
+    let scaled = home.run_muster(&["scale", "job/digits-elastic", "--workers", "4"]).await.succeeded();
+    assert_eq!(
+        scaled.stdout,
+        "pytorchjob.kubeflow.org/digits-elastic scaled to 4\npytorchjob.kubeflow.org/digits-elastic: 4 run\n"
+    );
+    log.until("world_size=4 ").await;
+    let refused = home.run_muster(&["scale", "job/digits-elastic", "--workers", "5"]).await;
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("may have 1 to 4 workers, not 5"), "{}", refused.stderr);
+    cluster.kubectl(&["scale", "pytorchjob/digits-elastic", "--replicas", "2"]).await.succeeded();
+    log.until("world_size=2 ").await;
+    let killed = "digits-elastic-worker-1";
+    send(member(&mark, killed).expect("the process of the second worker"), Signal::KILL);
+    log.until("world_size=1 ").await;
+    log.until("world_size=2 ").await;
+    let pod = cluster::object(home, &format!("pod/{killed}")).await;
+    assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 1);
+    let job = cluster::object(home, "pytorchjob/digits-elastic").await;
+    let conditions = job["status"]["conditions"].as_array().expect("conditions");
+    assert!(conditions.iter().all(|condition| condition["type"] != "Failed"), "scaling is no failure: {job}");
+    cluster.kubectl(&["delete", "-f", "elastic.yaml", "-f", "digits.yaml"]).await.succeeded();
+    cluster.stop().await;
 }
 
 #[tokio::test]
@@ -27,33 +101,20 @@ async fn a_killed_rank_comes_back_and_the_job_goes_on() {
     let home = &cluster.home;
     let mark = home.path().display().to_string();
     let yaml = fs::read_to_string(digits()).expect("the example");
-    let indent = "                ";
-    let yaml = yaml
+    let yaml = marked(&yaml, &mark, "                - --on-loss=wait\n")
         .replacen("  name: digits\n", "  name: digits\n  annotations: {muster.dev/restart-scope: pod}\n", 1)
-        .replace("--epochs=30", &format!("--epochs=400\n{indent}- --on-loss=wait"))
-        .replace(
-            "              command:\n                - muster-train\n",
-            &format!("              env:\n{indent}- {{name: MARK, value: {mark:?}}}\n              command:\n{indent}- muster-train\n"),
-        );
+        .replace("--epochs=30", "--epochs=400");
     home.write("digits.yaml", &yaml);
     home.run_muster(&["submit", "digits.yaml"]).await.succeeded();
     cluster.wait_for("pod/digits-master-0", "condition=Ready").await;
-    let mut log = Program::start(home.muster(&["logs", "-f", "digits-master-0"]));
-    let mut follow = async |text: &str| {
-        while let Some(line) = log.line().await {
-            if line.contains(text) {
-                return line;
-            }
-        }
-        panic!("the log ended without {text}")
-    };
-    follow("step=300 ").await;
+    let mut log = Log::follow(home, "digits-master-0");
+    log.until("step=300 ").await;
     send(trainer(&mark, 2).expect("the process of rank 2"), Signal::KILL);
-    let loss = follow("event=loss ").await;
+    let loss = log.until("event=loss ").await;
     assert!(loss.contains("lost rank 2 on digits-worker-1: its process ended"), "{loss}");
-    let regrouped = follow("event=regrouped ").await;
+    let regrouped = log.until("event=regrouped ").await;
     assert!(regrouped.contains("world_size=4"), "{regrouped}");
-    let result = follow("result ").await;
+    let result = log.until("result ").await;
     assert!(result.contains("test_accuracy=0.9"), "{result}");
     cluster.wait_for("pytorchjob/digits", "condition=Succeeded").await;
     let restarts = |pod: &str| {

@@ -12,6 +12,7 @@ mod carry_out;
 mod expectations;
 mod kinds;
 mod reconcile;
+pub mod rendezvous;
 mod report;
 mod service;
 

@@ -16,7 +16,7 @@ use kube::runtime::{WatchStreamExt, applier, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use muster_machinery::CancellationToken;
 use muster_trainer_api::label;
-use muster_trainer_core::{GangScheduler, InitContainer, RestartBackoff};
+use muster_trainer_core::{GangScheduler, InitContainer, Rendezvous, RestartBackoff};
 
 use crate::expectations::Expectations;
 use crate::kinds::{KINDS, TrainingKind};
@@ -40,6 +40,8 @@ pub struct Options {
     pub restart_backoff: RestartBackoff,
     /// How long after its grace period a pod of a retired generation may linger before it is deleted by force.
     pub force_delete_after: Duration,
+    /// Where ranks of elastic jobs meet, if anywhere.
+    pub rendezvous: Option<Rendezvous>,
 }
 
 impl Default for Options {
@@ -53,6 +55,7 @@ impl Default for Options {
             threads: 8,
             restart_backoff: rules.restart_backoff,
             force_delete_after: rules.force_delete_after,
+            rendezvous: None,
         }
     }
 }
@@ -72,6 +75,7 @@ impl Options {
             },
             restart_backoff: self.restart_backoff,
             force_delete_after: self.force_delete_after,
+            rendezvous: self.rendezvous.clone(),
         }
     }
 }

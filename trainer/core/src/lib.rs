@@ -41,6 +41,7 @@ mod plan;
 mod planner;
 pub mod pytorch;
 mod quantity;
+mod rendezvous;
 mod restart;
 mod validation;
 
@@ -52,5 +53,6 @@ pub use objects::{object_name, selector};
 pub use plan::{
     Counter, Effect, Event, EventType, ObjectAction, Observed, Options, Plan, PodDeletion, plan, reject,
 };
+pub use rendezvous::{AUDIENCE as RENDEZVOUS_AUDIENCE, Rendezvous};
 pub use restart::RestartState;
 pub use validation::{FieldError, validate_update};

@@ -9,6 +9,7 @@ use muster_trainer_api::{RestartPolicy, annotation, label};
 use crate::gang;
 use crate::job::{Job, Replica, RestartScope};
 use crate::plan::Options;
+use crate::rendezvous::Rendezvous;
 
 /// The name of a replica's pod and service.
 pub fn object_name(job: &str, replica_type: &str, index: i32) -> String {
@@ -97,7 +98,11 @@ pub(crate) fn pod(job: &Job, replica: &Replica, index: i32, generation: u64, opt
 
 fn pod_spec(job: &Job, replica: &Replica, index: i32, mut spec: PodSpec, options: &Options) -> PodSpec {
     spec.restart_policy = Some(restart_policy(job, replica).to_owned());
-    let environment = job.framework.environment(job, replica, index);
+    let mut environment = job.framework.environment(job, replica, index);
+    if let Some(rendezvous) = options.rendezvous.as_ref().filter(|_| job.framework.is_elastic()) {
+        environment.extend(rendezvous.environment(job, replica, index));
+        Rendezvous::mount_token(&mut spec);
+    }
     for container in &mut spec.containers {
         set_environment(container.env.get_or_insert_default(), &environment);
     }

@@ -15,6 +15,7 @@ use crate::gang::GangScheduler;
 use crate::job::Job;
 use crate::kind::{InitContainer, Kind};
 use crate::planner::Planner;
+use crate::rendezvous::Rendezvous;
 use crate::validation::FieldError;
 
 /// What the rules are told once.
@@ -29,6 +30,8 @@ pub struct Options {
     /// How long after its grace period a retired pod may linger, as on a lost node, before it is deleted by
     /// force.
     pub force_delete_after: Duration,
+    /// Where ranks of elastic jobs meet, if anywhere.
+    pub rendezvous: Option<Rendezvous>,
 }
 
 impl Default for Options {
@@ -38,6 +41,7 @@ impl Default for Options {
             init_container: InitContainer::default(),
             restart_backoff: RestartBackoff::default(),
             force_delete_after: Duration::from_secs(30),
+            rendezvous: None,
         }
     }
 }

@@ -157,7 +157,11 @@ impl Framework for PyTorch {
     }
 
     fn restart_scope(&self) -> RestartScope {
-        if self.elastic.is_some() { RestartScope::Pod } else { RestartScope::Gang }
+        if self.is_elastic() { RestartScope::Pod } else { RestartScope::Gang }
+    }
+
+    fn is_elastic(&self) -> bool {
+        self.elastic.is_some()
     }
 
     fn leads(&self, job: &Job, replica: &Replica, index: i32) -> bool {

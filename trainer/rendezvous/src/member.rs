@@ -71,8 +71,8 @@ fn waited_for(address: &str, trouble: Option<&str>) -> String {
 /// How a rank finds the rendezvous, and what it says there.
 #[derive(Clone, Debug)]
 pub struct MemberOptions {
-    /// `http://host:port` or `https://host:port`.
-    pub address: String,
+    /// `http://host:port` or `https://host:port`, tried in turn.
+    pub addresses: Vec<String>,
     /// Certificate authority of the service, PEM, for `https`.
     pub authority: Option<String>,
     /// File with the bearer token, read anew for each connection since it may be renewed.
@@ -144,7 +144,8 @@ impl Member {
     pub fn attend(options: MemberOptions) -> Result<Self, Error> {
         let failed =
             |action| move |error: &dyn std::fmt::Display| Error::Setup { action, message: error.to_string() };
-        let endpoint = endpoint(&options)?;
+        let endpoints = options.addresses.iter().map(|address| endpoint(&options, address));
+        let endpoints = endpoints.collect::<Result<Vec<Endpoint>, Error>>()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| failed("start the rendezvous client")(&error))?;
         let (commands, received) = mpsc::unbounded_channel();
@@ -158,7 +159,7 @@ impl Member {
         let keeper = shared.clone();
         let thread = std::thread::Builder::new()
             .name("rendezvous".into())
-            .spawn(move || runtime.block_on(keeper.keep(&endpoint, received)))
+            .spawn(move || runtime.block_on(keeper.keep(&endpoints, received)))
             .map_err(|error| failed("start the thread of the rendezvous client")(&error))?;
         Ok(Self { shared, commands: Some(commands), thread: Some(thread) })
     }
@@ -182,9 +183,12 @@ impl Member {
                 return Err(end.clone());
             }
             if self.shared.news.wait_until(&mut heard, began + patience).timed_out() {
-                let Shared { options, .. } = &*self.shared;
                 let trouble = heard.trouble.clone();
-                return Err(Error::Timeout { address: options.address.clone(), after: patience, trouble });
+                return Err(Error::Timeout {
+                    address: self.shared.options.place(),
+                    after: patience,
+                    trouble,
+                });
             }
         }
     }
@@ -222,13 +226,20 @@ impl Drop for Member {
     }
 }
 
-fn endpoint(options: &MemberOptions) -> Result<Endpoint, Error> {
+impl MemberOptions {
+    /// Where the rendezvous is, for people.
+    fn place(&self) -> String {
+        self.addresses.join(" or ")
+    }
+}
+
+fn endpoint(options: &MemberOptions, address: &str) -> Result<Endpoint, Error> {
     let failed = |error: &dyn std::fmt::Display| Error::Setup {
         action: "use the address of the rendezvous",
-        message: format!("{}: {error}", options.address),
+        message: format!("{address}: {error}"),
     };
     let (every, patience) = KEEP_ALIVE;
-    let endpoint = Endpoint::from_shared(options.address.clone()).map_err(|error| failed(&error))?;
+    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|error| failed(&error))?;
     let endpoint = endpoint
         .connect_timeout(CONNECT)
         .http2_keep_alive_interval(every)
@@ -236,11 +247,11 @@ fn endpoint(options: &MemberOptions) -> Result<Endpoint, Error> {
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
     match &options.authority {
-        None => Ok(endpoint),
-        Some(authority) => {
+        Some(authority) if address.starts_with("https:") => {
             let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority));
             endpoint.tls_config(tls).map_err(|error| failed(&error))
         }
+        _ => Ok(endpoint),
     }
 }
 
@@ -256,8 +267,8 @@ enum Ended {
 
 impl Shared {
     /// Keeps a connection until this rank leaves.
-    async fn keep(&self, endpoint: &Endpoint, mut commands: mpsc::UnboundedReceiver<Command>) {
-        loop {
+    async fn keep(&self, endpoints: &[Endpoint], mut commands: mpsc::UnboundedReceiver<Command>) {
+        for endpoint in endpoints.iter().cycle() {
             match self.attend(endpoint, &mut commands).await {
                 Ended::Here => return,
                 Ended::ForGood(error) => {
@@ -401,7 +412,7 @@ impl Shared {
             | Code::PermissionDenied
             | Code::ResourceExhausted
             | Code::Unimplemented => {
-                let address = self.options.address.clone();
+                let address = self.options.place();
                 Ended::ForGood(Error::Refused { address, reason: status.message().to_owned() })
             }
             _ => Ended::Broken(chain(status)),

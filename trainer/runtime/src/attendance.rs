@@ -12,8 +12,8 @@ use crate::world::{Meeting, World};
 /// Where the rendezvous is, and what it is told there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rendezvous {
-    /// `http://host:port` or `https://host:port`.
-    pub(crate) address: String,
+    /// `http://host:port` or `https://host:port`, tried in turn.
+    pub(crate) addresses: Vec<String>,
     /// Certificate authority of the service, PEM.
     pub(crate) authority: Option<String>,
     /// A file with the token that says which pod this is.
@@ -39,10 +39,10 @@ impl Attendance {
         let Some(rendezvous) = &world.rendezvous else { return Ok(None) };
         let listens = match world.meeting {
             Meeting::Directory(_) | Meeting::Alone => String::new(),
-            Meeting::Address(_) => format!("{}:{}", own_address(&rendezvous.address)?, rendezvous.port),
+            Meeting::Address(_) => format!("{}:{}", own_address(&rendezvous.addresses)?, rendezvous.port),
         };
         let options = MemberOptions {
-            address: rendezvous.address.clone(),
+            addresses: rendezvous.addresses.clone(),
             authority: rendezvous.authority.clone(),
             token_file: rendezvous.token_file.clone(),
             member: format!("{}-{}-{:016x}", world.host, std::process::id(), rand::random::<u64>()),
@@ -74,10 +74,18 @@ impl Attendance {
 }
 
 /// The address under which other hosts reach this one, which is the one from which it reaches the rendezvous.
-fn own_address(rendezvous: &str) -> Result<String, Error> {
+fn own_address(rendezvous: &[String]) -> Result<String, Error> {
     let failed = |message: String| Error::Setup { action: "find this host's own address", message };
-    let place = rendezvous.split_once("://").map_or(rendezvous, |(_, place)| place).trim_end_matches('/');
-    let addresses = place.to_socket_addrs().map_err(|error| failed(format!("{place}: {error}")))?;
+    let place = |address: &String| {
+        address.split_once("://").map_or(&**address, |(_, place)| place).trim_end_matches('/').to_owned()
+    };
+    let (mut addresses, mut unknown) = (Vec::new(), Vec::new());
+    for place in rendezvous.iter().map(place) {
+        match place.to_socket_addrs() {
+            Ok(found) => addresses.extend(found),
+            Err(error) => unknown.push(format!("{place}: {error}")),
+        }
+    }
     let found = addresses.into_iter().find_map(|address: SocketAddr| {
         let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
         let socket = UdpSocket::bind(any).ok()?;
@@ -85,7 +93,10 @@ fn own_address(rendezvous: &str) -> Result<String, Error> {
         socket.connect(address).ok()?;
         Some(socket.local_addr().ok()?.ip())
     });
-    let ip = found.ok_or_else(|| failed(format!("there is no route to {place}")))?;
+    let ip = found.ok_or_else(|| match unknown.is_empty() {
+        true => failed(format!("there is no route to {}", rendezvous.join(" or "))),
+        false => failed(unknown.join(", ")),
+    })?;
     Ok(if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() })
 }
 
@@ -95,9 +106,12 @@ mod tests {
 
     #[test]
     fn the_own_address_is_that_of_the_route() {
-        assert_eq!(own_address("http://127.0.0.1:9").unwrap(), "127.0.0.1");
-        assert_eq!(own_address("https://127.0.0.1:9/").unwrap(), "127.0.0.1");
-        let message = own_address("http://nowhere").unwrap_err().to_string();
+        assert_eq!(own_address(&["http://127.0.0.1:9".into()]).unwrap(), "127.0.0.1");
+        assert_eq!(
+            own_address(&["http://nowhere".into(), "https://127.0.0.1:9/".into()]).unwrap(),
+            "127.0.0.1"
+        );
+        let message = own_address(&["http://nowhere".into()]).unwrap_err().to_string();
         assert!(message.starts_with("cannot find this host's own address: nowhere: "), "{message}");
     }
 }

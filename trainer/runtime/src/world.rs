@@ -72,8 +72,8 @@ impl World {
             variable(name).map(parse).transpose()
         };
         let host = variable("HOSTNAME").unwrap_or_else(|| "this host".into());
-        if let Some(address) = variable("MUSTER_RENDEZVOUS") {
-            return Self::elastic(address, host, variable, number);
+        if let Some(addresses) = variable("MUSTER_RENDEZVOUS") {
+            return Self::elastic(addresses, host, variable, number);
         }
         let size = number("WORLD_SIZE")?.unwrap_or(1);
         if size == 0 {
@@ -107,9 +107,9 @@ impl World {
         Ok(Self { rank, size, meeting, group, host, token_file, epoch: 0, rendezvous: None })
     }
 
-    /// A member of an elastic training, whose place the rendezvous at `address` gives.
+    /// A member of an elastic training, whose place the rendezvous gives, which is at one of `addresses`.
     fn elastic(
-        address: String,
+        addresses: String,
         host: String,
         variable: impl Fn(&str) -> Option<String>,
         number: impl Fn(&'static str) -> Result<Option<usize>, Error>,
@@ -142,7 +142,7 @@ impl World {
             expected: "a port".into(),
         })?;
         let rendezvous = Rendezvous {
-            address,
+            addresses: addresses.split(',').map(|address| address.trim().to_owned()).collect(),
             authority: variable("MUSTER_RENDEZVOUS_CA"),
             token_file: variable("MUSTER_RENDEZVOUS_TOKEN_FILE").map(PathBuf::from),
             bounds,

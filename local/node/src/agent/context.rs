@@ -28,7 +28,7 @@ pub(crate) type Change = (String, Reference);
 /// ConfigMap with the certificate authority of the API server, which is in every namespace.
 const ROOT_AUTHORITY: &str = "kube-root-ca.crt";
 
-/// Namespace, service account, audience and lifetime of a token.
+/// Uid of the pod, service account, audience and lifetime of a token.
 pub(super) type TokenKey = (String, String, String, Option<i64>);
 
 /// What all pod workers share.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use fs_err as fs;
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{
     HostPathVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, ServiceAccount, Volume,
 };
@@ -125,7 +125,8 @@ async fn tokens(context: &Context, pod: &Pod, spec: &PodSpec) -> Result<BTreeMap
     let account = spec.service_account_name.as_deref().unwrap_or("default");
     let api: Api<ServiceAccount> = Api::namespaced(context.client.clone(), namespace);
     for (audience, expiration_seconds) in requests {
-        let key = (namespace.to_owned(), account.to_owned(), audience.clone(), expiration_seconds);
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let key = (uid.clone(), account.to_owned(), audience.clone(), expiration_seconds);
         if let Some(token) = context.tokens.get(&key, Instant::now()) {
             tokens.insert(audience, token);
             continue;
@@ -135,7 +136,13 @@ async fn tokens(context: &Context, pod: &Pod, spec: &PodSpec) -> Result<BTreeMap
             spec: Some(TokenRequestSpec {
                 audiences: Some(audiences),
                 expiration_seconds,
-                bound_object_ref: None,
+                // It ends with the pod, and says whose it is.
+                bound_object_ref: Some(BoundObjectReference {
+                    api_version: Some("v1".to_owned()),
+                    kind: Some("Pod".to_owned()),
+                    name: pod.metadata.name.clone(),
+                    uid: Some(uid),
+                }),
             }),
             ..TokenRequest::default()
         };

@@ -43,6 +43,7 @@ pub(super) async fn build(options: Options) -> Result<Service, Error> {
         tools,
         isolation,
         api_address,
+        offered_addresses,
         pod_processes,
         spawner,
     } = options;
@@ -127,7 +128,7 @@ pub(super) async fn build(options: Options) -> Result<Service, Error> {
         changes: broadcast::channel(CHANGES).0,
         events: event_sender,
         names: Names::default(),
-        services: Services::new(Directory::new(view, api_address)),
+        services: Services::new(Directory::new(view, api_address).offering(offered_addresses)),
         api_address,
         root_authority: ShortMemory::default(),
         tokens: ShortMemory::default(),

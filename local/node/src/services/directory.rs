@@ -160,6 +160,8 @@ pub(crate) enum View {
 pub(crate) struct Directory {
     view: View,
     api: Option<SocketAddr>,
+    /// Addresses of the machine itself that pods may reach.
+    offered: Vec<SocketAddr>,
     services: BTreeMap<Key, Service>,
     /// Slices by service, then by their own name.
     slices: BTreeMap<Key, BTreeMap<String, Slice>>,
@@ -171,6 +173,11 @@ impl Directory {
     /// A directory that knows the API server alone.
     pub(crate) fn new(view: View, api: Option<SocketAddr>) -> Self {
         Self { view, api, ..Self::default() }
+    }
+
+    /// Lets pods reach these addresses of the machine itself, where a Service leads to them.
+    pub(crate) fn offering(self, offered: Vec<SocketAddr>) -> Self {
+        Self { offered, ..self }
     }
 
     /// Replaces one service.
@@ -319,18 +326,19 @@ impl Directory {
             let same =
                 |port: &&Port| port.name == backend.port.name && port.protocol == backend.port.protocol;
             let Some(port) = slice.ports.iter().find(same) else { continue };
-            let addresses = slice.endpoints.iter().map(|endpoint| endpoint.address);
-            let allowed = addresses.filter(|address| self.may_be_dialled(*address));
-            targets.extend(allowed.map(|address| SocketAddr::new(address, port.number)));
+            let addresses =
+                slice.endpoints.iter().map(|endpoint| SocketAddr::new(endpoint.address, port.number));
+            targets.extend(addresses.filter(|address| self.may_be_dialled(*address)));
         }
         targets.sort_unstable();
         targets.dedup();
         targets
     }
 
-    /// What only the machine itself can reach stays out of reach of pods.
-    fn may_be_dialled(&self, address: IpAddr) -> bool {
-        match (self.view, address) {
+    /// What only the machine itself can reach stays out of reach of pods, unless it is offered to them.
+    fn may_be_dialled(&self, address: SocketAddr) -> bool {
+        match (self.view, address.ip()) {
+            _ if self.offered.contains(&address) => true,
             (View::Loopback, IpAddr::V4(address)) if address.is_loopback() => address.octets()[1] == 77,
             (_, IpAddr::V4(address)) => {
                 !address.is_loopback() && !address.is_unspecified() && !address.is_link_local()
@@ -414,6 +422,24 @@ pub(super) mod tests {
         let api = directory.frontends().into_iter().next().unwrap();
         assert_eq!(api.0.address.to_string(), "10.96.0.1:443");
         assert_eq!(directory.targets(&api.1), ["127.0.0.1:6443".parse().unwrap()]);
+    }
+
+    #[test]
+    fn of_the_machine_itself_only_what_is_offered_is_reached() {
+        let leads_to_the_machine = |directory: Directory| {
+            let mut directory = directory;
+            directory.replace_services(self::directory().services);
+            let slice = Slice {
+                ports: vec![Port { name: "http".to_owned(), protocol: Protocol::Tcp, number: 9445 }],
+                endpoints: vec![Endpoint { address: [127, 0, 0, 1].into(), hostname: None }],
+            };
+            directory.replace_slices([(key("team", "web-1"), ("web".to_owned(), slice))].into());
+            targets(&directory, 80, Protocol::Tcp)
+        };
+        let offered = |port| Directory::default().offering(vec![SocketAddr::from(([127, 0, 0, 1], port))]);
+        assert_eq!(leads_to_the_machine(offered(9445)), ["127.0.0.1:9445"]);
+        assert!(leads_to_the_machine(offered(9446)).is_empty());
+        assert!(leads_to_the_machine(Directory::default()).is_empty());
     }
 
     #[test]

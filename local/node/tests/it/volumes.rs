@@ -131,6 +131,24 @@ async fn pods_of_one_owner_share_a_folder_until_the_last_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_says_whose_it_is() {
+    let cluster = Cluster::start(Isolation::Auto).await;
+    for name in ["first", "second"] {
+        cluster.create(name, &format!("cut -d. -f2 {ACCOUNT}/token"), json!({})).await;
+    }
+    for name in ["first", "second"] {
+        cluster.wait_phase(name, "Succeeded").await;
+        let log = cluster.log(name, "").await;
+        let claims = base64::Engine::decode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, log.trim()).unwrap();
+        let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+        let pod = cluster.pods().get(name).await.unwrap();
+        let bound = json!({"name": name, "uid": pod.metadata.uid});
+        assert_eq!(claims["kubernetes.io"]["pod"], bound);
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pod_reaches_the_api_server_with_its_token() {
     if !is_root("a_pod_reaches_the_api_server_with_its_token") {
         return;

@@ -4,7 +4,6 @@
 //! kube-scheduler tries again. So that it reaches the leader at once, the leader names itself in the
 //! EndpointSlice of the [`Endpoint`]'s Service, which has no selector.
 
-mod endpoint;
 mod follow;
 mod objects;
 mod relist;
@@ -24,7 +23,7 @@ use muster_scheduler_extender::server::{self, Handle, NoContent, ServeError};
 use muster_scheduler_topology::Topology;
 
 pub use crate::certificates::{CertificateError, CertificateFiles};
-pub use endpoint::Endpoint;
+pub use muster_machinery::Endpoint;
 pub use requests::MANAGED_BY;
 
 use crate::certificates;
@@ -159,7 +158,7 @@ async fn term(
         synced.cancelled().await;
         tracing::info!(address = %handle.address(), "answering kube-scheduler");
         match &options.endpoint {
-            Some(endpoint) => endpoint.keep(&client, handle.address().port()).await,
+            Some(endpoint) => endpoint.keep(&client, MANAGED_BY, handle.address().port()).await,
             None => std::future::pending().await,
         }
     };

@@ -43,6 +43,28 @@ fn an_elastic_job_with_an_autoscaler() {
     insta::assert_yaml_snapshot!("autoscaler", world.autoscaler);
 }
 
+#[test]
+fn pods_of_an_elastic_job_find_the_rendezvous() {
+    let mut job = manifest(3);
+    job["spec"]["elasticPolicy"] = json!({"minReplicas": 1, "maxReplicas": 5});
+    let mut world = World::new(job);
+    let rendezvous = muster_trainer_core::Rendezvous {
+        addresses: vec![
+            "https://muster-rendezvous.muster-system.svc:9445".into(),
+            "https://127.0.0.1:1".into(),
+        ],
+        authority: Some("PEM".into()),
+    };
+    world.options.rendezvous = Some(rendezvous.clone());
+    world.settle();
+    insta::assert_yaml_snapshot!("rendezvous_worker_spec", world.pods["digits-worker-1"].spec);
+    let mut world = World::new(manifest(3));
+    world.options.rendezvous = Some(rendezvous);
+    world.settle();
+    let spec = serde_json::to_string(&world.pods["digits-worker-1"].spec).unwrap();
+    assert!(!spec.contains("rendezvous"), "a job of a fixed size needs none: {spec}");
+}
+
 fn group_of(scheduler: &str) -> World {
     let mut job = manifest(2);
     job["metadata"]["annotations"] = json!({"team": "vision"});

@@ -57,7 +57,7 @@ fn anywhere() -> SocketAddr {
 
 fn options(address: SocketAddr, name: &str, bounds: Bounds) -> MemberOptions {
     MemberOptions {
-        address: format!("http://{address}"),
+        addresses: vec![format!("http://{address}")],
         authority: None,
         token_file: None,
         member: name.into(),
@@ -194,7 +194,7 @@ fn callers_are_admitted_by_their_token_over_tls() {
         fs_err::write(&token_file, format!("{token}\n")).unwrap();
         let address = format!("https://localhost:{}", service.address.port());
         let options = MemberOptions {
-            address,
+            addresses: vec!["https://127.0.0.1:9".into(), address],
             authority: Some(certificate.clone()),
             token_file: Some(token_file),
             ..options(service.address, token, bounds(1, 1))

@@ -6,12 +6,13 @@ mod recover;
 mod steps;
 
 use std::ffi::OsString;
-use std::io::{Write, stdout};
+use std::io::{Write, stderr, stdout};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use muster_collectives::{Communicator, Error as CollectiveError};
+use muster_rendezvous::MemberError;
 
 use crate::arguments::{Arguments, ModelKind};
 use crate::attendance::Attendance;
@@ -124,6 +125,9 @@ impl Agreement {
 /// How long ranks of an elastic training that have their places may take to come together; then they ask for others.
 const EPOCH_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a rank waits for a place until it says so, and again.
+const SAYS_SO: Duration = Duration::from_secs(10);
+
 /// How long a rank that holds a share of the state still tries to pass it on when it is asked to stop.
 const SHARE_GRACE: Duration = Duration::from_secs(3);
 
@@ -139,8 +143,16 @@ fn come_together(
 ) -> Result<(World, Communicator), Error> {
     let began = Instant::now();
     loop {
-        let patience = arguments.join_deadline.saturating_sub(began.elapsed());
-        let world = interrupt.ending_after(grace, || attendance.next(patience))?;
+        let left = arguments.join_deadline.saturating_sub(began.elapsed());
+        let world = match interrupt.ending_after(grace, || attendance.next(left.min(SAYS_SO))) {
+            Ok(world) => world,
+            Err(waits @ MemberError::Timeout { .. }) if left > SAYS_SO => {
+                // Standard error is where people look; nothing is left to do if it is closed.
+                let _ = writeln!(stderr(), "muster-train: {waits}");
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         match agreement.join(arguments, &world, arena_bytes, interrupt, grace) {
             Ok(communicator) => return Ok((world, communicator)),
             Err(error) if !error.is_loss() => return Err(error),

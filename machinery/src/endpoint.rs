@@ -1,4 +1,4 @@
-//! Leads kube-scheduler to the replica that answers.
+//! Leads callers of a Service to the replica that answers.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,8 +7,6 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
-
-use super::requests::MANAGED_BY;
 
 /// How often the slice is put right again, should somebody have changed it.
 const EVERY: Duration = Duration::from_mins(1);
@@ -27,13 +25,13 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    fn slice(&self, port: u16) -> Value {
+    fn slice(&self, manager: &str, port: u16) -> Value {
         json!({
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
             "metadata": {"name": self.service, "labels": {
                 "kubernetes.io/service-name": self.service,
-                "endpointslice.kubernetes.io/managed-by": MANAGED_BY,
+                "endpointslice.kubernetes.io/managed-by": manager,
             }},
             "addressType": if self.address.is_ipv4() { "IPv4" } else { "IPv6" },
             "endpoints": [{"addresses": [self.address], "conditions": {"ready": true}}],
@@ -41,23 +39,28 @@ impl Endpoint {
         })
     }
 
-    /// Keeps the Service pointed at this replica; does not end by itself.
-    pub(super) async fn keep(&self, client: &Client, port: u16) {
+    /// Keeps the Service pointed at this port of this replica, as field manager `manager`; does not end by itself.
+    pub async fn keep(&self, client: &Client, manager: &str, port: u16) {
         let api: Api<EndpointSlice> = Api::namespaced(client.clone(), &self.namespace);
-        let parameters = PatchParams::apply(MANAGED_BY).force();
+        let parameters = PatchParams::apply(manager).force();
         let mut told = None;
         loop {
-            let pause = match api.patch(&self.service, &parameters, &Patch::Apply(self.slice(port))).await {
-                Ok(_) => EVERY,
-                Err(error) => {
-                    let error = error.to_string();
-                    if told.as_ref() != Some(&error) {
-                        tracing::warn!(error, service = self.service, "cannot lead kube-scheduler here");
-                        told = Some(error);
+            let pause =
+                match api.patch(&self.service, &parameters, &Patch::Apply(self.slice(manager, port))).await {
+                    Ok(_) => EVERY,
+                    Err(error) => {
+                        let error = error.to_string();
+                        if told.as_ref() != Some(&error) {
+                            tracing::warn!(
+                                error,
+                                service = self.service,
+                                "cannot lead callers of the Service here"
+                            );
+                            told = Some(error);
+                        }
+                        AFTER_FAILURE
                     }
-                    AFTER_FAILURE
-                }
-            };
+                };
             tokio::time::sleep(pause).await;
         }
     }

@@ -1,0 +1,70 @@
+//! How the pods of an elastic job find the rendezvous, which tells ranks that come and go who takes part.
+
+use k8s_openapi::api::core::v1::{
+    EnvVar, PodSpec, ProjectedVolumeSource, ServiceAccountTokenProjection, Volume, VolumeMount,
+    VolumeProjection,
+};
+
+use crate::job::{Job, Replica};
+
+/// For whom the tokens are by which pods say who they are.
+pub const AUDIENCE: &str = "muster-rendezvous";
+
+const VOLUME: &str = "muster-rendezvous";
+const FOLDER: &str = "/var/run/secrets/muster.dev/rendezvous";
+const TOKEN: &str = "token";
+/// How long a token holds; it is renewed before.
+const SECONDS: i64 = 3600;
+
+/// Where the rendezvous is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendezvous {
+    /// Its addresses, such as `https://muster-rendezvous.muster-system.svc:9445`; the first that answers is taken.
+    pub addresses: Vec<String>,
+    /// Its certificate authority, PEM.
+    pub authority: Option<String>,
+}
+
+impl Rendezvous {
+    /// The variables of every container.
+    pub(crate) fn environment(&self, job: &Job, replica: &Replica, index: i32) -> Vec<EnvVar> {
+        let variable = |name: &str, value: String| EnvVar {
+            name: name.to_owned(),
+            value: Some(value),
+            value_from: None,
+        };
+        let mut variables = vec![
+            variable("MUSTER_RENDEZVOUS", self.addresses.join(",")),
+            variable("MUSTER_RENDEZVOUS_TOKEN_FILE", format!("{FOLDER}/{TOKEN}")),
+            variable("MUSTER_REPLICAS", job.total().to_string()),
+            variable("MUSTER_REPLICA_INDEX", job.framework.rank(job, replica, index).to_string()),
+        ];
+        variables.extend(self.authority.clone().map(|pem| variable("MUSTER_RENDEZVOUS_CA", pem)));
+        variables
+    }
+
+    /// The token of the pod, where all its containers find it.
+    pub(crate) fn mount_token(spec: &mut PodSpec) {
+        let token = ServiceAccountTokenProjection {
+            audience: Some(AUDIENCE.to_owned()),
+            expiration_seconds: Some(SECONDS),
+            path: TOKEN.to_owned(),
+        };
+        let source = VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() };
+        let projected =
+            ProjectedVolumeSource { sources: Some(vec![source]), ..ProjectedVolumeSource::default() };
+        let volumes = spec.volumes.get_or_insert_default();
+        volumes.retain(|volume| volume.name != VOLUME);
+        volumes.push(Volume { name: VOLUME.to_owned(), projected: Some(projected), ..Volume::default() });
+        for container in &mut spec.containers {
+            let mounts = container.volume_mounts.get_or_insert_default();
+            mounts.retain(|mount| mount.name != VOLUME);
+            mounts.push(VolumeMount {
+                name: VOLUME.to_owned(),
+                mount_path: FOLDER.to_owned(),
+                read_only: Some(true),
+                ..VolumeMount::default()
+            });
+        }
+    }
+}
