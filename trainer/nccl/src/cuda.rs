@@ -27,12 +27,8 @@ impl Cuda {
                 driver.devices
             )));
         }
-        let open = |source: DriverError| {
-            let source = failed("open a stream", device)(source);
-            Error::InvalidArgument(format!("GPU {device} cannot be used: {source}"))
-        };
-        let context = CudaContext::new(device).map_err(open)?;
-        Ok(Self { stream: context.new_stream().map_err(open)? })
+        let context = CudaContext::new(device).map_err(failed("open a context", device))?;
+        Ok(Self { stream: context.new_stream().map_err(failed("open a stream", device))? })
     }
 
     /// A stream that somebody else uses too: a tensor library's.

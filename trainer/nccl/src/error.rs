@@ -7,13 +7,16 @@ use crate::queue::DeviceError;
 use crate::unavailable::Unavailable;
 use crate::version::Version;
 
-/// A failed call. After any error but [`Error::InvalidArgument`] and [`Error::NoSplit`] the group has ended on this
-/// rank and stays failed: form a new one to go on.
+/// A failed call. A collective that fails by anything but [`Error::InvalidArgument`] and [`Error::NoSplit`] has ended
+/// the group on this rank, which stays failed: form a new one to go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no NCCL, or no device.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
+    /// A GPU that is there cannot be used.
+    #[error("the GPU cannot be used: {0}")]
+    Gpu(#[from] DeviceError),
     /// NCCL makes no id for a new group.
     #[error("NCCL makes no id for a group: {meaning}{}", detailed(detail))]
     NoUniqueId {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cudarc::nccl::sys::ncclComm_t;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::error::Error;
 use crate::library::{Functions, Nccl};
@@ -48,7 +48,7 @@ enum Phase {
 }
 
 /// Why a group has ended before its time.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Failure {
     Aborted(String),
     Broken(String),
@@ -160,27 +160,37 @@ impl<Q: Queue> Group<Q> {
             return self.until_ended(state);
         };
         state.failure = Some(failure);
+        self.let_go(state, handle, self.nccl.functions().abort)
+    }
+
+    /// Gives the communicator back to the library, and waits until that has it, no longer than the deadline for that.
+    fn let_go<'a>(
+        self: &'a Arc<Self>,
+        mut state: MutexGuard<'a, State>,
+        handle: Handle,
+        free: unsafe extern "C" fn(ncclComm_t) -> c_int,
+    ) -> bool {
         self.changed.notify_all();
         let handle = Arc::new(Mutex::new(Some(handle)));
         let (group, given) = (Arc::clone(self), Arc::clone(&handle));
-        let abort = move || {
+        let free_given = move || {
             if let Some(handle) = given.lock().take() {
-                group.abort(&handle);
+                group.free(handle, free);
             }
         };
         // On a thread of its own, because the library may take its time.
-        if let Err(error) = std::thread::Builder::new().name("muster-nccl-end".into()).spawn(abort) {
-            tracing::warn!(%error, "no thread to abort NCCL on: waiting for it");
+        if let Err(error) = std::thread::Builder::new().name("muster-nccl-end".into()).spawn(free_given) {
+            tracing::warn!(%error, "no thread to end NCCL's communicator on: waiting for it");
             drop(state);
             if let Some(handle) = handle.lock().take() {
-                self.abort(&handle);
+                self.free(handle, free);
             }
             state = self.state.lock();
         }
         self.until_ended(state)
     }
 
-    fn until_ended(&self, mut state: parking_lot::MutexGuard<'_, State>) -> bool {
+    fn until_ended(&self, mut state: MutexGuard<'_, State>) -> bool {
         let deadline = Instant::now() + self.options.abort_deadline;
         while !matches!(state.phase, Phase::Ended) {
             if self.changed.wait_until(&mut state, deadline).timed_out() {
@@ -192,15 +202,14 @@ impl<Q: Queue> Group<Q> {
         true
     }
 
-    /// Lets the library free the communicator, whatever its kernels wait for.
-    fn abort(&self, handle: &Handle) {
+    fn free(&self, handle: Handle, free: unsafe extern "C" fn(ncclComm_t) -> c_int) {
         if let Err(error) = self.queue.bind() {
-            tracing::warn!(%error, "aborting NCCL without its device");
+            tracing::warn!(%error, "ending NCCL's communicator without its device");
         }
         // SAFETY: the handle was live, and was taken out of the state, so that nobody else uses it from now on.
-        let code = unsafe { (self.nccl.functions().abort)(handle.0) };
+        let code = unsafe { free(handle.0) };
         if !is_accepted(code) {
-            tracing::warn!(result = self.nccl.describe(code), "NCCL did not abort cleanly");
+            tracing::warn!(result = self.nccl.describe(code), "NCCL did not end its communicator cleanly");
         }
         self.state.lock().phase = Phase::Ended;
         self.changed.notify_all();
@@ -218,25 +227,18 @@ impl<Q: Queue> Group<Q> {
         }
         let mut state = self.state.lock();
         self.communicator(&state)?;
-        let Phase::Open(handle) = std::mem::replace(&mut state.phase, Phase::Ended) else { return Ok(()) };
-        // SAFETY: the handle is finalised, and nobody uses it from now on.
-        let code = unsafe { (self.nccl.functions().destroy)(handle.0) };
-        drop(state);
-        self.changed.notify_all();
-        if is_accepted(code) {
+        let Phase::Open(handle) = std::mem::replace(&mut state.phase, Phase::Ending) else { return Ok(()) };
+        if self.let_go(state, handle, self.nccl.functions().destroy) {
             return Ok(());
         }
-        Err(self.nccl_error(&call, code, std::ptr::null_mut()))
+        let Options { rank, host, abort_deadline, .. } = self.options.clone();
+        let cause = format!("NCCL did not let go of it within {abort_deadline:?}");
+        Err(Error::Failed { rank, host, cause })
     }
 
     /// Whether nobody can make calls any more.
     pub(crate) fn is_over(&self) -> bool {
         !matches!(self.state.lock().phase, Phase::Open(_))
-    }
-
-    /// Why the group has ended, if it has not been closed.
-    pub(crate) fn failure(&self) -> Option<Failure> {
-        self.state.lock().failure.clone()
     }
 
     fn communicator(&self, state: &State) -> Result<ncclComm_t, Error> {

@@ -206,3 +206,60 @@ pub(crate) fn dlopen(name: &OsStr) -> Result<Library, libloading::Error> {
 pub(crate) fn described(error: &libloading::Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
+
+#[cfg(test)]
+mod tests {
+    use cudarc::nccl::sys;
+
+    use super::*;
+
+    /// The arguments of a function.
+    trait Signature {
+        type Arguments;
+    }
+
+    macro_rules! signatures {
+        ($($($argument:ident)*;)*) => {$(
+            impl<$($argument,)* R> Signature for unsafe extern "C" fn($($argument),*) -> R {
+                type Arguments = ($($argument,)*);
+            }
+            impl<$($argument,)* R> Signature for unsafe fn($($argument),*) -> R {
+                type Arguments = ($($argument,)*);
+            }
+        )*};
+    }
+
+    signatures! {
+        A;
+        A B;
+        A B C D E F;
+        A B C D E F G;
+        A B C D E F G H;
+    }
+
+    fn same<Ours: Signature, Theirs: Signature<Arguments = Ours::Arguments>>(
+        _: fn(&Functions) -> Ours,
+        _: Theirs,
+    ) {
+    }
+
+    #[test]
+    fn arguments_are_those_of_the_bindings_that_were_generated_from_the_header() {
+        // Nothing is called: that it compiles is the proof.
+        type F6<A, B, C, D, E, G> = unsafe fn(A, B, C, D, E, G) -> sys::ncclResult_t;
+        type F7<A, B, C, D, E, G, H> = unsafe fn(A, B, C, D, E, G, H) -> sys::ncclResult_t;
+        same(|table| table.all_reduce, sys::ncclAllReduce as F7<_, _, _, _, _, _, _>);
+        same(|table| table.reduce_scatter, sys::ncclReduceScatter as F7<_, _, _, _, _, _, _>);
+        same(|table| table.broadcast, sys::ncclBroadcast as F7<_, _, _, _, _, _, _>);
+        same(|table| table.reduce, sys::ncclReduce as unsafe fn(_, _, _, _, _, _, _, _) -> sys::ncclResult_t);
+        same(|table| table.all_gather, sys::ncclAllGather as F6<_, _, _, _, _, _>);
+        same(|table| table.send, sys::ncclSend as F6<_, _, _, _, _, _>);
+        same(|table| table.receive, sys::ncclRecv as F6<_, _, _, _, _, _>);
+        same(|table| table.count, sys::ncclCommCount as unsafe fn(_, _) -> sys::ncclResult_t);
+        same(|table| table.user_rank, sys::ncclCommUserRank as unsafe fn(_, _) -> sys::ncclResult_t);
+        same(|table| table.abort, sys::ncclCommAbort as unsafe fn(_) -> sys::ncclResult_t);
+        same(|table| table.finalize, sys::ncclCommFinalize as unsafe fn(_) -> sys::ncclResult_t);
+        same(|table| table.destroy, sys::ncclCommDestroy as unsafe fn(_) -> sys::ncclResult_t);
+        same(|table| table.get_unique_id, sys::ncclGetUniqueId as unsafe fn(_) -> sys::ncclResult_t);
+    }
+}

@@ -55,16 +55,17 @@ impl<Q: Queue> Pending<Q> {
 
     fn until_complete(&self) -> Result<(), Error> {
         let (group, deadline) = (&self.group, self.group.options.deadline);
-        if group.is_over() && group.failure().is_none() && self.is_left_by_device() {
+        let look = |_| Ok(group.queue.is_complete(&self.mark)?.then_some(()));
+        match group.watch(&self.call, deadline, look) {
+            Ok(Some(())) => Ok(()),
             // Closing waited for it.
-            return Ok(());
+            Err(Error::Closed { .. }) if self.is_left_by_device() => Ok(()),
+            Ok(None) => {
+                let (rank, host) = (group.options.rank, group.options.host.clone());
+                Err(group.break_with(Error::Timeout { rank, host, call: self.call, after: deadline }))
+            }
+            Err(error) => Err(error),
         }
-        let complete =
-            group.watch(&self.call, deadline, |_| Ok(group.queue.is_complete(&self.mark)?.then_some(())))?;
-        complete.ok_or_else(|| {
-            let (rank, host) = (group.options.rank, group.options.host.clone());
-            group.break_with(Error::Timeout { rank, host, call: self.call, after: deadline })
-        })
     }
 
     /// After the end of the group: whether the device leaves the memory alone, which it does soon.

@@ -56,7 +56,8 @@ impl Search {
         let commands = variable("PATH").unwrap_or_default();
         prefixes.extend(std::env::split_paths(&commands).filter_map(|bin| bin.parent().map(Path::to_owned)));
         prefixes.extend(path("HOME").map(|home| home.join(".local")));
-        packages.extend(prefixes.iter().flat_map(|prefix| python_packages(&prefix.join("lib"))));
+        let libraries = prefixes.iter().flat_map(|prefix| [prefix.join("lib"), prefix.join("lib64")]);
+        packages.extend(libraries.flat_map(|library| python_packages(&library)));
         let mut seen = BTreeSet::new();
         packages.retain(|folder| seen.insert(folder.clone()));
         Self {

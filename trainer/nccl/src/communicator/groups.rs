@@ -87,11 +87,13 @@ impl<Q: Queue> Communicator<Q> {
         Joining::begin(nccl, id, queue, options)?.finish()
     }
 
-    /// Joins a group of the same ranks as a group of processes, which carries the id; rank and world size come from
-    /// that one.
+    /// Joins a group of the same ranks as a group of processes, which carries the id; rank, world size and the name of
+    /// the host come from that one.
     pub fn join_through(nccl: &Nccl, host: &mut Host, queue: &Q, options: &Options) -> Result<Self, Error> {
         let id = UniqueId::share(nccl, host)?;
-        let options = Options { rank: host.rank(), world_size: host.world_size(), ..options.clone() };
+        let (rank, world_size) = (host.rank(), host.world_size());
+        let name = host.hosts().get(rank).unwrap_or(&options.host).clone();
+        let options = Options { rank, world_size, host: name, ..options.clone() };
         Self::join(nccl, id, queue, &options)
     }
 

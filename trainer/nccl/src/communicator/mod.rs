@@ -24,7 +24,8 @@ use crate::queue::{DeviceError, Queue, wait_for_mark};
 pub use groups::Joining;
 
 /// A rank's part of a group of GPUs. All ranks make the same calls in the same order; each call is given to the stream
-/// of the communicator and returns before it has ended.
+/// of the communicator and returns before it has ended. (The first calls also make NCCL's connections, and return when
+/// the ranks concerned have come to them.)
 ///
 /// Where a buffer belongs to another stream, the call waits for what that one was given before, and what it is given
 /// afterwards waits for the call.

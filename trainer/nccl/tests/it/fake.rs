@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use libloading::Library;
 use muster_nccl::{Communicator, Error, Nccl, Options, UniqueId};
@@ -72,10 +73,18 @@ impl Fake {
         self.ask("fake_joined", id)
     }
 
-    pub(crate) fn arrived(&self, id: UniqueId, sequence: i64) -> i32 {
-        let function: unsafe extern "C" fn(*const u8, i64) -> c_int = self.function("fake_arrived");
+    /// Waits until the streams of so many ranks are in the collective of this number.
+    pub(crate) fn wait_for_arrivals(&self, id: UniqueId, sequence: i64, ranks: i32) {
+        let arrived: unsafe extern "C" fn(*const u8, i64) -> c_int = self.function("fake_arrived");
+        let began = Instant::now();
         // SAFETY: the signature of the source.
-        unsafe { function(id.to_bytes().as_ptr(), sequence) }
+        while unsafe { arrived(id.to_bytes().as_ptr(), sequence) } < ranks {
+            assert!(
+                began.elapsed() < Duration::from_mins(1),
+                "{ranks} ranks did not come to call {sequence}"
+            );
+            std::thread::yield_now();
+        }
     }
 
     pub(crate) fn never_join(&self, id: UniqueId) {
