@@ -2,24 +2,34 @@
 //! the results; ends groups in all ways. One line a check, then figures; the exit code is 1 if a check failed and 2 if
 //! there is no GPU or no NCCL.
 //!
-//! `cargo run --release -p muster-nccl --example gpu_check [-- RANKS]`
+//! `cargo run --release -p muster-nccl --example gpu_check [-- RANKS [LARGEST_BYTES]]`
 
 #![allow(clippy::print_stdout, reason = "the lines are the program's output")]
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use muster_collectives::{Element, Reduction, bf16, f16};
+use muster_collectives::{Element, Reduction, benchmark, bf16, f16};
 use muster_nccl::{Communicator, Cuda, Error, Joining, Nccl, Options, UniqueId, detect};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> Result<ExitCode, Failure> {
+    let number = |place: usize| std::env::args().nth(place).map(|text| text.parse()).transpose();
+    Ok(match check(number(1)?, number(2)?.unwrap_or(256 << 20))? {
+        None => ExitCode::from(2),
+        Some(0) => ExitCode::SUCCESS,
+        Some(_) => ExitCode::FAILURE,
+    })
+}
+
+/// How many checks failed; none were made where something is missing.
+pub(crate) fn check(ranks: Option<usize>, largest: usize) -> Result<Option<usize>, Failure> {
     let (driver, nccl) = match detect() {
         Ok(found) => found,
         Err(missing) => {
             println!("cannot check: {missing}");
-            return Ok(ExitCode::from(2));
+            return Ok(None);
         }
     };
     println!(
@@ -30,33 +40,25 @@ fn main() -> Result<ExitCode, Failure> {
         nccl.version(),
         nccl.path().display()
     );
-    let ranks = match std::env::args().nth(1) {
-        Some(ranks) => ranks.parse()?,
-        None => driver.devices,
-    };
+    let ranks = ranks.unwrap_or(driver.devices);
+    let gpus = (0..ranks).map(Cuda::open).collect::<Result<Vec<_>, _>>()?;
     let id = UniqueId::new(&nccl)?;
-    let counts: Vec<usize> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..ranks)
-            .map(|rank| {
-                let nccl = &nccl;
-                scope.spawn(move || check_rank(nccl, id, rank, ranks))
-            })
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| match thread.join() {
-                Ok(Ok(failures)) => failures,
-                Ok(Err(error)) => {
-                    println!("FAILED {error}");
-                    1
-                }
-                Err(_) => 1,
-            })
-            .collect()
+    let failures: usize = std::thread::scope(|scope| {
+        let nccl = &nccl;
+        let check = |(rank, gpu)| scope.spawn(move || check_rank(nccl, id, gpu, rank, ranks, largest));
+        let threads: Vec<_> = gpus.iter().enumerate().map(check).collect();
+        let failures = threads.into_iter().map(|thread| match thread.join() {
+            Ok(Ok(failures)) => failures,
+            Ok(Err(error)) => {
+                println!("FAILED {error}");
+                1
+            }
+            Err(_) => 1,
+        });
+        failures.sum()
     });
-    let failures = counts.iter().sum::<usize>();
     println!("{failures} checks failed");
-    Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(Some(failures))
 }
 
 /// Names and results of the checks of a rank.
@@ -73,11 +75,18 @@ impl Checks {
     }
 }
 
-fn check_rank(nccl: &Nccl, id: UniqueId, rank: usize, ranks: usize) -> Result<usize, Failure> {
+fn check_rank(
+    nccl: &Nccl,
+    id: UniqueId,
+    gpu: &Cuda,
+    rank: usize,
+    ranks: usize,
+    largest: usize,
+) -> Result<usize, Failure> {
     let mut checks = Checks { rank, failures: 0 };
-    let gpu = Cuda::open(rank)?;
+    let options = Options { join_deadline: Duration::from_mins(1), ..Options::new(rank, ranks) };
     let began = Instant::now();
-    let mut group = Communicator::join(nccl, id, &gpu, &Options::new(rank, ranks))?;
+    let mut group = Communicator::join(nccl, id, gpu, &options)?;
     checks.check(&format!("joined in {:.1?}", began.elapsed()), group.world_size() == ranks);
     check_type::<f32>(&mut checks, &mut group, |number| number as f32)?;
     check_type::<f64>(&mut checks, &mut group, |number| number as f64)?;
@@ -88,12 +97,12 @@ fn check_rank(nccl: &Nccl, id: UniqueId, rank: usize, ranks: usize) -> Result<us
     check_type::<i8>(&mut checks, &mut group, |number| number as i8)?;
     check_type::<u8>(&mut checks, &mut group, |number| number as u8)?;
     check_split(&mut checks, &mut group, nccl)?;
-    print_times(&mut group)?;
+    print_times(&mut group, largest)?;
     let began = Instant::now();
     let closed = group.close();
     checks.check(&format!("closed in {:.1?}", began.elapsed()), closed.is_ok());
     if rank == 0 {
-        check_ends(&mut checks, nccl, &gpu)?;
+        check_ends(&mut checks, nccl, gpu, largest)?;
     }
     Ok(checks.failures)
 }
@@ -106,20 +115,21 @@ fn check_type<T: Element + PartialEq>(
 ) -> Result<(), Failure> {
     const COUNT: usize = 1037;
     let (rank, ranks, name) = (group.rank(), group.world_size(), T::DATA_TYPE.name());
-    let given = |rank: usize, index: usize| (rank + index) % 3 + 1;
-    let own = |count: usize| (0..count).map(|index| of(given(rank, index))).collect::<Vec<T>>();
     for reduction in
         [Reduction::Sum, Reduction::Average, Reduction::Minimum, Reduction::Maximum, Reduction::Product]
     {
+        // What is averaged is a multiple of the number of ranks, so that averages are whole.
+        let scale = if reduction == Reduction::Average { ranks } else { 1 };
+        let given = |rank: usize, index: usize| ((rank + index) % 3 + 1) * scale;
+        let own = |count: usize| (0..count).map(|index| of(given(rank, index))).collect::<Vec<T>>();
         let value = |index: usize| {
             let values = (0..ranks).map(|rank| given(rank, index));
             match reduction {
                 Reduction::Sum => Some(values.sum()),
-                // Whole only where all ranks give the same.
-                Reduction::Average => (ranks == 1).then(|| values.sum()),
+                // Small enough for eight bits up to six ranks, and products up to four.
+                Reduction::Average => (ranks <= 6).then(|| values.sum::<usize>() / ranks),
                 Reduction::Minimum => values.min(),
                 Reduction::Maximum => values.max(),
-                // Small enough for eight bits up to four ranks.
                 _ => (ranks <= 4).then(|| values.product()),
             }
         };
@@ -203,8 +213,8 @@ fn check_split(checks: &mut Checks, group: &mut Communicator, nccl: &Nccl) -> Re
 }
 
 /// Times of calls that are waited for one by one.
-fn print_times(group: &mut Communicator) -> Result<(), Failure> {
-    for bytes in [1 << 10, 1 << 20, 64 << 20, 256 << 20] {
+fn print_times(group: &mut Communicator, largest: usize) -> Result<(), Failure> {
+    for bytes in benchmark::sizes(1 << 10, largest, 8) {
         let mut buffer = group.allocate::<f32>(bytes / 4)?;
         let mut times = Vec::new();
         for _ in 0..25 {
@@ -226,7 +236,7 @@ fn print_times(group: &mut Communicator) -> Result<(), Failure> {
 }
 
 /// Groups whose second rank never comes.
-fn check_ends(checks: &mut Checks, nccl: &Nccl, gpu: &Cuda) -> Result<(), Failure> {
+fn check_ends(checks: &mut Checks, nccl: &Nccl, gpu: &Cuda, largest: usize) -> Result<(), Failure> {
     let options = Options { join_deadline: Duration::from_secs(2), ..Options::new(0, 2) };
     let began = Instant::now();
     let error = Communicator::join(nccl, UniqueId::new(nccl)?, gpu, &options).map(|_| ());
@@ -245,7 +255,7 @@ fn check_ends(checks: &mut Checks, nccl: &Nccl, gpu: &Cuda) -> Result<(), Failur
     checks.check(&format!("an abort ends the joining after {:.1?}", began.elapsed()), holds);
 
     let mut group = Communicator::join(nccl, UniqueId::new(nccl)?, gpu, &Options::new(0, 1))?;
-    let mut buffer = group.upload(&vec![1.0_f32; 64 << 20])?;
+    let mut buffer = group.upload(&vec![1.0_f32; largest / 4])?;
     let pending =
         (0..20).map(|_| group.all_reduce(&mut buffer, Reduction::Sum)).collect::<Result<Vec<_>, _>>()?;
     let let_go = group.aborter().abort("another check");

@@ -99,16 +99,26 @@ impl<Q: Queue> Group<Q> {
         call: &dyn ToString,
         patience: Duration,
     ) -> Result<Option<()>, Error> {
-        self.watch(call, patience, |settled| Ok(settled.then_some(())))
+        self.look_again(call, patience, true, || Ok(Some(())))
     }
 
-    /// Looks at the communicator and at something else, which is told whether the library is idle, until that has an
-    /// answer. `None` when it has none within `patience`. Ends when the group is ended.
+    /// Looks at something until it has an answer, and at the communicator. `None` when there is no answer within
+    /// `patience`. Ends when the group is ended.
     pub(crate) fn watch<T>(
         self: &Arc<Self>,
         call: &dyn ToString,
         patience: Duration,
-        mut look: impl FnMut(bool) -> Result<Option<T>, DeviceError>,
+        look: impl FnMut() -> Result<Option<T>, DeviceError>,
+    ) -> Result<Option<T>, Error> {
+        self.look_again(call, patience, false, look)
+    }
+
+    fn look_again<T>(
+        self: &Arc<Self>,
+        call: &dyn ToString,
+        patience: Duration,
+        must_settle: bool,
+        mut look: impl FnMut() -> Result<Option<T>, DeviceError>,
     ) -> Result<Option<T>, Error> {
         let began = Instant::now();
         let mut looks = 0;
@@ -116,6 +126,8 @@ impl<Q: Queue> Group<Q> {
         let failed = loop {
             let mut state = self.state.lock();
             let communicator = self.communicator(&state)?;
+            // Before the communicator, whose error may be why the device is done.
+            let seen = look();
             let mut code = SUCCESS;
             // SAFETY: the handle is live while the lock is held; the address is that of a number of ours.
             let answer = unsafe { (self.nccl.functions().async_error)(communicator, &raw mut code) };
@@ -123,9 +135,9 @@ impl<Q: Queue> Group<Q> {
                 let code = if is_accepted(answer) { code } else { answer };
                 break self.nccl_error(call, code, communicator);
             }
-            match look(code != IN_PROGRESS) {
-                Ok(Some(answer)) => return Ok(Some(answer)),
-                Ok(None) => {}
+            match seen {
+                Ok(Some(answer)) if code != IN_PROGRESS || !must_settle => return Ok(Some(answer)),
+                Ok(_) => {}
                 Err(source) => break self.device_error(call, source),
             }
             if began.elapsed() >= patience {

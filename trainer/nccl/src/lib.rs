@@ -33,7 +33,8 @@
 //! * [`Queue`] is all that is needed of a device beside NCCL. [`Cuda`] is the one for GPUs; the tests have one in the
 //!   host's memory, together with a library that stands for NCCL.
 //!
-//! `examples/gpu_check.rs` makes every call on a real GPU and compares the results.
+//! `examples/gpu_check.rs` makes every call on real GPUs and compares the results; the tests run it on libraries that stand
+//! for NCCL and for the driver.
 
 mod aborter;
 pub mod benchmark;

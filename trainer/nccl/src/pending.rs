@@ -55,7 +55,7 @@ impl<Q: Queue> Pending<Q> {
 
     fn until_complete(&self) -> Result<(), Error> {
         let (group, deadline) = (&self.group, self.group.options.deadline);
-        let look = |_| Ok(group.queue.is_complete(&self.mark)?.then_some(()));
+        let look = || Ok(group.queue.is_complete(&self.mark)?.then_some(()));
         match group.watch(&self.call, deadline, look) {
             Ok(Some(())) => Ok(()),
             // Closing waited for it.

@@ -277,6 +277,7 @@ static void run_collective(struct work *work) {
     struct comm *comm = work->comm;
     struct world *world = comm->world;
     struct slot *slot = &world->slots[work->sequence % MAX_SLOTS];
+    if (comm->aborted) return;
     while (slot->sequence != work->sequence && slot->sequence != -1) {
         if (comm->aborted) return;
         pthread_cond_wait(&changed, &lock);

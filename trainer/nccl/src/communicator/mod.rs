@@ -113,7 +113,7 @@ impl<Q: Queue> Communicator<Q> {
         let is_idle = if group.is_over() {
             wait_for_mark(queue, &mark, deadline).map_err(failed)?
         } else {
-            group.watch(&action, deadline, |_| Ok(queue.is_complete(&mark)?.then_some(())))?.is_some()
+            group.watch(&action, deadline, || Ok(queue.is_complete(&mark)?.then_some(())))?.is_some()
         };
         if is_idle {
             return Ok(());

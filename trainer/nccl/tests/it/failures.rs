@@ -166,6 +166,19 @@ fn an_error_that_comes_later_ends_the_wait_and_says_what_the_library_says() {
 }
 
 #[test]
+fn an_error_that_comes_with_the_end_of_the_work_is_not_taken_for_success() {
+    let id = Fake::get().new_id();
+    let mut group = join(id, &options(0, 1)).unwrap();
+    let mut buffer = group.allocate::<f32>(3).unwrap();
+    let reducing = group.all_reduce(&mut buffer, Reduction::Sum).unwrap();
+    group.queue().fail_with_the_end(id, 0, 6);
+    let error = reducing.wait().unwrap_err();
+    assert!(matches!(error, Error::Nccl { code: 6, .. }), "{error}");
+    drop(group);
+    Fake::get().check(id);
+}
+
+#[test]
 fn a_result_that_no_version_of_today_has_is_an_error() {
     with_silent_partner(options(0, 2), |mut group, id| {
         let mut buffer = group.allocate::<f64>(10).unwrap();

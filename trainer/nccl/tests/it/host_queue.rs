@@ -1,9 +1,9 @@
 //! Streams and memory in the host's memory.
 
 use std::ffi::{c_int, c_long, c_void};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use muster_nccl::{DeviceBuffer, DeviceError, Queue};
+use muster_nccl::{DeviceBuffer, DeviceError, Queue, UniqueId};
 
 use crate::fake::{Fake, Stream};
 
@@ -11,6 +11,7 @@ use crate::fake::{Fake, Stream};
 pub(crate) struct HostQueue {
     own: Arc<Own>,
     device: usize,
+    trap: Arc<Mutex<Option<(UniqueId, usize, i32)>>>,
 }
 
 #[derive(Debug)]
@@ -39,7 +40,12 @@ impl HostQueue {
         // SAFETY: the signature of the source.
         let stream = unsafe { create() };
         assert!(!stream.is_null());
-        Self { own: Arc::new(Own(stream)), device }
+        Self { own: Arc::new(Own(stream)), device, trap: Arc::default() }
+    }
+
+    /// Lets the library fail with this code for this rank in the moment in which the stream is next found idle.
+    pub(crate) fn fail_with_the_end(&self, id: UniqueId, rank: usize, code: i32) {
+        *self.trap.lock().unwrap() = Some((id, rank, code));
     }
 
     /// Gives the stream a task that ends when the gate is opened.
@@ -128,7 +134,11 @@ unsafe impl Queue for HostQueue {
         let reached: unsafe extern "C" fn(Stream, c_long) -> c_int =
             Fake::get().stream_function("fake_stream_reached");
         // SAFETY: the signature of the source.
-        Ok(unsafe { reached(mark.own.0, mark.position) } != 0)
+        let is_complete = unsafe { reached(mark.own.0, mark.position) } != 0;
+        if is_complete && let Some((id, rank, code)) = self.trap.lock().unwrap().take() {
+            Fake::get().inject(id, rank, code);
+        }
+        Ok(is_complete)
     }
 
     fn wait_for(&self, mark: &Mark) -> Result<(), DeviceError> {

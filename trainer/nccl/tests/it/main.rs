@@ -12,9 +12,14 @@
 )]
 
 mod collectives;
+mod device;
 mod failures;
 mod fake;
 mod groups;
 mod host_queue;
 mod loading;
 mod watching;
+
+#[path = "../../examples/gpu_check.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a program, of which the tests call the inner part")]
+mod gpu_check;
