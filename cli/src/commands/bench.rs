@@ -1,5 +1,7 @@
 //! `muster bench`.
 
+mod gpu;
+
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,7 +22,8 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Subject {
-    /// Times all-reduce between processes of this host, in nccl-tests' table, beside what its memory or network allows
+    /// Times all-reduce between processes of this host, in nccl-tests' table, beside what its memory or network allows; or
+    /// between its GPUs
     #[command(
         name = "allreduce",
         after_help = "Example:\n  muster bench allreduce --ranks 4 --min-bytes 1K --max-bytes 64M --step-factor 4"
@@ -30,7 +33,7 @@ enum Subject {
 
 #[derive(Debug, Args)]
 struct AllReduce {
-    /// Processes, one a rank [default: one a processor]
+    /// Processes, one a rank [default: one a processor, or a GPU]
     #[arg(long, short = 'n', value_parser = clap::value_parser!(u16).range(1..=256), overrides_with = "ranks")]
     ranks: Option<u16>,
     /// Smallest buffer, in bytes; K, M and G stand for powers of 1024
@@ -67,6 +70,8 @@ enum Transport {
     Memory,
     /// Connections, as if each process had a host of its own
     Tcp,
+    /// A GPU each, through NCCL
+    Nccl,
 }
 
 fn bytes(text: &str) -> Result<usize, String> {
@@ -89,8 +94,11 @@ fn bytes(text: &str) -> Result<usize, String> {
 /// Runs the command.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     let Subject::AllReduce(arguments) = arguments.subject;
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let ranks = arguments.ranks.map_or(processors.min(256), usize::from);
+    let ranks = arguments.ranks.map(usize::from);
+    let ranks = match arguments.transport {
+        Transport::Nccl => gpu::ranks(ranks)?,
+        Transport::Memory | Transport::Tcp => ranks.unwrap_or_else(processors),
+    };
     match (arguments.rank, &arguments.directory) {
         (Some(rank), Some(directory)) => {
             let mut options = Options::new(directory, "bench", rank, ranks);
@@ -100,6 +108,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         }
         _ => start(ranks, arguments.transport).await,
     }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(256)
 }
 
 /// Starts the ranks, of which rank 0 prints the table, and waits for them.
@@ -113,7 +125,7 @@ async fn start(ranks: usize, transport: Transport) -> Result<ExitCode, Error> {
         let mut command = Command::new(&program);
         command.args(std::env::args_os().skip(1)).args(["--rank", &rank.to_string(), "--directory"]);
         match transport {
-            Transport::Memory => command.arg(directory.path()),
+            Transport::Memory | Transport::Nccl => command.arg(directory.path()),
             Transport::Tcp => {
                 // Ranks that see the same directory share a host.
                 let own = directory.path().join(rank.to_string());
@@ -143,14 +155,24 @@ async fn rank_of_measurement(options: Options, arguments: AllReduce) -> Result<(
     } else {
         arguments.sizes
     };
-    let (rank, ranks) = (options.rank, options.world_size);
-    let is_network = options.network.is_some();
-    let between = if is_network { "over TCP" } else { "on one host over shared memory" };
-    let measured = tokio::task::spawn_blocking(move || benchmark::measure(&options, &sizes)).await;
-    let rows = measured
+    let rank = options.rank;
+    let transport = arguments.transport;
+    let measured = tokio::task::spawn_blocking(move || match transport {
+        Transport::Nccl => gpu::measure(&options, &sizes),
+        Transport::Memory | Transport::Tcp => measure(&options, &sizes),
+    });
+    let table = measured
+        .await
         .map_err(|source| Error::from_source(&format!("rank {rank} broke"), &source))?
         .map_err(|source| Error::from_source(&format!("rank {rank} cannot measure"), &source))?;
-    if rank == 0 { output::print(&benchmark::table(&rows, ranks, between)) } else { Ok(()) }
+    if rank == 0 { output::print(&table) } else { Ok(()) }
+}
+
+fn measure(options: &Options, sizes: &[usize]) -> Result<String, muster_nccl::Error> {
+    let rows = benchmark::measure(options, sizes)?;
+    let is_network = options.network.is_some();
+    let between = if is_network { "over TCP" } else { "on one host over shared memory" };
+    Ok(benchmark::table(&rows, options.world_size, between))
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ fn layer(folder: &str) -> Option<Layer> {
         "machinery" => Layer::Machinery,
         "api" | "schema" | "store" | "admission" | "topology" => Layer::Nouns,
         "core" | "algorithms" | "checkpoint" | "collectives" | "apiserver" => Layer::Rules,
-        "queue" => Layer::Policies,
+        "nccl" | "queue" => Layer::Policies,
         "extender" => Layer::FrontEnds,
         "controller" | "controllers" | "launcher" | "node" | "runtime" | "simulator" | "torch" => {
             Layer::Services
