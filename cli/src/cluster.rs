@@ -95,7 +95,7 @@ impl Cluster {
         let client = handle.client();
         install_kinds(&client).await?;
         let rendezvous = match roles.contains(&Role::Trainer) {
-            true => Some(RendezvousOptions::embedded(&home, &client).await?),
+            true => Some(RendezvousOptions::embedded(&client).await?),
             false => None,
         };
         let offered = rendezvous.iter().map(|rendezvous| rendezvous.listen).collect();

@@ -1,72 +1,41 @@
 //! Where ranks of elastic jobs meet: beside the training controllers, so that it outlives each of them.
+//!
+//! Whoever leads serves it, and is the one endpoint of a Service without a selector. Its certificate is kept in a Secret
+//! of the Service's name, so that pods know the next leader as they knew the last.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use fs_err as fs;
-use k8s_openapi::api::core::v1::Service as KubeService;
-use kube::api::{Api, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{Secret, Service as KubeService};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use muster_machinery::{CancellationToken, Endpoint};
 use muster_rendezvous::{Bound, ServiceOptions};
 use muster_trainer_controller::rendezvous::admission;
 use muster_trainer_core::Rendezvous;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::commands::controller::namespace_and_name;
 use crate::error::Error;
-use crate::home::Home;
 
-/// The Service through which pods of the embedded cluster reach it, and its namespace.
-const SERVICE: &str = "muster-rendezvous";
-const NAMESPACE: &str = "kube-system";
+/// The Service of the embedded cluster, as namespace and name.
+const SERVICE: (&str, &str) = ("kube-system", "muster-rendezvous");
+/// Its port, and where the rendezvous listens if nobody else does.
 const PORT: u16 = 9445;
 const FIELD_MANAGER: &str = "muster-trainer";
 /// How long members of an earlier run may take to come back.
 const COMEBACK: Duration = Duration::from_secs(2);
-
-/// How the rendezvous runs.
-#[derive(Debug, Clone)]
-pub(crate) struct RendezvousOptions {
-    /// Where it listens.
-    pub(crate) listen: SocketAddr,
-    /// Certificate and key, PEM.
-    pub(crate) certificate: Option<(String, String)>,
-    /// What pods are told.
-    pub(crate) told: Rendezvous,
-    /// The Service that leads to the leader.
-    pub(crate) endpoint: Option<Endpoint>,
-}
 
 /// Where ranks of elastic jobs meet
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Elastic jobs")]
 pub(crate) struct RendezvousArguments {
     /// Address at which ranks of elastic jobs meet [default: they do not]
-    #[arg(long = "rendezvous-listen", value_name = "ADDRESS", requires = "url")]
-    listen: Option<SocketAddr>,
-    /// What pods are told, such as https://muster-rendezvous.muster-system.svc:9445; several are tried in turn
-    #[arg(
-        id = "url",
-        long = "rendezvous-url",
-        value_delimiter = ',',
-        value_name = "URL",
-        requires = "listen"
-    )]
-    url: Vec<String>,
-    /// Its certificate, with its chain, PEM; without one only an address of the loopback is served
-    #[arg(long = "rendezvous-cert", value_name = "FILE", requires = "rendezvous_key")]
-    rendezvous_cert: Option<PathBuf>,
-    /// Key of the certificate, PEM
-    #[arg(id = "rendezvous_key", long = "rendezvous-key", value_name = "FILE", requires = "rendezvous_cert")]
-    rendezvous_key: Option<PathBuf>,
-    /// Certificate authority by which pods know it, PEM [default: the certificate itself]
-    #[arg(long = "rendezvous-ca", value_name = "FILE", requires = "rendezvous_cert")]
-    rendezvous_ca: Option<PathBuf>,
-    /// Service without a selector whose endpoint the leader makes itself, as NAMESPACE/NAME
-    #[arg(long = "rendezvous-service", value_name = "SERVICE", value_parser = namespace_and_name, requires = "rendezvous_advertise")]
+    #[arg(long = "rendezvous-listen", value_name = "ADDRESS", requires = "rendezvous_service")]
+    rendezvous_listen: Option<SocketAddr>,
+    /// Service without a selector, with port 9445, that leads pods to it, as NAMESPACE/NAME; the leader makes itself its
+    /// endpoint, and keeps the certificate in a Secret of that name
+    #[arg(id = "rendezvous_service", long = "rendezvous-service", value_name = "SERVICE", value_parser = namespace_and_name, requires_all = ["rendezvous_listen", "rendezvous_advertise"])]
     rendezvous_service: Option<(String, String)>,
     /// Address of this replica in that endpoint
     #[arg(id = "rendezvous_advertise", long = "rendezvous-advertise", env = "POD_IP", value_name = "IP")]
@@ -75,132 +44,116 @@ pub(crate) struct RendezvousArguments {
 
 impl RendezvousArguments {
     /// The options, if the rendezvous is wanted.
-    pub(crate) fn options(self) -> Result<Option<RendezvousOptions>, Error> {
-        let Some(listen) = self.listen else { return Ok(None) };
-        let certificate = match self.rendezvous_cert.zip(self.rendezvous_key) {
-            Some((certificate, key)) => Some((fs::read_to_string(certificate)?, fs::read_to_string(key)?)),
-            None if listen.ip().is_loopback() => None,
-            None => {
-                let message = format!("--rendezvous-listen {listen} can be reached by others");
-                return Err(
-                    Error::new(message).with_hint("--rendezvous-cert and --rendezvous-key encrypt it")
-                );
-            }
-        };
-        let authority = match self.rendezvous_ca {
-            Some(path) => Some(fs::read_to_string(path)?),
-            None => certificate.as_ref().map(|(certificate, _)| certificate.clone()),
-        };
-        let endpoint = self.rendezvous_service.zip(self.rendezvous_advertise);
-        let endpoint =
-            endpoint.map(|((namespace, service), address)| Endpoint { namespace, service, address });
-        Ok(Some(RendezvousOptions {
-            listen,
-            certificate,
-            told: Rendezvous { addresses: self.url, authority },
-            endpoint,
-        }))
+    pub(crate) fn options(self) -> Option<RendezvousOptions> {
+        let (namespace, service) = self.rendezvous_service?;
+        let endpoint = Endpoint { namespace, service, address: self.rendezvous_advertise? };
+        Some(RendezvousOptions { listen: self.rendezvous_listen?, endpoint })
     }
 }
 
-/// What an embedded cluster keeps for pods that outlive it.
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    port: u16,
-    certificate: String,
-    key: String,
+/// How the rendezvous runs.
+#[derive(Debug, Clone)]
+pub(crate) struct RendezvousOptions {
+    /// Where it listens.
+    pub(crate) listen: SocketAddr,
+    /// The Service that leads to it.
+    endpoint: Endpoint,
+}
+
+/// A rendezvous that listens.
+pub(crate) struct Open {
+    bound: Bound,
+    endpoint: Endpoint,
+    /// What pods are told.
+    pub(crate) told: Rendezvous,
 }
 
 impl RendezvousOptions {
-    /// For the embedded cluster: behind a Service, and on the loopback for pods that share the machine's network.
-    pub(crate) async fn embedded(home: &Home, client: &kube::Client) -> Result<Self, Error> {
-        let failed = |error: &dyn std::error::Error| {
-            Error::new(format!("cannot make a certificate for the rendezvous: {error}"))
-        };
-        let path = home.path().join("rendezvous.json");
+    /// For the embedded cluster: on the loopback, whose one port pods reach through the Service.
+    pub(crate) async fn embedded(client: &kube::Client) -> Result<Self, Error> {
         let free = |port| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?.local_addr().ok();
-        let kept = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice::<Kept>(&bytes)?,
-            Err(_) => {
-                let names = vec![format!("{SERVICE}.{NAMESPACE}.svc"), "127.0.0.1".to_owned()];
-                let issued = rcgen::generate_simple_self_signed(names).map_err(|error| failed(&error))?;
-                let port = free(0).map_or(0, |address| address.port());
-                let (certificate, key) = (issued.cert.pem(), issued.signing_key.serialize_pem());
-                Kept { port, certificate, key }
-            }
-        };
-        // The port of the last run is what pods know, but somebody else may have it now.
-        let port = free(kept.port).or_else(|| free(0)).map_or(0, |address| address.port());
-        let kept = Kept { port, ..kept };
-        write_privately(path, &serde_json::to_vec(&kept)?)?;
-        create_service(client).await?;
-        let addresses =
-            vec![format!("https://{SERVICE}.{NAMESPACE}.svc:{PORT}"), format!("https://127.0.0.1:{port}")];
-        Ok(Self {
-            listen: (Ipv4Addr::LOCALHOST, port).into(),
-            told: Rendezvous { addresses, authority: Some(kept.certificate.clone()) },
-            certificate: Some((kept.certificate, kept.key)),
-            endpoint: Some(Endpoint {
-                namespace: NAMESPACE.to_owned(),
-                service: SERVICE.to_owned(),
-                address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            }),
-        })
+        let listen = free(PORT).or_else(|| free(0)).unwrap_or((Ipv4Addr::LOCALHOST, PORT).into());
+        let (namespace, name) = SERVICE;
+        let services: Api<KubeService> = Api::namespaced(client.clone(), namespace);
+        let service = json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": name},
+            "spec": {"ports": [{"name": "https", "port": PORT, "protocol": "TCP"}]},
+        });
+        services.patch(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(service)).await?;
+        let endpoint =
+            Endpoint { namespace: namespace.to_owned(), service: name.to_owned(), address: listen.ip() };
+        Ok(Self { listen, endpoint })
     }
 
     /// Opens its address.
-    pub(crate) async fn open(&self, client: &kube::Client) -> Result<Bound, Error> {
+    pub(crate) async fn open(self, client: &kube::Client) -> Result<Open, Error> {
+        let Self { listen, endpoint } = self;
+        let Endpoint { namespace, service, .. } = &endpoint;
+        let name = format!("{service}.{namespace}.svc");
+        let (certificate, key) = certificate(client, namespace, service, &name).await?;
         let options = ServiceOptions {
-            listen: self.listen,
-            certificate: self.certificate.clone(),
+            listen,
+            certificate: Some((certificate.clone(), key)),
             admission: admission(client.clone()),
             comeback: COMEBACK,
         };
-        options.bind().await.map_err(|error| Error::from_source("the rendezvous does not start", &error))
+        let bound = options
+            .bind()
+            .await
+            .map_err(|error| Error::from_source("the rendezvous does not start", &error))?;
+        let mut addresses = vec![format!("https://{name}:{PORT}")];
+        // Pods without a network of their own are on the same loopback.
+        if listen.ip().is_loopback() {
+            addresses.push(format!("https://{}", bound.address()));
+        }
+        let told = Rendezvous { addresses, authority: Some(certificate) };
+        Ok(Open { bound, endpoint, told })
     }
+}
 
+impl Open {
     /// Serves until the shutdown, and leads pods here.
-    pub(crate) async fn run(
-        &self,
-        bound: Bound,
-        client: kube::Client,
-        shutdown: CancellationToken,
-    ) -> Result<(), Error> {
-        let port = bound.address().port();
-        let serving = bound.run(shutdown);
-        let leading = async {
-            match &self.endpoint {
-                Some(endpoint) => endpoint.keep(&client, FIELD_MANAGER, port).await,
-                None => std::future::pending().await,
-            }
-        };
+    pub(crate) async fn run(self, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
+        let port = self.bound.address().port();
         tokio::select! {
-            served = serving => served.map_err(|error| Error::from_source("the rendezvous failed", &error)),
-            () = leading => Ok(()),
+            served = self.bound.run(shutdown) => {
+                served.map_err(|error| Error::from_source("the rendezvous failed", &error))
+            }
+            () = self.endpoint.keep(&client, FIELD_MANAGER, port) => Ok(()),
         }
     }
 }
 
-/// A Service without a selector; the leader is its endpoint.
-async fn create_service(client: &kube::Client) -> Result<(), Error> {
-    let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    let services: Api<KubeService> = Api::namespaced(client.clone(), NAMESPACE);
-    let service = json!({
+/// Certificate and key of the Secret, which is made if it is not there.
+async fn certificate(
+    client: &kube::Client,
+    namespace: &str,
+    name: &str,
+    host: &str,
+) -> Result<(String, String), Error> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    if let Some(pair) = secrets.get_opt(name).await?.as_ref().and_then(pair) {
+        return Ok(pair);
+    }
+    let hosts = vec![host.to_owned(), Ipv4Addr::LOCALHOST.to_string()];
+    let issued = rcgen::generate_simple_self_signed(hosts)
+        .map_err(|error| Error::from_source("cannot make a certificate for the rendezvous", &error))?;
+    let secret = json!({
         "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": SERVICE},
-        "spec": {"ports": [{"name": "https", "port": PORT, "protocol": "TCP"}]},
+        "kind": "Secret",
+        "type": "kubernetes.io/tls",
+        "metadata": {"name": name},
+        "stringData": {"tls.crt": issued.cert.pem(), "tls.key": issued.signing_key.serialize_pem()},
     });
-    services.patch(SERVICE, &parameters, &Patch::Apply(service)).await?;
-    Ok(())
+    let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    let made = secrets.create(&parameters, &serde_json::from_value(secret)?).await?;
+    pair(&made).ok_or_else(|| Error::new(format!("the Secret {namespace}/{name} holds no certificate")))
 }
 
-/// Only the owner may read the key.
-fn write_privately(path: PathBuf, bytes: &[u8]) -> Result<(), Error> {
-    use fs_err::os::unix::fs::OpenOptionsExt as _;
-    use std::io::Write as _;
-    let fresh = path.with_extension("new");
-    let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&fresh)?;
-    file.write_all(bytes)?;
-    Ok(fs::rename(fresh, path)?)
+fn pair(secret: &Secret) -> Option<(String, String)> {
+    let data = secret.data.as_ref()?;
+    let text = |key: &str| String::from_utf8(data.get(key)?.0.clone()).ok();
+    Some((text("tls.crt")?, text("tls.key")?))
 }

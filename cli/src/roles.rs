@@ -126,26 +126,24 @@ impl Role {
     ) -> Result<(), Error> {
         match self {
             Self::Trainer => {
+                let rendezvous = match options.rendezvous {
+                    Some(rendezvous) => Some(rendezvous.open(&client).await?),
+                    None => None,
+                };
                 let trainer = muster_trainer_controller::Options {
                     namespace: options.namespace,
                     gang_scheduler_name: options.gang_scheduler_name,
-                    rendezvous: options.rendezvous.as_ref().map(|rendezvous| rendezvous.told.clone()),
+                    rendezvous: rendezvous.as_ref().map(|rendezvous| rendezvous.told.clone()),
                     ..muster_trainer_controller::Options::default()
                 };
                 let trainer = trainer.build(client.clone()).run(shutdown.clone());
-                match options.rendezvous {
-                    None => trainer.await,
-                    Some(rendezvous) => {
-                        let bound = rendezvous.open(&client).await?;
-                        let meeting = rendezvous.run(bound, client, shutdown);
-                        let trainer = async {
-                            trainer.await;
-                            Ok(())
-                        };
-                        tokio::try_join!(meeting, trainer)?;
+                let meeting = async {
+                    match rendezvous {
+                        Some(rendezvous) => rendezvous.run(client, shutdown).await,
+                        None => Ok(()),
                     }
-                }
-                Ok(())
+                };
+                tokio::join!(trainer, meeting).1
             }
             Self::Scheduler | Self::Gates => {
                 let names = options.scheduler_names;

@@ -226,7 +226,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         topology: arguments.topology_conf.as_deref().map(topology::read_slurm).transpose()?,
         volumes: Home::find(arguments.home)?.volumes(),
         dashboard: shown,
-        rendezvous: arguments.rendezvous.options()?,
+        rendezvous: arguments.rendezvous.options(),
         extender: arguments.extender.options(),
     };
     if let Some(listener) = listen_for_prometheus(arguments.metrics_listen).await? {

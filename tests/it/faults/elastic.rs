@@ -62,7 +62,8 @@ async fn an_elastic_job_is_scaled_while_it_trains() {
     let home = &cluster.home;
     let mark = home.path().display().to_string();
     let data = fs::read_to_string(digits()).expect("the example");
-    let job = fs::read_to_string(digits().with_file_name("elastic.yaml")).expect("the example");
+    let job = fs::read_to_string(std::path::Path::new(&digits()).with_file_name("elastic.yaml"))
+        .expect("the example");
     let job = marked(&job, &mark, "").replace("--epochs=300", "--epochs=1000000");
     home.write("digits.yaml", &data);
     home.write("elastic.yaml", &job);
