@@ -3,7 +3,8 @@
 //! Whoever leads serves it, and is the one endpoint of a Service without a selector. Its certificate is kept in a Secret
 //! of the Service's name, so that pods know the next leader as they knew the last.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -47,7 +48,7 @@ impl RendezvousArguments {
     pub(crate) fn options(self) -> Option<RendezvousOptions> {
         let (namespace, service) = self.rendezvous_service?;
         let endpoint = Endpoint { namespace, service, address: self.rendezvous_advertise? };
-        Some(RendezvousOptions { listen: self.rendezvous_listen?, endpoint })
+        Some(RendezvousOptions { listen: self.rendezvous_listen?, listener: None, endpoint })
     }
 }
 
@@ -56,6 +57,8 @@ impl RendezvousArguments {
 pub(crate) struct RendezvousOptions {
     /// Where it listens.
     pub(crate) listen: SocketAddr,
+    /// What listens there already.
+    listener: Option<Arc<TcpListener>>,
     /// The Service that leads to it.
     endpoint: Endpoint,
 }
@@ -71,8 +74,12 @@ pub(crate) struct Open {
 impl RendezvousOptions {
     /// For the embedded cluster: on the loopback, whose one port pods reach through the Service.
     pub(crate) async fn embedded(client: &kube::Client) -> Result<Self, Error> {
-        let free = |port| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?.local_addr().ok();
-        let listen = free(PORT).or_else(|| free(0)).unwrap_or((Ipv4Addr::LOCALHOST, PORT).into());
+        // Another cluster of this machine may have the port.
+        let open = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+        let listener = open(PORT)
+            .or_else(|_| open(0))
+            .map_err(|error| Error::from_source("the rendezvous cannot listen", &error))?;
+        let listen = listener.local_addr()?;
         let (namespace, name) = SERVICE;
         let services: Api<KubeService> = Api::namespaced(client.clone(), namespace);
         let service = json!({
@@ -84,12 +91,12 @@ impl RendezvousOptions {
         services.patch(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(service)).await?;
         let endpoint =
             Endpoint { namespace: namespace.to_owned(), service: name.to_owned(), address: listen.ip() };
-        Ok(Self { listen, endpoint })
+        Ok(Self { listen, listener: Some(Arc::new(listener)), endpoint })
     }
 
     /// Opens its address.
     pub(crate) async fn open(self, client: &kube::Client) -> Result<Open, Error> {
-        let Self { listen, endpoint } = self;
+        let Self { listen, listener, endpoint } = self;
         let Endpoint { namespace, service, .. } = &endpoint;
         let name = format!("{service}.{namespace}.svc");
         let (certificate, key) = certificate(client, namespace, service, &name).await?;
@@ -99,10 +106,11 @@ impl RendezvousOptions {
             admission: admission(client.clone()),
             comeback: COMEBACK,
         };
-        let bound = options
-            .bind()
-            .await
-            .map_err(|error| Error::from_source("the rendezvous does not start", &error))?;
+        let bound = match listener {
+            Some(listener) => options.on(listener.try_clone()?),
+            None => options.bind().await,
+        };
+        let bound = bound.map_err(|error| Error::from_source("the rendezvous does not start", &error))?;
         let mut addresses = vec![format!("https://{name}:{PORT}")];
         // Pods without a network of their own are on the same loopback.
         if listen.ip().is_loopback() {

@@ -89,6 +89,15 @@ impl ServiceOptions {
         let address = listener.local_addr().map_err(failed)?;
         Ok(Bound { options: self, listener, address })
     }
+
+    /// Takes a listener that somebody has opened already, instead of [`Self::listen`].
+    pub fn on(self, listener: std::net::TcpListener) -> Result<Bound, Error> {
+        let failed = |source| Error::Listen { address: self.listen, source };
+        listener.set_nonblocking(true).map_err(failed)?;
+        let listener = TcpListener::from_std(listener).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Bound { options: self, listener, address })
+    }
 }
 
 /// A service that listens.
