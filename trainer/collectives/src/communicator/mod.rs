@@ -2,6 +2,7 @@
 
 mod arguments;
 mod movements;
+mod probe;
 mod reductions;
 
 use std::sync::Arc;
@@ -52,6 +53,9 @@ impl Communicator {
         let mut communicator =
             Self { transport, options: options.clone(), calls: 0, traffic: Traffic::default() };
         communicator.barrier()?;
+        if options.probe {
+            communicator.probe()?;
+        }
         tracing::debug!(
             rank = options.rank,
             world_size = options.world_size,

@@ -10,11 +10,15 @@
     reason = "a test fails by panicking"
 )]
 
+mod certificates;
 mod failures;
+mod forming;
 mod groups;
 mod mismatches;
 mod movements;
+mod probe;
 mod reductions;
 mod samples;
 mod soak;
 mod support;
+mod tls;
