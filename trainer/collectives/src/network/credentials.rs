@@ -31,7 +31,7 @@ pub enum CredentialsError {
         source: io::Error,
     },
     /// The file holds something else.
-    #[error("{} holds no {expected} in PEM{}", file.display(), because(cause))]
+    #[error("{} holds no {expected} in PEM{}", file.display(), because(cause.as_ref()))]
     NotPem {
         /// The file.
         file: PathBuf,
@@ -60,8 +60,8 @@ pub enum CredentialsError {
     },
 }
 
-fn because(cause: &Option<pem::Error>) -> String {
-    cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"))
+fn because(cause: Option<&pem::Error>) -> String {
+    cause.map_or_else(String::new, |cause| format!(": {cause}"))
 }
 
 /// What this rank shows to others, and wants to see of them.

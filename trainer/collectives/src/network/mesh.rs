@@ -87,7 +87,10 @@ fn call(
                 return Err(Error::Untrusted { rank: options.rank, peer, reason });
             }
         };
-        let Some(remaining) = patience.remaining() else {
+        let remaining = patience.remaining().unwrap_or_default();
+        wait_readable(&[], RETRY.min(remaining)).map_err(Error::system("wait for another rank"))?;
+        // An attempt after the deadline would only hide the cause.
+        if patience.remaining().is_none() {
             return Err(Error::NotJoined {
                 missing: vec![rank],
                 world_size: options.world_size,
@@ -96,8 +99,7 @@ fn call(
                 hung_up: vec![seated(roster, rank)],
                 refused: Some(cause),
             });
-        };
-        wait_readable(&[], RETRY.min(remaining)).map_err(Error::system("wait for another rank"))?;
+        }
     }
 }
 

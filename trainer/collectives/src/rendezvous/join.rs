@@ -40,15 +40,17 @@ pub(super) fn join(
             Err(Attempt::GaveUp(reason)) => return Err(Error::NotFormed { rank: options.rank, reason }),
             Err(Attempt::Again(cause)) => cause,
         };
-        let Some(remaining) = patience.remaining() else {
+        let remaining = patience.remaining().unwrap_or_default();
+        wait_readable(&[], RETRY.min(remaining)).map_err(Error::system("wait for rank 0"))?;
+        // An attempt after the deadline would only hide the cause.
+        if patience.remaining().is_none() {
             return Err(Error::NoRendezvous {
                 rank: options.rank,
                 place: path.display().to_string(),
                 after: patience.limit,
                 cause,
             });
-        };
-        wait_readable(&[], RETRY.min(remaining)).map_err(Error::system("wait for rank 0"))?;
+        }
     }
 }
 

@@ -191,7 +191,9 @@ impl Eavesdropper {
                         threads.push(std::thread::spawn(move || pass_on(from, to, &seen, &changes)));
                     }
                 }
-                threads.into_iter().for_each(|thread| thread.join().unwrap());
+                for thread in threads {
+                    thread.join().unwrap();
+                }
             })
         };
         Self { address, seen, changes, ends, thread }
@@ -207,7 +209,7 @@ impl Eavesdropper {
 }
 
 fn pass_on(mut from: TcpStream, mut to: TcpStream, seen: &Mutex<Vec<u8>>, changes: &AtomicBool) {
-    let mut chunk = [0; 1 << 16];
+    let mut chunk = vec![0; 1 << 16];
     while let Ok(count @ 1..) = from.read(&mut chunk) {
         if changes.load(Ordering::SeqCst) {
             chunk[count - 1] ^= 1;
