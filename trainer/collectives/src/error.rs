@@ -111,7 +111,7 @@ pub enum Error {
         /// How long the ranks that came waited.
         after: Duration,
         /// Those of the missing ranks that had come.
-        hung_up: Vec<HungUp>,
+        hung_up: Box<[HungUp]>,
         /// Why the last refused newcomer was refused.
         refused: Option<String>,
     },
@@ -169,7 +169,7 @@ pub enum Error {
     },
     /// The files with this rank's certificates cannot be used.
     #[error("the certificates of this rank: {0}")]
-    Credentials(#[from] CredentialsError),
+    Credentials(Box<CredentialsError>),
     /// The operating system refused something.
     #[error("cannot {action}: {source}")]
     System {
@@ -178,6 +178,12 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+}
+
+impl From<CredentialsError> for Error {
+    fn from(error: CredentialsError) -> Self {
+        Self::Credentials(Box::new(error))
+    }
 }
 
 impl Error {

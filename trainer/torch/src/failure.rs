@@ -121,7 +121,7 @@ mod tests {
             world_size: 3,
             place: "here".into(),
             after: Duration::from_secs(1),
-            hung_up: Vec::new(),
+            hung_up: Box::default(),
             refused: None,
         };
         let failure = Failure::new(late, &[4, 6, 9]);

@@ -96,7 +96,7 @@ fn call(
                 world_size: options.world_size,
                 place: address.to_string(),
                 after: patience.limit,
-                hung_up: vec![seated(roster, rank)],
+                hung_up: [seated(roster, rank)].into(),
                 refused: Some(cause),
             });
         }
