@@ -35,7 +35,6 @@ fn main() -> Result<ExitCode, Failure> {
             }),
             ..NetworkOptions::new(address)
         });
-        options.probe = words.iter().any(|word| word == "--probe");
         let rows = benchmark::measure(&options, &sizes)?;
         if rank == 0 {
             let is_network = options.network.is_some();

@@ -96,10 +96,6 @@ pub struct Options {
     pub deadline: Duration,
     /// Room for registered buffers, in bytes; used memory grows with the buffers, not with this number.
     pub arena_bytes: usize,
-    /// Whether the ranks of one host measure, when they come together, up to which size each of them had better compute
-    /// a whole result than a share. Takes some 5 ms, more only where ranks wait for processors; without it the limits
-    /// are those of a typical machine. Results are the same to the bit. All ranks must say the same.
-    pub probe: bool,
     /// How to reach ranks on other hosts; none where all ranks are on this one.
     pub network: Option<NetworkOptions>,
 }
@@ -122,7 +118,6 @@ impl Options {
             join_deadline: Duration::from_mins(5),
             deadline: Duration::from_mins(1),
             arena_bytes: 256 << 20,
-            probe: false,
             network: None,
         }
     }

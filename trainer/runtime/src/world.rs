@@ -320,7 +320,8 @@ mod tests {
 
     #[test]
     fn certificates_come_from_three_files_or_none() {
-        let files = [(CA_FILE, "/tls/ca.crt"), (CERTIFICATE_FILE, "/tls/tls.crt"), (KEY_FILE, "/tls/tls.key")];
+        let files =
+            [(CA_FILE, "/tls/ca.crt"), (CERTIFICATE_FILE, "/tls/tls.crt"), (KEY_FILE, "/tls/tls.key")];
         let complete = world(&[&WORKER[..], &files].concat()).unwrap();
         let expected = TlsFiles {
             authority: "/tls/ca.crt".into(),
@@ -335,7 +336,10 @@ mod tests {
             let given = some[0].0;
             let error = world(&[&WORKER[..], &some].concat()).unwrap_err();
             assert_eq!(error, Error::IncompleteTls { missing, given });
-            assert!(error.to_string().starts_with(&format!("{missing} is not set, but {given} is")), "{error}");
+            assert!(
+                error.to_string().starts_with(&format!("{missing} is not set, but {given} is")),
+                "{error}"
+            );
         }
     }
 

@@ -2,7 +2,6 @@
 
 mod arguments;
 mod movements;
-mod probe;
 mod reductions;
 
 use std::sync::Arc;
@@ -53,9 +52,6 @@ impl Communicator {
         let mut communicator =
             Self { transport, options: options.clone(), calls: 0, traffic: Traffic::default() };
         communicator.barrier()?;
-        if options.probe {
-            communicator.probe()?;
-        }
         tracing::debug!(
             rank = options.rank,
             world_size = options.world_size,

@@ -41,7 +41,7 @@ use crate::membership::Membership;
 use crate::network::{Acquaintance, Content, Door, Ended, Incoming, Lane, Network, Outgoing};
 use crate::options::Options;
 use crate::report::Report;
-use crate::shared_memory::{Limits, SharedMemory};
+use crate::shared_memory::SharedMemory;
 
 /// A joined group.
 #[derive(Debug)]
@@ -123,15 +123,6 @@ impl Hierarchy {
     /// Where a rank of another host listens.
     pub(crate) fn address(&self, rank: usize) -> Option<SocketAddr> {
         self.remote.as_ref()?.network.address(rank)
-    }
-
-    /// Which algorithm the ranks of this host use for which size.
-    pub(crate) fn limits(&self) -> Limits {
-        self.local.limits
-    }
-
-    pub(crate) fn set_limits(&mut self, limits: Limits) {
-        self.local.limits = limits;
     }
 
     pub(crate) fn session(&self) -> u64 {

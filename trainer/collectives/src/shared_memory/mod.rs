@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) use parts::{Counts, Layout, copy_in, copy_out};
-pub(crate) use reduce::{Limits, Places, share};
+pub(crate) use reduce::{Places, share};
 
 use crate::arena::{Arena, RegisteredBuffer, segment_length};
 use crate::call::Call;
@@ -61,8 +61,6 @@ pub(crate) struct SharedMemory {
     channels: Vec<messages::Progress>,
     /// Whether ranks must share processors, so that spinning only keeps others from running.
     crowded: bool,
-    /// Which algorithm for which size.
-    pub(crate) limits: Limits,
     /// Pauses that take as long as [`SPIN`].
     spins: u32,
     /// Dropped before the lifeline, so that leaving is not mistaken for dying.
@@ -103,7 +101,6 @@ impl SharedMemory {
             Some(watcher.map_err(Error::system("start the thread that watches the peers"))?)
         };
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let crowded = options.world_size > processors;
         Ok(Self {
             rank: options.rank,
             membership: Membership::of_one_host(hosts),
@@ -114,8 +111,7 @@ impl SharedMemory {
             sequence: 0,
             turn: 0,
             channels: vec![messages::Progress::default(); options.world_size],
-            crowded,
-            limits: Limits::usual(options.world_size, crowded),
+            crowded: options.world_size > processors,
             spins: pauses_in(SPIN),
             _watcher: watcher,
             _lifeline: group.lifeline,

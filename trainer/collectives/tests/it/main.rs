@@ -16,7 +16,6 @@ mod forming;
 mod groups;
 mod mismatches;
 mod movements;
-mod probe;
 mod reductions;
 mod samples;
 mod soak;
