@@ -1,13 +1,16 @@
 //! Times all-reduce between processes, over shared memory or, with `--transport tcp`, as if each were a host: `muster bench allreduce` without the rest of Muster.
 //!
+//! With `--tls DIRECTORY`, which holds `ca.pem`, `rank.pem` and `rank.key`, the connections are under TLS.
+//!
 //! `cargo run --release -p muster-collectives --example all_reduce -- bench allreduce --ranks 2 --sizes 1024,65536`
 
 #![allow(clippy::print_stdout, reason = "the table is the program's output")]
 
 use std::error::Error;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use muster_collectives::{NetworkOptions, Options, benchmark};
+use muster_collectives::{NetworkOptions, Options, TlsFiles, benchmark};
 
 type Failure = Box<dyn Error>;
 
@@ -25,7 +28,13 @@ fn main() -> Result<ExitCode, Failure> {
     if let (Some(rank), Some(directory)) = (value("--rank"), value("--directory")) {
         let rank = rank.parse()?;
         let mut options = Options::new(directory, "bench", rank, ranks);
-        options.network = value("--address").map(NetworkOptions::new);
+        options.network = value("--address").map(|address| NetworkOptions {
+            tls: value("--tls").map(|folder| {
+                let file = |name| Path::new(folder).join(name);
+                TlsFiles { authority: file("ca.pem"), certificate: file("rank.pem"), key: file("rank.key") }
+            }),
+            ..NetworkOptions::new(address)
+        });
         let rows = benchmark::measure(&options, &sizes)?;
         if rank == 0 {
             let is_network = options.network.is_some();

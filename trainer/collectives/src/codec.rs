@@ -29,6 +29,15 @@ impl Reader<'_> {
 
     pub(crate) fn text(&mut self) -> Option<String> {
         let length = usize::from(self.u8()?);
+        self.text_of(length)
+    }
+
+    pub(crate) fn long_text(&mut self) -> Option<String> {
+        let length = usize::from(self.u16()?);
+        self.text_of(length)
+    }
+
+    fn text_of(&mut self, length: usize) -> Option<String> {
         let (text, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(String::from_utf8_lossy(text).into_owned())
@@ -39,6 +48,13 @@ impl Reader<'_> {
 pub(crate) fn put_text(bytes: &mut Vec<u8>, text: &str, longest: u8) {
     let text = truncated(text, usize::from(longest));
     bytes.push(text.len() as u8);
+    bytes.extend(text.as_bytes());
+}
+
+/// Writes a text of at most `longest` bytes behind its length of 16 bits.
+pub(crate) fn put_long_text(bytes: &mut Vec<u8>, text: &str, longest: u16) {
+    let text = truncated(text, usize::from(longest));
+    bytes.extend((text.len() as u16).to_le_bytes());
     bytes.extend(text.as_bytes());
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::call::Call;
+use crate::network::CredentialsError;
 
 /// A failed collective or rendezvous. After any error of a collective the communicator stays failed: form a new
 /// group to go on.
@@ -94,7 +95,12 @@ pub enum Error {
         capacity: usize,
     },
     /// Not all ranks came to the rendezvous in time.
-    #[error("{} of {world_size} did not join at {place} within {after:?}{}", ranks(missing), because(refused.as_ref()))]
+    #[error(
+        "{} of {world_size} did not join at {place} within {after:?}{}{}",
+        ranks(missing),
+        gone(hung_up),
+        because(refused.as_ref())
+    )]
     NotJoined {
         /// The ranks that are missing.
         missing: Vec<usize>,
@@ -104,8 +110,18 @@ pub enum Error {
         place: String,
         /// How long the ranks that came waited.
         after: Duration,
+        /// Those of the missing ranks that had come.
+        hung_up: Box<[HungUp]>,
         /// Why the last refused newcomer was refused.
         refused: Option<String>,
+    },
+    /// Rank 0 gave the group up, since others did not come.
+    #[error("rank 0 gave the group up: {reason}")]
+    NotFormed {
+        /// This rank, which had come.
+        rank: usize,
+        /// The error of rank 0: who is missing.
+        reason: String,
     },
     /// Rank 0 did not form the group in time.
     #[error("rank {rank} found no group at {place} within {after:?}: {cause}")]
@@ -140,6 +156,20 @@ pub enum Error {
         /// What does not fit.
         reason: String,
     },
+    /// Certificates stand between this rank and another: those of one of them are missing, expired or of another
+    /// authority.
+    #[error("rank {rank} cannot talk with {peer} under TLS: {reason}")]
+    Untrusted {
+        /// This rank.
+        rank: usize,
+        /// The other one, with its address.
+        peer: String,
+        /// What is wrong, as this rank sees the other one.
+        reason: String,
+    },
+    /// The files with this rank's certificates cannot be used.
+    #[error("the certificates of this rank: {0}")]
+    Credentials(Box<CredentialsError>),
     /// The operating system refused something.
     #[error("cannot {action}: {source}")]
     System {
@@ -150,10 +180,34 @@ pub enum Error {
     },
 }
 
+impl From<CredentialsError> for Error {
+    fn from(error: CredentialsError) -> Self {
+        Self::Credentials(Box::new(error))
+    }
+}
+
 impl Error {
     pub(crate) fn system(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
         move |source| Self::System { action, source }
+    }
+}
+
+/// A rank that had come while the group formed, and hung up before it was complete: its process ended, or it lost
+/// patience.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HungUp {
+    /// The rank.
+    pub rank: usize,
+    /// Its process, as its host numbers it.
+    pub process: u32,
+    /// How its host calls itself.
+    pub host: String,
+}
+
+impl fmt::Display for HungUp {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "rank {} (process {} on {})", self.rank, self.process, self.host)
     }
 }
 
@@ -196,6 +250,14 @@ impl fmt::Display for LossCause {
 fn ranks(ranks: &[usize]) -> String {
     let list = ranks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     if ranks.len() == 1 { format!("rank {list}") } else { format!("ranks {list}") }
+}
+
+fn gone(hung_up: &[HungUp]) -> String {
+    if hung_up.is_empty() {
+        return String::new();
+    }
+    let list = hung_up.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    format!("; had come, but died or gave up: {list}")
 }
 
 fn because(refused: Option<&String>) -> String {

@@ -9,9 +9,12 @@
 //!   bit-identical on every rank and in every run.
 //! * Every wait has a deadline. A peer that dies, stops or calls something else ends the group on all ranks with
 //!   an [`Error`] that names it; a failed communicator stays failed, and a new one can be formed.
+//! * While a group forms, a rank that dies may be started again and take its place. If somebody is missing when the
+//!   deadline for joining ends, all who came are told who, and which of them had come and died.
 //! * Nothing has a name that outlives the processes, except the rendezvous socket, which is removed once the
 //!   group is complete and replaced by the next group if rank 0 was killed before.
-//! * Both sides of a connection prove that they know the group's [`Token`]; what they send then is not encrypted.
+//! * Both sides of a connection between hosts prove that they know the group's [`Token`]. With [`TlsFiles`] they also
+//!   show certificates, and everything they send is encrypted.
 
 mod aborter;
 mod arena;
@@ -44,6 +47,7 @@ pub use background::{Background, Pending};
 pub use call::{Call, Operation, Placement};
 pub use communicator::{Communicator, Traffic};
 pub use element::{DataType, Element, Reduction};
-pub use error::{Error, LossCause};
+pub use error::{Error, HungUp, LossCause};
 pub use half::{bf16, f16};
-pub use options::{NetworkOptions, Options, Token};
+pub use network::CredentialsError;
+pub use options::{NetworkOptions, Options, TlsFiles, Token};

@@ -15,21 +15,44 @@ pub struct NetworkOptions {
     pub address: String,
     /// What the ranks prove to each other that they know.
     pub token: Token,
+    /// With what the ranks put their connections under TLS; all of them must have it, or none.
+    pub tls: Option<TlsFiles>,
     /// How long nothing may be heard of a rank on another host until it is given up; a rank that works or waits is
     /// heard four times as often.
     pub silence: Duration,
 }
 
 impl NetworkOptions {
-    /// Rank 0 listens at `address`; no token, and 1.9 seconds of silence, so that every rank knows within two.
+    /// Rank 0 listens at `address`; no token, no TLS, and 1.9 seconds of silence, so that every rank knows within two.
     pub fn new(address: impl Into<String>) -> Self {
-        Self { address: address.into(), token: Token::default(), silence: Duration::from_millis(1900) }
+        Self {
+            address: address.into(),
+            token: Token::default(),
+            tls: None,
+            silence: Duration::from_millis(1900),
+        }
     }
+}
+
+/// Files in PEM with which the ranks of a group put all connections between hosts under TLS 1.3 and know each other by
+/// certificate. They are read whenever a group forms, so renewed ones serve the next group.
+///
+/// Whoever has a certificate of the authority may join, wherever it is: addresses and names are not compared, since pods
+/// have any. So the authority should be the group's own, or the group have a [`Token`] besides. Where a certificate
+/// limits its use, it must allow both `serverAuth` and `clientAuth`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificates of the authorities that the certificates of the other ranks come from.
+    pub authority: PathBuf,
+    /// The certificate of this rank, and those between it and the authority.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// A secret that all ranks of a group share. Both sides of a new connection prove that they know it, and it does not
 /// travel itself. It does not protect what is sent afterwards: where others can read or change the traffic between
-/// hosts, the network must be encrypted below. Without one (the default) anybody may join who knows the group's name.
+/// hosts, the ranks need [`TlsFiles`], or the network must be encrypted below. Without one (the default) anybody may join who knows the group's name.
 #[derive(Clone, Default)]
 pub struct Token(Vec<u8>);
 

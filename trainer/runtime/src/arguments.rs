@@ -14,7 +14,8 @@ use crate::schedule::Decay;
 ///
 /// Every process is one rank; RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say which, as a PyTorchJob sets
 /// them. Without them the process trains alone. On several hosts, MUSTER_GROUP_TOKEN_FILE names a file with a secret
-/// that ranks prove to each other that they know.
+/// that ranks prove to each other that they know, and MUSTER_GROUP_CA_FILE, MUSTER_GROUP_CERT_FILE and
+/// MUSTER_GROUP_KEY_FILE the files in PEM with which all connections between them are under TLS.
 ///
 /// With MUSTER_RENDEZVOUS, as an elastic PyTorchJob sets it, ranks may come and go while the training goes on.
 ///

@@ -191,6 +191,7 @@ fn is_transient(error: &muster_collectives::Error) -> bool {
             | Collective::Timeout { .. }
             | Collective::NotJoined { .. }
             | Collective::NoRendezvous { .. }
+            | Collective::NotFormed { .. }
             | Collective::Aborted { .. }
             | Collective::GivenUp { .. }
             | Collective::Minority { .. }

@@ -3,10 +3,17 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use muster_collectives::{Communicator, NetworkOptions, Options, Token};
+use muster_collectives::{Communicator, NetworkOptions, Options, TlsFiles, Token};
 use muster_rendezvous::{Bounds, Placement};
 
 use crate::attendance::Rendezvous;
+
+/// A file with the authorities that certify the ranks.
+const CA_FILE: &str = "MUSTER_GROUP_CA_FILE";
+/// A file with this rank's certificate.
+const CERTIFICATE_FILE: &str = "MUSTER_GROUP_CERT_FILE";
+/// A file with its key.
+const KEY_FILE: &str = "MUSTER_GROUP_KEY_FILE";
 
 /// The environment does not describe a rank this trainer can be.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -18,6 +25,17 @@ pub enum Error {
         name: &'static str,
         /// The number of ranks.
         world_size: usize,
+    },
+    /// Some of the files for TLS are named, but not all.
+    #[error(
+        "{missing} is not set, but {given} is; connections between hosts are under TLS with all of {CA_FILE}, \
+         {CERTIFICATE_FILE} and {KEY_FILE}, or without it with none"
+    )]
+    IncompleteTls {
+        /// The variable that is missing.
+        missing: &'static str,
+        /// One that is set.
+        given: &'static str,
     },
     /// A variable holds something else than expected.
     #[error("{name} is {value:?}, not {expected}")]
@@ -54,6 +72,8 @@ pub(crate) struct World {
     pub(crate) host: String,
     /// A file with the secret that ranks on several hosts prove to each other that they know.
     pub(crate) token_file: Option<PathBuf>,
+    /// Files with the certificates that put connections between hosts under TLS.
+    pub(crate) tls: Option<TlsFiles>,
     /// Counts the groups of an elastic training: ranks of different ones do not mix.
     pub(crate) epoch: u64,
     /// Where an elastic training says who takes part; `rank` and `size` are then only what they were meant to be, until
@@ -88,6 +108,7 @@ impl World {
                 group: "alone".into(),
                 host,
                 token_file: None,
+                tls: None,
                 epoch: 0,
                 rendezvous: None,
             });
@@ -104,7 +125,8 @@ impl World {
         let meeting = directory.unwrap_or_else(|| Meeting::Address(format!("{address}:{port}")));
         let token_file = variable("MUSTER_GROUP_TOKEN_FILE").map(PathBuf::from);
         let group = group_name(&address, &port);
-        Ok(Self { rank, size, meeting, group, host, token_file, epoch: 0, rendezvous: None })
+        let tls = tls_files(variable)?;
+        Ok(Self { rank, size, meeting, group, host, token_file, tls, epoch: 0, rendezvous: None })
     }
 
     /// A member of an elastic training, whose place the rendezvous gives, which is at one of `addresses`.
@@ -156,6 +178,7 @@ impl World {
             group: group_name(&name.unwrap_or_else(|| "training".into()), "elastic"),
             host,
             token_file: variable("MUSTER_GROUP_TOKEN_FILE").map(PathBuf::from),
+            tls: tls_files(variable)?,
             epoch: 0,
             rendezvous: Some(rendezvous),
         })
@@ -175,6 +198,21 @@ impl World {
     /// How many ranks the training may have at most.
     pub(crate) fn most(&self) -> usize {
         self.rendezvous.as_ref().map_or(self.size, |rendezvous| rendezvous.bounds.most)
+    }
+}
+
+/// All three files, or none.
+fn tls_files(variable: impl Fn(&str) -> Option<String>) -> Result<Option<TlsFiles>, Error> {
+    let names = [CA_FILE, CERTIFICATE_FILE, KEY_FILE];
+    let files = names.map(|name| variable(name).map(PathBuf::from));
+    let given = names.iter().zip(&files).find_map(|(name, file)| file.as_ref().map(|_| *name));
+    let missing = names.iter().zip(&files).find_map(|(name, file)| file.is_none().then_some(*name));
+    match (given, missing, files) {
+        (_, _, [Some(authority), Some(certificate), Some(key)]) => {
+            Ok(Some(TlsFiles { authority, certificate, key }))
+        }
+        (Some(given), Some(missing), _) => Err(Error::IncompleteTls { missing, given }),
+        _ => Ok(None),
     }
 }
 
@@ -216,6 +254,7 @@ impl World {
             })?;
             options.token = Token::new(secret.trim_ascii());
         }
+        options.tls.clone_from(&self.tls);
         Ok(options)
     }
 }
@@ -277,6 +316,31 @@ mod tests {
             message.starts_with("cannot read the token of the group, MUSTER_GROUP_TOKEN_FILE: "),
             "{message}"
         );
+    }
+
+    #[test]
+    fn certificates_come_from_three_files_or_none() {
+        let files =
+            [(CA_FILE, "/tls/ca.crt"), (CERTIFICATE_FILE, "/tls/tls.crt"), (KEY_FILE, "/tls/tls.key")];
+        let complete = world(&[&WORKER[..], &files].concat()).unwrap();
+        let expected = TlsFiles {
+            authority: "/tls/ca.crt".into(),
+            certificate: "/tls/tls.crt".into(),
+            key: "/tls/tls.key".into(),
+        };
+        assert_eq!(complete.network("a:1").unwrap().tls, Some(expected));
+        assert_eq!(world(&WORKER).unwrap().network("a:1").unwrap().tls, None);
+        for (at, (missing, _)) in files.into_iter().enumerate() {
+            let mut some = files.to_vec();
+            some.remove(at);
+            let given = some[0].0;
+            let error = world(&[&WORKER[..], &some].concat()).unwrap_err();
+            assert_eq!(error, Error::IncompleteTls { missing, given });
+            assert!(
+                error.to_string().starts_with(&format!("{missing} is not set, but {given} is")),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use muster_collectives::Error;
+use muster_collectives::{Error, HungUp};
 
 /// What went wrong, in words and for a program.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,9 +59,14 @@ impl Failure {
             Error::Mismatch { rank, call, other_rank, other_call } => {
                 Error::Mismatch { rank: global(rank), call, other_rank: global(other_rank), other_call }
             }
-            Error::NotJoined { missing, world_size, place, after, refused } => {
-                Error::NotJoined { missing: all(missing), world_size, place, after, refused }
-            }
+            Error::NotJoined { missing, world_size, place, after, hung_up, refused } => Error::NotJoined {
+                missing: all(missing),
+                world_size,
+                place,
+                after,
+                hung_up: hung_up.into_iter().map(|gone| HungUp { rank: global(gone.rank), ..gone }).collect(),
+                refused,
+            },
             Error::NoRendezvous { rank, place, after, cause } => {
                 Error::NoRendezvous { rank: global(rank), place, after, cause }
             }
@@ -73,7 +78,7 @@ impl Failure {
             Error::Timeout { waiting_for: missing, .. } | Error::NotJoined { missing, .. } => {
                 (Kind::Timeout, missing.first().copied())
             }
-            Error::NoRendezvous { .. } => (Kind::Timeout, ranks.first().copied()),
+            Error::NoRendezvous { .. } | Error::NotFormed { .. } => (Kind::Timeout, ranks.first().copied()),
             Error::InvalidArgument(_) => (Kind::Invalid, None),
             Error::Closed => (Kind::Closed, None),
             _ => (Kind::Group, None),
@@ -116,6 +121,7 @@ mod tests {
             world_size: 3,
             place: "here".into(),
             after: Duration::from_secs(1),
+            hung_up: Box::default(),
             refused: None,
         };
         let failure = Failure::new(late, &[4, 6, 9]);

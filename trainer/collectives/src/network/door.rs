@@ -1,12 +1,16 @@
 //! The socket at which a rank listens, and the strangers in front of it.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use super::handshake::{Answer, Hello, LONGEST_MESSAGE, Nonce, challenge, nonce};
+use super::credentials::{Credentials, distrust};
+use super::handshake::{Answer, Challenge, Hello, LONGEST_MESSAGE, Nonce, nonce};
+use super::preface::Preface;
+use super::secured::Secured;
 use super::sockets;
+use super::stream::Stream;
 use crate::options::Token;
 use crate::rendezvous::{Patience, wait_readable};
 
@@ -40,7 +44,7 @@ impl Door {
 pub(super) struct Arrival {
     pub(super) hello: Hello,
     pub(super) from: SocketAddr,
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
 }
 
 impl Arrival {
@@ -48,15 +52,18 @@ impl Arrival {
     pub(super) fn answer(&self, answer: &Answer, more: &[u8], token: &Token) -> io::Result<()> {
         let bytes = [&answer.seal(token, &self.hello.nonce), more].concat();
         let patience = Patience::new(LONGEST_GREETING);
-        sockets::write_all(&self.stream, &bytes, patience)
+        self.stream.write_all(&bytes, patience)
     }
 }
 
 /// One who has come in but has not said who it is.
 struct Stranger {
-    stream: TcpStream,
+    stream: Stream,
     from: SocketAddr,
     challenge: Nonce,
+    /// Who it is by its own account, if it has certificates.
+    preface: Option<Preface>,
+    /// The part of a message that has come.
     bytes: Vec<u8>,
     since: Instant,
 }
@@ -71,44 +78,77 @@ enum Said {
 }
 
 impl Stranger {
-    fn listen(&mut self, token: &Token) -> Said {
-        let mut chunk = [0; 512];
+    fn listen(&mut self, credentials: &Credentials) -> Said {
+        self.try_listen(credentials).unwrap_or_else(|reason| {
+            let from = self.from;
+            Said::Nonsense(match &self.preface {
+                Some(preface) => format!("{from}, which calls itself {preface}: {reason}"),
+                None => reason,
+            })
+        })
+    }
+
+    fn try_listen(&mut self, credentials: &Credentials) -> Result<Said, String> {
+        while let Some(message) = self.message()? {
+            let Some(preface) = Preface::decode(&message).filter(|_| self.preface.is_none()) else {
+                let hello = Hello::open(&message, &credentials.token, &self.challenge)?;
+                if credentials.are_certified() && !self.stream.is_secured() {
+                    let (rank, host, from) = (hello.rank, hello.host, self.from);
+                    return Err(format!("rank {rank} on {host} at {from} shows no certificate"));
+                }
+                return Ok(Said::Hello(hello));
+            };
+            self.preface = Some(preface);
+            let connection = credentials.listening().map_err(|error| error.to_string())?;
+            let connection = connection.ok_or("it has certificates, but this rank has none")?;
+            let socket = self.stream.socket().try_clone().map_err(|error| error.to_string())?;
+            self.stream = Stream::Secured(Box::new(Secured::new(socket, connection)));
+        }
+        Ok(Said::More)
+    }
+
+    /// The next message, if it has come; nothing behind it is taken.
+    fn message(&mut self) -> Result<Option<Vec<u8>>, String> {
+        let mut chunk = [0; 2 + LONGEST_MESSAGE];
         loop {
-            match self.stream.read(&mut chunk) {
-                Ok(0) => return Said::Nonsense("it hung up".into()),
+            let length = self.bytes.first_chunk::<2>().map(|length| usize::from(u16::from_le_bytes(*length)));
+            let wanted = 2 + length.unwrap_or(0);
+            if wanted > chunk.len() {
+                return Err("its greeting is too long".into());
+            }
+            if length.is_some() && self.bytes.len() == wanted {
+                return Ok(Some(std::mem::take(&mut self.bytes).split_off(2)));
+            }
+            match self.stream.receive(&mut chunk[..wanted - self.bytes.len()], false) {
+                Ok(0) => return Err("it hung up".into()),
                 Ok(count) => self.bytes.extend_from_slice(&chunk[..count]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Said::Nonsense(error.to_string()),
-            }
-            if self.bytes.len() > 2 + LONGEST_MESSAGE {
-                return Said::Nonsense("its greeting is too long".into());
+                Err(error) => return Err(distrust(&error).unwrap_or_else(|| error.to_string())),
             }
         }
-        let Some((length, rest)) = self.bytes.split_first_chunk::<2>() else { return Said::More };
-        let length = usize::from(u16::from_le_bytes(*length));
-        if length > LONGEST_MESSAGE {
-            return Said::Nonsense("its greeting is too long".into());
-        }
-        if rest.len() < length {
-            return Said::More;
-        }
-        Hello::open(&rest[..length], token, &self.challenge).map_or_else(Said::Nonsense, Said::Hello)
+    }
+
+    /// Tells it why it is turned away, if it can be told.
+    fn turn_away(&self, reason: &str, token: &Token) {
+        let answer = Answer::Refused { again: false, reason: reason.to_owned() };
+        // It does not block; if it does not fit, the stranger has filled the buffer itself.
+        let _ = self.stream.send(&[], &answer.seal(token, &self.challenge), false);
     }
 }
 
 /// Those who come to a door while a group forms.
 pub(super) struct Reception<'a> {
     door: &'a Door,
-    token: &'a Token,
+    credentials: &'a Credentials,
     strangers: Vec<Stranger>,
     /// Why the last one was turned away that was no rank of the group.
     pub(super) turned_away: Option<String>,
 }
 
 impl<'a> Reception<'a> {
-    pub(super) fn new(door: &'a Door, token: &'a Token) -> Self {
-        Self { door, token, strangers: Vec::new(), turned_away: None }
+    pub(super) fn new(door: &'a Door, credentials: &'a Credentials) -> Self {
+        Self { door, credentials, strangers: Vec::new(), turned_away: None }
     }
 
     /// Waits until somebody has said who it is or one of `watched` is readable, at most as long as `longest`; gives
@@ -127,7 +167,7 @@ impl<'a> Reception<'a> {
         let mut silent = Vec::new();
         for mut stranger in self.strangers.drain(..) {
             let speaks = speaks.next().copied().unwrap_or(false);
-            match if speaks { stranger.listen(self.token) } else { Said::More } {
+            match if speaks { stranger.listen(self.credentials) } else { Said::More } {
                 Said::Hello(hello) => {
                     arrivals.push(Arrival { hello, from: stranger.from, stream: stranger.stream });
                 }
@@ -135,9 +175,7 @@ impl<'a> Reception<'a> {
                 Said::More => {}
                 Said::Nonsense(reason) => {
                     tracing::debug!(from = %stranger.from, reason, "turned a stranger away");
-                    let answer = Answer::Refused { again: false, reason: reason.clone() };
-                    // It does not block; if it does not fit, the stranger has filled the buffer itself.
-                    let _ = stranger.stream.write(&answer.seal(self.token, &stranger.challenge));
+                    stranger.turn_away(&reason, &self.credentials.token);
                     self.turned_away = Some(reason);
                 }
             }
@@ -150,8 +188,9 @@ impl<'a> Reception<'a> {
     }
 
     fn let_in(&mut self) {
+        let is_certified = self.credentials.are_certified();
         loop {
-            match self.door.listener.accept().and_then(|(stream, from)| greet(stream, from)) {
+            match self.door.listener.accept().and_then(|(stream, from)| greet(stream, from, is_certified)) {
                 Ok(stranger) if self.strangers.len() < MOST_STRANGERS => self.strangers.push(stranger),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -164,9 +203,10 @@ impl<'a> Reception<'a> {
     }
 }
 
-fn greet(mut stream: TcpStream, from: SocketAddr) -> io::Result<Stranger> {
-    stream.set_nonblocking(true)?;
-    let challenge_nonce = nonce()?;
-    stream.write_all(&challenge(&challenge_nonce))?;
-    Ok(Stranger { stream, from, challenge: challenge_nonce, bytes: Vec::new(), since: Instant::now() })
+fn greet(mut socket: TcpStream, from: SocketAddr, is_certified: bool) -> io::Result<Stranger> {
+    socket.set_nonblocking(true)?;
+    let challenge = nonce()?;
+    socket.write_all(&Challenge { is_certified, nonce: challenge }.encode())?;
+    let stream = Stream::Plain(socket);
+    Ok(Stranger { stream, from, challenge, preface: None, bytes: Vec::new(), since: Instant::now() })
 }

@@ -1,17 +1,16 @@
 //! Moving data between ranks of different hosts: any number of transfers at once, on one thread, straight from and to
 //! where the data lies.
 
-use std::io::IoSlice;
-use std::net::TcpStream;
+use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 
+use super::Network;
 use super::header::{Content, HEADER_BYTES, Header};
-use super::{Network, sockets};
+use super::stream::Stream;
 use crate::call::{Call, Operation};
 use crate::control::Control;
 use crate::element::Element;
@@ -164,7 +163,7 @@ impl Network {
         }
     }
 
-    fn stream(&self, lane: Lane, peer: usize) -> Result<&TcpStream, Error> {
+    fn stream(&self, lane: Lane, peer: usize) -> Result<&Stream, Error> {
         let stream = self.streams[peer].as_ref().map(|streams| &streams[lane as usize]);
         stream.ok_or_else(|| Error::InvalidArgument(format!("rank {peer} is on this host")))
     }
@@ -173,20 +172,15 @@ impl Network {
     /// took something.
     fn push(&self, lane: Lane, transfer: &mut Outgoing<'_>, waits: bool) -> Result<bool, Error> {
         let stream = self.stream(lane, transfer.peer)?;
-        let flags = SendFlags::NOSIGNAL | if waits { SendFlags::empty() } else { SendFlags::DONTWAIT };
         let mut moved = false;
         while !transfer.is_done() {
-            let sent = if transfer.done < HEADER_BYTES {
-                let parts = [IoSlice::new(&transfer.header[transfer.done..]), IoSlice::new(transfer.body)];
-                sendmsg(stream, &parts, &mut SendAncillaryBuffer::default(), flags)
-            } else {
-                send(stream, &transfer.body[transfer.done - HEADER_BYTES..], flags)
-            };
-            match sent {
+            let head = &transfer.header[transfer.done.min(HEADER_BYTES)..];
+            let body = &transfer.body[transfer.done.saturating_sub(HEADER_BYTES)..];
+            match stream.send(head, body, waits) {
                 Ok(count) => transfer.done += count,
-                Err(Errno::AGAIN) => break,
-                Err(Errno::INTR) => {}
-                Err(_) => return Err(self.cut_off(transfer.peer)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.broken(transfer.peer, &error)),
             }
             moved = true;
         }
@@ -196,23 +190,22 @@ impl Network {
     /// Takes what has come, or, if `waits`, all of it unless nothing comes for a [`NAP`]; tells whether something had.
     fn pull(&self, lane: Lane, call: Call, transfer: &mut Incoming<'_>, waits: bool) -> Result<bool, Error> {
         let stream = self.stream(lane, transfer.peer)?;
-        let flags = if waits { RecvFlags::WAITALL } else { RecvFlags::DONTWAIT };
         let mut moved = false;
         if waits && transfer.done >= HEADER_BYTES {
             let missing = HEADER_BYTES + transfer.body.len() - transfer.done;
-            sockets::wake_at(stream, missing.min(LOW_WATER));
+            stream.wake_at(missing.min(LOW_WATER));
         }
         while !transfer.is_done() {
             let place = match transfer.done.checked_sub(HEADER_BYTES) {
                 None => &mut transfer.header[transfer.done..],
                 Some(done) => &mut transfer.body[done..],
             };
-            match recv(stream, place, flags) {
-                Ok((0, _)) => return Err(self.cut_off(transfer.peer)),
-                Ok((count, _)) => transfer.done += count,
-                Err(Errno::AGAIN) => break,
-                Err(Errno::INTR) => continue,
-                Err(_) => return Err(self.cut_off(transfer.peer)),
+            match stream.receive(place, waits) {
+                Ok(0) => return Err(self.cut_off(transfer.peer)),
+                Ok(count) => transfer.done += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.broken(transfer.peer, &error)),
             }
             moved = true;
             if transfer.done == HEADER_BYTES {
@@ -220,7 +213,7 @@ impl Network {
             }
         }
         if waits {
-            sockets::wake_at(stream, 1);
+            stream.wake_at(1);
         }
         Ok(moved)
     }
@@ -255,6 +248,15 @@ impl Network {
             return Err(Error::Parts { from: peer, to: self.rank, sent, expected, call });
         }
         Ok(())
+    }
+
+    /// The error of a connection that cannot be used any more.
+    fn broken(&self, peer: usize, error: &io::Error) -> Error {
+        match error.kind() {
+            // What came cannot be opened: nobody of this group has sealed it.
+            io::ErrorKind::InvalidData => lost(peer, LossCause::Garbled),
+            _ => self.cut_off(peer),
+        }
     }
 
     /// The error of a connection that ended. Its other side may just have left, which it said on another one.

@@ -7,23 +7,25 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::codec::{Reader, put_text};
+use crate::codec::{Reader, put_long_text, put_text};
 use crate::control::MAXIMUM_RANKS;
 use crate::options::Token;
 
 const MAGIC: [u8; 8] = *b"MUSTERNT";
-const VERSION: u32 = 1;
-const HOST_BYTES: u8 = 64;
+const VERSION: u32 = 2;
+pub(super) const HOST_BYTES: u8 = 64;
 const IDENTITY_BYTES: u8 = 128;
 const GROUP_BYTES: u8 = 200;
 const REASON_BYTES: u8 = 200;
+/// Most bytes in which rank 0 says why it gives up.
+const LONGEST_VERDICT: u16 = 900;
 
 /// Bytes of a challenge.
-pub(super) const CHALLENGE_BYTES: usize = 8 + 4 + 2 + size_of::<Nonce>();
+pub(super) const CHALLENGE_BYTES: usize = 8 + 4 + 2 + 1 + size_of::<Nonce>();
 /// Most bytes of a hello or an answer.
 pub(super) const LONGEST_MESSAGE: usize = 1024;
 /// Most bytes of a roster.
-pub(super) const LONGEST_ROSTER: usize = 8 + 4 + MAXIMUM_RANKS * (16 + 2 + 2 + 255 + 255);
+pub(super) const LONGEST_ROSTER: usize = 8 + 4 + MAXIMUM_RANKS * (16 + 2 + 4 + 2 + 255 + 255);
 
 /// A number that was never used before.
 pub(super) type Nonce = [u8; 32];
@@ -37,26 +39,37 @@ pub(super) fn nonce() -> io::Result<Nonce> {
 }
 
 /// What the side that listens says first.
-pub(super) fn challenge(nonce: &Nonce) -> Vec<u8> {
-    let byte_order = 1_u16.to_ne_bytes();
-    [&MAGIC[..], &VERSION.to_le_bytes(), &byte_order, nonce].concat()
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Challenge {
+    /// Whether it has certificates, so that all that follows is under TLS.
+    pub(super) is_certified: bool,
+    pub(super) nonce: Nonce,
 }
 
-/// The nonce of a challenge, or what is wrong with it.
-pub(super) fn read_challenge(bytes: &[u8]) -> Result<Nonce, String> {
-    let mut reader = Reader(bytes);
-    if reader.take() != Some(MAGIC) {
-        return Err("the peer does not speak this protocol".into());
+impl Challenge {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let byte_order = 1_u16.to_ne_bytes();
+        let certified = [u8::from(self.is_certified)];
+        [&MAGIC[..], &VERSION.to_le_bytes(), &byte_order, &certified, &self.nonce].concat()
     }
-    let version = reader.u32();
-    if version != Some(VERSION) {
-        let version = version.unwrap_or(0);
-        return Err(format!("the peer speaks version {version} of the protocol, not {VERSION}"));
+
+    /// The challenge in some bytes, or what is wrong with it.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let mut reader = Reader(bytes);
+        if reader.take() != Some(MAGIC) {
+            return Err("the peer does not speak this protocol".into());
+        }
+        let version = reader.u32();
+        if version != Some(VERSION) {
+            let version = version.unwrap_or(0);
+            return Err(format!("the peer speaks version {version} of the protocol, not {VERSION}"));
+        }
+        if reader.take() != Some(1_u16.to_ne_bytes()) {
+            return Err("the peer's processor orders bytes in another way".into());
+        }
+        let mut read = || Some(Self { is_certified: reader.u8()? != 0, nonce: reader.take()? });
+        read().ok_or_else(|| "a challenge is cut short".into())
     }
-    if reader.take() != Some(1_u16.to_ne_bytes()) {
-        return Err("the peer's processor orders bytes in another way".into());
-    }
-    reader.take().ok_or_else(|| "a challenge is cut short".into())
 }
 
 /// What a connection is for.
@@ -88,6 +101,7 @@ impl Purpose {
 pub(super) struct Hello {
     pub(super) purpose: Purpose,
     pub(super) rank: usize,
+    pub(super) process: u32,
     pub(super) world_size: usize,
     pub(super) generation: u64,
     /// Chosen by rank 0; zero of a rank that joins.
@@ -104,6 +118,7 @@ impl Hello {
     fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![self.purpose as u8];
         bytes.extend((self.rank as u32).to_le_bytes());
+        bytes.extend(self.process.to_le_bytes());
         bytes.extend((self.world_size as u32).to_le_bytes());
         bytes.extend(self.generation.to_le_bytes());
         bytes.extend(self.session.to_le_bytes());
@@ -119,6 +134,7 @@ impl Hello {
         Some(Self {
             purpose: Purpose::from_code(reader.u8()?)?,
             rank: reader.u32()? as usize,
+            process: reader.u32()?,
             world_size: reader.u32()? as usize,
             generation: reader.u64()?,
             session: reader.u64()?,
@@ -158,6 +174,10 @@ pub(super) enum Answer {
         again: bool,
         reason: String,
     },
+    /// Rank 0 gives the group up.
+    GaveUp {
+        reason: String,
+    },
 }
 
 impl Answer {
@@ -169,6 +189,10 @@ impl Answer {
             Self::Refused { again, reason } => {
                 body.push(1 + u8::from(*again));
                 put_text(&mut body, reason, REASON_BYTES);
+            }
+            Self::GaveUp { reason } => {
+                body.push(3);
+                put_long_text(&mut body, reason, LONGEST_VERDICT);
             }
         }
         let proof = hmac::sign(&key(token), &[&nonce[..], b"answer", &body].concat());
@@ -184,7 +208,8 @@ impl Answer {
         let is_proved = hmac::verify(&key(token), &[&nonce[..], b"answer", body].concat(), proof).is_ok();
         match kind {
             0 if is_proved => Ok(Self::Welcome),
-            0 => Err("it does not know the group's token".into()),
+            3 if is_proved => Ok(Self::GaveUp { reason: reader.long_text().ok_or_else(cut)? }),
+            0 | 3 => Err("it does not know the group's token".into()),
             // Also from one with another token, since that may be the reason.
             kind => Ok(Self::Refused { again: kind == 2, reason: reader.text().ok_or_else(cut)? }),
         }
@@ -209,6 +234,8 @@ fn framed(parts: &[&[u8]]) -> Vec<u8> {
 pub(super) struct Seat {
     /// How its host calls itself.
     pub(super) host: String,
+    /// Its process, as its host numbers it.
+    pub(super) process: u32,
     /// What tells its host from others.
     pub(super) identity: String,
     /// Where it listens; none of rank 0, which everybody has reached already.
@@ -237,6 +264,7 @@ impl Roster {
             });
             bytes.extend(ip.octets());
             bytes.extend(port.to_le_bytes());
+            bytes.extend(seat.process.to_le_bytes());
             put_text(&mut bytes, &seat.host, HOST_BYTES);
             put_text(&mut bytes, &seat.identity, IDENTITY_BYTES);
         }
@@ -253,8 +281,9 @@ impl Roster {
         let mut seat = || {
             let ip = Ipv6Addr::from(reader.take::<16>()?);
             let port = reader.u16()?;
+            let process = reader.u32()?;
             let address = (!ip.is_unspecified()).then(|| SocketAddr::new(ip.to_canonical(), port));
-            Some(Seat { host: reader.text()?, identity: reader.text()?, address })
+            Some(Seat { host: reader.text()?, process, identity: reader.text()?, address })
         };
         let seats = (0..count).map(|_| seat()).collect::<Option<Vec<_>>>()?;
         Some(Self { session, seats })
@@ -271,6 +300,7 @@ mod tests {
         Hello {
             purpose: Purpose::Messages,
             rank: 3,
+            process: 4711,
             world_size: 4,
             generation: 2,
             session: 99,
@@ -301,7 +331,10 @@ mod tests {
     fn only_one_who_knows_the_token_can_welcome_but_anybody_can_refuse() {
         let (token, other) = (Token::new("secret"), Token::new("another"));
         let refused = Answer::Refused { again: true, reason: "rank 1 is taken".into() };
-        for answer in [Answer::Welcome, refused.clone()] {
+        let gave_up = Answer::GaveUp { reason: "rank 2 of 4 did not join".repeat(30) };
+        assert!(gave_up.seal(&token, &[1; 32]).len() <= 2 + LONGEST_MESSAGE);
+        assert!(Answer::open(&gave_up.seal(&other, &[1; 32])[2..], &token, &[1; 32]).is_err());
+        for answer in [Answer::Welcome, refused.clone(), gave_up] {
             assert_eq!(Answer::open(&answer.seal(&token, &[1; 32])[2..], &token, &[1; 32]), Ok(answer));
         }
         assert!(Answer::open(&Answer::Welcome.seal(&other, &[1; 32])[2..], &token, &[1; 32]).is_err());
@@ -310,24 +343,26 @@ mod tests {
 
     #[test]
     fn strangers_other_versions_and_other_processors_are_told_apart() {
-        let bytes = challenge(&[5; 32]);
+        let challenge = Challenge { is_certified: true, nonce: [5; 32] };
+        let bytes = challenge.encode();
         assert_eq!(bytes.len(), CHALLENGE_BYTES);
-        assert_eq!(read_challenge(&bytes), Ok([5; 32]));
+        assert_eq!(Challenge::decode(&bytes), Ok(challenge));
         let changed = |at: usize| {
             let mut bytes = bytes.clone();
             bytes[at] ^= 9;
-            read_challenge(&bytes).unwrap_err()
+            Challenge::decode(&bytes).unwrap_err()
         };
         assert!(changed(0).contains("does not speak"));
-        assert!(changed(8).contains("version 8"));
+        assert!(changed(8).contains("version 11"));
         assert!(changed(12).contains("orders bytes"));
-        assert!(read_challenge(&bytes[..20]).unwrap_err().contains("cut short"));
+        assert!(Challenge::decode(&bytes[..20]).unwrap_err().contains("cut short"));
     }
 
     #[test]
     fn a_roster_round_trips() {
         let seat = |address: Option<&str>| Seat {
             host: "host".into(),
+            process: 4711,
             identity: "boot:1:2".into(),
             address: address.map(|address| address.parse().unwrap()),
         };
@@ -347,7 +382,7 @@ mod tests {
             let token = Token::new("secret");
             prop_assert!(Hello::open(&bytes, &token, &[0; 32]).is_err());
             prop_assert!(!matches!(Answer::open(&bytes, &token, &[0; 32]), Ok(Answer::Welcome)));
-            prop_assert!(read_challenge(&bytes).is_err());
+            prop_assert!(Challenge::decode(&bytes).is_err());
             if let Some(roster) = Roster::decode(&bytes) {
                 prop_assert!(roster.seats.len() <= MAXIMUM_RANKS);
             }

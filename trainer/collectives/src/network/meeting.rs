@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::call_on::{Attempt, introduce};
+use super::credentials::Credentials;
 use super::door::{Arrival, Door, Reception};
 use super::handshake::{Answer, Hello, LONGEST_ROSTER, Nonce, Purpose, Roster, Seat};
 use super::sockets;
-use crate::error::Error;
+use crate::error::{Error, HungUp};
 use crate::options::{NetworkOptions, Options};
 use crate::rendezvous::{Patience, new_session, wait_readable};
 
@@ -47,6 +48,7 @@ pub(super) fn own_hello(
     Hello {
         purpose,
         rank: options.rank,
+        process: std::process::id(),
         world_size: options.world_size,
         generation: options.generation,
         session,
@@ -62,15 +64,22 @@ pub(super) fn own_hello(
 pub(super) fn lead(
     options: &Options,
     network: &NetworkOptions,
+    credentials: &Credentials,
     patience: Patience,
     door: Option<Arc<Door>>,
     identity: &str,
 ) -> Result<Meeting, Error> {
     let door = door.map_or_else(|| open_door(&network.address, patience), Ok)?;
-    let arrivals = gather(options, network, &door, patience)?;
-    let own = Seat { host: options.host.clone(), identity: identity.to_owned(), address: None };
+    let arrivals = gather(options, network, credentials, &door, patience)?;
+    let own = Seat {
+        host: options.host.clone(),
+        process: std::process::id(),
+        identity: identity.to_owned(),
+        address: None,
+    };
     let others = arrivals.iter().map(|Arrival { hello, from, .. }| Seat {
         host: hello.host.clone(),
+        process: hello.process,
         identity: hello.identity.clone(),
         address: Some(SocketAddr::new(from.ip().to_canonical(), hello.port)),
     });
@@ -79,7 +88,7 @@ pub(super) fn lead(
     let more = [&(encoded.len() as u32).to_le_bytes()[..], &encoded].concat();
     for arrival in &arrivals {
         // One that died meanwhile is missed by everyone when the ranks connect.
-        if let Err(error) = arrival.answer(&Answer::Welcome, &more, &network.token) {
+        if let Err(error) = arrival.answer(&Answer::Welcome, &more, &credentials.token) {
             tracing::debug!(rank = arrival.hello.rank, %error, "a rank did not take its welcome");
         }
     }
@@ -103,21 +112,32 @@ fn open_door(address: &str, patience: Patience) -> Result<Arc<Door>, Error> {
 fn gather(
     options: &Options,
     network: &NetworkOptions,
+    credentials: &Credentials,
     door: &Door,
     patience: Patience,
 ) -> Result<Vec<Arrival>, Error> {
-    let mut reception = Reception::new(door, &network.token);
+    let mut reception = Reception::new(door, credentials);
     let mut seats: Vec<Option<Arrival>> = (1..options.world_size).map(|_| None).collect();
+    // By seat, the last one who left it.
+    let mut hung_up: Vec<Option<HungUp>> = vec![None; seats.len()];
     let mut refused = None;
     while seats.iter().any(Option::is_none) {
         let Some(remaining) = patience.remaining() else {
-            return Err(Error::NotJoined {
-                missing: (1..options.world_size).filter(|rank| seats[rank - 1].is_none()).collect(),
+            let is_missing = |rank: &usize| seats[rank - 1].is_none();
+            let error = Error::NotJoined {
+                missing: (1..options.world_size).filter(is_missing).collect(),
                 world_size: options.world_size,
                 place: network.address.clone(),
                 after: patience.limit,
+                hung_up: hung_up.into_iter().flatten().filter(|gone| is_missing(&gone.rank)).collect(),
                 refused: refused.or(reception.turned_away),
-            });
+            };
+            let answer = Answer::GaveUp { reason: error.to_string() };
+            for arrival in seats.iter().flatten() {
+                // One that is gone needs no answer.
+                let _ = arrival.answer(&answer, &[], &credentials.token);
+            }
+            return Err(error);
         };
         let seated: Vec<usize> = (0..seats.len()).filter(|seat| seats[*seat].is_some()).collect();
         let watched: Vec<BorrowedFd<'_>> =
@@ -127,7 +147,11 @@ fn gather(
         // A seated rank has nothing to say, so a readable socket means that it hung up: its seat is free again.
         for (seat, _) in seated.into_iter().zip(ready).filter(|(_, ready)| *ready) {
             tracing::debug!(rank = seat + 1, "a rank went away before the group was complete");
-            seats[seat] = None;
+            hung_up[seat] = seats[seat].take().map(|Arrival { hello, .. }| HungUp {
+                rank: seat + 1,
+                process: hello.process,
+                host: hello.host,
+            });
         }
         for arrival in arrivals {
             match unfit(options, &seats, &arrival.hello) {
@@ -140,7 +164,7 @@ fn gather(
                         tracing::debug!(reason, "refused a rank");
                         refused = Some(reason.clone());
                     }
-                    let _ = arrival.answer(&answer, &[], &network.token);
+                    let _ = arrival.answer(&answer, &[], &credentials.token);
                 }
             }
         }
@@ -167,7 +191,8 @@ fn unfit(options: &Options, seats: &[Option<Arrival>], hello: &Hello) -> Option<
     match rank.checked_sub(1).and_then(|seat| seats.get(seat)) {
         None => refuse(false, format!("there is no rank {rank} in a group of {}", options.world_size)),
         Some(Some(taken)) => {
-            refuse(true, format!("rank {rank} is taken by {} on {}", taken.from, taken.hello.host))
+            let (process, host) = (taken.hello.process, &taken.hello.host);
+            refuse(true, format!("rank {rank} is taken by process {process} on {host} at {}", taken.from))
         }
         Some(None) => None,
     }
@@ -177,56 +202,66 @@ fn unfit(options: &Options, seats: &[Option<Arrival>], hello: &Hello) -> Option<
 pub(super) fn join(
     options: &Options,
     network: &NetworkOptions,
+    credentials: &Credentials,
     patience: Patience,
     mut door: Option<Arc<Door>>,
     identity: &str,
 ) -> Result<Meeting, Error> {
     loop {
-        let cause = match attempt(options, network, patience, &mut door, identity) {
+        let cause = match attempt(options, network, credentials, patience, &mut door, identity) {
             Ok(meeting) => return Ok(meeting),
             Err(Attempt::Refused(reason)) => return Err(Error::Refused { rank: options.rank, reason }),
+            Err(Attempt::GaveUp(reason)) => return Err(Error::NotFormed { rank: options.rank, reason }),
+            Err(Attempt::Untrusted(reason)) => {
+                let peer = format!("rank 0 at {}", network.address);
+                return Err(Error::Untrusted { rank: options.rank, peer, reason });
+            }
             Err(Attempt::Again(cause)) => cause,
         };
-        let Some(remaining) = patience.remaining() else {
+        let remaining = patience.remaining().unwrap_or_default();
+        wait_readable(&[], RETRY.min(remaining)).map_err(Error::system("wait for rank 0"))?;
+        // An attempt after the deadline would only hide the cause.
+        if patience.remaining().is_none() {
             return Err(Error::NoRendezvous {
                 rank: options.rank,
                 place: network.address.clone(),
                 after: patience.limit,
                 cause,
             });
-        };
-        wait_readable(&[], RETRY.min(remaining)).map_err(Error::system("wait for rank 0"))?;
+        }
     }
 }
 
 fn attempt(
     options: &Options,
     network: &NetworkOptions,
+    credentials: &Credentials,
     patience: Patience,
     door: &mut Option<Arc<Door>>,
     identity: &str,
 ) -> Result<Meeting, Attempt> {
-    let stream = sockets::connect(&network.address, patience)
+    let socket = sockets::connect(&network.address, patience)
         .map_err(|error| Attempt::Again(format!("rank 0 is not there: {error}")))?;
     // Others reach this rank where rank 0 sees it.
     let door = match door {
         Some(door) => door,
-        None => door.insert(Arc::new(Door::open(SocketAddr::new(stream.local_addr()?.ip(), 0))?)),
+        None => door.insert(Arc::new(Door::open(SocketAddr::new(socket.local_addr()?.ip(), 0))?)),
     };
     let hello = own_hello(options, Purpose::Join, 0, identity, door.port());
-    introduce(&stream, hello, &network.token, patience)?;
+    let stream = introduce(socket, hello, credentials, patience)?;
+    let patience = patience.for_rank_0();
     let mut length = [0; 4];
-    sockets::read_exactly(&stream, &mut length, patience)?;
+    stream.read_exactly(&mut length, patience)?;
     let length = u32::from_le_bytes(length) as usize;
     if length > LONGEST_ROSTER {
         return Err(Attempt::Again(format!("rank 0 announces a list of {length} bytes")));
     }
     let mut bytes = vec![0; length];
-    sockets::read_exactly(&stream, &mut bytes, patience)?;
+    stream.read_exactly(&mut bytes, patience)?;
     let mut roster = Roster::decode(&bytes)
         .filter(|roster| roster.seats.len() == options.world_size)
         .ok_or_else(|| Attempt::Again("the list of rank 0 is cut short".into()))?;
-    let reached = stream.peer_addr()?;
+    let reached = stream.socket().peer_addr()?;
     let reached = SocketAddr::new(reached.ip().to_canonical(), reached.port());
     for seat in &mut roster.seats {
         seat.address = Some(seat.address.map_or(reached, |address| seen_from_here(address, reached.ip())));

@@ -4,8 +4,13 @@
 //! asked for yet holds up no collective, and one on which they hear of each other, whatever the data does. All data
 //! goes behind a [`Header`](header::Header) that names the call, and nothing is read that the receiver's own call
 //! does not expect.
+//!
+//! Where the ranks have certificates, everything behind the challenge of the side that listens goes under TLS 1.3, and
+//! both sides show theirs. It is done in the thread that moves the data, since the kernel's own TLS is a module that
+//! containers can neither load nor rely on; without certificates the data still moves straight from and to its place.
 
 mod call_on;
+mod credentials;
 mod door;
 mod exchange;
 mod handshake;
@@ -15,12 +20,16 @@ mod mesh;
 mod monitor;
 mod notice;
 mod peers;
+mod preface;
+mod secured;
 mod sockets;
+mod stream;
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use credentials::CredentialsError;
 pub(crate) use door::Door;
 pub(crate) use exchange::{Ended, Incoming, Lane, Outgoing};
 pub(crate) use header::Content;
@@ -30,10 +39,12 @@ use crate::control::Control;
 use crate::error::Error;
 use crate::options::{NetworkOptions, Options};
 use crate::rendezvous::Patience;
+use credentials::Credentials;
 use handshake::Roster;
 use meeting::Meeting;
 use monitor::Monitor;
 use peers::Line;
+use stream::Stream;
 
 /// The ranks of a group, by host.
 #[derive(Debug)]
@@ -61,6 +72,7 @@ impl Hosts {
 #[derive(Debug)]
 pub(crate) struct Acquaintance {
     meeting: Meeting,
+    credentials: Credentials,
     patience: Patience,
     pub(crate) hosts: Hosts,
 }
@@ -73,15 +85,16 @@ impl Acquaintance {
         door: Option<Arc<Door>>,
     ) -> Result<Self, Error> {
         let patience = Patience::new(options.join_deadline);
+        let credentials = Credentials::read(network)?;
         let identity = meeting::identity(&options.directory)
             .map_err(Error::system(format!("tell the host by {}", options.directory.display())))?;
         let meeting = if options.rank == 0 {
-            meeting::lead(options, network, patience, door, &identity)?
+            meeting::lead(options, network, &credentials, patience, door, &identity)?
         } else {
-            meeting::join(options, network, patience, door, &identity)?
+            meeting::join(options, network, &credentials, patience, door, &identity)?
         };
         let hosts = Hosts::of(&meeting.roster);
-        Ok(Self { meeting, patience, hosts })
+        Ok(Self { meeting, credentials, patience, hosts })
     }
 
     /// A number that tells this group from earlier ones.
@@ -97,7 +110,7 @@ impl Acquaintance {
         local_rank: usize,
         control: Arc<Control>,
     ) -> Result<Network, Error> {
-        let connections = mesh::weave(options, network, &self.meeting, self.patience)?;
+        let connections = mesh::weave(options, network, &self.credentials, &self.meeting, self.patience)?;
         let mut lines = Vec::new();
         let mut streams = Vec::new();
         for connection in connections {
@@ -135,7 +148,7 @@ pub(crate) struct Network {
     silence: Duration,
     door: Arc<Door>,
     /// By rank: for collectives, and for messages.
-    streams: Vec<Option<[TcpStream; 2]>>,
+    streams: Vec<Option<[Stream; 2]>>,
     peers: Arc<Peers>,
     _monitor: Monitor,
 }
@@ -184,6 +197,7 @@ mod tests {
     fn hosts_stand_in_the_order_of_their_lowest_ranks() {
         let seats = ["b", "a", "b", "c", "a"].map(|host| Seat {
             host: host.to_uppercase(),
+            process: 1,
             identity: host.into(),
             address: None,
         });

@@ -1,7 +1,7 @@
 //! A thread that listens to the ranks on other hosts, lets them hear from this one, and ends the group the moment one
 //! of them dies or falls silent.
 
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -63,6 +63,8 @@ fn monitor(peers: &Peers, silence: Duration, stopped: &OwnedFd) {
     let interval = silence / LOOKS;
     let mut next_look = Instant::now() + interval;
     let mut looks = 0;
+    // What has come together with the end of the handshake wakes nobody.
+    heard.retain_mut(|peer| listen(peers, peer));
     loop {
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![stopped.as_fd()];
         descriptors.extend(heard.iter().filter_map(|peer| stream_of(peers, peer)));
@@ -107,12 +109,16 @@ fn listen(peers: &Peers, peer: &mut Heard) -> bool {
     loop {
         let mut chunk = [0; FRAME_BYTES];
         let missing = FRAME_BYTES - peer.bytes.len();
-        match (&line.stream).read(&mut chunk[..missing]) {
+        match line.stream.receive(&mut chunk[..missing], false) {
             Ok(count) if count > 0 => peer.bytes.extend_from_slice(&chunk[..count]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 peers.fell_silent(peer.rank);
+                return false;
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                peers.hear(peer.rank, None);
                 return false;
             }
             Ok(_) | Err(_) => {

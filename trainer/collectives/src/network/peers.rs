@@ -1,12 +1,12 @@
 //! What this rank knows of the ranks on other hosts, and tells them.
 
-use std::io::{self, Write};
-use std::net::TcpStream;
+use std::io;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::notice::Notice;
+use super::stream::Stream;
 use crate::control::{Control, Failure};
 use crate::error::{Error, LossCause};
 use crate::report::{Report, ranks};
@@ -17,7 +17,7 @@ const MOST_UNSENT: usize = 64 << 10;
 /// The connection on which two ranks hear of each other, and what is known of the other one.
 #[derive(Debug)]
 pub(super) struct Line {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     unsent: Mutex<Vec<u8>>,
     /// It said that it leaves.
     has_left: AtomicBool,
@@ -29,7 +29,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: Stream) -> Self {
         Self {
             stream,
             unsent: Mutex::new(Vec::new()),
@@ -46,11 +46,14 @@ impl Line {
         if unsent.len() < MOST_UNSENT {
             unsent.extend(notice.encode());
         }
-        match (&self.stream).write(&unsent) {
-            Ok(count) => drop(unsent.drain(..count)),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-            // Whoever reads from the connection learns what became of it.
-            Err(_) => unsent.clear(),
+        while !unsent.is_empty() {
+            match self.stream.send(&[], &unsent, false) {
+                Ok(count) => drop(unsent.drain(..count)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Whoever reads from the connection learns what became of it.
+                Err(_) => unsent.clear(),
+            }
         }
     }
 }

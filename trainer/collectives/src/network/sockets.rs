@@ -1,7 +1,7 @@
 //! Sockets that never wait without an end, and their settings.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
@@ -117,43 +117,6 @@ pub(super) fn wake_at(stream: &TcpStream, bytes: usize) {
             size_of_val(&bytes) as libc::socklen_t,
         );
     }
-}
-
-/// Fills `bytes` from a blocking stream before the deadline.
-pub(super) fn read_exactly(mut stream: &TcpStream, bytes: &mut [u8], patience: Patience) -> io::Result<()> {
-    let mut done = 0;
-    while done < bytes.len() {
-        stream.set_read_timeout(Some(patience.remaining().ok_or(io::ErrorKind::TimedOut)?))?;
-        match stream.read(&mut bytes[done..]) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => done += count,
-            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Reads what stands behind its length of 16 bits.
-pub(super) fn read_framed(stream: &TcpStream, longest: usize, patience: Patience) -> io::Result<Vec<u8>> {
-    let mut length = [0; 2];
-    read_exactly(stream, &mut length, patience)?;
-    let length = usize::from(u16::from_le_bytes(length));
-    if length > longest {
-        return Err(io::Error::other(format!(
-            "a message of {length} bytes is longer than any of this protocol"
-        )));
-    }
-    let mut bytes = vec![0; length];
-    read_exactly(stream, &mut bytes, patience)?;
-    Ok(bytes)
-}
-
-/// Writes all of `bytes` to a stream, blocking or not, before the deadline.
-pub(super) fn write_all(mut stream: &TcpStream, bytes: &[u8], patience: Patience) -> io::Result<()> {
-    stream.set_nonblocking(false)?;
-    stream.set_write_timeout(Some(patience.remaining().ok_or(io::ErrorKind::TimedOut)?))?;
-    stream.write_all(bytes)
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ enum Attempt {
     Again(String),
     /// Not worth one.
     Refused(String),
+    /// Rank 0 gave the group up.
+    GaveUp(String),
 }
 
 pub(super) fn join(
@@ -35,17 +37,20 @@ pub(super) fn join(
         let cause = match attempt(options, path, patience, member, own) {
             Ok((session, control, peers)) => return Ok(Group { session, control, peers, lifeline }),
             Err(Attempt::Refused(reason)) => return Err(Error::Refused { rank: options.rank, reason }),
+            Err(Attempt::GaveUp(reason)) => return Err(Error::NotFormed { rank: options.rank, reason }),
             Err(Attempt::Again(cause)) => cause,
         };
-        let Some(remaining) = patience.remaining() else {
+        let remaining = patience.remaining().unwrap_or_default();
+        wait_readable(&[], RETRY.min(remaining)).map_err(Error::system("wait for rank 0"))?;
+        // An attempt after the deadline would only hide the cause.
+        if patience.remaining().is_none() {
             return Err(Error::NoRendezvous {
                 rank: options.rank,
                 place: path.display().to_string(),
                 after: patience.limit,
                 cause,
             });
-        };
-        wait_readable(&[], RETRY.min(remaining)).map_err(Error::system("wait for rank 0"))?;
+        }
     }
 }
 
@@ -65,7 +70,7 @@ fn attempt(
     let mut session = 0;
     let mut peers: Vec<Peer> = Vec::with_capacity(options.world_size);
     while peers.len() < options.world_size {
-        let Some(remaining) = patience.remaining() else {
+        let Some(remaining) = patience.for_rank_0().remaining() else {
             return Err(Attempt::Again("rank 0 waits for other ranks".into()));
         };
         if !wait_readable(&[socket.as_fd()], remaining).map_err(again)?[0] {
@@ -76,6 +81,7 @@ fn attempt(
             Answer::Member(member) => member,
             Answer::Refused { again: true, reason } => return Err(Attempt::Again(reason)),
             Answer::Refused { again: false, reason } => return Err(Attempt::Refused(reason)),
+            Answer::GaveUp { reason } => return Err(Attempt::GaveUp(reason)),
         };
         let mut descriptors = descriptors.into_iter();
         let (Some(segment), Some(lifeline)) = (descriptors.next(), descriptors.next()) else {

@@ -13,7 +13,7 @@ use super::message::{Answer, Member, receive, send};
 use super::{Group, Patience, Peer, address, new_session, wait_readable};
 use crate::arena::segment_length;
 use crate::control::{self, MAXIMUM_RANKS};
-use crate::error::Error;
+use crate::error::{Error, HungUp};
 use crate::memory;
 use crate::options::Options;
 
@@ -66,16 +66,26 @@ pub(super) fn lead(
 fn gather(options: &Options, door: &Door, patience: Patience) -> Result<Vec<Joined>, Error> {
     let mut seats: Vec<Option<Joined>> = (1..options.world_size).map(|_| None).collect();
     let mut arriving: Vec<OwnedFd> = Vec::new();
+    // By seat, the last one who left it.
+    let mut hung_up: Vec<Option<HungUp>> = vec![None; seats.len()];
     let mut refused = None;
     while seats.iter().any(Option::is_none) {
         let Some(remaining) = patience.remaining() else {
-            return Err(Error::NotJoined {
-                missing: (1..options.world_size).filter(|rank| seats[rank - 1].is_none()).collect(),
+            let is_missing = |rank: &usize| seats[rank - 1].is_none();
+            let error = Error::NotJoined {
+                missing: (1..options.world_size).filter(is_missing).collect(),
                 world_size: options.world_size,
                 place: door.path.display().to_string(),
                 after: patience.limit,
+                hung_up: hung_up.into_iter().flatten().filter(|gone| is_missing(&gone.rank)).collect(),
                 refused,
-            });
+            };
+            let answer = Answer::GaveUp { reason: error.to_string() }.encode();
+            for joined in seats.iter().flatten() {
+                // One that is gone needs no answer.
+                let _ = send(&joined.socket, &answer, &[]);
+            }
+            return Err(error);
         };
         let seated: Vec<usize> = (0..seats.len()).filter(|seat| seats[*seat].is_some()).collect();
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![door.socket.as_fd()];
@@ -87,7 +97,11 @@ fn gather(options: &Options, door: &Door, patience: Patience) -> Result<Vec<Join
         // A seated rank has nothing to say, so a readable socket means that it hung up: its seat is free again.
         for (seat, _) in seated.iter().zip(&ready[1..]).filter(|(_, ready)| **ready) {
             tracing::debug!(rank = seat + 1, "a rank went away before the group was complete");
-            seats[*seat] = None;
+            hung_up[*seat] = seats[*seat].take().map(|Joined { member, .. }| HungUp {
+                rank: seat + 1,
+                process: member.process,
+                host: member.host,
+            });
         }
         let mut flags = ready[1 + seated.len()..].iter();
         let (speaking, silent): (Vec<_>, Vec<_>) =

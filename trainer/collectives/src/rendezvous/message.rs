@@ -10,12 +10,16 @@ use rustix::net::{
     SendFlags, recvmsg, sendmsg,
 };
 
-use crate::codec::{Reader, truncated};
+use crate::codec::{Reader, put_long_text, truncated};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"MUSTERCG");
 const VERSION: u32 = 1;
 const HOST_BYTES: usize = 64;
 const REASON_BYTES: usize = 192;
+/// Most bytes in which rank 0 says why it gives up.
+const LONGEST_VERDICT: u16 = 900;
+const LONGEST_MESSAGE: usize = 1024;
+const CUT_SHORT: &str = "a message of the rendezvous is cut short";
 const MEMBER_BYTES: usize = 8 + 4 * 4 + 3 * 8 + 1 + HOST_BYTES;
 
 /// What one rank tells about itself.
@@ -39,6 +43,8 @@ pub(crate) enum Answer {
     Member(Member),
     /// The newcomer does not fit; `again` if it may try once more.
     Refused { again: bool, reason: String },
+    /// Rank 0 gives the group up.
+    GaveUp { reason: String },
 }
 
 impl Member {
@@ -81,7 +87,7 @@ impl Member {
                 host: reader.text()?,
             })
         };
-        read().ok_or_else(|| "a message of the rendezvous is cut short".into())
+        read().ok_or_else(|| CUT_SHORT.into())
     }
 }
 
@@ -93,6 +99,11 @@ impl Answer {
                 let reason = truncated(reason, REASON_BYTES);
                 [&[1 + u8::from(*again), reason.len() as u8], reason.as_bytes()].concat()
             }
+            Self::GaveUp { reason } => {
+                let mut bytes = vec![3];
+                put_long_text(&mut bytes, reason, LONGEST_VERDICT);
+                bytes
+            }
         }
     }
 
@@ -100,8 +111,12 @@ impl Answer {
         let (kind, rest) = bytes.split_first().ok_or("rank 0 hung up")?;
         match kind {
             0 => Member::decode(rest).map(Self::Member),
+            3 => {
+                let reason = Reader(rest).long_text().ok_or(CUT_SHORT)?;
+                Ok(Self::GaveUp { reason })
+            }
             kind => {
-                let reason = Reader(rest).text().ok_or("a message of the rendezvous is cut short")?;
+                let reason = Reader(rest).text().ok_or(CUT_SHORT)?;
                 Ok(Self::Refused { again: *kind == 2, reason })
             }
         }
@@ -125,7 +140,7 @@ pub(crate) fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_
 
 /// Receives one packet without waiting; an empty one means that the peer hung up.
 pub(crate) fn receive(socket: impl AsFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
-    let mut bytes = vec![0; 512];
+    let mut bytes = vec![0; LONGEST_MESSAGE];
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(3))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
@@ -162,6 +177,7 @@ mod tests {
         for answer in [
             Answer::Member(member()),
             Answer::Refused { again: true, reason: "rank 1 is taken".into() },
+            Answer::GaveUp { reason: "rank 2 of 4 did not join".repeat(30) },
             Answer::Refused { again: false, reason: "é".repeat(150) },
         ] {
             let decoded = Answer::decode(&answer.encode()).unwrap();

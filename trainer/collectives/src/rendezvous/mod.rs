@@ -73,6 +73,9 @@ pub(crate) fn form(options: &Options) -> Result<Group, Error> {
     }
 }
 
+/// How much later than another rank rank 0 may begin and still be heard, at most.
+const MOST_LATE: Duration = Duration::from_secs(5);
+
 /// A deadline that remembers how long it was.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
@@ -83,6 +86,12 @@ pub(crate) struct Patience {
 impl Patience {
     pub(crate) fn new(limit: Duration) -> Self {
         Self { since: Instant::now(), limit }
+    }
+
+    /// That of a rank which waits for rank 0's word: rank 0 may have begun a little later, and at its own deadline it
+    /// says who is missing.
+    pub(crate) fn for_rank_0(self) -> Self {
+        Self { limit: self.limit + (self.limit / 4).min(MOST_LATE), ..self }
     }
 
     /// The time that is left, if any is.

@@ -1,4 +1,11 @@
 //! All-reduce and reduce: which algorithm for which size, and the algorithms.
+//!
+//! The limits between algorithms are constants. A probe of 5 ms at the start, which timed both algorithms at the sizes
+//! around each limit and gave the usual choice up only for one a tenth faster, was tried and left out: near a limit the
+//! two are equal by nature, so that with two ranks on two processors every staged size stayed within 8 % of its time
+//! (16 KiB: 4.3 µs either way, 256 KiB: 36 µs) and short registered buffers within 13 %, as did sizes that no limit
+//! touches. With four ranks on two processors so short a measurement chose wrongly and cost a quarter at 64 KiB (22 to
+//! 28 µs).
 
 #![allow(unsafe_code)]
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use muster_collectives::{Communicator, Error, LossCause, Options, Reduction};
 use rustix::process::{Signal, kill_process};
 
+use crate::certificates::{Authority, files_in};
 use crate::support::{Process, failure, on_host, on_hosts, on_threads, options, unused_address};
 
 const ROLE: &str = "failures::role_of_a_rank";
@@ -22,7 +23,10 @@ fn role_of_a_rank() {
     if let Ok(address) = std::env::var("MUSTER_TEST_ADDRESS") {
         on_host(&mut options, Path::new(&directory), number("MUSTER_TEST_HOST"), &address);
         let silence = Duration::from_millis(number("MUSTER_TEST_SILENCE") as u64);
-        options.network.as_mut().unwrap().silence = silence;
+        let network = options.network.as_mut().unwrap();
+        network.silence = silence;
+        network.tls =
+            std::env::var("MUSTER_TEST_CERTIFICATES").ok().map(|folder| files_in(Path::new(&folder)));
     }
     let mut group = Communicator::connect(&options).unwrap();
     let phase = std::env::var("MUSTER_TEST_PHASE").unwrap();
@@ -73,15 +77,24 @@ fn role_of_a_rank() {
     println!("rebuilt {rank}: rank {} of {}, sum {}", group.rank(), group.world_size(), sum[0]);
 }
 
+/// How ranks of different hosts talk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Talk {
+    Plain,
+    Secured,
+}
+
 /// Pretended hosts.
 struct Pretence {
     layout: &'static [usize],
     silence: Duration,
     address: String,
+    authority: Option<Authority>,
 }
 
 struct Gang {
     _directory: tempfile::TempDir,
+    _network: Option<Pretence>,
     ranks: Vec<Process>,
     lines: Vec<BufReader<std::process::ChildStdout>>,
 }
@@ -103,6 +116,7 @@ impl Gang {
 
     /// On several pretended hosts.
     fn between_hosts(
+        talk: Talk,
         layout: &'static [usize],
         silence: Duration,
         phase: &str,
@@ -110,7 +124,8 @@ impl Gang {
         deadline: Duration,
         more: &[(&'static str, String)],
     ) -> Self {
-        let network = Pretence { layout, silence, address: unused_address() };
+        let authority = (talk == Talk::Secured).then(Authority::new);
+        let network = Pretence { layout, silence, address: unused_address(), authority };
         Self::start_on(Some(network), layout.len(), phase, victim, deadline, more)
     }
 
@@ -140,6 +155,9 @@ impl Gang {
                         ("MUSTER_TEST_HOST", network.layout[rank].to_string()),
                         ("MUSTER_TEST_SILENCE", network.silence.as_millis().to_string()),
                     ]);
+                    environment.extend(network.authority.as_ref().map(|authority| {
+                        ("MUSTER_TEST_CERTIFICATES", authority.folder().display().to_string())
+                    }));
                 }
                 Process::start(ROLE, &environment)
             })
@@ -148,7 +166,7 @@ impl Gang {
         for line in &mut lines {
             next_line(line, "ready");
         }
-        Self { _directory: directory, ranks, lines }
+        Self { _directory: directory, _network: network, ranks, lines }
     }
 
     /// The errors of the ranks other than `victim`.
@@ -242,14 +260,42 @@ fn survivors_of_a_killed_rank_go_on_in_the_same_processes() {
     }
 }
 
+/// Tests between hosts, each with plain connections and under TLS.
+macro_rules! between_hosts {
+    ($($name:ident: $body:ident),*) => {
+        $(
+            #[test]
+            fn $name() {
+                $body(Talk::Plain);
+            }
+        )*
+
+        mod under_tls {
+            $(
+                #[test]
+                fn $name() {
+                    super::$body(super::Talk::Secured);
+                }
+            )*
+        }
+    };
+}
+
+between_hosts!(
+    every_survivor_on_every_host_names_a_killed_rank_in_every_phase: kill_in_every_phase,
+    a_rank_of_another_host_that_is_stopped_is_given_up_after_the_silence_long_before_the_deadline: stop_one,
+    a_rank_of_another_host_that_does_not_come_is_named_at_the_deadline: stay_away,
+    survivors_on_several_hosts_go_on_in_the_same_processes: kill_one_and_go_on,
+    survivors_go_on_without_a_rank_that_fell_silent: stop_one_and_go_on
+);
+
 /// Longer than any of these tests takes, so that what they see is not silence.
 const LONG: Duration = Duration::from_mins(1);
 
-#[test]
-fn every_survivor_on_every_host_names_a_killed_rank_in_every_phase() {
+fn kill_in_every_phase(talk: Talk) {
     for phase in PHASES {
         for victim in [0, 3] {
-            let mut gang = Gang::between_hosts(&[0, 0, 1, 1, 2], LONG, phase, victim, LONG, &[]);
+            let mut gang = Gang::between_hosts(talk, &[0, 0, 1, 1, 2], LONG, phase, victim, LONG, &[]);
             let killed = Instant::now();
             kill_process(gang.ranks[victim].id(), Signal::KILL).unwrap();
             for error in gang.errors(victim) {
@@ -263,11 +309,10 @@ fn every_survivor_on_every_host_names_a_killed_rank_in_every_phase() {
     }
 }
 
-#[test]
-fn a_rank_of_another_host_that_is_stopped_is_given_up_after_the_silence_long_before_the_deadline() {
+fn stop_one(talk: Talk) {
     for phase in ["barrier", "registered", "message"] {
         let silence = Duration::from_secs(2);
-        let mut gang = Gang::between_hosts(&[0, 0, 1], silence, phase, 9, LONG, &[]);
+        let mut gang = Gang::between_hosts(talk, &[0, 0, 1], silence, phase, 9, LONG, &[]);
         let stopped = Instant::now();
         kill_process(gang.ranks[2].id(), Signal::STOP).unwrap();
         for error in gang.errors(2) {
@@ -277,14 +322,13 @@ fn a_rank_of_another_host_that_is_stopped_is_given_up_after_the_silence_long_bef
     }
 }
 
-#[test]
-fn a_rank_of_another_host_that_does_not_come_is_named_at_the_deadline() {
+fn stay_away(talk: Talk) {
     // It is there, and says so, but waits for something else.
-    let mut gang = Gang::between_hosts(&[0, 0, 1], LONG, "waiting", 2, Duration::from_secs(1), &[]);
+    let mut gang = Gang::between_hosts(talk, &[0, 0, 1], LONG, "waiting", 2, Duration::from_secs(1), &[]);
     for error in gang.errors(2) {
         assert!(error.contains("rank 2 did not reach call") && error.contains("within 1s"), "{error}");
     }
-    let mut gang = Gang::between_hosts(&[0, 0, 1, 1], LONG, "waiting", 3, Duration::from_secs(1), &[]);
+    let mut gang = Gang::between_hosts(talk, &[0, 0, 1, 1], LONG, "waiting", 3, Duration::from_secs(1), &[]);
     for error in gang.errors(3) {
         // Its neighbour misses it while the other host misses the neighbour, which waits: both tell the truth.
         assert!(
@@ -294,12 +338,11 @@ fn a_rank_of_another_host_that_does_not_come_is_named_at_the_deadline() {
     }
 }
 
-#[test]
-fn survivors_on_several_hosts_go_on_in_the_same_processes() {
+fn kill_one_and_go_on(talk: Talk) {
     // Rank 0, where they met, a host of its own, and one of several of a host.
     for (phase, victim) in [("registered", 0), ("staged", 4), ("message", 3)] {
         let rebuild = [("MUSTER_TEST_REBUILD", String::from("yes"))];
-        let mut gang = Gang::between_hosts(&[0, 0, 1, 1, 2], LONG, phase, victim, LONG, &rebuild);
+        let mut gang = Gang::between_hosts(talk, &[0, 0, 1, 1, 2], LONG, phase, victim, LONG, &rebuild);
         kill_process(gang.ranks[victim].id(), Signal::KILL).unwrap();
         gang.errors(victim);
         let sum = 0b1_1111 - (1 << victim);
@@ -311,11 +354,10 @@ fn survivors_on_several_hosts_go_on_in_the_same_processes() {
     }
 }
 
-#[test]
-fn survivors_go_on_without_a_rank_that_fell_silent() {
+fn stop_one_and_go_on(talk: Talk) {
     let rebuild = [("MUSTER_TEST_REBUILD", String::from("yes"))];
     let silence = Duration::from_secs(2);
-    let mut gang = Gang::between_hosts(&[0, 1, 1, 2], silence, "staged", 9, LONG, &rebuild);
+    let mut gang = Gang::between_hosts(talk, &[0, 1, 1, 2], silence, "staged", 9, LONG, &rebuild);
     kill_process(gang.ranks[0].id(), Signal::STOP).unwrap();
     for error in gang.errors(0) {
         assert!(error.contains("lost rank 0 on host-0: nothing was heard of it"), "{error}");
@@ -341,7 +383,9 @@ fn leave_early(mut group: Communicator) -> Option<Error> {
 
 #[test]
 fn leaving_early_is_told_from_dying() {
+    let authority = Authority::new();
     let errors = [
+        on_hosts(&[0, 0, 1, 0, 1], |options| authority.secure(options), leave_early),
         on_threads(3, |_| (), leave_early),
         on_hosts(&[0, 1, 2], |_| (), leave_early),
         on_hosts(&[0, 1, 1], |_| (), leave_early),
@@ -357,11 +401,13 @@ fn leaving_early_is_told_from_dying() {
 
 #[test]
 fn ranks_that_leave_after_the_last_call_disturb_nobody() {
+    let authority = Authority::new();
     for _ in 0..50 {
         on_threads(4, |_| (), |mut group| group.barrier().unwrap());
     }
     for _ in 0..10 {
         on_hosts(&[0, 0, 1, 2], |_| (), |mut group| group.barrier().unwrap());
+        on_hosts(&[0, 0, 1, 2], |options| authority.secure(options), |mut group| group.barrier().unwrap());
     }
 }
 

@@ -10,7 +10,9 @@
     reason = "a test fails by panicking"
 )]
 
+mod certificates;
 mod failures;
+mod forming;
 mod groups;
 mod mismatches;
 mod movements;
@@ -18,3 +20,4 @@ mod reductions;
 mod samples;
 mod soak;
 mod support;
+mod tls;

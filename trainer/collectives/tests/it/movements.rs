@@ -2,6 +2,7 @@
 
 use muster_collectives::Communicator;
 
+use crate::certificates::Authority;
 use crate::samples::{LAYOUTS, Sample, WORLDS, input};
 use crate::support::{on_hosts, on_threads};
 
@@ -110,6 +111,8 @@ fn every_collective_moves_the_right_parts_between_hosts() {
     for layout in LAYOUTS {
         on_hosts(layout, |_| (), check_all);
     }
+    let authority = Authority::new();
+    on_hosts(&[0, 0, 1, 1, 2], |options| authority.secure(options), check_all);
 }
 
 fn pass_around(mut group: Communicator) {
@@ -147,4 +150,6 @@ fn messages_arrive_in_order_around_a_ring() {
 fn messages_arrive_in_order_around_a_ring_of_hosts() {
     on_hosts(&[0, 1, 2, 3], |_| (), pass_around);
     on_hosts(&[0, 0, 1, 1], |_| (), pass_around);
+    let authority = Authority::new();
+    on_hosts(&[0, 1, 2, 3], |options| authority.secure(options), pass_around);
 }
