@@ -33,6 +33,8 @@ struct Place {
     came: u64,
     /// How often it has come when pages are looked at again.
     due: u64,
+    /// What was found then.
+    is_large: bool,
 }
 
 impl Regulars {
@@ -41,26 +43,33 @@ impl Regulars {
         Self { places: VecDeque::new(), pages: pages.ok() }
     }
 
-    /// Notes that a collective has come to this memory, and gets it large pages if it comes often.
-    pub(crate) fn come<T>(&mut self, data: &mut [T]) {
+    /// Notes that a collective has come to this memory, and gets it large pages if it comes often. Gives whether it had
+    /// them when its pages were looked at last.
+    pub(crate) fn come<T>(&mut self, data: &mut [T]) -> bool {
         let start = data.as_mut_ptr().cast::<u8>().expose_provenance();
         let large = start.next_multiple_of(LARGE_PAGE)..(start + size_of_val(data)) / LARGE_PAGE * LARGE_PAGE;
-        if large.is_empty() || !self.is_due(&large) {
-            return;
+        if large.is_empty() {
+            return false;
+        }
+        if !self.is_due(&large) {
+            return self.places.back().is_some_and(|place| place.is_large);
         }
         let done = self.are_large(&large) == Some(true) || gather(&large);
         if let Some(place) = self.places.back_mut() {
             // Where the system has none to give it is asked ever more seldom. What was given may be freed, and others
             // may come in its place.
             place.due = if done { place.came + OFTEN } else { place.came * 4 };
+            place.is_large = done;
         }
+        done
     }
 
     /// Counts a place, which is then the last one, and says whether to look at its pages.
     fn is_due(&mut self, range: &Range<usize>) -> bool {
         let known = self.places.iter().position(|place| place.range == *range);
         let known = known.and_then(|index| self.places.remove(index));
-        let mut place = known.unwrap_or_else(|| Place { range: range.clone(), came: 0, due: OFTEN });
+        let mut place =
+            known.unwrap_or_else(|| Place { range: range.clone(), came: 0, due: OFTEN, is_large: false });
         place.came += 1;
         let is_due = place.came >= place.due;
         if self.places.len() == REMEMBERED {
@@ -129,8 +138,9 @@ mod tests {
         let mut regulars = Regulars::new();
         let mut data: Vec<usize> = (0..LARGE_PAGE).collect();
         let before = data.clone();
-        for _ in 0..20 {
-            regulars.come(&mut data);
+        for coming in 1..20 {
+            let is_large = regulars.come(&mut data);
+            assert!(!is_large || coming >= OFTEN);
             assert_eq!(data, before);
         }
         assert_eq!(regulars.places.len(), 1);
@@ -151,7 +161,7 @@ mod tests {
     #[test]
     fn small_memory_is_not_noted() {
         let mut regulars = Regulars::new();
-        regulars.come(&mut [0_u8; 4096]);
+        assert!(!regulars.come(&mut [0_u8; 4096]));
         assert!(regulars.places.is_empty());
     }
 }

@@ -24,6 +24,9 @@ const BLOCK: usize = 4 << 20;
 const READ: usize = 1 << 20;
 const READ_OF_ONE: usize = 256 << 10;
 
+/// Bytes up to which staging costs no less than reading memory that has small pages.
+const SMALL_PAGES: usize = 16 << 20;
+
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
@@ -50,7 +53,8 @@ fn token(session: u64, rank: usize) -> Token {
 }
 
 impl SharedMemory {
-    /// Reduces private memory onto every rank; false where some rank cannot read another's, and nothing has changed.
+    /// Reduces private memory onto every rank; false where some rank cannot read another's, or not quickly, and nothing
+    /// has changed.
     pub(super) fn reduce_single_copy<T: Element>(
         &mut self,
         call: Call,
@@ -60,9 +64,9 @@ impl SharedMemory {
         if self.reading.works == Some(false) {
             return Ok(false);
         }
-        self.regulars.come(data);
+        let is_quick = self.regulars.come(data) || size_of_val(data) <= SMALL_PAGES;
         let address = data.as_mut_ptr().expose_provenance();
-        self.enter(call, if peer_memory::is_readable(data) { address } else { 0 })?;
+        self.enter(call, if is_quick && peer_memory::is_readable(data) { address } else { 0 })?;
         let slot = (call.index & 1) as usize;
         let places: SmallVec<[usize; 16]> =
             (0..self.world_size()).map(|rank| self.control.announced(rank, slot).1).collect();
