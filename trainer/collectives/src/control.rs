@@ -60,6 +60,12 @@ struct Block {
     parts: [AtomicU64; 2],
     /// What it was told of a failure elsewhere.
     report: [AtomicU64; REPORT_WORDS],
+    /// Where in its process others can try to read its memory.
+    token: AtomicU64,
+    /// Its process.
+    process: AtomicU32,
+    /// It can read the memory of all other ranks of the host.
+    reads: AtomicU32,
 }
 
 // SAFETY: atomics only; the padding is never read.
@@ -209,6 +215,26 @@ impl Control {
 
     pub(crate) fn kept_report(&self, witness: usize) -> [u64; REPORT_WORDS] {
         std::array::from_fn(|index| self.block(witness).report[index].load(SeqCst))
+    }
+
+    /// Tells the others how to read the memory of `rank`, whose process this is, and where to try it.
+    pub(crate) fn offer_memory(&self, rank: usize, token: usize) {
+        self.block(rank).process.store(std::process::id(), SeqCst);
+        self.block(rank).token.store(token as u64, SeqCst);
+    }
+
+    pub(crate) fn offered_memory(&self, rank: usize) -> (u32, usize) {
+        let block = self.block(rank);
+        (block.process.load(SeqCst), block.token.load(SeqCst) as usize)
+    }
+
+    pub(crate) fn set_reads(&self, rank: usize, reads: bool) {
+        self.block(rank).reads.store(u32::from(reads), SeqCst);
+    }
+
+    /// Whether `rank` can read the memory of all others; known a step after it has tried.
+    pub(crate) fn reads(&self, rank: usize) -> bool {
+        self.block(rank).reads.load(SeqCst) != 0
     }
 
     /// Tells the ranks that wait for `rank` that it gets on.

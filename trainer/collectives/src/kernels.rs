@@ -168,7 +168,15 @@ unsafe fn body<S: Element, D: Element<Accumulator = S::Accumulator>, C: Combine<
     let chunks = if sources.len() <= SIDE_BY_SIDE { count / CHUNK } else { 0 };
     for chunk in 0..chunks {
         // SAFETY: the chunk lies within the `count` elements of the caller's promise.
-        unsafe { piece::<S, D, C, CHUNK>(sources, destinations, chunk * CHUNK, CHUNK, divisor) };
+        unsafe {
+            match (sources, destinations) {
+                // The most frequent case, whose loops over places the compiler then unrolls.
+                (&[left, right], &[destination]) => {
+                    piece::<S, D, C, CHUNK>(&[left, right], &[destination], chunk * CHUNK, CHUNK, divisor);
+                }
+                _ => piece::<S, D, C, CHUNK>(sources, destinations, chunk * CHUNK, CHUNK, divisor),
+            }
+        };
     }
     let mut start = chunks * CHUNK;
     while start < count {

@@ -2,7 +2,8 @@
 //!
 //! The ranks of one host find each other through a directory ([`Options`]), map each other's memory and then
 //! call the same collectives in the same order on a [`Communicator`]. Data in a [`RegisteredBuffer`] is reduced
-//! where it lies; other slices are copied through the arena. Ranks on several hosts find each other at the address of
+//! where it lies; other slices are copied through the arena, or read by the other ranks' processes where they are large
+//! and the system allows it. Ranks on several hosts find each other at the address of
 //! rank 0 ([`NetworkOptions`]) and make the same calls; those that see the same directory still share memory.
 //!
 //! * Reductions run in rank order inside a host and in the order of the hosts' lowest ranks across hosts: results are
@@ -30,10 +31,12 @@ mod error;
 mod half_precision;
 mod hierarchy;
 mod kernels;
+mod large_pages;
 mod membership;
 mod memory;
 mod network;
 mod options;
+mod peer_memory;
 mod rendezvous;
 mod report;
 mod shared_memory;

@@ -9,6 +9,7 @@ mod rebuild;
 mod reduce;
 mod reduce_scatter;
 mod scatter;
+mod single_copy;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ use crate::call::Call;
 use crate::control::{self, Control, Failure};
 use crate::element::Element;
 use crate::error::Error;
+use crate::large_pages::Regulars;
 use crate::membership::Membership;
 use crate::memory::{self, Mapping};
 use crate::options::Options;
@@ -59,6 +61,10 @@ pub(crate) struct SharedMemory {
     pub(crate) turn: usize,
     /// Messages exchanged with each rank.
     channels: Vec<messages::Progress>,
+    /// Whether ranks read each other's memory.
+    reading: single_copy::Reading,
+    /// Private memory that they have read.
+    regulars: Regulars,
     /// Whether ranks must share processors, so that spinning only keeps others from running.
     crowded: bool,
     /// Pauses that take as long as [`SPIN`].
@@ -111,6 +117,8 @@ impl SharedMemory {
             sequence: 0,
             turn: 0,
             channels: vec![messages::Progress::default(); options.world_size],
+            reading: single_copy::Reading::new(group.session, options.rank),
+            regulars: Regulars::new(),
             crowded: options.world_size > processors,
             spins: pauses_in(SPIN),
             _watcher: watcher,

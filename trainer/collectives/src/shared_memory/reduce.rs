@@ -26,16 +26,21 @@ use crate::kernels;
 const FLAT_LIMIT: usize = 256;
 const FLAT_LIMIT_OF_CROWD: usize = 4 << 10;
 
-/// Staged reductions up to this many bytes are computed whole by every rank: one step instead of two. With more than
-/// two ranks the additional reading costs more than the step, except for small ones.
-const SYMMETRIC_LIMIT: usize = 256 << 10;
+/// Private memory of this many bytes and more is read by the other ranks where the system allows it: they then take
+/// few steps, and what a rank contributes is not copied.
+const SINGLE_COPY_MINIMUM: usize = 4 << 20;
+
+/// Staged reductions of two ranks are computed whole by both, in pieces that stay in the second-level cache: neither
+/// reads more of the other than if each reduced a share. With more ranks the additional reading costs more than the
+/// step that is saved, except for small reductions up to this many bytes.
+const SYMMETRIC_PIECE: usize = 256 << 10;
 const SYMMETRIC_LIMIT_OF_MANY: usize = 64 << 10;
 
 /// Bytes of the smallest piece of a pipelined reduction.
 const SMALLEST_PIECE: usize = 64 << 10;
 
 /// Slices of a reduction are cut at multiples of this many elements, so ranks do not share cache lines.
-const GRAIN: usize = 64;
+pub(super) const GRAIN: usize = 64;
 
 /// Addresses of a place in the memory of every rank.
 pub(crate) type Places<T> = SmallVec<[*const T; 16]>;
@@ -100,7 +105,7 @@ impl SharedMemory {
         Err(Error::InvalidArgument("the buffer was allocated by another communicator".into()))
     }
 
-    /// Reduces private memory through the staging slots, onto every rank or only onto `root`.
+    /// Reduces private memory onto every rank or only onto `root`.
     pub(crate) fn reduce_staged<T: Element>(
         &mut self,
         call: Call,
@@ -109,12 +114,15 @@ impl SharedMemory {
         root: Option<usize>,
     ) -> Result<(), Error> {
         let (count, bytes) = (data.len(), size_of_val(data));
+        let reads = root.is_none() && bytes >= SINGLE_COPY_MINIMUM && self.world_size() > 1;
+        if reads && self.reduce_single_copy(call, data, reduction)? {
+            return Ok(());
+        }
         let source = data.as_mut_ptr();
         let wanted = root.is_none_or(|root| root == self.rank).then_some(source);
-        let limit = if self.world_size() > 2 { SYMMETRIC_LIMIT_OF_MANY } else { SYMMETRIC_LIMIT };
         // SAFETY: the data is ours for `count` elements, and no peer knows of it.
         unsafe {
-            if bytes <= limit || self.world_size() == 1 {
+            if bytes <= SYMMETRIC_LIMIT_OF_MANY || self.world_size() <= 2 {
                 self.reduce_symmetric(call, source, wanted, count, reduction)
             } else {
                 self.reduce_pipelined(call, source, wanted, count, reduction)
@@ -135,7 +143,7 @@ impl SharedMemory {
         count: usize,
         reduction: Reduction,
     ) -> Result<(), Error> {
-        self.in_pieces(call, count, SLOT / size_of::<T>(), |group, piece, first| {
+        self.in_pieces(call, count, SYMMETRIC_PIECE / size_of::<T>(), |group, piece, first| {
             let (rank, turn) = (group.rank, group.turn);
             // SAFETY: a piece fits a slot, and no peer reads this slot before the step below.
             unsafe { copy_in(source.add(piece.start), piece.len(), group.arena.slot(rank, turn)) };

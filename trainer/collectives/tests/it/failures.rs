@@ -39,12 +39,15 @@ fn role_of_a_rank() {
     }
     let mut buffer = group.allocate::<f32>(world_size << 18).unwrap();
     let mut staged = vec![1_f32; 300_000];
+    // The other ranks read it where it lies.
+    let mut long = vec![1_f32; if phase == "long" { 3 << 20 } else { 0 }];
     let mut gathered = vec![0_f32; 4 * world_size * 20_000];
     let (next, last) = ((rank + 1) % world_size, (rank + world_size - 1) % world_size);
     let error = loop {
         let result = match phase.as_str() {
             "registered" => group.all_reduce(&mut buffer, Reduction::Average),
             "staged" => group.all_reduce_staged(&mut staged, Reduction::Average),
+            "long" => group.all_reduce_staged(&mut long, Reduction::Average),
             "broadcast" => group.broadcast(&mut staged, 0),
             "reduce" => group.reduce(&mut staged, Reduction::Sum, 1),
             "gather" => group.gather(&staged[..80_000], &mut gathered, 1),
@@ -187,11 +190,12 @@ fn next_line(lines: &mut impl BufRead, prefix: &str) -> String {
     }
 }
 
-const PHASES: [&str; 11] = [
+const PHASES: [&str; 12] = [
     "waiting",
     "barrier",
     "registered",
     "staged",
+    "long",
     "broadcast",
     "reduce",
     "gather",

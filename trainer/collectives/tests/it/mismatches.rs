@@ -11,10 +11,14 @@ use crate::support::{failure, on_host, on_hosts, on_threads, options, unused_add
 #[test]
 fn different_calls_name_both_on_every_rank() {
     type Body = fn(&mut Communicator) -> Result<(), Error>;
-    let cases: [(Body, &str); 4] = [
+    let cases: [(Body, &str); 5] = [
         (|group| group.all_reduce_staged(&mut [0_f32; 11], Reduction::Sum), "all_reduce(f32 × 11, sum)"),
         (|group| group.all_reduce_staged(&mut [0_i32; 10], Reduction::Sum), "all_reduce(i32 × 10, sum)"),
         (|group| group.all_reduce_staged(&mut [0_f32; 10], Reduction::Maximum), "all_reduce(f32 × 10, max)"),
+        (
+            |group| group.all_reduce_staged(&mut vec![0_f32; 2 << 20], Reduction::Sum),
+            "all_reduce(f32 × 2097152, sum)",
+        ),
         (Communicator::barrier, "barrier()"),
     ];
     for (odd, text) in cases {

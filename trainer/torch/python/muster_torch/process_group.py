@@ -281,21 +281,35 @@ class _All(Work):
 
 def _writable(tensor_list):
     """Contiguous tensors to write to, and what brings the results to the given ones, where these are others."""
-    pairs = [tensors.to_write(tensor) for tensor in tensor_list]
-    returns = [bring for _, bring in pairs if bring is not None]
+    held, returns = [], []
+    for tensor in tensor_list:
+        writable, bring = tensors.to_write(tensor)
+        held.append(writable)
+        if bring is not None:
+            returns.append(bring)
+    if not returns:
+        return held, None
 
     def finish():
         for bring in returns:
             bring()
 
-    return [tensor for tensor, _ in pairs], finish if returns else None
+    return held, finish
+
+
+# Torch looks a name up by going through all of them.
+_operation_names = {}
 
 
 def _operation(opts):
     if opts is None:
         return "SUM"
     operation = opts.reduceOp
-    return getattr(operation, "op", operation).name
+    operation = getattr(operation, "op", operation)
+    name = _operation_names.get(operation)
+    if name is None:
+        name = _operation_names[operation] = operation.name
+    return name
 
 
 def _background(opts):

@@ -14,6 +14,8 @@ _NAMES = {
     torch.bool: "bool",
 }
 
+_STRIDED = torch.strided
+
 
 def described(tensor):
     """A contiguous tensor as the native module takes it; whoever passes it on must hold the tensor."""
@@ -26,9 +28,9 @@ def described(tensor):
 
 def check(tensor):
     """Refuses what has no memory of its own on the CPU."""
-    if tensor.device.type != "cpu":
+    if not tensor.is_cpu:
         raise ValueError(f"muster moves tensors on the CPU, not on {tensor.device}: pass tensor.cpu()")
-    if tensor.layout != torch.strided:
+    if tensor.layout is not _STRIDED:
         raise ValueError(f"muster moves dense tensors, not {tensor.layout}: pass tensor.to_dense()")
 
 

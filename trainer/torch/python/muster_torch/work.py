@@ -11,10 +11,11 @@ class MusterWork(Work):
     """Waits for a ticket. `finish` puts results where the caller wants them, once, before anyone is told of the end."""
 
     def __init__(self, ticket, result, finish=None):
-        super().__init__()
+        Work.__init__(self)
         self._ticket = ticket
         self._result = result
         self._finish = finish
+        self._finishes = finish is not None
         self._lock = threading.Lock()
         self._future = None
 
@@ -56,6 +57,8 @@ class MusterWork(Work):
         return future
 
     def _complete(self):
+        if not self._finishes:
+            return
         with self._lock:
             finish, self._finish = self._finish, None
             if finish is not None:
