@@ -70,6 +70,7 @@ async fn an_elastic_job_is_scaled_while_it_trains() {
     home.run_muster(&["submit", "digits.yaml"]).await.succeeded();
     cluster.wait_for("pytorchjob/digits", "condition=Succeeded").await;
     home.run_muster(&["submit", "elastic.yaml"]).await.succeeded();
+    cluster.wait_for("pod/digits-elastic-worker-0", "condition=Ready").await;
     let mut log = Log::follow(home, "digits-elastic-worker-0");
     log.until("event=joined ").await;
     let scaled = home.run_muster(&["scale", "job/digits-elastic", "--workers", "4"]).await.succeeded();
