@@ -94,9 +94,10 @@ impl Cluster {
         });
         let client = handle.client();
         install_kinds(&client).await?;
-        let rendezvous = match roles.contains(&Role::Trainer) {
-            true => Some(RendezvousOptions::embedded(&client).await?),
-            false => None,
+        let rendezvous = if roles.contains(&Role::Trainer) {
+            Some(RendezvousOptions::embedded(&client).await?)
+        } else {
+            None
         };
         let offered = rendezvous.iter().map(|rendezvous| rendezvous.listen).collect();
         let agent = match agent {

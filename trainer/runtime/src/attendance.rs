@@ -93,9 +93,9 @@ fn own_address(rendezvous: &[String]) -> Result<String, Error> {
         socket.connect(address).ok()?;
         Some(socket.local_addr().ok()?.ip())
     });
-    let ip = found.ok_or_else(|| match unknown.is_empty() {
-        true => failed(format!("there is no route to {}", rendezvous.join(" or "))),
-        false => failed(unknown.join(", ")),
+    let ip = found.ok_or_else(|| {
+        let nowhere = || format!("there is no route to {}", rendezvous.join(" or "));
+        failed(if unknown.is_empty() { nowhere() } else { unknown.join(", ") })
     })?;
     Ok(if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() })
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use muster_rendezvous::MemberError;
 use nix::sys::signal::Signal;
 
 use crate::data;
@@ -29,7 +30,7 @@ pub enum Error {
     },
     /// The rendezvous gave no place.
     #[error(transparent)]
-    Rendezvous(#[from] muster_rendezvous::MemberError),
+    Rendezvous(#[from] MemberError),
     /// The tensor library failed, or left a parameter without a gradient.
     #[error("rank {rank}: {source}")]
     Tensor {
@@ -173,11 +174,10 @@ impl Error {
             | Self::Metrics { .. }
             | Self::Profile { .. } => 2,
             Self::Interrupted { signal } => 128 + *signal as u8,
-            Self::StoppedWithOthers { .. } => 138,
             Self::Collective { source, .. } if is_transient(source) => 138,
-            Self::Rendezvous(muster_rendezvous::MemberError::Timeout { .. }) => 138,
+            Self::StoppedWithOthers { .. } | Self::Rendezvous(MemberError::Timeout { .. }) => 138,
             // Nothing is left to do, and nothing went wrong.
-            Self::Rendezvous(muster_rendezvous::MemberError::Over) => 0,
+            Self::Rendezvous(MemberError::Over) => 0,
             _ => 1,
         }
     }

@@ -26,7 +26,7 @@ fn layer(folder: &str) -> Option<Layer> {
     Some(match Path::new(folder).file_name()?.to_str()? {
         "machinery" => Layer::Machinery,
         "api" | "schema" | "store" | "admission" | "topology" => Layer::Nouns,
-        "core" | "algorithms" | "checkpoint" | "collectives" | "apiserver" => Layer::Rules,
+        "core" | "algorithms" | "checkpoint" | "collectives" | "rendezvous" | "apiserver" => Layer::Rules,
         "nccl" | "queue" => Layer::Policies,
         "extender" => Layer::FrontEnds,
         "controller" | "controllers" | "launcher" | "node" | "runtime" | "simulator" | "torch" => {

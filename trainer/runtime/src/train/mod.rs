@@ -197,14 +197,11 @@ fn train<W: Write>(
     let sizes = 1..=world.most();
     let arena_bytes = sizes.map(|size| Engine::arena_bytes(&model, &options, size)).max().unwrap_or_default();
     let mut attendance = Attendance::begin(world)?;
-    let (world, communicator) = match &mut attendance {
-        Some(attendance) => {
-            come_together(attendance, agreement, arguments, arena_bytes, interrupt, Duration::ZERO)?
-        }
-        None => {
-            let joined = agreement.join(arguments, world, arena_bytes, interrupt, Duration::ZERO);
-            (world.clone(), joined?)
-        }
+    let grace = Duration::ZERO;
+    let (world, communicator) = if let Some(attendance) = &mut attendance {
+        come_together(attendance, agreement, arguments, arena_bytes, interrupt, grace)?
+    } else {
+        (world.clone(), agreement.join(arguments, world, arena_bytes, interrupt, grace)?)
     };
     let failed = Error::of_rank(world.rank);
     let mut engine = Engine::new(Candle, model, communicator, options, arguments.seed).map_err(failed)?;

@@ -104,7 +104,7 @@ impl Trainer<'_> {
         drop(self.keeper);
         let keeper = Keeper::new(&arguments.checkpointing, &engine, self.described.to_json())?;
         let cursor = Cursor::from_words(words);
-        let mut trainer = Self { engine, keeper, cursor, world, attendance, ..self };
+        let mut trainer = Self { world, attendance, engine, keeper, cursor, ..self };
         // A rank that is new sets out too.
         trainer.set_out(report)?;
         Ok(Some(trainer))
