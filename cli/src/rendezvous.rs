@@ -32,23 +32,28 @@ const COMEBACK: Duration = Duration::from_secs(2);
 #[command(next_help_heading = "Elastic jobs")]
 pub(crate) struct RendezvousArguments {
     /// Address at which ranks of elastic jobs meet [default: they do not]
-    #[arg(long = "rendezvous-listen", value_name = "ADDRESS", requires = "rendezvous_service")]
-    rendezvous_listen: Option<SocketAddr>,
+    #[arg(
+        id = "rendezvous_listen",
+        long = "rendezvous-listen",
+        value_name = "ADDRESS",
+        requires = "rendezvous_service"
+    )]
+    listen: Option<SocketAddr>,
     /// Service without a selector, with port 9445, that leads pods to it, as NAMESPACE/NAME; the leader makes itself its
     /// endpoint, and keeps the certificate in a Secret of that name
     #[arg(id = "rendezvous_service", long = "rendezvous-service", value_name = "SERVICE", value_parser = namespace_and_name, requires_all = ["rendezvous_listen", "rendezvous_advertise"])]
-    rendezvous_service: Option<(String, String)>,
+    service: Option<(String, String)>,
     /// Address of this replica in that endpoint
     #[arg(id = "rendezvous_advertise", long = "rendezvous-advertise", env = "POD_IP", value_name = "IP")]
-    rendezvous_advertise: Option<IpAddr>,
+    advertise: Option<IpAddr>,
 }
 
 impl RendezvousArguments {
     /// The options, if the rendezvous is wanted.
     pub(crate) fn options(self) -> Option<RendezvousOptions> {
-        let (namespace, service) = self.rendezvous_service?;
-        let endpoint = Endpoint { namespace, service, address: self.rendezvous_advertise? };
-        Some(RendezvousOptions { listen: self.rendezvous_listen?, listener: None, endpoint })
+        let (namespace, service) = self.service?;
+        let endpoint = Endpoint { namespace, service, address: self.advertise? };
+        Some(RendezvousOptions { listen: self.listen?, listener: None, endpoint })
     }
 }
 

@@ -82,7 +82,9 @@ fn wait_for_group(job: &mut Job<'_>, rank: usize, world_size: usize) -> String {
 /// Ends what is left of a training that still learns.
 fn stop(job: &mut Job<'_>, ranks: &[usize]) {
     job.wait_for(0, "train_accuracy=1.0000 ");
-    ranks.iter().for_each(|rank| job.signal(*rank, Signal::SIGTERM));
+    for rank in ranks {
+        job.signal(*rank, Signal::SIGTERM);
+    }
     for rank in ranks {
         let output = job.finish(*rank);
         assert_eq!(output.status.code(), Some(143), "{}", text(&output.stderr));
