@@ -1,5 +1,7 @@
 //! The service and its members over real connections.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use muster_rendezvous::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 /// A service on a thread of its own; ends when dropped.
 struct Running {
