@@ -6,7 +6,10 @@ mod checkpoints;
 mod elastic;
 mod engine;
 mod job;
+mod operations;
 mod recovery;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod watching;
 
 use std::process::{Command, Output};
