@@ -5,8 +5,12 @@
 
 mod candle;
 mod kernels;
+#[cfg(feature = "libtorch")]
+mod torch;
 
 pub use candle::Candle;
+#[cfg(feature = "libtorch")]
+pub use torch::{Torch, set_torch_threads};
 
 /// Added to the variance in layer normalisation.
 const EPSILON: f32 = 1e-5;

@@ -1,0 +1,8 @@
+//! With libtorch, programs find its libraries where they were linked: nobody has to say so again when they are started.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    if let Some(libraries) = std::env::var_os("DEP_TCH_LIBTORCH_LIB") {
+        println!("cargo::rustc-link-arg=-Wl,-rpath,{}", libraries.to_string_lossy());
+    }
+}
