@@ -4,5 +4,7 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     if let Some(libraries) = std::env::var_os("DEP_TCH_LIBTORCH_LIB") {
         println!("cargo::rustc-link-arg=-Wl,-rpath,{}", libraries.to_string_lossy());
+        // The part for GPUs announces itself when it is loaded: no program asks for anything in it by name.
+        println!("cargo::rustc-link-arg=-Wl,--no-as-needed,-ltorch,--as-needed");
     }
 }

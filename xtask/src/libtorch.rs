@@ -179,7 +179,7 @@ mod tests {
         let error = make(&folder, State::Outdated, Path::new("false")).unwrap_err();
         assert!(error.to_string().starts_with("pip has not downloaded torch==2.13.0, "), "{error}");
         let left: Vec<_> = fs::read_dir(parent.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert_eq!(left, [folder.clone()], "only what was there");
+        assert_eq!(left, std::slice::from_ref(&folder), "only what was there");
         assert_eq!(fs::read_to_string(folder.join(MARK)).unwrap(), "2.12.1\n");
     }
 }

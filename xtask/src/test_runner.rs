@@ -57,31 +57,45 @@ impl Outcome {
     }
 }
 
+/// Which tests of the workspace, and how they are built.
+#[derive(Clone, Copy)]
+struct Tests<'a> {
+    /// Options of cargo that select targets and features.
+    what: &'a [&'a str],
+    release: bool,
+    /// Only tests whose name contains one of these texts.
+    filter: &'a [String],
+    /// The `muster` that they start.
+    program: Option<&'a Path>,
+}
+
 /// Builds the programs that tests start, then runs all tests.
 pub(crate) fn run(workspace: &Workspace, release: bool, filter: &[String]) -> Result<Outcome> {
     let program = workspace.build_all(release)?;
+    let tests = Tests { what: &[], release, filter, program: Some(&program) };
     if !has_nextest() {
         report::note("cargo-nextest is not installed: using `cargo test`");
-        return with_cargo_test(cargo_test(workspace, &[], release, filter, Some(&program)));
+        return with_cargo_test(tests.cargo_test(workspace));
     }
-    let mut outcome = with_nextest(workspace, nextest(workspace, &[], release, filter, Some(&program)))?;
+    let mut outcome = with_nextest(workspace, tests.nextest(workspace))?;
     if filter.is_empty() {
         outcome.succeeded &= run_documentation(workspace, profile(release))?;
     }
     Ok(outcome)
 }
 
-/// Runs the tests of the workspace that `what`, options of cargo, selects; they start no other crate's program.
+/// Runs the tests that `what`, options of cargo, selects; they start no other crate's program.
 pub(crate) fn run_some(
     workspace: &Workspace,
     what: &[&str],
     release: bool,
     filter: &[String],
 ) -> Result<Outcome> {
+    let tests = Tests { what, release, filter, program: None };
     if has_nextest() {
-        with_nextest(workspace, nextest(workspace, what, release, filter, None))
+        with_nextest(workspace, tests.nextest(workspace))
     } else {
-        with_cargo_test(cargo_test(workspace, what, release, filter, None))
+        with_cargo_test(tests.cargo_test(workspace))
     }
 }
 
@@ -93,30 +107,21 @@ fn profile(release: bool) -> &'static [&'static str] {
     if release { &["--release"] } else { &[] }
 }
 
-fn nextest(
-    workspace: &Workspace,
-    what: &[&str],
-    release: bool,
-    filter: &[String],
-    program: Option<&Path>,
-) -> Command {
-    let mut command = workspace.cargo(["nextest", "run", "--workspace", "--no-tests=pass"]);
-    command.args(["--config-file", NEXTEST_CONFIGURATION]).args(release.then_some("--cargo-profile=release"));
-    command.args(what).args(filter).envs(program.map(|program| (PROGRAM_VARIABLE, program)));
-    command
-}
+impl Tests<'_> {
+    fn nextest(self, workspace: &Workspace) -> Command {
+        let mut command = workspace.cargo(["nextest", "run", "--workspace", "--no-tests=pass"]);
+        command.args(["--config-file", NEXTEST_CONFIGURATION]);
+        command.args(self.release.then_some("--cargo-profile=release")).args(self.what).args(self.filter);
+        command.envs(self.program.map(|program| (PROGRAM_VARIABLE, program)));
+        command
+    }
 
-fn cargo_test(
-    workspace: &Workspace,
-    what: &[&str],
-    release: bool,
-    filter: &[String],
-    program: Option<&Path>,
-) -> Command {
-    let mut command = workspace.cargo(["test", "--workspace", "--no-fail-fast"]);
-    command.args(profile(release)).args(what).arg("--").args(filter).arg("--show-output");
-    command.envs(program.map(|program| (PROGRAM_VARIABLE, program)));
-    command
+    fn cargo_test(self, workspace: &Workspace) -> Command {
+        let mut command = workspace.cargo(["test", "--workspace", "--no-fail-fast"]);
+        command.args(profile(self.release)).args(self.what).arg("--").args(self.filter).arg("--show-output");
+        command.envs(self.program.map(|program| (PROGRAM_VARIABLE, program)));
+        command
+    }
 }
 
 fn with_nextest(workspace: &Workspace, mut command: Command) -> Result<Outcome> {
