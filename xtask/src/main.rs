@@ -1,9 +1,10 @@
-//! The project's own chores: `cargo xtask test`, `tidy`, `crds`, `bars`, `kubernetes-schema`.
+//! The project's own chores: `cargo xtask test`, `tidy`, `crds`, `bars`, `libtorch`, `kubernetes-schema`.
 
 mod bars;
 mod crds;
 mod deny;
 mod kubernetes_schema;
+mod libtorch;
 mod report;
 mod skips;
 mod test;
@@ -43,6 +44,8 @@ enum Chore {
     },
     /// Measures the project's figures and compares them with their bars
     Bars(bars::Arguments),
+    /// Gets what the feature `libtorch` of the trainer runtime is built with: 540 MB to download, 490 MB on disk
+    Libtorch(libtorch::Arguments),
     /// Generates the catalogue of built-in kinds, local/schema/data/kubernetes-1.36.jsonl.gz
     KubernetesSchema {
         /// `_definitions.json` of the Python package kubernetes-validate
@@ -80,6 +83,7 @@ fn run(chore: Chore) -> anyhow::Result<bool> {
             }
         }
         Chore::Bars(arguments) => bars::run(&workspace, &arguments),
+        Chore::Libtorch(arguments) => libtorch::run(&workspace, &arguments).map(|()| true),
         Chore::KubernetesSchema { definitions, protobuf_source, output } => {
             kubernetes_schema::run(&definitions, &protobuf_source, &output).map(|()| true)
         }

@@ -9,7 +9,7 @@ use fs_err as fs;
 use crate::skips::Allowed;
 use crate::test_runner::{self, Outcome};
 use crate::workspace::{Workspace, is_installed, succeeds};
-use crate::{crds, deny, report, tidy};
+use crate::{crds, deny, libtorch, report, tidy};
 
 /// What to check.
 #[derive(Debug, Args)]
@@ -36,12 +36,17 @@ enum Phase {
     Crds,
     /// Unit, integration and documentation tests
     Tests,
+    /// Tests of the trainer on libtorch; skipped where `cargo xtask libtorch` has not got it
+    Libtorch,
     /// Licences, versions and sources of the dependencies, as deny.toml wants them
     Deny,
 }
 
 /// The Python module, which is compiled only to be checked: programs with it cannot be linked.
 const PYTHON: &str = "muster-torch/python";
+
+/// The trainer on libtorch, where that is installed.
+const LIBTORCH: &str = "muster-trainer-runtime/libtorch";
 
 /// Runs the phases, each to its end, and says how they went.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<bool> {
@@ -83,6 +88,9 @@ fn run_phase(
         Phase::Clippy => {
             let what = ["clippy", "--quiet", "--workspace", "--all-targets", "--features", PYTHON];
             let mut clippy = workspace.cargo(what);
+            clippy.args(
+                libtorch::is_found(workspace).then_some(["--features", LIBTORCH]).into_iter().flatten(),
+            );
             // The module is the same for every Python, so none is asked for.
             clippy.env("PYO3_NO_PYTHON", "1").args(["--", "-D", "warnings"]);
             succeeds(&mut clippy)
@@ -90,9 +98,17 @@ fn run_phase(
         Phase::Crds => crds::check(workspace, &workspace.build_all(arguments.release)?),
         Phase::Tests => {
             let result = test_runner::run(workspace, arguments.release, &arguments.filter)?;
-            let held = result.succeeded;
-            *outcome = Some(result);
-            Ok(held)
+            Ok(outcome.get_or_insert_default().add(result))
+        }
+        Phase::Libtorch if !libtorch::is_found(workspace) => {
+            outcome.get_or_insert_default().leave_out("libtorch", "`cargo xtask libtorch` has not got it");
+            Ok(true)
+        }
+        Phase::Libtorch => {
+            // With the features of all crates, so that nothing is built again that the other tests have built.
+            let what = ["--features", LIBTORCH, "--test", "libtorch"];
+            let result = test_runner::run_some(workspace, &what, arguments.release, &arguments.filter)?;
+            Ok(outcome.get_or_insert_default().add(result))
         }
         Phase::Deny => {
             let held = deny::run(workspace)?;

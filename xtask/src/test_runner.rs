@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
@@ -36,29 +37,91 @@ impl Outcome {
         format!("{passed} passed, {} failed, {skipped} skipped", self.failed)
     }
 
+    /// Adds the tests of another run; whether they succeeded.
+    pub(crate) fn add(&mut self, other: Self) -> bool {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skips.extend(other.skips);
+        other.succeeded
+    }
+
+    /// Notes tests that were not even built.
+    pub(crate) fn leave_out(&mut self, test: &str, reason: &str) {
+        // Runners count what was skipped as passed.
+        self.passed += 1;
+        self.skips.insert(Skip { test: test.to_owned(), reason: reason.to_owned() });
+    }
+
     fn skipped_tests(&self) -> usize {
         self.skips.iter().map(|skip| &skip.test).collect::<BTreeSet<_>>().len()
     }
 }
 
+/// Which tests of the workspace, and how they are built.
+#[derive(Clone, Copy)]
+struct Tests<'a> {
+    /// Options of cargo that select targets and features.
+    what: &'a [&'a str],
+    release: bool,
+    /// Only tests whose name contains one of these texts.
+    filter: &'a [String],
+    /// The `muster` that they start.
+    program: Option<&'a Path>,
+}
+
 /// Builds the programs that tests start, then runs all tests.
 pub(crate) fn run(workspace: &Workspace, release: bool, filter: &[String]) -> Result<Outcome> {
-    let profile: &[&str] = if release { &["--release"] } else { &[] };
     let program = workspace.build_all(release)?;
-    if !is_installed("cargo-nextest", &["nextest", "--version"]) {
+    let tests = Tests { what: &[], release, filter, program: Some(&program) };
+    if !has_nextest() {
         report::note("cargo-nextest is not installed: using `cargo test`");
-        let mut command = workspace.cargo(["test", "--workspace", "--no-fail-fast"]);
-        command.args(profile).arg("--").args(filter).arg("--show-output").env(PROGRAM_VARIABLE, program);
-        return with_cargo_test(command);
+        return with_cargo_test(tests.cargo_test(workspace));
     }
-    let mut command = workspace.cargo(["nextest", "run", "--workspace", "--no-tests=pass"]);
-    command.args(["--config-file", NEXTEST_CONFIGURATION]).args(release.then_some("--cargo-profile=release"));
-    command.args(filter).env(PROGRAM_VARIABLE, program);
-    let mut outcome = with_nextest(workspace, command)?;
+    let mut outcome = with_nextest(workspace, tests.nextest(workspace))?;
     if filter.is_empty() {
-        outcome.succeeded &= run_documentation(workspace, profile)?;
+        outcome.succeeded &= run_documentation(workspace, profile(release))?;
     }
     Ok(outcome)
+}
+
+/// Runs the tests that `what`, options of cargo, selects; they start no other crate's program.
+pub(crate) fn run_some(
+    workspace: &Workspace,
+    what: &[&str],
+    release: bool,
+    filter: &[String],
+) -> Result<Outcome> {
+    let tests = Tests { what, release, filter, program: None };
+    if has_nextest() {
+        with_nextest(workspace, tests.nextest(workspace))
+    } else {
+        with_cargo_test(tests.cargo_test(workspace))
+    }
+}
+
+fn has_nextest() -> bool {
+    is_installed("cargo-nextest", &["nextest", "--version"])
+}
+
+fn profile(release: bool) -> &'static [&'static str] {
+    if release { &["--release"] } else { &[] }
+}
+
+impl Tests<'_> {
+    fn nextest(self, workspace: &Workspace) -> Command {
+        let mut command = workspace.cargo(["nextest", "run", "--workspace", "--no-tests=pass"]);
+        command.args(["--config-file", NEXTEST_CONFIGURATION]);
+        command.args(self.release.then_some("--cargo-profile=release")).args(self.what).args(self.filter);
+        command.envs(self.program.map(|program| (PROGRAM_VARIABLE, program)));
+        command
+    }
+
+    fn cargo_test(self, workspace: &Workspace) -> Command {
+        let mut command = workspace.cargo(["test", "--workspace", "--no-fail-fast"]);
+        command.args(profile(self.release)).args(self.what).arg("--").args(self.filter).arg("--show-output");
+        command.envs(self.program.map(|program| (PROGRAM_VARIABLE, program)));
+        command
+    }
 }
 
 fn with_nextest(workspace: &Workspace, mut command: Command) -> Result<Outcome> {

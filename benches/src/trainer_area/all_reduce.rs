@@ -9,6 +9,7 @@ use tokio::process::Command;
 use super::install;
 use super::peer::Peer;
 use crate::area::Settings;
+use crate::statistics::median;
 
 /// A ratio is the median over the rounds of the ratios in one round.
 const ROUNDS: usize = 3;
@@ -36,10 +37,7 @@ struct Size {
 
 impl Size {
     fn median(&self, value: impl Fn(&Times) -> f64) -> f64 {
-        let mut values: Vec<f64> = self.rounds.iter().map(value).collect();
-        // Not-a-numbers sort behind everything and are the median when a peer failed in most rounds.
-        values.sort_unstable_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+        median(self.rounds.iter().map(value))
     }
 }
 

@@ -174,6 +174,13 @@ impl Torch {
         run(install, &format!("install {}", what.join(" "))).await
     }
 
+    /// Writes a program of ours to where it can be started.
+    pub(super) fn program(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let path = self.folder.join(name);
+        fs::write(&path, text)?;
+        Ok(path)
+    }
+
     /// Its interpreter.
     pub(super) fn python(&self) -> Command {
         Command::new(self.folder.join("bin/python"))
@@ -182,8 +189,7 @@ impl Torch {
     /// All-reduce between this many ranks over one of its backends.
     pub(super) fn all_reduce(&self, backend: &str, ranks: usize) -> Result<Peer> {
         let requests = Requests::new(ranks)?;
-        let script = self.folder.join("all_reduce.py");
-        fs::write(&script, TORCH_PROGRAM)?;
+        let script = self.program("all_reduce.py", TORCH_PROGRAM)?;
         let command = |rank: usize| {
             let mut command = self.python();
             command.arg(&script).arg(requests.folder());
@@ -193,6 +199,24 @@ impl Torch {
         let commands = (0..ranks).map(command).collect();
         Peer::start(requests, commands)
     }
+}
+
+/// Builds an example of the trainer runtime with libtorch, which it gets first; says where it lies.
+pub(super) async fn with_libtorch(settings: &Settings, example: &str) -> Result<PathBuf> {
+    let target = peers(settings)?.join("libtorch");
+    let cargo = || {
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.current_dir(&settings.project);
+        cargo
+    };
+    let mut get = cargo();
+    get.args(["xtask", "libtorch"]);
+    run(get, "get libtorch").await?;
+    let mut build = cargo();
+    build.args(["build", "--release", "--package", "muster-trainer-runtime", "--features", "libtorch"]);
+    build.args(["--example", example, "--target-dir"]).arg(&target);
+    run(build, &format!("build {example} with libtorch")).await?;
+    Ok(target.join("release/examples").join(example))
 }
 
 fn peers(settings: &Settings) -> Result<PathBuf> {

@@ -1,6 +1,8 @@
-//! The trainer: all-reduce beside what others offer on the same machine, and beside what the network gives. One module an experiment.
+//! The trainer: all-reduce beside what others offer on the same machine, and beside what the network gives; steps of a
+//! training on either tensor library, and beside PyTorch. One module an experiment.
 
 mod all_reduce;
+mod gpt_step;
 mod install;
 mod line_rate;
 mod peer;
@@ -75,6 +77,21 @@ pub(crate) const MEASUREMENTS: &[Measurement] = &[
         ],
         deadline: Duration::from_mins(30),
         run: |settings| Box::pin(torch_backend::results(settings)),
+        is_wanted: always,
+    },
+    Measurement {
+        bars: &[bar("gpt-step-against-tch", "x", Limit::AtMost(2.0))],
+        deadline: Duration::from_mins(40),
+        run: |settings| Box::pin(gpt_step::of_libraries(settings)),
+        is_wanted: always,
+    },
+    Measurement {
+        bars: &[
+            bar("ddp-step-against-torch", "x", Limit::AtMost(1.0 / 1.3)),
+            bar("ddp-exposed-communication", "", Limit::AtMost(0.05)),
+        ],
+        deadline: Duration::from_mins(40),
+        run: |settings| Box::pin(gpt_step::beside_torch(settings)),
         is_wanted: always,
     },
     Measurement {

@@ -6,6 +6,7 @@ use tokio::process::Command;
 
 use super::install::{self, Torch};
 use crate::area::Settings;
+use crate::statistics::median;
 
 /// The ratio of a size is the median over the rounds of the ratios in one round.
 const ROUNDS: usize = 5;
@@ -85,13 +86,6 @@ fn difference(theirs: &[f64], ours: &[f64]) -> Result<f64> {
     let shares = theirs.iter().zip(ours).map(|(theirs, ours)| (theirs - ours).abs() / theirs.abs());
     // Not a number is worse than any.
     Ok(shares.fold(0.0, |most, share| if share <= most { most } else { share }))
-}
-
-/// Not a number when most are not.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]

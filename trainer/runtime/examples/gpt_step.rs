@@ -1,4 +1,4 @@
-//! Times training steps of a small GPT: `gpt_step [RANKS] [STEPS] [SHARDING]`, each rank a process with one thread.
+//! Times training steps of a small GPT on ranks that are processes: `gpt_step --ranks 2 --sharding gradients`.
 //!
 //! The model has 4 blocks of width 256 and 3.7 million parameters; a batch is 8 sequences of 128 tokens.
 
@@ -7,50 +7,87 @@
 use std::process::Command;
 use std::time::Instant;
 
-use clap::ValueEnum;
+use clap::{Parser, ValueEnum};
 use muster_collectives::{Communicator, Options as GroupOptions};
 use muster_trainer_runtime::model::{Gpt, Input};
 use muster_trainer_runtime::parallel::{Engine, Options, Sharding};
-use muster_trainer_runtime::tensor::Candle;
+use muster_trainer_runtime::tensor::{Candle, Library};
 
 const BATCH: usize = 8;
 const CONTEXT: usize = 128;
 const VOCABULARY: usize = 1024;
 
+/// Times training steps of a small GPT
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Ranks, each a process
+    #[arg(long, default_value_t = 1)]
+    ranks: usize,
+    /// Steps of each
+    #[arg(long, default_value_t = 20)]
+    steps: usize,
+    /// What each holds only its share of
+    #[arg(long, value_enum, default_value_t = Sharding::None)]
+    sharding: Sharding,
+    /// The tensor library
+    #[arg(long, value_enum, default_value_t = LibraryKind::Candle)]
+    library: LibraryKind,
+    /// Compute threads of each rank
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// This rank, and where it meets the others; such processes are started by the first one
+    #[arg(long, hide = true, num_args = 2, value_names = ["RANK", "FOLDER"])]
+    rank: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LibraryKind {
+    Candle,
+    Libtorch,
+}
+
 fn main() {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let word = |index: usize, default: &str| words.get(index).cloned().unwrap_or_else(|| default.into());
-    let (ranks, steps): (usize, usize) = (word(0, "1").parse().unwrap(), word(1, "20").parse().unwrap());
-    let sharding = Sharding::from_str(&word(2, "none"), true).unwrap();
-    if let Ok(rank) = std::env::var("RANK") {
-        return train(rank.parse().unwrap(), ranks, steps, sharding);
+    let arguments = Arguments::parse();
+    if let Some([rank, folder]) = arguments.rank.as_deref() {
+        let rank = rank.parse().unwrap();
+        return match arguments.library {
+            LibraryKind::Candle => train(Candle, rank, folder, &arguments),
+            #[cfg(feature = "libtorch")]
+            LibraryKind::Libtorch => {
+                train(muster_trainer_runtime::tensor::Torch::cpu(), rank, folder, &arguments);
+            }
+            #[cfg(not(feature = "libtorch"))]
+            LibraryKind::Libtorch => panic!("built without --features libtorch"),
+        };
     }
     let directory = std::env::temp_dir().join(format!("gpt-step-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
     let start = |rank: usize| {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        // The tensor library takes its number of threads from the environment.
-        let threads = std::env::var("THREADS").unwrap_or_else(|_| "1".into());
-        command.env("RAYON_NUM_THREADS", threads).env("CANDLE_NUM_THREADS", "1");
-        command.args(&words).env("RANK", rank.to_string()).env("DIRECTORY", &directory).spawn().unwrap()
+        command.args(std::env::args_os().skip(1)).arg("--rank").arg(rank.to_string()).arg(&directory);
+        // As `muster train` does it: the libraries and the allocator take these from the environment.
+        let threads = arguments.threads.to_string();
+        command.env("RAYON_NUM_THREADS", &threads).env("CANDLE_NUM_THREADS", "1");
+        command.env("OMP_NUM_THREADS", &threads).env("OMP_WAIT_POLICY", "passive");
+        let kept = "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=8589934592";
+        command.env("GLIBC_TUNABLES", kept).spawn().unwrap()
     };
-    let children: Vec<_> = (0..ranks).map(start).collect();
+    let children: Vec<_> = (0..arguments.ranks).map(start).collect();
     for mut child in children {
         assert!(child.wait().unwrap().success());
     }
     std::fs::remove_dir_all(&directory).unwrap();
 }
 
-fn train(rank: usize, ranks: usize, steps: usize, sharding: Sharding) {
-    let threads = std::env::var("THREADS").map_or(1, |threads| threads.parse().unwrap());
+fn train<L: Library>(library: L, rank: usize, folder: &str, arguments: &Arguments) {
+    let Arguments { ranks, steps, sharding, threads, .. } = *arguments;
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().unwrap();
     let gpt = Gpt { vocabulary: VOCABULARY, context: CONTEXT, width: 256, depth: 4, heads: 4 };
     let options = Options { sharding, ..Options::default() };
-    let directory = std::env::var("DIRECTORY").unwrap();
-    let mut group = GroupOptions::new(directory, "gpt-step", rank, ranks);
-    group.arena_bytes = Engine::arena_bytes(&gpt.build::<Candle>(), &options, ranks);
+    let mut group = GroupOptions::new(folder, "gpt-step", rank, ranks);
+    group.arena_bytes = Engine::arena_bytes(&gpt.build::<L>(), &options, ranks);
     let communicator = Communicator::connect(&group).unwrap();
-    let mut engine = Engine::new(Candle, gpt.build(), communicator, options, 1).unwrap();
+    let mut engine = Engine::new(library, gpt.build(), communicator, options, 1).unwrap();
     let (mut times, mut losses) = (Vec::new(), Vec::new());
     for step in 0..steps {
         let token = |place: usize| ((place + (step * ranks + rank) * 977) * 7919 % 8191 % VOCABULARY) as u32;
@@ -67,7 +104,8 @@ fn train(rank: usize, ranks: usize, steps: usize, sharding: Sharding) {
     times.sort_by(f64::total_cmp);
     if rank == 0 {
         println!(
-            "ranks={ranks} sharding={sharding:?} min_ms={:.1} median_ms={:.1} exposed={:.3} state_mib={:.1} loss={:.4}->{:.4}",
+            "library={:?} ranks={ranks} sharding={sharding:?} min_ms={:.1} median_ms={:.1} exposed={:.3} state_mib={:.1} loss={:.4}->{:.4}",
+            arguments.library,
             times[0],
             times[times.len() / 2],
             exposed,

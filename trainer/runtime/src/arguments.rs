@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use crate::computing::Computing;
 use crate::observe::Observing;
 use crate::optimizer::AdamW;
 use crate::parallel::{GradientType, Options, Sharding};
@@ -50,6 +51,8 @@ pub struct Arguments {
     #[command(flatten)]
     pub(crate) division: Division,
     #[command(flatten)]
+    pub(crate) computing: Computing,
+    #[command(flatten)]
     pub(crate) recovery: Recovery,
     #[command(flatten)]
     pub(crate) checkpointing: Checkpointing,
@@ -73,9 +76,6 @@ pub struct Arguments {
     /// How long the ranks may take to come together, such as 5m.
     #[arg(long, default_value = "5m", value_parser = parse_duration)]
     pub join_deadline: Duration,
-    /// Compute threads of this rank [default: the processors divided by the ranks].
-    #[arg(long, value_parser = parse_positive)]
-    pub threads: Option<usize>,
 }
 
 /// The shape of the model.
@@ -252,7 +252,7 @@ fn parse_image(text: &str) -> Result<[usize; 3], String> {
     sizes?.try_into().map_err(|_| "expected channels, height and width, such as 1x28x28".into())
 }
 
-fn parse_positive(text: &str) -> Result<usize, String> {
+pub(crate) fn parse_positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("must be at least 1".into()),
         Ok(number) => Ok(number),

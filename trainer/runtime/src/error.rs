@@ -48,6 +48,12 @@ pub enum Error {
         /// Which, and why.
         message: String,
     },
+    /// This program was built without libtorch.
+    #[error(
+        "--library libtorch: this program was built without it; in Muster's source, `cargo xtask libtorch` gets it, and \
+         `cargo build --release -p muster-trainer-runtime --features libtorch` builds muster-train with it"
+    )]
+    NoLibtorch,
     /// Training went astray.
     #[error("the loss is {loss} at step {step}; try a smaller --learning-rate")]
     LossNotFinite {
@@ -170,6 +176,7 @@ impl Error {
             Self::World(_)
             | Self::Config(_)
             | Self::Model { .. }
+            | Self::NoLibtorch
             | Self::Events { .. }
             | Self::Metrics { .. }
             | Self::Profile { .. } => 2,

@@ -7,6 +7,7 @@
 mod arguments;
 mod attendance;
 mod checksum;
+mod computing;
 mod config;
 mod data;
 mod error;
@@ -21,7 +22,6 @@ mod sampler;
 mod schedule;
 mod shape;
 pub mod tensor;
-mod threads;
 mod train;
 mod world;
 

@@ -65,6 +65,8 @@ pub(crate) enum Meeting {
 pub(crate) struct World {
     pub(crate) rank: usize,
     pub(crate) size: usize,
+    /// Its place among the ranks of its pod.
+    pub(crate) local_rank: usize,
     /// Where the ranks meet.
     pub(crate) meeting: Meeting,
     /// Name of the group, from the address of the master.
@@ -96,6 +98,7 @@ impl World {
             return Self::elastic(addresses, host, variable, number);
         }
         let size = number("WORLD_SIZE")?.unwrap_or(1);
+        let local_rank = number("LOCAL_RANK")?.unwrap_or(0);
         if size == 0 {
             let expected = "at least 1".into();
             return Err(Error::Invalid { name: "WORLD_SIZE", value: "0".into(), expected });
@@ -104,6 +107,7 @@ impl World {
             return Ok(Self {
                 rank: 0,
                 size,
+                local_rank,
                 meeting: Meeting::Alone,
                 group: "alone".into(),
                 host,
@@ -126,7 +130,7 @@ impl World {
         let token_file = variable("MUSTER_GROUP_TOKEN_FILE").map(PathBuf::from);
         let group = group_name(&address, &port);
         let tls = tls_files(variable)?;
-        Ok(Self { rank, size, meeting, group, host, token_file, tls, epoch: 0, rendezvous: None })
+        Ok(Self { rank, size, local_rank, meeting, group, host, token_file, tls, epoch: 0, rendezvous: None })
     }
 
     /// A member of an elastic training, whose place the rendezvous gives, which is at one of `addresses`.
@@ -173,6 +177,7 @@ impl World {
         Ok(Self {
             rank,
             size: bounds.expected,
+            local_rank: number("LOCAL_RANK")?.unwrap_or(0),
             // Rank 0 says where it listens.
             meeting: directory.unwrap_or_else(|| Meeting::Address(String::new())),
             group: group_name(&name.unwrap_or_else(|| "training".into()), "elastic"),

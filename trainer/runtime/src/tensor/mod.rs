@@ -5,8 +5,15 @@
 
 mod candle;
 mod kernels;
+#[cfg(feature = "libtorch")]
+mod torch;
 
 pub use candle::Candle;
+#[cfg(feature = "libtorch")]
+pub use torch::{Torch, set_torch_threads};
+
+/// Added to the variance in layer normalisation.
+const EPSILON: f32 = 1e-5;
 
 /// Why a tensor library failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -124,4 +131,25 @@ pub trait Library: Clone + Send + 'static {
 
     /// Rows whose largest score stands at the label.
     fn correct(&self, scores: &Self::Tensor, labels: &[u32]) -> Result<usize, Error>;
+}
+
+/// Whether there is a label for each row of scores of this shape, and a score for each label.
+fn check_labels(scores: &[usize], labels: &[u32]) -> Result<(), Error> {
+    let classes = scores.last().copied().unwrap_or(0);
+    if scores.iter().product::<usize>() != classes * labels.len() || labels.is_empty() {
+        let message = format!("{} labels do not fit scores of shape {scores:?}", labels.len());
+        return Err(Error::Library(message));
+    }
+    match labels.iter().find(|label| **label as usize >= classes) {
+        Some(label) => Err(Error::Library(format!("label {label} is not one of {classes} classes"))),
+        None => Ok(()),
+    }
+}
+
+/// The size of each of `heads` heads of attention that make up `width`.
+fn head_size(width: usize, heads: usize) -> Result<usize, Error> {
+    if heads > 0 && width.is_multiple_of(heads) {
+        return Ok(width / heads);
+    }
+    Err(Error::Library(format!("{heads} heads do not divide a width of {width}")))
 }

@@ -18,7 +18,7 @@ use crate::observe::{Detail, Track};
 use crate::parallel::{Engine, Piece, Quantity};
 use crate::report::Report;
 use crate::sampler::Cursor;
-use crate::tensor::Candle;
+use crate::tensor::Library;
 
 /// How long the ranks may take to write the last checkpoint.
 const PATIENCE: Duration = Duration::from_mins(10);
@@ -54,7 +54,7 @@ impl Keeper {
     /// None where the options ask for no checkpoints.
     pub(super) fn new(
         options: &Checkpointing,
-        engine: &Engine<Candle>,
+        engine: &Engine<impl Library>,
         model: Value,
     ) -> Result<Option<Self>, Error> {
         let Some(place) = &options.checkpoint else { return Ok(None) };
@@ -78,7 +78,7 @@ impl Keeper {
     /// behind. All ranks call it, and none has begun to train.
     pub(super) fn resume<W: Write>(
         &mut self,
-        engine: &mut Engine<Candle>,
+        engine: &mut Engine<impl Library>,
         report: &mut Report<W>,
     ) -> Result<Option<Cursor>, Error> {
         let of_rank = Error::of_rank(engine.rank());
@@ -111,7 +111,7 @@ impl Keeper {
         Ok(intact.checkpoint.map(|checkpoint| checkpoint.step()))
     }
 
-    fn load(&self, engine: &mut Engine<Candle>, checkpoint: &Checkpoint) -> Result<Cursor, Error> {
+    fn load(&self, engine: &mut Engine<impl Library>, checkpoint: &Checkpoint) -> Result<Cursor, Error> {
         let state = checkpoint.state();
         if state["model"] != self.model {
             let message = format!(
@@ -133,7 +133,7 @@ impl Keeper {
     /// Begins to save after a step that is due, or after any when `at_once`.
     pub(super) fn begin(
         &mut self,
-        engine: &mut Engine<Candle>,
+        engine: &mut Engine<impl Library>,
         cursor: Cursor,
         at_once: bool,
     ) -> Result<(), Error> {
@@ -162,7 +162,11 @@ impl Keeper {
 
     /// Commits what has been written. All ranks call it, once it [is written](Self::is_written) on all; `wait` waits for it.
     /// Gives the step on rank 0.
-    pub(super) fn commit(&mut self, engine: &mut Engine<Candle>, wait: bool) -> Result<Option<u64>, Error> {
+    pub(super) fn commit(
+        &mut self,
+        engine: &mut Engine<impl Library>,
+        wait: bool,
+    ) -> Result<Option<u64>, Error> {
         let Some(Running { save, state }) = self.running.take() else { return Ok(None) };
         let patience = if wait { PATIENCE } else { Duration::ZERO };
         let receipt = save.and_then(|save| save.wait(patience).map_err(failed));

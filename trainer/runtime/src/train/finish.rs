@@ -10,8 +10,9 @@ use crate::data::Dataset;
 use crate::error::Error;
 use crate::model_file::{self, Description};
 use crate::report::Report;
+use crate::tensor::Library;
 
-impl Trainer<'_> {
+impl<L: Library> Trainer<'_, L> {
     pub(super) fn finish<W: Write>(
         mut self,
         elapsed: Duration,

@@ -17,6 +17,7 @@ use muster_rendezvous::MemberError;
 use crate::arguments::{Arguments, ModelKind};
 use crate::attendance::Attendance;
 use crate::checksum::checksum;
+use crate::computing::LibraryKind;
 use crate::config;
 use crate::data::{Batch, Dataset, Table, Tokens};
 use crate::error::Error;
@@ -27,8 +28,7 @@ use crate::parallel::{Engine, Sharding};
 use crate::report::Report;
 use crate::sampler::{Cursor, DistributedSampler};
 use crate::shape::Described;
-use crate::tensor::Candle;
-use crate::threads;
+use crate::tensor::{Candle, Library};
 use crate::world::World;
 use checkpoints::Keeper;
 use steps::{End, Trainer};
@@ -61,13 +61,24 @@ pub fn run_words(words: Vec<OsString>) -> Result<Outcome, Error> {
 /// with the same words and another environment.
 pub fn run(arguments: &Arguments) -> Result<Outcome, Error> {
     let world = World::from_environment(|name| std::env::var(name).ok())?;
-    threads::settle(arguments, &world)?;
+    let computing = &arguments.computing;
+    computing.check()?;
+    computing.settle(&world)?;
     let mut interrupt = Interrupt::block()?;
-    threads::start(arguments, &world)?;
+    computing.start(&world)?;
     let recorder = Observers::recorder(&arguments.observing, &world)?;
     let mut report = Report::new(stdout(), Observers::start(&arguments.observing, &world)?);
     report.served(world.rank)?;
-    let result = train(arguments, &world, &recorder, &mut interrupt, &mut report);
+    let setting = Setting { arguments, world: &world, recorder: &recorder };
+    let result = match computing.library {
+        LibraryKind::Candle => train(Candle, setting, &mut interrupt, &mut report),
+        #[cfg(feature = "libtorch")]
+        LibraryKind::Libtorch => {
+            computing.torch(&world).and_then(|library| train(library, setting, &mut interrupt, &mut report))
+        }
+        #[cfg(not(feature = "libtorch"))]
+        LibraryKind::Libtorch => Err(Error::NoLibtorch),
+    };
     report.profiled(world.rank, recorder.write())?;
     match (result, interrupt.signal()) {
         // When a whole job is stopped, ranks that stop a step earlier look lost to the others.
@@ -161,10 +172,17 @@ fn come_together(
     }
 }
 
-fn train<W: Write>(
-    arguments: &Arguments,
-    world: &World,
-    recorder: &Recorder,
+/// What a training is given.
+#[derive(Clone, Copy)]
+struct Setting<'a> {
+    arguments: &'a Arguments,
+    world: &'a World,
+    recorder: &'a Recorder,
+}
+
+fn train<L: Library, W: Write>(
+    library: L,
+    Setting { arguments, world, recorder }: Setting<'_>,
     interrupt: &mut Interrupt,
     report: &mut Report<W>,
 ) -> Result<Outcome, Error> {
@@ -187,7 +205,7 @@ fn train<W: Write>(
     }
 
     let is_elastic = world.rendezvous.is_some();
-    let (model, options) = (described.build::<Candle>(), arguments.options(is_elastic));
+    let (model, options) = (described.build::<L>(), arguments.options(is_elastic));
     if is_elastic && options.sharding != Sharding::None && options.shard_ranks.is_some() {
         let message =
             "--shard-ranks has no place in an elastic training, whose number of ranks changes".into();
@@ -204,7 +222,7 @@ fn train<W: Write>(
         (world.clone(), agreement.join(arguments, world, arena_bytes, interrupt, grace)?)
     };
     let failed = Error::of_rank(world.rank);
-    let mut engine = Engine::new(Candle, model, communicator, options, arguments.seed).map_err(failed)?;
+    let mut engine = Engine::new(library, model, communicator, options, arguments.seed).map_err(failed)?;
     engine.record(recorder.clone());
     let keeper = Keeper::new(&arguments.checkpointing, &engine, described.to_json())?;
     let mut trainer = Trainer {
@@ -246,7 +264,8 @@ fn train<W: Write>(
 
 /// What must be the same on all ranks for training to be the same: everything but paths, deadlines and threads.
 fn settings_checksum(arguments: &Arguments) -> u64 {
-    let Arguments { model, shape, learning, division, seed, test_fraction, .. } = arguments;
-    let text = format!("{model:?} {shape:?} {learning:?} {division:?} {seed} {test_fraction}");
+    let Arguments { model, shape, learning, division, computing, seed, test_fraction, .. } = arguments;
+    let library = computing.library;
+    let text = format!("{model:?} {shape:?} {learning:?} {division:?} {library:?} {seed} {test_fraction}");
     checksum(text.bytes().map(u64::from))
 }

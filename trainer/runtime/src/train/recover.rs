@@ -12,8 +12,9 @@ use crate::interrupt::Interrupt;
 use crate::parallel::{self, Sharding};
 use crate::report::Report;
 use crate::sampler::Cursor;
+use crate::tensor::Library;
 
-impl Trainer<'_> {
+impl<L: Library> Trainer<'_, L> {
     /// The same training in a new group, if the error is the loss of a rank that the options allow for.
     pub(super) fn recover<W: Write>(
         self,

@@ -18,18 +18,18 @@ use crate::report::{Evaluation, Progress, Report};
 use crate::sampler::{Cursor, Dealing, DistributedSampler};
 use crate::schedule::Schedule;
 use crate::shape::Described;
-use crate::tensor::Candle;
+use crate::tensor::Library;
 use crate::world::World;
 
 /// One rank's state while it trains.
-pub(super) struct Trainer<'a> {
+pub(super) struct Trainer<'a, L: Library> {
     pub(super) arguments: &'a Arguments,
     pub(super) world: World,
     pub(super) attendance: Option<Attendance>,
     pub(super) agreement: Agreement,
     pub(super) arena_bytes: usize,
     pub(super) described: Described,
-    pub(super) engine: Engine<Candle>,
+    pub(super) engine: Engine<L>,
     pub(super) keeper: Option<Keeper>,
     pub(super) data: Dataset,
     pub(super) scaling: Option<Scaling>,
@@ -52,7 +52,7 @@ pub(super) enum End {
     Change,
 }
 
-impl Trainer<'_> {
+impl<L: Library> Trainer<'_, L> {
     /// Takes what the others know, if this rank joins a training that is under way, and sets out.
     pub(super) fn begin<W: Write>(&mut self, report: &mut Report<W>) -> Result<(), Error> {
         let mut words = self.cursor.to_words();

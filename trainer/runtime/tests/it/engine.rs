@@ -1,144 +1,35 @@
 //! The engine on ranks that are threads: every way to share the work gives the same training.
 
-use std::path::Path;
-
-use muster_collectives::{Communicator, Options as GroupOptions};
-use muster_trainer_runtime::model::{Cnn, Gpt, Input, Mlp, Model, Parameter, Vit};
+use muster_collectives::Communicator;
+use muster_trainer_runtime::model::{Gpt, Input, Parameter};
 use muster_trainer_runtime::parallel::{Engine, Error, GradientType, Options, Sharding};
 use muster_trainer_runtime::tensor::Candle;
 use proptest::test_runner::{Config, TestRunner};
 
-const SHARDINGS: [Sharding; 4] =
-    [Sharding::None, Sharding::Optimizer, Sharding::Gradients, Sharding::Parameters];
-
-/// A small model, and as many samples as asked for.
-#[derive(Clone, Copy, Debug)]
-enum Task {
-    Mlp,
-    Cnn,
-    Vit,
-    Gpt,
-}
-
-impl Task {
-    const ALL: [Self; 4] = [Self::Mlp, Self::Cnn, Self::Vit, Self::Gpt];
-
-    fn model(self) -> Model<Candle> {
-        match self {
-            Self::Mlp => Mlp { sizes: vec![6, 9, 5, 3] }.build(),
-            Self::Cnn => Cnn { image: [2, 5, 4], channels: vec![3, 4], classes: 3 }.build(),
-            Self::Vit => Vit { image: [1, 4, 6], patch: 2, width: 8, depth: 2, heads: 2, classes: 3 }.build(),
-            Self::Gpt => Gpt { vocabulary: 11, context: 6, width: 8, depth: 2, heads: 2 }.build(),
-        }
-    }
-
-    fn shape(self) -> &'static [usize] {
-        match self {
-            Self::Cnn => &[2, 5, 4],
-            Self::Vit => &[1, 4, 6],
-            Self::Mlp | Self::Gpt => &[6],
-        }
-    }
-
-    /// Calls `work` with the samples from `first`, which are always the same ones.
-    fn samples<R>(self, first: usize, count: usize, work: impl FnOnce(Input<'_>, &[u32]) -> R) -> R {
-        let size: usize = self.shape().iter().product();
-        let place = |index: usize| (first * size + index) as f32;
-        if let Self::Gpt = self {
-            let token = |index: usize| ((place(index) * 0.73).sin().abs() * 10.9) as u32;
-            let tokens: Vec<u32> = (0..count * size).map(token).collect();
-            let labels: Vec<u32> = (1..=count * size).map(token).collect();
-            return work(Input::Tokens { tokens: &tokens, length: size }, &labels);
-        }
-        let values: Vec<f32> = (0..count * size).map(|index| (place(index) * 0.37).sin()).collect();
-        let labels: Vec<u32> = (0..count).map(|sample| ((first + sample) % 3) as u32).collect();
-        work(Input::Numbers { values: &values, shape: self.shape() }, &labels)
-    }
-}
-
-fn group(directory: &Path, rank: usize, world_size: usize) -> GroupOptions {
-    let mut options = GroupOptions::new(directory, "engine", rank, world_size);
-    options.arena_bytes = 128 << 20;
-    options
-}
-
-fn on_ranks<R: Send>(world_size: usize, work: impl Fn(Communicator) -> R + Sync) -> Vec<R> {
-    let directory = tempfile::tempdir().unwrap();
-    std::thread::scope(|scope| {
-        let ranks: Vec<_> = (0..world_size)
-            .map(|rank| {
-                let (work, options) = (&work, group(directory.path(), rank, world_size));
-                scope.spawn(move || work(Communicator::connect(&options).unwrap()))
-            })
-            .collect();
-        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
-    })
-}
-
-fn options(sharding: Sharding) -> Options {
-    // Some blocks are taken together, others are not.
-    Options { sharding, smallest_unit: 150, clip_norm: Some(0.5), ..Options::default() }
-}
-
-/// A few steps, each of `batches` batches of `size` samples on every rank; the parameters afterwards.
-fn trained(
-    task: Task,
-    communicator: Communicator,
-    options: Options,
-    (batches, size): (usize, usize),
-) -> (Vec<(String, Vec<f32>)>, f32, f32) {
-    let mut engine = Engine::new(Candle, task.model(), communicator, options, 5).unwrap();
-    let (rank, world_size) = (engine.rank(), engine.world_size());
-    let mut losses = Vec::new();
-    for step in 0..4 {
-        let mut loss = 0.0;
-        for batch in 0..batches {
-            let first = ((step * world_size + rank) * batches + batch) * size;
-            let outcome = task.samples(first, size, |input, labels| {
-                engine.accumulate(input, labels, batch + 1 == batches).unwrap()
-            });
-            loss += outcome.loss / batches as f32;
-        }
-        let outcome = engine.step(0.01, [loss]).unwrap();
-        assert!(outcome.gradient_norm.unwrap() > 0.0);
-        losses.push(outcome.averages[0]);
-    }
-    let mut parameters = Vec::new();
-    engine
-        .visit_parameters(|parameter, values| parameters.push((parameter.name.clone(), values.to_vec())))
-        .unwrap();
-    let evaluation = task.samples(0, 7, |input, labels| engine.evaluate(input, labels).unwrap());
-    (parameters, losses[3], evaluation.loss)
-}
+use crate::shared::tasks::{SHARDINGS, Task, all_ways_of_sharding_agree, group, on_ranks, options, trained};
 
 #[test]
 fn all_ways_of_sharding_agree_to_the_bit_on_all_ranks() {
-    for task in Task::ALL {
-        for world_size in [1, 2, 3, 4] {
-            let of = |sharding| on_ranks(world_size, |group| trained(task, group, options(sharding), (1, 2)));
-            let replicated = of(Sharding::None);
-            for sharding in SHARDINGS {
-                let results = of(sharding);
-                assert!(
-                    results.iter().all(|result| *result == replicated[0]),
-                    "{task:?} {world_size} {sharding:?}"
-                );
-            }
-        }
-    }
+    all_ways_of_sharding_agree(&Candle, &[1, 2, 3, 4]);
 }
 
 #[test]
 fn recomputed_and_compressed_gradients_agree_however_they_are_shared() {
     for task in Task::ALL {
-        let of = |options| on_ranks(2, move |group| trained(task, group, options, (1, 2))).swap_remove(1);
+        let of =
+            |options| on_ranks(2, move |group| trained(Candle, task, group, options, (1, 2))).swap_remove(1);
         let plain = of(options(Sharding::None));
         assert_eq!(of(Options { recompute: true, ..options(Sharding::Optimizer) }), plain, "{task:?}");
         let compressed = |sharding| of(Options { gradient_type: GradientType::Bf16, ..options(sharding) });
         let rounded = compressed(Sharding::None);
         assert_eq!(compressed(Sharding::Parameters), rounded, "{task:?}");
-        assert_ne!(rounded.0, plain.0);
-        assert!((rounded.2 - plain.2).abs() < 0.02, "{task:?}: {} and {}", rounded.2, plain.2);
+        assert_ne!(rounded.parameters, plain.parameters);
+        assert!(
+            (rounded.evaluation - plain.evaluation).abs() < 0.02,
+            "{task:?}: {} and {}",
+            rounded.evaluation,
+            plain.evaluation
+        );
     }
 }
 
@@ -153,17 +44,20 @@ fn close(left: &[(String, Vec<f32>)], right: &[(String, Vec<f32>)], tolerance: f
 fn ranks_batches_and_groups_divide_the_same_work() {
     for task in Task::ALL {
         let of = |world_size: usize, options, batches| {
-            on_ranks(world_size, move |group| trained(task, group, options, batches))
+            on_ranks(world_size, move |group| trained(Candle, task, group, options, batches))
         };
         let alone = of(1, options(Sharding::None), (1, 4)).swap_remove(0);
         for sharding in SHARDINGS {
             let several = of(4, options(sharding), (1, 1));
-            close(&several[3].0, &alone.0, 2e-4);
+            close(&several[3].parameters, &alone.parameters, 2e-4);
             let batches = of(2, options(sharding), (2, 1));
-            close(&batches[0].0, &alone.0, 2e-4);
+            close(&batches[0].parameters, &alone.parameters, 2e-4);
             let hybrid = of(4, Options { shard_ranks: Some(2), ..options(sharding) }, (1, 1));
-            close(&hybrid[0].0, &alone.0, 2e-4);
-            assert!(hybrid.iter().all(|rank| rank.0 == hybrid[0].0), "{task:?} {sharding:?}");
+            close(&hybrid[0].parameters, &alone.parameters, 2e-4);
+            assert!(
+                hybrid.iter().all(|rank| rank.parameters == hybrid[0].parameters),
+                "{task:?} {sharding:?}"
+            );
         }
     }
 }

@@ -6,7 +6,10 @@ mod checkpoints;
 mod elastic;
 mod engine;
 mod job;
+mod operations;
 mod recovery;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod watching;
 
 use std::process::{Command, Output};
@@ -128,8 +131,25 @@ fn bad_input_is_named_with_its_exit_code() {
     assert_eq!(code, Some(1));
     assert!(message.ends_with("bad.csv:2: column 2 is \"two\", not a number\n"), "{message}");
 
+    let (code, message) = alone(&arguments(&file, &["--device=gpu"]), &[]);
+    assert_eq!(code, Some(2));
+    assert!(message.contains("--device gpu needs --library libtorch"), "{message}");
+
     let job = [("WORLD_SIZE", "2"), ("RANK", "0"), ("MASTER_PORT", "1")];
     let (code, message) = alone(&arguments(&file, &[]), &job);
     assert_eq!(code, Some(2));
     assert!(message.contains("MASTER_ADDR is not set, but WORLD_SIZE is 2"), "{message}");
+}
+
+#[cfg(not(feature = "libtorch"))]
+#[test]
+fn a_build_without_libtorch_says_how_to_get_one() {
+    let words = ["--library=libtorch", "--data=digits.csv"];
+    let output = Command::new(env!("CARGO_BIN_EXE_muster-train")).args(words).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let message = text(&output.stderr);
+    assert!(
+        message.contains("`cargo xtask libtorch`") && message.contains("--features libtorch"),
+        "{message}"
+    );
 }

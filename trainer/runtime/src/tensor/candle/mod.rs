@@ -6,11 +6,10 @@ use candle_core::{CpuStorage, D, DType, Device, Storage, Tensor, Var};
 // Named for its features alone, which candle does not set.
 use gemm as _;
 
-use self::operations::{AddRows, CrossEntropy, Gelu, LayerNorm, Relu, SoftMax, Weighted, with_values};
-use super::{Error, Library, kernels};
-
-/// Added to the variance in layer normalisation.
-const EPSILON: f32 = 1e-5;
+use self::operations::{
+    AddRows, CrossEntropy, Gelu, LayerNorm, MaxPool, Relu, SoftMax, Weighted, with_values,
+};
+use super::{EPSILON, Error, Library, check_labels, head_size, kernels};
 
 /// Candle on the CPU. It computes on rayon's global threads.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,18 +32,6 @@ fn with_last(x: &Tensor, last: usize) -> Vec<usize> {
     shape.pop();
     shape.push(last);
     shape
-}
-
-fn check_labels(scores: &Tensor, labels: &[u32]) -> Result<(), Error> {
-    let classes = scores.dim(D::Minus1)?;
-    if scores.elem_count() != classes * labels.len() || labels.is_empty() {
-        let message = format!("{} labels do not fit scores of shape {:?}", labels.len(), scores.shape());
-        return Err(Error::Library(message));
-    }
-    match labels.iter().find(|label| **label as usize >= classes) {
-        Some(label) => Err(Error::Library(format!("label {label} is not one of {classes} classes"))),
-        None => Ok(()),
-    }
 }
 
 impl Library for Candle {
@@ -142,7 +129,7 @@ impl Library for Candle {
         causal: bool,
     ) -> Result<Tensor, Error> {
         let (batch, time, width) = queries.dims3()?;
-        let size = width / heads.max(1);
+        let size = head_size(width, heads)?;
         let split = |x: &Tensor| x.reshape((batch, (), heads, size))?.transpose(1, 2)?.contiguous();
         let (queries, keys, values) = (split(queries)?, split(keys)?, split(values)?);
         let softmax = SoftMax { factor: 1.0 / (size as f32).sqrt(), causal };
@@ -163,10 +150,8 @@ impl Library for Candle {
     }
 
     fn max_pool(&self, x: &Tensor, size: usize) -> Result<Tensor, Error> {
-        // The library's backward wants whole squares.
-        let (_, _, height, width) = x.dims4()?;
-        let x = x.narrow(2, 0, height / size * size)?.narrow(3, 0, width / size * size)?;
-        Ok(x.contiguous()?.max_pool2d(size)?)
+        // The library's own backward gives each largest element a share of the gradient that falls with the square's size.
+        Ok(x.contiguous()?.apply_op1(MaxPool { size })?)
     }
 
     fn patches(&self, x: &Tensor, size: usize) -> Result<Tensor, Error> {
@@ -182,12 +167,12 @@ impl Library for Candle {
     }
 
     fn cross_entropy(&self, scores: &Tensor, labels: &[u32]) -> Result<Tensor, Error> {
-        check_labels(scores, labels)?;
+        check_labels(scores.dims(), labels)?;
         Ok(scores.contiguous()?.apply_op1(CrossEntropy { labels: labels.into() })?)
     }
 
     fn correct(&self, scores: &Tensor, labels: &[u32]) -> Result<usize, Error> {
-        check_labels(scores, labels)?;
+        check_labels(scores.dims(), labels)?;
         let scores = scores.to_dtype(DType::F32)?.contiguous()?;
         Ok(with_values(&scores, |scores| kernels::correct(scores, labels))?)
     }

@@ -6,7 +6,7 @@ use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail,
 };
 
-use crate::tensor::kernels;
+use crate::tensor::kernels::{self, Squares};
 
 /// The values of contiguous `f32` storage.
 fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
@@ -225,5 +225,39 @@ impl CustomOp1 for CrossEntropy {
             kernels::cross_entropy_backward(scores, &self.labels, factor)
         })
         .map(Some)
+    }
+}
+
+/// The largest element of each square of an image.
+pub(super) struct MaxPool {
+    pub(super) size: usize,
+}
+
+impl MaxPool {
+    fn squares(&self, shape: &Shape) -> Result<Squares> {
+        let (_, _, height, width) = shape.dims4()?;
+        match self.size {
+            0 => bail!("squares of no size"),
+            size => Ok(Squares { height, width, size }),
+        }
+    }
+}
+
+impl CustomOp1 for MaxPool {
+    fn name(&self) -> &'static str {
+        "max-pool"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let squares = self.squares(layout.shape())?;
+        let (images, channels, ..) = layout.shape().dims4()?;
+        let (down, across) = squares.counts();
+        let shape = Shape::from((images, channels, down, across));
+        Ok(stored(kernels::max_pool(values(storage, layout)?, squares), &shape))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let squares = self.squares(x.shape())?;
+        like(x, x, gradient, |x, gradient| kernels::max_pool_backward(x, gradient, squares)).map(Some)
     }
 }

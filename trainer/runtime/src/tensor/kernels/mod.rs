@@ -7,6 +7,7 @@ mod activation;
 mod attention;
 mod loss;
 mod norm;
+mod pool;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ pub(crate) use activation::{gelu, gelu_backward, relu, relu_backward};
 pub(crate) use attention::{softmax, softmax_backward};
 pub(crate) use loss::{correct, cross_entropy, cross_entropy_backward};
 pub(crate) use norm::{layer_norm, layer_norm_backward};
+pub(crate) use pool::{Squares, max_pool, max_pool_backward};
 pub(crate) use rows::{add_rows, sum_rows};
 
 /// Rows that one thread takes at a time; sums over rows are made per such piece and then in order.

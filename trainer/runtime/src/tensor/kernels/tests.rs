@@ -77,6 +77,18 @@ proptest! {
     }
 
     #[test]
+    fn the_largest_of_a_square_gets_its_gradient(
+        order in Just((0..2 * 5 * 7).collect::<Vec<usize>>()).prop_shuffle(), size in 1_usize..4, w in numbers(2 * 5 * 7),
+    ) {
+        let x: Vec<f32> = order.into_iter().map(|place| place as f32 * 0.05).collect();
+        let squares = Squares { height: 5, width: 7, size };
+        let result = max_pool(&x, squares);
+        prop_assert_eq!(result.len(), 2 * (5 / size) * (7 / size));
+        let w = &w[..result.len()];
+        check(&x, w, &max_pool_backward(&x, w, squares), |x| max_pool(x, squares))?;
+    }
+
+    #[test]
     fn rows_are_added_and_summed(x in numbers(100 * 3), bias in numbers(3), w in numbers(100 * 3)) {
         check(&bias, &w, &sum_rows(&w, 3), |bias| add_rows(&x, bias))?;
     }
