@@ -5,7 +5,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 use k8s_openapi::api::core::v1::{Secret, Service as KubeService};
@@ -24,8 +23,6 @@ const SERVICE: (&str, &str) = ("kube-system", "muster-rendezvous");
 /// Its port, and where the rendezvous listens if nobody else does.
 const PORT: u16 = 9445;
 const FIELD_MANAGER: &str = "muster-trainer";
-/// How long members of an earlier run may take to come back.
-const COMEBACK: Duration = Duration::from_secs(2);
 
 /// Where ranks of elastic jobs meet
 #[derive(Debug, Clone, Args)]
@@ -109,7 +106,7 @@ impl RendezvousOptions {
             listen,
             certificate: Some((certificate.clone(), key)),
             admission: admission(client.clone()),
-            comeback: COMEBACK,
+            comeback: muster_rendezvous::COMEBACK,
         };
         let bound = match listener {
             Some(listener) => options.on(listener.try_clone()?),
@@ -161,8 +158,15 @@ async fn certificate(
         "stringData": {"tls.crt": issued.cert.pem(), "tls.key": issued.signing_key.serialize_pem()},
     });
     let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-    let made = secrets.create(&parameters, &serde_json::from_value(secret)?).await?;
-    pair(&made).ok_or_else(|| Error::new(format!("the Secret {namespace}/{name} holds no certificate")))
+    let secret = match secrets.create(&parameters, &serde_json::from_value(secret)?).await {
+        // Another replica was quicker, or somebody keeps something else there.
+        Err(kube::Error::Api(status)) if status.code == 409 => secrets.get(name).await?,
+        made => made?,
+    };
+    pair(&secret).ok_or_else(|| {
+        Error::new(format!("the Secret {namespace}/{name} holds no tls.crt and tls.key"))
+            .with_hint("delete it, and another one is made")
+    })
 }
 
 fn pair(secret: &Secret) -> Option<(String, String)> {

@@ -143,7 +143,12 @@ impl Role {
                         None => Ok(()),
                     }
                 };
-                tokio::join!(trainer, meeting).1
+                let trainer = async {
+                    trainer.await;
+                    Ok(())
+                };
+                // Where one fails the role has failed.
+                tokio::try_join!(trainer, meeting).map(|_| ())
             }
             Self::Scheduler | Self::Gates => {
                 let names = options.scheduler_names;

@@ -84,10 +84,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
             .with_hint(format!("`muster explain {label}` says what its pods wait for")));
         }
     };
-    match running(&object) {
-        Some(count) if count == u64::from(wanted) => output::print(&format!("{label}: {wanted} run\n")),
-        _ => Err(Error::new(format!("{label} has ended"))),
+    if running(&object) == u64::from(wanted) {
+        return output::print(&format!("{label}: {wanted} run\n"));
     }
+    Err(Error::new(format!("{label} has ended")))
 }
 
 /// The object that is meant; `job` means training jobs first.
@@ -119,6 +119,10 @@ fn check(job: &Value, label: &str, wanted: u32) -> Result<(), Error> {
         return Err(Error::new(format!("{label} has a fixed number of workers"))
             .with_hint("spec.elasticPolicy with minReplicas and maxReplicas makes a job elastic"));
     }
+    if wanted == 0 {
+        return Err(Error::new(format!("{label} cannot be without workers"))
+            .with_hint("spec.runPolicy.suspend: true stops its pods and keeps the job"));
+    }
     let bound = |field: &str| elastic[field].as_u64();
     let fewest = bound("minReplicas").or(bound("maxReplicas"));
     let most = bound("maxReplicas").or(bound("minReplicas"));
@@ -132,19 +136,17 @@ fn check(job: &Value, label: &str, wanted: u32) -> Result<(), Error> {
 }
 
 /// How many run, as the object's status counts them.
-fn running(object: &Value) -> Option<u64> {
+fn running(object: &Value) -> u64 {
     let status = &object["status"];
     let workers = &status["replicaStatuses"]["Worker"];
-    if workers.is_object() {
-        return Some(workers["active"].as_u64().unwrap_or(0));
-    }
-    status["readyReplicas"].as_u64().or_else(|| status["replicas"].as_u64())
+    let count = if workers.is_object() { &workers["active"] } else { &status["readyReplicas"] };
+    count.as_u64().unwrap_or(0)
 }
 
 /// As many run as are wanted, or none ever will.
 fn has_settled(object: &Value, wanted: u32) -> bool {
     let ended = object["status"]["completionTime"].is_string();
-    ended || running(object).unwrap_or(0) == u64::from(wanted)
+    ended || running(object) == u64::from(wanted)
 }
 
 #[cfg(test)]
@@ -153,19 +155,24 @@ mod tests {
 
     #[test]
     fn a_job_of_a_fixed_size_is_not_scaled() {
-        let message = |job: Value, wanted| check(&job, "pytorchjob/digits", wanted).unwrap_err().to_string();
+        let message = |job: Value, wanted| {
+            let text = check(&job, "pytorchjob/digits", wanted).unwrap_err().to_string();
+            text.lines().next().unwrap_or_default().to_owned()
+        };
         assert_eq!(message(json!({"spec": {}}), 2), "pytorchjob/digits has a fixed number of workers");
         let elastic = json!({"spec": {"elasticPolicy": {"minReplicas": 1, "maxReplicas": 4}}});
         assert_eq!(message(elastic.clone(), 5), "pytorchjob/digits may have 1 to 4 workers, not 5");
+        assert_eq!(message(elastic.clone(), 0), "pytorchjob/digits cannot be without workers");
         assert!(check(&elastic, "pytorchjob/digits", 4).is_ok());
     }
 
     #[test]
     fn workers_and_replicas_are_counted_where_their_kinds_count_them() {
         let job = json!({"status": {"replicaStatuses": {"Worker": {"active": 3, "failed": 1}}}});
-        assert_eq!((running(&job), has_settled(&job, 3), has_settled(&job, 4)), (Some(3), true, false));
+        assert_eq!((running(&job), has_settled(&job, 3), has_settled(&job, 4)), (3, true, false));
         let web = json!({"status": {"replicas": 3, "readyReplicas": 2}});
-        assert_eq!(running(&web), Some(2));
+        assert_eq!(running(&web), 2);
+        assert!(has_settled(&json!({"status": {}}), 0));
         assert!(has_settled(&json!({"status": {"completionTime": "2026-01-01T00:00:00Z"}}), 4));
     }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInf
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::PostParams;
 use kube::{Api, Client};
-use muster_rendezvous::{Admission, Caller};
+use muster_rendezvous::{Admission, Caller, NotAdmitted};
 use muster_trainer_core::RENDEZVOUS_AUDIENCE;
 
 /// Admits pods by the tokens that elastic jobs give them, each to the training of its own job.
@@ -18,28 +18,33 @@ pub fn admission(client: Client) -> Admission {
     })
 }
 
-async fn training(client: &Client, caller: Caller) -> Result<String, String> {
-    let token =
-        caller.token.ok_or("the call carries no token: MUSTER_RENDEZVOUS_TOKEN_FILE names the pod's")?;
+async fn training(client: &Client, caller: Caller) -> Result<String, NotAdmitted> {
+    let refused = |why: String| NotAdmitted::Refused(why);
+    let unknown = |why: String| NotAdmitted::Unknown(why);
+    let token = caller.token.ok_or_else(|| {
+        refused("the call carries no token: MUSTER_RENDEZVOUS_TOKEN_FILE names the pod's".into())
+    })?;
     let spec = TokenReviewSpec { token, audiences: Some(vec![RENDEZVOUS_AUDIENCE.to_owned()]) };
     let review = TokenReview { spec, ..TokenReview::default() };
     let reviews: Api<TokenReview> = Api::all(client.clone());
     let review = reviews.create(&PostParams::default(), &review).await;
-    let status = review.map_err(|error| format!("the token cannot be reviewed: {error}"))?.status;
+    let status = review.map_err(|error| unknown(format!("the token cannot be reviewed: {error}")))?.status;
     let status = status.unwrap_or_default();
     if status.authenticated != Some(true) {
-        return Err(format!("the token is not good: {}", status.error.unwrap_or_default()));
+        return Err(refused(format!("the token is not good: {}", status.error.unwrap_or_default())));
     }
     let user = status.user.unwrap_or_default();
-    let (namespace, name, uid) =
-        pod_of(&user).ok_or("the token is not that of a pod: mount a projected service account token")?;
+    let (namespace, name, uid) = pod_of(&user).ok_or_else(|| {
+        refused("the token is not that of a pod: mount a projected service account token".into())
+    })?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let pod = pods.get_opt(name).await.map_err(|error| format!("pod {namespace}/{name}: {error}"))?;
+    let pod = pods.get_opt(name).await;
+    let pod = pod.map_err(|error| unknown(format!("pod {namespace}/{name}: {error}")))?;
     let pod = pod.filter(|pod| pod.metadata.uid.as_deref() == Some(uid));
-    let pod = pod.ok_or_else(|| format!("there is no pod {namespace}/{name} any more"))?;
+    let pod = pod.ok_or_else(|| refused(format!("there is no pod {namespace}/{name} any more")))?;
     let owners = pod.metadata.owner_references.unwrap_or_default();
     let job = owners.into_iter().find(|owner| owner.controller == Some(true));
-    let job = job.ok_or_else(|| format!("pod {namespace}/{name} belongs to no job"))?;
+    let job = job.ok_or_else(|| refused(format!("pod {namespace}/{name} belongs to no job")))?;
     Ok(format!("{namespace}/{}/{}/{}", job.kind, job.name, job.uid))
 }
 

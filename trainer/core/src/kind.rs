@@ -92,8 +92,8 @@ pub trait Framework: Debug + Send + Sync {
     /// What is restarted when a pod fails and the job does not say.
     fn restart_scope(&self) -> RestartScope;
 
-    /// Whether the number of pods may change while the job runs.
-    fn is_elastic(&self) -> bool;
+    /// The fewest and the most pods that take part, where their number may change while the job runs.
+    fn elastic_bounds(&self, job: &Job) -> Option<(i32, i32)>;
 
     /// Whether this pod leads the job (label `training.kubeflow.org/job-role=master`).
     fn leads(&self, job: &Job, replica: &Replica, index: i32) -> bool;

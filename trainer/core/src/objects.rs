@@ -99,8 +99,8 @@ pub(crate) fn pod(job: &Job, replica: &Replica, index: i32, generation: u64, opt
 fn pod_spec(job: &Job, replica: &Replica, index: i32, mut spec: PodSpec, options: &Options) -> PodSpec {
     spec.restart_policy = Some(restart_policy(job, replica).to_owned());
     let mut environment = job.framework.environment(job, replica, index);
-    if let Some(rendezvous) = options.rendezvous.as_ref().filter(|_| job.framework.is_elastic()) {
-        environment.extend(rendezvous.environment(job, replica, index));
+    if let Some((rendezvous, bounds)) = options.rendezvous.as_ref().zip(job.framework.elastic_bounds(job)) {
+        environment.extend(rendezvous.environment(job, replica, index, bounds));
         Rendezvous::mount_token(&mut spec);
     }
     for container in &mut spec.containers {

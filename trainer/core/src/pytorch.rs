@@ -157,11 +157,15 @@ impl Framework for PyTorch {
     }
 
     fn restart_scope(&self) -> RestartScope {
-        if self.is_elastic() { RestartScope::Pod } else { RestartScope::Gang }
+        if self.elastic.is_some() { RestartScope::Pod } else { RestartScope::Gang }
     }
 
-    fn is_elastic(&self) -> bool {
-        self.elastic.is_some()
+    fn elastic_bounds(&self, job: &Job) -> Option<(i32, i32)> {
+        let workers = job.replica(WORKER).map_or(0, |worker| worker.count);
+        let (fewest, most) = Self::bounds(self.elastic.as_ref()?, workers);
+        // The policy speaks of workers.
+        let others = job.total() - workers;
+        Some((fewest + others, most + others))
     }
 
     fn leads(&self, job: &Job, replica: &Replica, index: i32) -> bool {

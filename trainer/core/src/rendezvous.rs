@@ -26,8 +26,14 @@ pub struct Rendezvous {
 }
 
 impl Rendezvous {
-    /// The variables of every container.
-    pub(crate) fn environment(&self, job: &Job, replica: &Replica, index: i32) -> Vec<EnvVar> {
+    /// The variables of every container; `bounds` are the fewest and the most pods.
+    pub(crate) fn environment(
+        &self,
+        job: &Job,
+        replica: &Replica,
+        index: i32,
+        bounds: (i32, i32),
+    ) -> Vec<EnvVar> {
         let variable = |name: &str, value: String| EnvVar {
             name: name.to_owned(),
             value: Some(value),
@@ -36,6 +42,7 @@ impl Rendezvous {
         let mut variables = vec![
             variable("MUSTER_RENDEZVOUS", self.addresses.join(",")),
             variable("MUSTER_RENDEZVOUS_TOKEN_FILE", format!("{FOLDER}/{TOKEN}")),
+            variable("MUSTER_RANKS", format!("{}:{}", bounds.0, bounds.1)),
             variable("MUSTER_REPLICAS", job.total().to_string()),
             variable("MUSTER_REPLICA_INDEX", job.framework.rank(job, replica, index).to_string()),
         ];

@@ -5,7 +5,7 @@
 //! come; the group never guesses that one is dead. An epoch's number is given once, so messages about an earlier one
 //! change nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How long newcomers wait for others before the members at work are asked to end their epoch.
@@ -65,6 +65,8 @@ pub(crate) enum Order {
     Change { epoch: u64 },
     /// The training has reached its end.
     Over,
+    /// As many work as there may be: a place is free when one of them has gone.
+    Reserve,
 }
 
 #[derive(Debug)]
@@ -76,6 +78,8 @@ struct Member {
     seat: Option<Seat>,
     /// Since when it waits; none while it works.
     waits: Option<Duration>,
+    /// It has been told that it is in reserve.
+    knows_reserve: bool,
 }
 
 /// The members of one training.
@@ -83,6 +87,7 @@ struct Member {
 pub(crate) struct Group {
     /// Before then the group may be older than it seems: members that work have not come back yet.
     complete_at: Duration,
+    /// The newest epoch that was heard of.
     epoch: u64,
     bounds: Bounds,
     members: BTreeMap<String, Member>,
@@ -128,7 +133,8 @@ impl Group {
         self.arrivals += 1;
         let number = self.members.get(&member).map_or(self.arrivals, |known| known.number);
         let waits = (!works || seat.is_none()).then_some(now);
-        self.members.insert(member, Member { connection, address, number, seat, waits });
+        let known = Member { connection, address, number, seat, waits, knows_reserve: false };
+        self.members.insert(member, known);
     }
 
     /// A member is done with an epoch, and waits for the next.
@@ -161,10 +167,9 @@ impl Group {
             return told;
         }
         match self.next_change() {
-            Some((at, _)) if at > now => Vec::new(),
-            Some((_, Change::Ask)) => self.ask(),
-            Some((_, Change::Form)) => self.form(),
-            None => Vec::new(),
+            Some((at, Change::Ask)) if at <= now => self.ask(),
+            Some((at, Change::Form)) if at <= now => self.form(),
+            _ => self.tell_reserve(),
         }
     }
 
@@ -176,30 +181,74 @@ impl Group {
         self.next_change().map(|(at, _)| at)
     }
 
+    /// What follows if nothing else happens:
+    ///
+    /// | who works | who waits | what follows |
+    /// |---|---|---|
+    /// | members of different epochs, or at the same place | anybody | they are asked to end them, so that they come together |
+    /// | some | one of their epoch | they are asked at once: it has ended |
+    /// | fewer than may be | newcomers | they are asked, once the newcomers have settled |
+    /// | as many as may be | newcomers | nothing: these are the reserve |
+    /// | nobody | fewer than are needed | nothing |
+    /// | nobody | enough | the next epoch begins; the first one waits for those that are expected |
     fn next_change(&self) -> Option<(Duration, Change)> {
         let waits: Vec<Duration> = self.members.values().filter_map(|member| member.waits).collect();
-        let last = *waits.iter().max()?;
-        let working = self.members.len() - waits.len();
-        if working > 0 {
+        let mut at_work = self.members.values().filter(|member| member.waits.is_none());
+        if let Some(first) = at_work.next() {
+            let seat = |member: &Member| member.seat.unwrap_or(Seat { epoch: 0, rank: 0 });
+            let (epoch, mut ranks) = (seat(first).epoch, BTreeSet::from([seat(first).rank]));
+            let (mut working, mut is_divided) = (1, false);
+            for Seat { epoch: other, rank } in at_work.map(seat) {
+                working += 1;
+                // Services that did not know of each other may have given the same places.
+                is_divided |= other != epoch || !ranks.insert(rank);
+            }
+            if self.asked {
+                return None;
+            }
+            if is_divided {
+                return Some((Duration::ZERO, Change::Ask));
+            }
+            let last = *waits.iter().max()?;
+            let mut waiting = self.members.values().filter(|member| member.waits.is_some());
+            let has_ended = waiting.any(|member| self.is_current(member.seat));
             let is_full = working >= self.bounds.most;
-            // One that had a place in this epoch says that the epoch has ended.
-            let ended =
-                self.members.values().any(|member| member.waits.is_some() && self.is_current(member.seat));
-            let at = if ended { last } else { last + SETTLES };
-            return (!self.asked && (ended || !is_full)).then_some((at, Change::Ask));
+            let at = if has_ended { last } else { last + SETTLES };
+            return (has_ended || !is_full).then_some((at, Change::Ask));
         }
+        let last = *waits.iter().max()?;
         if waits.len() < self.bounds.fewest {
             return None;
         }
+        let all_have_come = waits.len() >= self.bounds.expected;
+        // Who has had a place knows that the training began long ago.
+        let is_first = self.members.values().all(|member| member.seat.is_none());
         let mut at = last;
-        if self.epoch == 0 && waits.len() < self.bounds.expected {
-            at = last + FIRST_PATIENCE;
+        if is_first && !all_have_come {
+            at += FIRST_PATIENCE;
         }
-        Some((at.max(self.complete_at), Change::Form))
+        if !all_have_come {
+            at = at.max(self.complete_at);
+        }
+        Some((at, Change::Form))
     }
 
     fn is_current(&self, seat: Option<Seat>) -> bool {
         seat.is_some_and(|seat| seat.epoch == self.epoch)
+    }
+
+    /// Tells those that wait while as many work as may be.
+    fn tell_reserve(&mut self) -> Vec<(Connection, Order)> {
+        let working = self.members.values().filter(|member| member.waits.is_none()).count();
+        if working < self.bounds.most || self.asked {
+            return Vec::new();
+        }
+        let waiting = self.members.values_mut().filter(|member| member.waits.is_some());
+        let tell = |member: &mut Member| {
+            let knew = std::mem::replace(&mut member.knows_reserve, true);
+            (!knew).then_some((member.connection, Order::Reserve))
+        };
+        waiting.filter_map(tell).collect()
     }
 
     fn ask(&mut self) -> Vec<(Connection, Order)> {
@@ -226,6 +275,7 @@ impl Group {
         let place = |(rank, member): (usize, &mut Member)| {
             member.seat = Some(Seat { epoch, rank });
             member.waits = None;
+            member.knows_reserve = false;
             (member.connection, Order::Place { epoch, rank, world_size, leader: leader.clone() })
         };
         members.into_iter().enumerate().map(place).collect()

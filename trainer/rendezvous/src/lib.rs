@@ -4,7 +4,8 @@
 //! the controllers, gives them their places: an *epoch* is one group of ranks, and every member of it gets the same
 //! number, the same size and a rank of its own. Members end an epoch themselves, at a step that all of them have
 //! taken or when they lose one of them, and then wait for the next; nothing is ever decided about a member that works.
-//! So the service holds no state that its members do not: one that was started again learns it from them.
+//! So the service holds no state that its members do not, but that a training is over: one that was started again learns it
+//! from them.
 //!
 //! * [`Service`] serves any number of trainings; [`Admission`] tells which one a caller belongs to.
 //! * [`Member`] is a rank's side: it asks for a place, and learns that others want to join.
@@ -19,4 +20,6 @@ mod service;
 
 pub use group::Bounds;
 pub use member::{Error as MemberError, Member, MemberOptions, Placement};
-pub use service::{Admission, Bound, Caller, Error as ServiceError, Service, ServiceOptions};
+pub use service::{
+    Admission, Bound, COMEBACK, Caller, Error as ServiceError, NotAdmitted, Service, ServiceOptions,
+};

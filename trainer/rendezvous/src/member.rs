@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
@@ -21,7 +21,9 @@ use crate::messages::{Finished, FromMember, Introduction, Ready, from_member, to
 /// Pause before connecting again.
 const RETRY: Duration = Duration::from_millis(100);
 /// How long a connection may take to come about.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT: Duration = Duration::from_secs(2);
+/// How long the service may take to let this rank in.
+const ANSWER: Duration = Duration::from_secs(15);
 /// How long the last message may take to reach the service.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// A service that does not answer for so long is gone.
@@ -55,6 +57,12 @@ pub enum Error {
         after: Duration,
         /// Why the rendezvous could not be reached, if it could not.
         trouble: Option<String>,
+    },
+    /// As many ranks take part as may; this one gets a place when one of them has gone.
+    #[error("the training has as many ranks as it may have: this one is in reserve at {address}")]
+    InReserve {
+        /// Where the rendezvous is.
+        address: String,
     },
     /// The training had reached its end before this rank came.
     #[error("the training has reached its end without this rank")]
@@ -107,14 +115,17 @@ pub struct Placement {
 pub struct Member {
     shared: Arc<Shared>,
     /// Taken when the member leaves.
-    commands: Option<mpsc::UnboundedSender<Command>>,
+    intent: Option<watch::Sender<Intent>>,
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Debug)]
-enum Command {
-    Ready(u64),
-    Finished,
+/// What this rank wants the service to know. A state, not messages, so that nothing of it is lost with a connection.
+#[derive(Clone, Copy, Debug, Default)]
+struct Intent {
+    /// It is done with epochs up to this one.
+    done_with: u64,
+    /// The training has reached its end.
+    is_finished: bool,
 }
 
 #[derive(Debug)]
@@ -129,11 +140,10 @@ struct Shared {
 /// What the service has said.
 #[derive(Debug, Default)]
 struct Heard {
+    /// The newest place that was given.
     placement: Option<Placement>,
-    /// The epoch that the caller has been given last.
-    taken: u64,
-    /// This rank is done with the epoch of its place.
-    is_waiting: bool,
+    /// This rank waits while as many take part as may.
+    in_reserve: bool,
     /// No more will be said.
     end: Option<Error>,
     trouble: Option<String>,
@@ -148,46 +158,38 @@ impl Member {
         let endpoints = endpoints.collect::<Result<Vec<Endpoint>, Error>>()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| failed("start the rendezvous client")(&error))?;
-        let (commands, received) = mpsc::unbounded_channel();
-        let heard = Heard { is_waiting: true, ..Heard::default() };
+        let (intent, told) = watch::channel(Intent::default());
         let shared = Arc::new(Shared {
             options,
-            heard: Mutex::new(heard),
+            heard: Mutex::default(),
             news: Condvar::new(),
             change: AtomicU64::new(0),
         });
         let keeper = shared.clone();
         let thread = std::thread::Builder::new()
             .name("rendezvous".into())
-            .spawn(move || runtime.block_on(keeper.keep(&endpoints, received)))
+            .spawn(move || runtime.block_on(keeper.keep(&endpoints, told)))
             .map_err(|error| failed("start the thread of the rendezvous client")(&error))?;
-        Ok(Self { shared, commands: Some(commands), thread: Some(thread) })
+        Ok(Self { shared, intent: Some(intent), thread: Some(thread) })
     }
 
-    /// Waits for a place in an epoch that follows the one this rank has had.
-    pub fn place(&self, patience: Duration) -> Result<Placement, Error> {
+    /// Waits for a place in an epoch after `past`, the one that this rank had last; 0 for none.
+    pub fn place(&self, past: u64, patience: Duration) -> Result<Placement, Error> {
         let began = Instant::now();
+        self.mean(|intent| intent.done_with = past);
         let mut heard = self.shared.heard.lock();
-        let past = heard.taken;
-        if !heard.is_waiting && heard.placement.as_ref().is_some_and(|placement| placement.epoch == past) {
-            heard.is_waiting = true;
-            self.say(Command::Ready(past));
-        }
         loop {
-            let next = heard.placement.clone().filter(|placement| placement.epoch > past);
-            if let Some(placement) = next {
-                heard.taken = placement.epoch;
-                return Ok(placement);
+            if let Some(placement) = heard.placement.as_ref().filter(|placement| placement.epoch > past) {
+                return Ok(placement.clone());
             }
             if let Some(end) = &heard.end {
                 return Err(end.clone());
             }
             if self.shared.news.wait_until(&mut heard, began + patience).timed_out() {
-                let trouble = heard.trouble.clone();
-                return Err(Error::Timeout {
-                    address: self.shared.options.place(),
-                    after: patience,
-                    trouble,
+                let (address, trouble) = (self.shared.options.place(), heard.trouble.clone());
+                return Err(match (heard.in_reserve, trouble) {
+                    (true, None) => Error::InReserve { address },
+                    (_, trouble) => Error::Timeout { address, after: patience, trouble },
                 });
             }
         }
@@ -200,19 +202,18 @@ impl Member {
 
     /// Says that the training has reached its end, so that whoever still wants to join is told.
     pub fn finish(mut self) {
-        self.say(Command::Finished);
+        self.mean(|intent| intent.is_finished = true);
         self.leave();
     }
 
-    fn say(&self, command: Command) {
-        if let Some(commands) = &self.commands {
-            // The thread ends only after a refusal, which `place` reports.
-            let _ = commands.send(command);
+    fn mean(&self, change: impl FnOnce(&mut Intent)) {
+        if let Some(intent) = &self.intent {
+            intent.send_modify(change);
         }
     }
 
     fn leave(&mut self) {
-        self.commands = None;
+        self.intent = None;
         if let Some(thread) = self.thread.take() {
             // It waits for nothing without a deadline; what it panics with is on standard error.
             let _ = thread.join();
@@ -267,9 +268,10 @@ enum Ended {
 
 impl Shared {
     /// Keeps a connection until this rank leaves.
-    async fn keep(&self, endpoints: &[Endpoint], mut commands: mpsc::UnboundedReceiver<Command>) {
+    async fn keep(&self, endpoints: &[Endpoint], mut intent: watch::Receiver<Intent>) {
+        let mut last_chance = None;
         for endpoint in endpoints.iter().cycle() {
-            match self.attend(endpoint, &mut commands).await {
+            match self.attend(endpoint, &mut intent).await {
                 Ended::Here => return,
                 Ended::ForGood(error) => {
                     self.heard.lock().end = Some(error);
@@ -278,24 +280,26 @@ impl Shared {
                 }
                 Ended::Broken(trouble) => {
                     tracing::debug!(trouble, "the rendezvous cannot be reached");
-                    self.heard.lock().trouble = Some(trouble);
+                    let mut heard = self.heard.lock();
+                    heard.trouble = Some(trouble);
+                    heard.in_reserve = false;
+                }
+            }
+            // A rank that leaves has nothing more to say, but for the end of the training.
+            if intent.has_changed().is_err() {
+                let until = *last_chance.get_or_insert_with(|| Instant::now() + FAREWELL);
+                if Instant::now() > until {
+                    return;
                 }
             }
             tokio::time::sleep(RETRY).await;
-            // Without a connection there is nobody to say it to; the introduction says what matters.
-            while let Ok(command) = commands.try_recv() {
-                tracing::debug!(?command, "left to the next introduction");
-            }
-            if commands.is_closed() {
-                return;
-            }
         }
     }
 
-    async fn attend(&self, endpoint: &Endpoint, commands: &mut mpsc::UnboundedReceiver<Command>) -> Ended {
+    async fn attend(&self, endpoint: &Endpoint, intent: &mut watch::Receiver<Intent>) -> Ended {
         let connected = tokio::select! {
             connected = endpoint.connect() => connected,
-            () = closed(commands) => return Ended::Here,
+            () = left(intent) => return Ended::Here,
         };
         let channel = match connected {
             Ok(channel) => channel,
@@ -306,21 +310,35 @@ impl Shared {
             Ok(request) => request,
             Err(trouble) => return Ended::Broken(trouble),
         };
-        let introduction = from_member::Message::Introduction(self.introduction());
+        let mut said = Intent { is_finished: false, ..*intent.borrow() };
+        let introduction = from_member::Message::Introduction(self.introduction(said.done_with));
         if sender.send(introduction.into()).await.is_err() {
             return Ended::Broken("the stream ended before it began".into());
         }
         let mut client: RendezvousClient<Channel> = RendezvousClient::new(channel);
         let answered = tokio::select! {
-            answered = client.attend(request) => answered,
-            () = closed(commands) => return Ended::Here,
+            answered = tokio::time::timeout(ANSWER, client.attend(request)) => answered,
+            () = left(intent) => return Ended::Here,
         };
         let mut answers = match answered {
-            Ok(response) => response.into_inner(),
-            Err(status) => return self.refused(&status),
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) => return self.refused(&status),
+            Err(_) => return Ended::Broken("it does not answer".into()),
         };
         self.heard.lock().trouble = None;
         loop {
+            // What has been meant since the introduction, or since the last time.
+            let meant = *intent.borrow_and_update();
+            let ready = (meant.done_with > said.done_with)
+                .then_some(from_member::Message::Ready(Ready { epoch: meant.done_with }));
+            let finished = (meant.is_finished && !said.is_finished)
+                .then_some(from_member::Message::Finished(Finished {}));
+            for message in ready.into_iter().chain(finished) {
+                if sender.send(message.into()).await.is_err() {
+                    return Ended::Broken("it ended the connection".into());
+                }
+            }
+            said = meant;
             tokio::select! {
                 answer = answers.next() => match answer {
                     Some(Ok(message)) => {
@@ -332,20 +350,13 @@ impl Shared {
                     Some(Err(status)) => return self.refused(&status),
                     None => return Ended::Broken("it ended the connection".into()),
                 },
-                command = commands.recv() => {
-                    let message = match command {
-                        None => {
-                            drop(sender);
-                            // Until the service has taken what was said before.
-                            let rest = async { while let Some(Ok(_)) = answers.next().await {} };
-                            let _ = tokio::time::timeout(FAREWELL, rest).await;
-                            return Ended::Here;
-                        }
-                        Some(Command::Ready(epoch)) => from_member::Message::Ready(Ready { epoch }),
-                        Some(Command::Finished) => from_member::Message::Finished(Finished {}),
-                    };
-                    if sender.send(message.into()).await.is_err() {
-                        return Ended::Broken("it ended the connection".into());
+                changed = intent.changed() => {
+                    if changed.is_err() {
+                        drop(sender);
+                        // Until the service has taken what was said before.
+                        let rest = async { while let Some(Ok(_)) = answers.next().await {} };
+                        let _ = tokio::time::timeout(FAREWELL, rest).await;
+                        return Ended::Here;
                     }
                 }
             }
@@ -367,7 +378,8 @@ impl Shared {
         Ok(request)
     }
 
-    fn introduction(&self) -> Introduction {
+    /// What this rank says first, which is done with epochs up to `done_with`.
+    fn introduction(&self, done_with: u64) -> Introduction {
         let MemberOptions { member, group, host, listens, bounds, .. } = self.options.clone();
         let heard = self.heard.lock();
         let (epoch, rank) =
@@ -382,7 +394,7 @@ impl Shared {
             most: bounds.most as u32,
             epoch,
             rank: rank as u32,
-            works: !heard.is_waiting,
+            works: epoch > done_with,
         }
     }
 
@@ -396,12 +408,13 @@ impl Shared {
                     world_size: placement.world_size as usize,
                     leader: placement.leader,
                 });
-                heard.is_waiting = false;
+                heard.in_reserve = false;
                 self.news.notify_all();
             }
             Some(to_member::Message::Change(change)) => {
                 self.change.fetch_max(change.epoch, Ordering::Relaxed);
             }
+            Some(to_member::Message::Reserve(_)) => self.heard.lock().in_reserve = true,
             Some(to_member::Message::Over(_)) | None => {}
         }
     }
@@ -420,10 +433,11 @@ impl Shared {
     }
 }
 
-/// Returns when this rank leaves; what it says meanwhile is for the introduction to say.
-async fn closed(commands: &mut mpsc::UnboundedReceiver<Command>) {
-    while let Some(command) = commands.recv().await {
-        tracing::debug!(?command, "left to the next introduction");
+/// Returns when this rank leaves, unless it still has to say that the training has reached its end.
+async fn left(intent: &mut watch::Receiver<Intent>) {
+    while intent.changed().await.is_ok() {}
+    if intent.borrow().is_finished {
+        std::future::pending().await
     }
 }
 

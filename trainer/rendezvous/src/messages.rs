@@ -71,6 +71,7 @@ impl From<Order> for ToMember {
             }),
             Order::Change { epoch } => to_member::Message::Change(Change { epoch }),
             Order::Over => to_member::Message::Over(Over {}),
+            Order::Reserve => to_member::Message::Reserve(Reserve {}),
         };
         Self { message: Some(message) }
     }

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use futures::{Stream, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::group::{Connection, Group, Order};
+use crate::group::{Arrival, Connection, Group, Order};
 use crate::messages::rendezvous_server::{Rendezvous, RendezvousServer};
 use crate::messages::{FromMember, ToMember, from_member};
 
@@ -29,8 +29,14 @@ const MOST_MEMBERS: usize = 4096;
 const MOST_GROUPS: usize = 65_536;
 /// Longest message of a member, in bytes.
 const LONGEST_MESSAGE: usize = 16 << 10;
+/// How long a caller may take to say who it is, and to be let in.
+const DOORSTEP: Duration = Duration::from_secs(10);
+/// Callers on the doorstep at once.
+const CALLERS: usize = 256;
 /// How long a training without members is remembered.
 const REMEMBERED: Duration = Duration::from_hours(1);
+/// How long members of an earlier service may take to come back: longer than they need to notice and to connect.
+pub const COMEBACK: Duration = Duration::from_secs(4);
 /// A connection that does not answer for so long has ended.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));
 
@@ -59,8 +65,17 @@ pub struct Caller {
     pub group: String,
 }
 
-/// Decides which training a caller belongs to: its name, or why it is turned away.
-pub type Admission = Arc<dyn Fn(Caller) -> BoxFuture<'static, Result<String, String>> + Send + Sync>;
+/// Decides which training a caller belongs to, and gives its name.
+pub type Admission = Arc<dyn Fn(Caller) -> BoxFuture<'static, Result<String, NotAdmitted>> + Send + Sync>;
+
+/// Why a caller is not let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotAdmitted {
+    /// It has no business here, and need not come again.
+    Refused(String),
+    /// Who it is cannot be found out now.
+    Unknown(String),
+}
 
 /// Where and for whom the service is.
 #[derive(Clone)]
@@ -71,7 +86,7 @@ pub struct ServiceOptions {
     pub certificate: Option<(String, String)>,
     /// Which training a caller belongs to.
     pub admission: Admission,
-    /// How long members of an earlier run may take to come back, before groups begin without them.
+    /// How long members of an earlier service may take to come back, before groups begin without them; see [`COMEBACK`].
     pub comeback: Duration,
 }
 
@@ -79,7 +94,7 @@ impl ServiceOptions {
     /// Without encryption, and every caller belongs to the training that it names: for one machine and its only user.
     pub fn open(listen: SocketAddr) -> Self {
         let admission: Admission = Arc::new(|caller: Caller| Box::pin(async move { Ok(caller.group) }));
-        Self { listen, certificate: None, admission, comeback: Duration::from_secs(2) }
+        Self { listen, certificate: None, admission, comeback: COMEBACK }
     }
 
     /// Listens, but does not serve yet.
@@ -120,10 +135,13 @@ impl Bound {
             Server::builder().http2_keepalive_interval(Some(every)).http2_keepalive_timeout(Some(patience));
         if let Some((certificate, key)) = &self.options.certificate {
             let identity = Identity::from_pem(certificate, key);
-            server = server.tls_config(ServerTlsConfig::new().identity(identity))?;
+            server = server.tls_config(ServerTlsConfig::new().identity(identity).timeout(DOORSTEP))?;
         }
-        let service = Service::new(self.options.admission, self.options.comeback);
-        let clock = tokio::spawn(service.shared.clone().keep_time(shutdown.clone()));
+        // However this ends, nobody may stay with a service that is not the one that others find.
+        let over = CancellationToken::new();
+        let _ends = over.clone().drop_guard();
+        let service = Service::new(self.options.admission, self.options.comeback, over.clone());
+        tokio::spawn(service.shared.clone().keep_time(over));
         let rendezvous = RendezvousServer::new(service).max_decoding_message_size(LONGEST_MESSAGE);
         let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
         // Streams of members last as long as they do: they are cut, not waited for.
@@ -132,9 +150,7 @@ impl Bound {
             incoming,
             shutdown.cancelled(),
         ));
-        let served = served.await.unwrap_or(Ok(()));
-        clock.abort();
-        Ok(served?)
+        Ok(served.await.unwrap_or(Ok(()))?)
     }
 }
 
@@ -142,6 +158,9 @@ impl Bound {
 pub struct Service {
     shared: Arc<Shared>,
     admission: Admission,
+    /// The end of the service, and of every stream.
+    over: CancellationToken,
+    doorstep: Arc<Semaphore>,
 }
 
 struct Shared {
@@ -166,10 +185,10 @@ struct Known {
 }
 
 impl Service {
-    fn new(admission: Admission, comeback: Duration) -> Self {
+    fn new(admission: Admission, comeback: Duration, over: CancellationToken) -> Self {
         let shared =
             Shared { began: Instant::now(), comeback, groups: Mutex::default(), changed: Notify::new() };
-        Self { shared: Arc::new(shared), admission }
+        Self { shared: Arc::new(shared), admission, over, doorstep: Arc::new(Semaphore::new(CALLERS)) }
     }
 }
 
@@ -243,6 +262,28 @@ impl Groups {
     }
 }
 
+impl Service {
+    /// The training of a caller and what it says, once it is known who it is.
+    async fn let_in(
+        &self,
+        token: Option<String>,
+        messages: &mut Streaming<FromMember>,
+    ) -> Result<(String, Arrival), Status> {
+        let _place = self.doorstep.acquire().await.map_err(|_| Status::unavailable("the service ends"))?;
+        let first = messages.next().await.transpose()?.and_then(|message| message.message);
+        let Some(from_member::Message::Introduction(introduction)) = first else {
+            return Err(Status::invalid_argument("the first message must be an introduction"));
+        };
+        let understood = introduction.understood().map_err(Status::invalid_argument)?;
+        let caller = Caller { token, group: introduction.group };
+        match (self.admission)(caller).await {
+            Ok(name) => Ok((name, understood)),
+            Err(NotAdmitted::Refused(why)) => Err(Status::permission_denied(why)),
+            Err(NotAdmitted::Unknown(why)) => Err(Status::unavailable(why)),
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl Rendezvous for Service {
     type AttendStream = Pin<Box<dyn Stream<Item = Result<ToMember, Status>> + Send>>;
@@ -254,13 +295,10 @@ impl Rendezvous for Service {
         let token = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
         let token = token.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
         let mut messages = request.into_inner();
-        let first = messages.next().await.transpose()?.and_then(|message| message.message);
-        let Some(from_member::Message::Introduction(introduction)) = first else {
-            return Err(Status::invalid_argument("the first message must be an introduction"));
-        };
-        let understood = introduction.understood().map_err(Status::invalid_argument)?;
-        let caller = Caller { token, group: introduction.group };
-        let name = (self.admission)(caller).await.map_err(Status::permission_denied)?;
+        let letting_in = tokio::time::timeout(DOORSTEP, self.let_in(token, &mut messages));
+        let (name, understood) = letting_in
+            .await
+            .map_err(|_| Status::deadline_exceeded("who you are was not clear in time"))??;
 
         let (sender, receiver) = mpsc::channel(UNREAD);
         let connection = {
@@ -268,7 +306,10 @@ impl Rendezvous for Service {
             if groups.by_name.len() >= MOST_GROUPS && !groups.by_name.contains_key(&name) {
                 return Err(Status::resource_exhausted("there are too many trainings"));
             }
-            let complete_at = self.shared.comeback;
+            // A service that is new itself does not know who works already.
+            let comeback = self.shared.comeback;
+            let now = self.shared.now();
+            let complete_at = if now < comeback { now + comeback } else { Duration::ZERO };
             let known = groups
                 .by_name
                 .entry(name.clone())
@@ -284,9 +325,9 @@ impl Rendezvous for Service {
             groups.members.insert(connection, sender);
             group.arrive(now, connection, understood);
         });
-        let shared = self.shared.clone();
+        let (shared, over) = (self.shared.clone(), self.over.clone());
         tokio::spawn(async move {
-            while let Some(Ok(message)) = messages.next().await {
+            while let Some(Some(Ok(message))) = over.run_until_cancelled(messages.next()).await {
                 match message.message {
                     Some(from_member::Message::Ready(ready)) => {
                         shared.with_group(&name, |group, _, now| group.ready(now, connection, ready.epoch));

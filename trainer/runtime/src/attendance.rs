@@ -57,7 +57,7 @@ impl Attendance {
 
     /// Waits for a place in the next epoch.
     pub(crate) fn next(&mut self, patience: Duration) -> Result<World, MemberError> {
-        let placement = self.member.place(patience)?;
+        let placement = self.member.place(self.epoch, patience)?;
         self.epoch = placement.epoch;
         Ok(self.base.placed(placement))
     }

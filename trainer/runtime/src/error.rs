@@ -147,6 +147,20 @@ pub enum Error {
         /// The signal.
         signal: Signal,
     },
+    /// Ranks that held a part of the state are lost.
+    #[error(
+        "rank {rank}: a lost rank's share of the training state is gone; a restart goes on from the newest checkpoint"
+    )]
+    StateGone {
+        /// This rank.
+        rank: usize,
+    },
+    /// A rank that wants to join was started for another training; it ends, and the others go on.
+    #[error("rank {rank} was started with other settings or data than the others")]
+    Stranger {
+        /// It.
+        rank: usize,
+    },
     /// Another rank was asked to stop.
     #[error("rank {rank} stopped because another rank was asked to stop")]
     StoppedWithOthers {
@@ -162,12 +176,14 @@ impl Error {
             parallel::Error::Tensor(source) => Self::Tensor { rank, source },
             parallel::Error::Collective(source) => Self::Collective { rank, source },
             parallel::Error::Options(message) => Self::Model { message },
+            parallel::Error::Gone => Self::StateGone { rank },
         }
     }
 
     /// Whether another rank was lost, and this one could go on with others.
     pub(crate) fn is_loss(&self) -> bool {
         matches!(self, Self::Collective { source, .. } if is_transient(source))
+            || matches!(self, Self::Stranger { .. })
     }
 
     /// The exit code that tells a controller whether a restart can help: codes from 128 on say that it can.
@@ -182,7 +198,10 @@ impl Error {
             | Self::Profile { .. } => 2,
             Self::Interrupted { signal } => 128 + *signal as u8,
             Self::Collective { source, .. } if is_transient(source) => 138,
-            Self::StoppedWithOthers { .. } | Self::Rendezvous(MemberError::Timeout { .. }) => 138,
+            Self::StoppedWithOthers { .. }
+            | Self::StateGone { .. }
+            | Self::Stranger { .. }
+            | Self::Rendezvous(MemberError::Timeout { .. }) => 138,
             // Nothing is left to do, and nothing went wrong.
             Self::Rendezvous(MemberError::Over) => 0,
             _ => 1,

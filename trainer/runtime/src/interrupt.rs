@@ -12,13 +12,22 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use crate::error::Error;
 
 /// Milliseconds between two looks whether the work is done.
-const LOOK: u8 = 50;
+const LOOK: u8 = 5;
 
 /// Holds SIGTERM and SIGINT back so that they are seen at a step boundary.
 #[derive(Debug)]
 pub(crate) struct Interrupt {
     signals: SignalFd,
     seen: Option<Signal>,
+}
+
+/// Says that work is done, also if it panics.
+struct OnDrop<'a>(&'a AtomicBool);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 impl Interrupt {
@@ -56,9 +65,8 @@ impl Interrupt {
                     let _ = poll(&mut [fd], PollTimeout::from(LOOK));
                 }
             });
-            let result = work();
-            done.store(true, Ordering::Release);
-            result
+            let _done = OnDrop(&done);
+            work()
         })
     }
 

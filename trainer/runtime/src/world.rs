@@ -145,13 +145,14 @@ impl World {
         };
         let expected = first(["MUSTER_REPLICAS", "WORLD_SIZE"])?.unwrap_or(1).max(1);
         let rank = first(["MUSTER_REPLICA_INDEX", "RANK"])?.unwrap_or(0);
-        let (fewest, most) = match variable("PET_NNODES") {
+        let name = if variable("MUSTER_RANKS").is_some() { "MUSTER_RANKS" } else { "PET_NNODES" };
+        let (fewest, most) = match variable(name) {
             Some(nodes) => {
                 let (fewest, most) = nodes.split_once(':').unwrap_or((&nodes, &nodes));
                 let pair = fewest.trim().parse().ok().zip(most.trim().parse().ok());
                 let sound = pair.filter(|(fewest, most)| (1..=*most).contains(fewest));
                 sound.ok_or_else(|| Error::Invalid {
-                    name: "PET_NNODES",
+                    name,
                     value: nodes.clone(),
                     expected: "the fewest and the most ranks, such as 2:4".into(),
                 })?
@@ -161,7 +162,7 @@ impl World {
         let bounds = Bounds { fewest, expected: expected.clamp(fewest, most), most };
         let directory = variable("MUSTER_PEERS_DIR").map(|directory| Meeting::Directory(directory.into()));
         let port = variable("MASTER_PORT").unwrap_or_else(|| "23456".into());
-        let name = variable("PET_RDZV_ID").or_else(|| variable("MASTER_ADDR"));
+        let group = variable("PET_RDZV_ID").or_else(|| variable("MASTER_ADDR"));
         let port_number = port.parse().map_err(|_| Error::Invalid {
             name: "MASTER_PORT",
             value: port.clone(),
@@ -180,7 +181,7 @@ impl World {
             local_rank: number("LOCAL_RANK")?.unwrap_or(0),
             // Rank 0 says where it listens.
             meeting: directory.unwrap_or_else(|| Meeting::Address(String::new())),
-            group: group_name(&name.unwrap_or_else(|| "training".into()), "elastic"),
+            group: group_name(&group.unwrap_or_else(|| "training".into()), "elastic"),
             host,
             token_file: variable("MUSTER_GROUP_TOKEN_FILE").map(PathBuf::from),
             tls: tls_files(variable)?,

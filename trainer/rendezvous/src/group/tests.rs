@@ -89,7 +89,8 @@ fn newcomers_join_together_once_the_others_have_ended_their_epoch() {
     training.ready(at(510), 2, 1);
     let places = [1, 2, 3, 4].map(|member| training.place(member));
     assert_eq!(places, [(2, 0, 4), (2, 1, 4), (2, 2, 4), (2, 3, 4)]);
-    assert!(!training.told.contains_key(&5), "four are the most");
+    training.advance(at(511));
+    assert_eq!(training.told[&5], Order::Reserve, "four are the most");
     training.advance(at(60_000));
     assert_eq!(training.place(1), (2, 0, 4), "a reserve disturbs nobody");
 }
@@ -134,7 +135,6 @@ fn a_service_that_was_started_again_learns_the_epoch_from_its_members() {
     for member in 1..=2 {
         group.arrive(at(10), Connection(member), newcomer(&format!("new{member}"), BOUNDS));
     }
-    group.arrive(at(11), Connection(3), newcomer("new3", BOUNDS));
     assert_eq!(group.advance(at(1_999)), [], "the members at work have not come back yet");
     let at_work = |member: &str, rank| Arrival {
         seat: Some(Seat { epoch: 7, rank }),
@@ -147,8 +147,63 @@ fn a_service_that_was_started_again_learns_the_epoch_from_its_members() {
     group.ready(at(2_001), Connection(4), 7);
     let places = group.advance(at(2_001));
     let of_old = places.iter().find(|(connection, _)| *connection == Connection(4)).unwrap();
-    let Order::Place { epoch: 8, rank: 0, world_size: 4, leader } = &of_old.1 else { panic!("{of_old:?}") };
+    let Order::Place { epoch: 8, rank: 0, world_size: 3, leader } = &of_old.1 else { panic!("{of_old:?}") };
     assert_eq!(leader, "old:1");
+}
+
+#[test]
+fn members_that_work_in_different_epochs_are_brought_together() {
+    let mut group = Group::new(Duration::ZERO);
+    let at_work = |member: &str, epoch| Arrival {
+        seat: Some(Seat { epoch, rank: 0 }),
+        works: true,
+        ..newcomer(member, BOUNDS)
+    };
+    group.arrive(at(0), Connection(1), at_work("new", 1));
+    group.arrive(at(1), Connection(2), at_work("old", 5));
+    let told = group.advance(at(1));
+    assert_eq!(
+        told,
+        [(Connection(1), Order::Change { epoch: 1 }), (Connection(2), Order::Change { epoch: 5 })]
+    );
+    group.ready(at(2), Connection(1), 1);
+    assert_eq!(group.advance(at(2)), []);
+    group.ready(at(3), Connection(2), 5);
+    let places = group.advance(at(3));
+    assert!(
+        matches!(&places[0].1, Order::Place { epoch: 6, rank: 0, leader, .. } if leader == "old:1"),
+        "{places:?}"
+    );
+}
+
+#[test]
+fn members_at_the_same_place_are_brought_together() {
+    let mut group = Group::new(Duration::ZERO);
+    for (connection, member) in [(1, "one"), (2, "other")] {
+        let seat = Some(Seat { epoch: 1, rank: 0 });
+        group.arrive(
+            at(0),
+            Connection(connection),
+            Arrival { seat, works: true, ..newcomer(member, BOUNDS) },
+        );
+    }
+    assert_eq!(group.advance(at(0)).len(), 2);
+    (1..=2).for_each(|connection| group.ready(at(1), Connection(connection), 1));
+    let told = group.advance(at(1)).into_iter().map(|(_, order)| order);
+    let ranks: Vec<_> =
+        told.map(|order| if let Order::Place { epoch: 2, rank, .. } = order { rank } else { 9 }).collect();
+    assert_eq!(ranks, [0, 1]);
+}
+
+#[test]
+fn after_a_restart_of_all_the_expected_are_awaited_again() {
+    let mut training = Training::new();
+    (1..=3).for_each(|member| training.arrive(at(0), member));
+    (1..=3).for_each(|member| training.group.leave(Connection(member)));
+    (4..=5).for_each(|member| training.arrive(at(100), member));
+    assert!(!training.told.contains_key(&4));
+    training.arrive(at(200), 6);
+    assert_eq!(training.place(4), (2, 0, 3));
 }
 
 #[test]
@@ -278,6 +333,7 @@ proptest! {
                         view.is_asked = true;
                     }
                     Order::Over => prop_assert!(false, "nobody has finished"),
+                    Order::Reserve => prop_assert!(!view.works),
                 }
             }
             if let Some((epoch, world_size, _)) = ranks.first().copied() {

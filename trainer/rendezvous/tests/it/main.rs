@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_rendezvous::{
-    Admission, Bounds, Caller, Member, MemberError, MemberOptions, Placement, ServiceOptions,
+    Admission, Bounds, Caller, Member, MemberError, MemberOptions, NotAdmitted, Placement, ServiceOptions,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -75,10 +75,10 @@ fn bounds(fewest: usize, most: usize) -> Bounds {
 }
 
 /// Places of all, which they wait for at the same time.
-fn places(members: &[&Member]) -> Vec<Placement> {
+fn places(members: &[&Member], past: u64) -> Vec<Placement> {
     std::thread::scope(|scope| {
         let waiting: Vec<_> =
-            members.iter().map(|member| scope.spawn(|| member.place(LONG).unwrap())).collect();
+            members.iter().map(|member| scope.spawn(move || member.place(past, LONG).unwrap())).collect();
         waiting.into_iter().map(|thread| thread.join().unwrap()).collect()
     })
 }
@@ -100,7 +100,7 @@ fn wait_for_change(member: &Member, epoch: u64) {
 fn members_come_and_go() {
     let service = Running::open(anywhere());
     let (first, second) = (service.member("a", bounds(2, 3)), service.member("b", bounds(2, 3)));
-    let placements = places(&[&first, &second]);
+    let placements = places(&[&first, &second], 0);
     let mut found = ranks(&placements);
     found.sort_unstable();
     assert_eq!(found, [(1, 0, 2), (1, 1, 2)]);
@@ -109,7 +109,7 @@ fn members_come_and_go() {
     let third = service.member("c", bounds(2, 3));
     wait_for_change(&first, 1);
     wait_for_change(&second, 1);
-    let joined = places(&[&first, &second, &third]);
+    let joined = places(&[&first, &second, &third], 1);
     assert_eq!(
         joined[2],
         Placement { epoch: 2, rank: 2, world_size: 3, leader: placements[0].leader.clone() }
@@ -119,13 +119,13 @@ fn members_come_and_go() {
 
     // One is lost: the others say that their epoch has ended.
     drop(first);
-    let left = places(&[&second, &third]);
+    let left = places(&[&second, &third], 2);
     assert_eq!(left.iter().map(|placement| placement.epoch).collect::<Vec<_>>(), [3, 3]);
     assert_eq!(ranks(&left), [(3, 0, 2), (3, 1, 2)]);
 
     third.finish();
     let late = service.member("d", bounds(2, 3));
-    assert_eq!(late.place(LONG), Err(MemberError::Over));
+    assert_eq!(late.place(0, LONG), Err(MemberError::Over));
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn trainings_do_not_mix() {
     let own = service.member("a", bounds(1, 2));
     let other = MemberOptions { group: "other".into(), ..options(service.address, "b", bounds(1, 2)) };
     let other = Member::attend(other).unwrap();
-    assert_eq!(ranks(&places(&[&own, &other])), [(1, 0, 1), (1, 0, 1)]);
+    assert_eq!(ranks(&places(&[&own, &other], 0)), [(1, 0, 1), (1, 0, 1)]);
 }
 
 #[test]
@@ -142,15 +142,67 @@ fn a_service_that_is_started_again_goes_on_where_its_members_are() {
     let service = Running::open(anywhere());
     let address = service.address;
     let (first, second) = (service.member("a", bounds(2, 3)), service.member("b", bounds(2, 3)));
-    places(&[&first, &second]);
+    places(&[&first, &second], 0);
     drop(service);
     let service = Running::open(address);
     let third = service.member("c", bounds(2, 3));
     wait_for_change(&first, 1);
-    let mut found = ranks(&places(&[&first, &second, &third]));
+    let mut found = ranks(&places(&[&first, &second, &third], 1));
     assert_eq!(found.pop(), Some((2, 2, 3)), "the newcomer comes last, and nobody began without the others");
     found.sort_unstable();
     assert_eq!(found, [(2, 0, 3), (2, 1, 3)]);
+}
+
+#[test]
+fn members_leave_a_service_that_has_ended_though_its_process_lives() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let serve = |listen: SocketAddr| {
+        let options = ServiceOptions { comeback: Duration::from_millis(500), ..ServiceOptions::open(listen) };
+        let bound = runtime.block_on(options.bind()).unwrap();
+        let address = bound.address();
+        // Whoever loses a lease drops what it does, without a word.
+        (address, runtime.spawn(bound.run(CancellationToken::new())))
+    };
+    let (address, first_run) = serve(anywhere());
+    let member = |name: &str| Member::attend(options(address, name, bounds(1, 2))).unwrap();
+    let first = member("a");
+    assert_eq!(ranks(&places(&[&first], 0)), [(1, 0, 1)]);
+    first_run.abort();
+    assert!(runtime.block_on(first_run).is_err());
+    serve(address);
+    let second = member("b");
+    wait_for_change(&first, 1);
+    let mut joined = ranks(&places(&[&first, &second], 1));
+    joined.sort_unstable();
+    assert_eq!(joined, [(2, 0, 2), (2, 1, 2)]);
+}
+
+#[test]
+fn a_caller_who_cannot_be_told_yet_comes_again() {
+    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = asked.clone();
+    let admission: Admission = Arc::new(move |caller: Caller| {
+        let is_first = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+        let unknown = NotAdmitted::Unknown("the API server does not answer".into());
+        Box::pin(async move { if is_first { Err(unknown) } else { Ok(caller.group) } })
+    });
+    let service = Running::start(ServiceOptions { admission, ..ServiceOptions::open(anywhere()) });
+    assert_eq!(ranks(&places(&[&service.member("a", bounds(1, 1))], 0)), [(1, 0, 1)]);
+    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 2);
+}
+
+#[test]
+fn who_is_in_reserve_knows_it_and_takes_a_free_place() {
+    let service = Running::open(anywhere());
+    let (first, second) = (service.member("a", bounds(1, 1)), service.member("b", bounds(1, 1)));
+    // Whoever came first.
+    let patience = Duration::from_secs(2);
+    let told = [first.place(0, patience), second.place(0, patience)];
+    let (worker, reserve) = if told[0].is_ok() { (first, second) } else { (second, first) };
+    let reserved = told.into_iter().find_map(Result::err).unwrap();
+    assert!(matches!(reserved, MemberError::InReserve { .. }), "{reserved}");
+    drop(worker);
+    assert_eq!(reserve.place(0, LONG).unwrap().epoch, 2);
 }
 
 #[test]
@@ -158,7 +210,7 @@ fn whoever_waits_in_vain_learns_for_what() {
     let service = Running::open(anywhere());
     let lonely = service.member("a", bounds(2, 2));
     let patience = Duration::from_millis(300);
-    let message = lonely.place(patience).unwrap_err().to_string();
+    let message = lonely.place(0, patience).unwrap_err().to_string();
     let address = format!("http://{}", service.address);
     assert_eq!(
         message,
@@ -169,7 +221,7 @@ fn whoever_waits_in_vain_learns_for_what() {
     drop(service);
     let late =
         Member::attend(options(address["http://".len()..].parse().unwrap(), "b", bounds(2, 2))).unwrap();
-    let message = late.place(Duration::from_secs(1)).unwrap_err().to_string();
+    let message = late.place(0, Duration::from_secs(1)).unwrap_err().to_string();
     assert!(message.contains(&format!("the rendezvous at {address} cannot be reached: ")), "{message}");
 }
 
@@ -180,7 +232,7 @@ fn callers_are_admitted_by_their_token_over_tls() {
         Box::pin(async move {
             match caller.token.as_deref() {
                 Some("secret-of-digits") => Ok("namespace/digits".into()),
-                _ => Err("this token belongs to no training".into()),
+                _ => Err(NotAdmitted::Refused("this token belongs to no training".into())),
             }
         })
     });
@@ -203,14 +255,14 @@ fn callers_are_admitted_by_their_token_over_tls() {
         };
         Member::attend(options).unwrap()
     };
-    assert_eq!(ranks(&[attend("secret-of-digits").place(LONG).unwrap()]), [(1, 0, 1)]);
-    let message = attend("another").place(LONG).unwrap_err().to_string();
+    assert_eq!(ranks(&[attend("secret-of-digits").place(0, LONG).unwrap()]), [(1, 0, 1)]);
+    let message = attend("another").place(0, LONG).unwrap_err().to_string();
     assert!(message.ends_with("refuses this rank: this token belongs to no training"), "{message}");
 }
 
 #[test]
 fn what_makes_no_sense_is_refused() {
     let service = Running::open(anywhere());
-    let message = service.member("a", bounds(3, 2)).place(LONG).unwrap_err().to_string();
+    let message = service.member("a", bounds(3, 2)).place(0, LONG).unwrap_err().to_string();
     assert!(message.contains("refuses this rank: fewest 3, expected 3 and most 2"), "{message}");
 }

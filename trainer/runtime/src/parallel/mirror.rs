@@ -128,13 +128,17 @@ impl History {
 
 /// The newest state of which the ranks together have every part.
 pub(super) fn plan(offers: &[Offer]) -> Option<Plan> {
-    let (_, ranks) = offers.iter().find_map(|offer| offer.place)?;
-    let mut states: Vec<(u64, Cursor)> = offers.iter().flat_map(|offer| offer.own.iter().copied()).collect();
+    let of_offer = |offer: &Offer| {
+        let ranks = offer.place.map_or(0, |(_, ranks)| ranks);
+        offer.own.iter().map(move |(step, cursor)| (*step, *cursor, ranks)).collect::<Vec<_>>()
+    };
+    let mut states: Vec<(u64, Cursor, usize)> = offers.iter().flat_map(of_offer).collect();
     states.sort_unstable_by(|left, right| right.cmp(left));
     states.dedup();
-    states.into_iter().find_map(|(step, cursor)| {
+    // Parts of groups of different sizes do not fit together.
+    states.into_iter().find_map(|(step, cursor, ranks)| {
         let holder = |part: usize| {
-            let is_at = |offer: &Offer, place: usize| offer.place.is_some_and(|(rank, _)| rank == place);
+            let is_at = |offer: &Offer, place: usize| offer.place == Some((place, ranks));
             let owns = |offer: &Offer| is_at(offer, part) && offer.own.iter().any(|(own, _)| *own == step);
             let copies = |offer: &Offer| is_at(offer, (part + 1) % ranks) && offer.before.contains(&step);
             offers.iter().position(owns).or_else(|| offers.iter().position(copies))
@@ -153,6 +157,20 @@ mod tests {
     fn offer(rank: usize, own: &[u64], before: &[u64]) -> Offer {
         let own = own.iter().map(|step| (*step, [1, *step * 10])).collect();
         Offer { place: Some((rank, 4)), own, before: before.to_vec() }
+    }
+
+    #[test]
+    fn parts_of_groups_of_different_sizes_do_not_mix() {
+        let of_two = |rank, step| Offer { place: Some((rank, 2)), ..offer(0, &[step], &[]) };
+        // Rank 1 of two has gone on without the others of four, which have all of step 8.
+        let of_four = |rank| offer(rank, &[8], &[8]);
+        let mut offers = vec![of_two(1, 9)];
+        offers.extend((0..4).map(of_four));
+        let found = plan(&offers).unwrap();
+        assert_eq!((found.step, found.holders), (8, vec![1, 2, 3, 4]));
+        offers.push(of_two(0, 9));
+        let found = plan(&offers).unwrap();
+        assert_eq!((found.step, found.holders), (9, vec![5, 0]));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::tensor::{self, Library};
 use gradients::Gradients;
 use group::Group;
 use layout::Unit;
-use mirror::Mirror;
+use mirror::{History, Mirror};
 pub use options::{GradientType, Options, Sharding};
 use parameters::Parameters;
 pub use state::{Piece, Quantity};
@@ -43,6 +43,9 @@ pub enum Error {
     /// Options do not fit each other or the group.
     #[error("{0}")]
     Options(String),
+    /// Ranks that held a part of the state are lost, and whoever had a copy of it.
+    #[error("a lost rank's share of the training state is gone: start again from a checkpoint")]
+    Gone,
 }
 
 /// What a batch gave on this rank.
@@ -76,6 +79,8 @@ pub struct Engine<L: Library> {
     step: u64,
     /// Copies of shares, where they are asked for.
     mirror: Option<Mirror>,
+    /// What this rank brings along from an earlier group, until the ranks of this one have agreed.
+    history: Option<History>,
     /// Time waited for collectives of earlier groups.
     waited: Duration,
 }
@@ -133,6 +138,7 @@ impl<L: Library> Engine<L> {
             moments,
             step: 0,
             mirror: options.keeps_mirror().then(Mirror::default),
+            history: None,
             waited: Duration::ZERO,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use muster_collectives::{Communicator, Error as CollectiveError};
+use muster_collectives::Communicator;
 
 use super::layout::Unit;
 use super::mirror::{self, History, Offer, Part, Plan};
@@ -13,25 +13,35 @@ use crate::optimizer::Moments;
 use crate::tensor::Library;
 
 impl<L: Library> Engine<L> {
-    /// Goes on in the group that `form` makes out of the one that has failed, which is there unless its thread broke:
-    /// of the ranks that are left ([`Communicator::rebuild`]), or of all ranks once lost ones have been started again
-    /// ([`Communicator::connect`]).
+    /// Goes over to the group that `form` makes out of the one that has failed or is to change, which is there unless its
+    /// thread broke: of the ranks that are left ([`Communicator::rebuild`]), or of all ranks once lost ones have been
+    /// started again ([`Communicator::connect`]).
     ///
-    /// Ranks that lag behind take parameters, optimizer state and `cursor` from those that are further. Ranks may be one
-    /// step apart; what was computed of the step that failed is lost. Newcomers call [`agree`](Self::agree) instead.
+    /// This rank's state goes along; [`agree`](Self::agree) must follow, before anything else. If that fails because
+    /// another rank is lost, this may be called again.
     ///
     /// # Errors
-    /// Where state is in shares without copies, or a rank was lost together with the one that has its copy, its share is
-    /// gone: start again from a checkpoint.
-    pub fn regroup(
+    /// What `form` says, and [`Error::Gone`] where state is in shares without copies.
+    pub fn regroup<E: From<Error>>(
         self,
-        form: impl FnOnce(Option<Communicator>) -> Result<Communicator, CollectiveError>,
-        cursor: &mut [u64; 2],
-    ) -> Result<Self, Error> {
-        let Self { library, model, options, group, units, parameters, moments, mirror, step, waited, .. } =
-            self;
+        form: impl FnOnce(Option<Communicator>) -> Result<Communicator, E>,
+    ) -> Result<Self, E> {
+        let Self {
+            library,
+            model,
+            options,
+            group,
+            units,
+            parameters,
+            moments,
+            mirror,
+            history,
+            step,
+            waited,
+            ..
+        } = self;
         if options.sharding != Sharding::None && mirror.is_none() {
-            return Err(gone());
+            return Err(Error::Gone.into());
         }
         let (rank, ranks, waited) = (group.rank(), group.world_size(), waited + group.waited());
         let recorder = group.recorder().clone();
@@ -53,43 +63,62 @@ impl<L: Library> Engine<L> {
         };
         engine.waited = waited;
         engine.record(recorder);
-        if let Some(mirror) = mirror {
-            let (own, before) = mirror.into_parts();
-            engine.adopt(Some(&History { rank, ranks, units, own, before }), cursor)?;
-        } else {
-            engine.agree(cursor)?;
-        }
+        // A group that never agreed has nothing newer.
+        engine.history = history.or_else(|| {
+            let (own, before) = mirror?.into_parts();
+            // A rank that is new itself brings nothing.
+            (!own.is_empty()).then_some(History { rank, ranks, units, own, before })
+        });
         Ok(engine)
     }
 
-    /// Brings this rank to the state of those that are further, if it joins a training that is under way; `cursor` is what
-    /// the caller knows of the place in its data. A collective call of all ranks that are new or have been
-    /// [regrouped](Self::regroup); gives the steps that the training has taken.
+    /// Brings this rank to the state of those that are further; `cursor` is what the caller knows of the place in its data.
+    /// Ranks may be one step apart; what was computed of a step that failed is lost. A collective call of all ranks that are
+    /// new or have been [regrouped](Self::regroup); gives the steps that the training has taken.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] if a rank was lost together with the one that had the copy of its share. After the loss of another
+    /// rank this one still has all that it brought along.
     pub fn agree(&mut self, cursor: &mut [u64; 2]) -> Result<u64, Error> {
         if self.options.sharding != Sharding::None {
-            self.adopt(None, cursor)?;
-            return Ok(self.step);
-        }
-        let steps = self.group.gather(self.step)?;
-        let furthest = steps.iter().max().copied().unwrap_or_default();
-        if steps.iter().all(|step| *step == furthest) {
-            return Ok(furthest);
-        }
-        let source = steps.iter().position(|step| *step == furthest).unwrap_or_default();
-        let words = cursor.map(u64::cast_signed).to_vec();
-        let words: Vec<i64> = self.group.broadcast(words, source)?;
-        cursor.iter_mut().zip(words).for_each(|(word, told)| *word = told.cast_unsigned());
-        if let Parameters::Replicated(units) = &mut self.parameters {
-            for values in units {
-                *values = self.group.broadcast(std::mem::take(values), source)?;
+            let history = self.history.take();
+            let adopted = self.adopt(history.as_ref(), cursor);
+            if adopted.is_err() {
+                self.history = history;
             }
+            return adopted.map(|()| self.step);
         }
-        for Moments { first, second } in &mut self.moments {
-            *first = self.group.broadcast(std::mem::take(first), source)?;
-            *second = self.group.broadcast(std::mem::take(second), source)?;
+        let standings = [self.step, cursor[0], cursor[1]].map(|number| self.group.gather(number));
+        let [steps, first, second] = standings;
+        let (steps, first, second) = (steps?, first?, second?);
+        let standing = |rank: usize| (steps[rank], first[rank], second[rank]);
+        let source = (0..steps.len()).rev().max_by_key(|rank| standing(*rank)).unwrap_or_default();
+        let furthest = steps[source];
+        if steps.iter().any(|step| *step != furthest) {
+            self.take_from(source)?;
         }
         self.step = furthest;
+        *cursor = [first[source], second[source]];
         Ok(furthest)
+    }
+
+    /// Takes the whole state of another rank, or nothing of it.
+    fn take_from(&mut self, source: usize) -> Result<(), Error> {
+        let Parameters::Replicated(units) = &mut self.parameters else { return Ok(()) };
+        let mut taken = Vec::with_capacity(units.len());
+        for (values, Moments { first, second }) in units.iter().zip(&self.moments) {
+            taken.push((
+                self.group.broadcast(values.clone(), source)?,
+                self.group.broadcast(first.clone(), source)?,
+                self.group.broadcast(second.clone(), source)?,
+            ));
+        }
+        for ((values, moments), (value, first, second)) in units.iter_mut().zip(&mut self.moments).zip(taken)
+        {
+            *values = value;
+            *moments = Moments { first, second };
+        }
+        Ok(())
     }
 
     /// Waits until every rank is between the same two steps, with copies of shares passed on, and tells who of them
@@ -137,7 +166,7 @@ impl<L: Library> Engine<L> {
         if offers.iter().all(|offer| *offer == Offer::default()) {
             return Ok(());
         }
-        let Plan { step, cursor: place, holders } = mirror::plan(&offers).ok_or_else(gone)?;
+        let Plan { step, cursor: place, holders } = mirror::plan(&offers).ok_or(Error::Gone)?;
         let parts = holders.len();
         let old = layout::units(&declared(&self.model), self.options.smallest_unit, parts);
         for (index, unit) in old.iter().enumerate() {
@@ -179,10 +208,6 @@ impl<L: Library> Engine<L> {
     pub fn exposed_communication(&self) -> Duration {
         self.waited + self.group.waited()
     }
-}
-
-fn gone() -> Error {
-    Error::Options("a lost rank's share of the training state is gone: start again from a checkpoint".into())
 }
 
 /// The values of a unit, filled up as another number of ranks needs it.

@@ -54,6 +54,8 @@ impl<L: Library> Trainer<'_, L> {
             }
             report.result(steps, evaluation.as_ref(), elapsed, communication, model.as_deref())?;
         }
+        // Nobody has succeeded before the model is written.
+        self.engine.gather(steps).map_err(failed)?;
         Ok(Outcome { steps, test_accuracy, elapsed, communication, model })
     }
 }

@@ -125,6 +125,11 @@ impl Agreement {
         let failed = |source: CollectiveError| Error::Collective { rank: world.rank, source };
         communicator.all_gather(&own, &mut all).map_err(failed)?;
         let differs = |which: usize| (0..world.size).find(|rank| all[2 * rank + which] != all[which]);
+        if world.rendezvous.is_some() && own == all[..2] {
+            // Rank 0 was there before those that differ: they end, and this one goes on.
+            let stranger = differs(0).or(differs(1));
+            return stranger.map_or(Ok(communicator), |rank| Err(Error::Stranger { rank }));
+        }
         match (differs(0), differs(1)) {
             (Some(rank), _) => Err(Error::DataDiffers { rank, path: arguments.data.clone() }),
             (None, Some(rank)) => Err(Error::SettingsDiffer { rank }),
@@ -134,7 +139,7 @@ impl Agreement {
 }
 
 /// How long ranks of an elastic training that have their places may take to come together; then they ask for others.
-const EPOCH_PATIENCE: Duration = Duration::from_secs(10);
+const EPOCH_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long a rank waits for a place until it says so, and again.
 const SAYS_SO: Duration = Duration::from_secs(10);
@@ -152,11 +157,16 @@ fn come_together(
     interrupt: &mut Interrupt,
     grace: Duration,
 ) -> Result<(World, Communicator), Error> {
-    let began = Instant::now();
+    let mut began = Instant::now();
     loop {
         let left = arguments.join_deadline.saturating_sub(began.elapsed());
         let world = match interrupt.ending_after(grace, || attendance.next(left.min(SAYS_SO))) {
             Ok(world) => world,
+            Err(MemberError::InReserve { .. }) => {
+                // It is not the others' fault that there is no room, and they may need this rank yet.
+                began = Instant::now();
+                continue;
+            }
             Err(waits @ MemberError::Timeout { .. }) if left > SAYS_SO => {
                 // Standard error is where people look; nothing is left to do if it is closed.
                 let _ = writeln!(stderr(), "muster-train: {waits}");
@@ -237,6 +247,7 @@ fn train<L: Library, W: Write>(
         data,
         scaling,
         sampler: DistributedSampler::new(training.len(), arguments.seed),
+        regrouped: None,
         cursor: Cursor::START,
         training,
         test,
@@ -250,7 +261,7 @@ fn train<L: Library, W: Write>(
             Ok(End::Change) => trainer.change(interrupt, report)?,
             Err(error) => trainer.recover(error, interrupt, report)?,
         };
-        trained = trainer.epochs(interrupt, report);
+        trained = trainer.begin(report).and_then(|()| trainer.epochs(interrupt, report));
     }
     let attendance = trainer.attendance.take();
     let is_first = trainer.engine.rank() == 0;

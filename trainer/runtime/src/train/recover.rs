@@ -11,11 +11,26 @@ use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::parallel::{self, Sharding};
 use crate::report::Report;
-use crate::sampler::Cursor;
 use crate::tensor::Library;
 
+/// Why no group came about.
+struct NotFormed(Error);
+
+impl From<parallel::Error> for NotFormed {
+    fn from(error: parallel::Error) -> Self {
+        Self(Error::of_rank(0)(error))
+    }
+}
+
+impl From<Error> for NotFormed {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
 impl<L: Library> Trainer<'_, L> {
-    /// The same training in a new group, if the error is the loss of a rank that the options allow for.
+    /// The same training in a new group, if the error is the loss of a rank that the options allow for. The ranks of it
+    /// have to [agree](Trainer::begin) next.
     pub(super) fn recover<W: Write>(
         self,
         error: Error,
@@ -28,86 +43,58 @@ impl<L: Library> Trainer<'_, L> {
         }
         report.loss(self.engine.rank(), self.engine.steps(), &error)?;
         let fewest = self.arguments.recovery.min_ranks;
-        match self.regroup(interrupt, report)? {
-            Some(trainer) if trainer.engine.world_size() >= fewest => Ok(trainer),
-            _ => Err(error),
+        match self.regroup(interrupt) {
+            Ok(trainer) if trainer.engine.world_size() < fewest => Err(error),
+            // What was lost first says more than what was lost with it.
+            Err(Error::StateGone { .. }) => Err(error),
+            regrouped => regrouped,
         }
     }
 
-    /// The same training with the ranks that want to take part now.
+    /// The same training with the ranks that want to take part now; they have to agree next.
     pub(super) fn change<W: Write>(
         self,
         interrupt: &mut Interrupt,
         report: &mut Report<W>,
     ) -> Result<Self, Error> {
         report.change(self.engine.rank(), self.engine.steps())?;
-        let shares = "the state is in shares that nobody has copies of".to_owned();
-        self.regroup(interrupt, report)?.ok_or(Error::Model { message: shares })
+        self.regroup(interrupt)
     }
 
     fn on_loss(&self) -> OnLoss {
         self.arguments.recovery.on_loss(self.attendance.is_some())
     }
 
-    /// The same training in a new group; none if part of the state is lost.
-    fn regroup<W: Write>(
-        self,
-        interrupt: &mut Interrupt,
-        report: &mut Report<W>,
-    ) -> Result<Option<Self>, Error> {
-        let (rank, began, on_loss) = (self.engine.rank(), Instant::now(), self.on_loss());
-        let Self { arguments, mut world, mut attendance, agreement, arena_bytes, engine, cursor, .. } = self;
+    /// The same training in a new group.
+    fn regroup(self, interrupt: &mut Interrupt) -> Result<Self, Error> {
+        let (began, on_loss) = (Instant::now(), self.on_loss());
+        let Self { arguments, mut world, mut attendance, agreement, arena_bytes, engine, .. } = self;
         let holds_share = arguments.options(true).sharding != Sharding::None;
         let grace = if holds_share { SHARE_GRACE } else { Duration::ZERO };
-        let mut words = cursor.to_words();
-        // The other errors of joining must not be mistaken for a loss.
-        let mut refused = None;
-        let regrouped = engine.regroup(
-            |communicator| {
-                let joined = match (&mut attendance, on_loss, communicator) {
-                    (Some(attendance), _, communicator) => {
-                        drop(communicator);
-                        let joined = {
-                            come_together(attendance, agreement, arguments, arena_bytes, interrupt, grace)
-                        };
-                        joined.map(|(place, communicator)| {
-                            world = place;
-                            communicator
-                        })
-                    }
-                    (None, OnLoss::Continue, Some(communicator)) => {
-                        return communicator.rebuild(arguments.deadline);
-                    }
-                    (None, _, communicator) => {
-                        drop(communicator);
-                        agreement.join(arguments, &world, arena_bytes, interrupt, Duration::ZERO)
-                    }
-                };
-                joined.map_err(|error| match error {
-                    Error::Collective { source, .. } => source,
-                    other => {
-                        let message = other.to_string();
-                        refused = Some(other);
-                        muster_collectives::Error::InvalidArgument(message)
-                    }
-                })
-            },
-            &mut words,
-        );
-        let engine = match (regrouped, refused) {
-            (Ok(engine), _) => engine,
-            (Err(_), Some(refused)) => return Err(refused),
-            (Err(parallel::Error::Options(_)), None) => return Ok(None),
-            (Err(other), None) => return Err(Error::of_rank(rank)(other)),
-        };
-        report.regrouped(engine.rank(), engine.world_size(), engine.steps(), began.elapsed())?;
+        let rank = engine.rank();
+        let regrouped = engine.regroup(|communicator| -> Result<_, NotFormed> {
+            match (&mut attendance, on_loss, communicator) {
+                (Some(attendance), _, communicator) => {
+                    drop(communicator);
+                    let (place, communicator) =
+                        come_together(attendance, agreement, arguments, arena_bytes, interrupt, grace)?;
+                    world = place;
+                    Ok(communicator)
+                }
+                (None, OnLoss::Continue, Some(communicator)) => {
+                    let rebuilt = communicator.rebuild(arguments.deadline);
+                    rebuilt.map_err(|source| NotFormed(Error::Collective { rank, source }))
+                }
+                (None, _, communicator) => {
+                    drop(communicator);
+                    Ok(agreement.join(arguments, &world, arena_bytes, interrupt, Duration::ZERO)?)
+                }
+            }
+        });
+        let engine = regrouped.map_err(|NotFormed(error)| error)?;
         // What was being written is of the ranks that were.
         drop(self.keeper);
         let keeper = Keeper::new(&arguments.checkpointing, &engine, self.described.to_json())?;
-        let cursor = Cursor::from_words(words);
-        let mut trainer = Self { world, attendance, engine, keeper, cursor, ..self };
-        // A rank that is new sets out too.
-        trainer.set_out(report)?;
-        Ok(Some(trainer))
+        Ok(Self { world, attendance, engine, keeper, regrouped: Some(began), ..self })
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Trainer<'a, L: Library> {
     pub(super) data: Dataset,
     pub(super) scaling: Option<Scaling>,
     pub(super) sampler: DistributedSampler,
+    /// When this rank set out to come together with others, if they have not agreed yet.
+    pub(super) regrouped: Option<Instant>,
     /// What has been learned from, by the steps that the engine has taken.
     pub(super) cursor: Cursor,
     /// The samples to learn from.
@@ -53,20 +55,19 @@ pub(super) enum End {
 }
 
 impl<L: Library> Trainer<'_, L> {
-    /// Takes what the others know, if this rank joins a training that is under way, and sets out.
+    /// What all ranks of a new group do: they take the state of those that are furthest, and set out. If nobody has taken a
+    /// step, they begin where the newest checkpoint ends.
     pub(super) fn begin<W: Write>(&mut self, report: &mut Report<W>) -> Result<(), Error> {
         let mut words = self.cursor.to_words();
         self.engine.agree(&mut words).map_err(Error::of_rank(self.engine.rank()))?;
         self.cursor = Cursor::from_words(words);
-        if self.attendance.is_some() {
-            report.joined(self.engine.rank(), self.engine.world_size(), self.engine.steps())?;
+        let (rank, world_size, steps) = (self.engine.rank(), self.engine.world_size(), self.engine.steps());
+        if let Some(began) = self.regrouped.take() {
+            report.regrouped(rank, world_size, steps, began.elapsed())?;
+        } else if self.attendance.is_some() {
+            report.joined(rank, world_size, steps)?;
         }
-        self.set_out(report)
-    }
-
-    /// What all ranks do once they agree: if nobody has taken a step, they begin where the newest checkpoint ends.
-    pub(super) fn set_out<W: Write>(&mut self, report: &mut Report<W>) -> Result<(), Error> {
-        if self.engine.steps() == 0 {
+        if steps == 0 {
             self.resume(report)?;
         }
         self.mirror()
@@ -141,12 +142,20 @@ impl<L: Library> Trainer<'_, L> {
                 } else if rank != 0 && ends_epoch {
                     report.epoch(rank, &progress)?;
                 }
-                self.keep(outcome.all_written, outcome.stop.is_some(), report)?;
-                match outcome.stop {
-                    Some(stop) => return self.stop(stop),
+                let leaving = outcome.stop.map(|stop| self.leaving(stop)).transpose()?;
+                let all_leave = leaving.as_ref().is_some_and(|leaving| leaving.iter().all(|leaves| *leaves));
+                self.keep(outcome.all_written, all_leave, report)?;
+                match (outcome.stop, leaving) {
+                    (Some(Stop::Here(signal)), Some(leaving)) if leaving[rank] => {
+                        return Err(Error::Interrupted { signal });
+                    }
+                    (Some(Stop::Elsewhere), Some(leaving)) if leaving[rank] => {
+                        return Err(Error::StoppedWithOthers { rank });
+                    }
+                    (Some(_), _) => return Ok(End::Change),
                     // After the last step nobody needs to join any more.
-                    None if outcome.change && !last => return Ok(End::Change),
-                    None => continue,
+                    (None, _) if outcome.change && !last => return Ok(End::Change),
+                    (None, _) => continue,
                 }
             }
             if learning.evaluate_every.is_some_and(|every| epoch.is_multiple_of(every))
@@ -165,20 +174,13 @@ impl<L: Library> Trainer<'_, L> {
         Ok(End::Trained)
     }
 
-    /// Some rank was asked to stop: all stop with it, or it leaves the others of an elastic training.
-    fn stop(&mut self, stop: Stop) -> Result<End, Error> {
-        let rank = self.engine.rank();
-        if self.attendance.is_some() {
-            let wants_to = matches!(stop, Stop::Here(_));
-            let leaving = self.engine.leaving(wants_to).map_err(Error::of_rank(rank))?;
-            if !leaving[rank] {
-                return Ok(End::Change);
-            }
+    /// Which ranks stop since some were asked to: all of them, or in an elastic training those that were asked.
+    fn leaving(&mut self, stop: Stop) -> Result<Vec<bool>, Error> {
+        if self.attendance.is_none() {
+            return Ok(vec![true; self.engine.world_size()]);
         }
-        match stop {
-            Stop::Here(signal) => Err(Error::Interrupted { signal }),
-            Stop::Elsewhere => Err(Error::StoppedWithOthers { rank }),
-        }
+        let wants_to = matches!(stop, Stop::Here(_));
+        self.engine.leaving(wants_to).map_err(Error::of_rank(self.engine.rank()))
     }
 
     /// Commits a checkpoint that all ranks have written, and begins the next one when it is due; at the end of the job

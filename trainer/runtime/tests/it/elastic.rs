@@ -201,6 +201,58 @@ fn a_training_outlives_the_rendezvous() {
 }
 
 #[test]
+fn a_newcomer_with_other_settings_ends_and_the_others_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = digits(folder.path());
+    let rendezvous = Rendezvous::anywhere();
+    let words = |rank: usize| {
+        let mut words = arguments(&data, &more("--sharding=none"));
+        words.extend((rank == 2).then(|| "--learning-rate=0.5".to_owned()));
+        words
+    };
+    let mut job = job(&rendezvous, folder.path(), "1:4", words);
+    job.start_rank(0);
+    job.wait_for(0, "step=1 ");
+    job.start_rank(1);
+    let joined = step(&wait_for_group(&mut job, 0, 2));
+    job.start_rank(2);
+    let stranger = job.finish(2);
+    assert_eq!(stranger.status.code(), Some(1));
+    assert!(text(&stranger.stderr).contains("other settings than rank 0"), "{}", text(&stranger.stderr));
+    let again = step(&wait_for_group(&mut job, 0, 2));
+    assert!(again > joined, "{again} after {joined}");
+    stop(&mut job, &[0, 1]);
+}
+
+#[test]
+fn newcomers_that_die_while_they_join_cost_no_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = digits(folder.path());
+    let rendezvous = Rendezvous::anywhere();
+    for sharding in ["--sharding=none", "--sharding=optimizer"] {
+        let peers = tempfile::tempdir().unwrap();
+        let words = arguments(&data, &more(sharding));
+        let mut job = job(&rendezvous, peers.path(), "1:4", |_| words.clone());
+        job.start_rank(0);
+        job.wait_for(0, "step=1 ");
+        job.start_rank(1);
+        let mut last = step(&wait_for_group(&mut job, 0, 2));
+        for attempt in 0..4 {
+            job.start_rank(2);
+            let change = step(&job.wait_for(0, "event=change "));
+            assert!(change > last, "{change} after {last}");
+            // Sooner or later after its place was given.
+            (0..attempt * 40_000).for_each(|_| std::hint::spin_loop());
+            job.signal(2, Signal::SIGKILL);
+            assert!(!job.finish(2).status.success());
+            last = step(&wait_for_group(&mut job, 0, 2));
+            assert!(last >= change, "{last} after {change}: nothing is lost");
+        }
+        stop(&mut job, &[0, 1]);
+    }
+}
+
+#[test]
 fn whoever_comes_too_late_is_told_so() {
     let folder = tempfile::tempdir().unwrap();
     let data = digits(folder.path());

@@ -163,6 +163,11 @@ fn shares_that_are_lost_with_their_copies_are_gone_and_the_job_says_so() {
     for rank in [0, 3] {
         let output = job.finish(rank);
         assert_eq!(output.status.code(), Some(138), "{}", text(&output.stderr));
-        assert!(text(&output.stderr).contains("lost rank "), "{}", text(&output.stderr));
+        assert!(text(&output.stdout).contains("error=\"rank "), "{}", text(&output.stdout));
+        assert!(
+            text(&output.stderr).contains("share of the training state is gone"),
+            "{}",
+            text(&output.stderr)
+        );
     }
 }
