@@ -437,7 +437,7 @@ impl Shared {
 async fn left(intent: &mut watch::Receiver<Intent>) {
     while intent.changed().await.is_ok() {}
     if intent.borrow().is_finished {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
