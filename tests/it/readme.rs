@@ -237,15 +237,19 @@ fn the_container_file_holds_the_program_that_a_release_build_makes() {
 #[tokio::test]
 async fn the_deployment_starts_what_the_image_holds() {
     let text = fs::read_to_string(repository().join("deploy/controller.yaml")).expect("controller.yaml");
-    let command = text.lines().find_map(|line| line.trim().strip_prefix("command: [")).expect("a command");
-    let words: Vec<&str> = command.trim_end_matches(']').split(", ").collect();
+    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).expect("YAML");
+    let deployment =
+        documents.iter().find(|document| document["kind"] == "Deployment").expect("a Deployment");
+    let command = &deployment["spec"]["template"]["spec"]["containers"][0]["command"];
+    let words: Vec<&str> =
+        command.as_array().into_iter().flatten().filter_map(|word| word.as_str()).collect();
     let ["muster", subcommand, options @ ..] = words.as_slice() else {
         panic!("{words:?} does not run muster")
     };
     let mut help = program::command(muster_path());
     help.args([subcommand, "--help"]);
     let help = program::run(help).await.succeeded().stdout;
-    for option in options.iter().filter(|word| word.starts_with("--")) {
+    for option in options.iter().map(|word| word.split('=').next().unwrap_or(word)) {
         assert!(help.contains(option), "`muster {subcommand}` has no {option}");
     }
 }
