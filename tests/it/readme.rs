@@ -194,7 +194,7 @@ async fn the_readme_of_deploy_does_what_it_says() {
 #[tokio::test]
 async fn the_readme_of_the_example_does_what_it_says() {
     let (count, not_run) = run("examples/digits/README.md").await;
-    assert_eq!((count, not_run), (5, Vec::new()));
+    assert_eq!((count, not_run), (10, Vec::new()));
 }
 
 #[tokio::test]
