@@ -102,6 +102,13 @@ fn stream_of<'a>(peers: &'a Peers, peer: &Heard) -> Option<BorrowedFd<'a>> {
     peers.lines[peer.rank].as_ref().map(|line| line.stream.as_fd())
 }
 
+/// Whether the way to the peer failed, as when a network is divided: it may live, and go on elsewhere. The system reports
+/// a connection that timed out by what it last heard from the way, if it heard anything.
+fn tells_nothing_of_the_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{HostUnreachable, NetworkDown, NetworkUnreachable, TimedOut};
+    matches!(error.kind(), TimedOut | HostUnreachable | NetworkUnreachable | NetworkDown)
+}
+
 /// Takes in what a peer says; false when there will be no more.
 fn listen(peers: &Peers, peer: &mut Heard) -> bool {
     let Some(line) = &peers.lines[peer.rank] else { return false };
@@ -113,7 +120,7 @@ fn listen(peers: &Peers, peer: &mut Heard) -> bool {
             Ok(count) if count > 0 => peer.bytes.extend_from_slice(&chunk[..count]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            Err(error) if tells_nothing_of_the_peer(&error) => {
                 peers.fell_silent(peer.rank);
                 return false;
             }
@@ -133,6 +140,23 @@ fn listen(peers: &Peers, peer: &mut Heard) -> bool {
                 // From now on its silence means nothing.
                 return false;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_way_that_fails_is_not_the_death_of_the_peer() {
+        use rustix::io::Errno;
+        let of_kernel = |number: Errno| io::Error::from(number);
+        for way in [Errno::TIMEDOUT, Errno::HOSTUNREACH, Errno::NETUNREACH, Errno::NETDOWN] {
+            assert!(tells_nothing_of_the_peer(&of_kernel(way)), "{way}");
+        }
+        for peer in [Errno::CONNRESET, Errno::PIPE] {
+            assert!(!tells_nothing_of_the_peer(&of_kernel(peer)), "{peer}");
         }
     }
 }

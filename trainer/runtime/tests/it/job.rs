@@ -1,9 +1,11 @@
 //! Jobs of several processes.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -29,9 +31,35 @@ pub(crate) fn digits(folder: &Path) -> PathBuf {
     path
 }
 
+/// A rank that runs. What it prints is read at once, so that it never waits for whoever looks at another.
+struct Rank {
+    child: Child,
+    lines: Receiver<String>,
+    errors: JoinHandle<Vec<u8>>,
+}
+
+impl Rank {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let (sender, lines) = channel();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            // The receiver goes with the rank.
+            output.lines().map(Result::unwrap).try_for_each(|line| sender.send(line))
+        });
+        let mut errors = child.stderr.take().unwrap();
+        let errors = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            errors.read_to_end(&mut bytes).unwrap();
+            bytes
+        });
+        Self { child, lines, errors }
+    }
+}
+
 /// The ranks of one job; killed when dropped.
 pub(crate) struct Job<'a> {
-    ranks: Vec<Option<Child>>,
+    ranks: Vec<Option<Rank>>,
     command: Box<dyn Fn(usize) -> Command + 'a>,
 }
 
@@ -87,14 +115,12 @@ impl<'a> Job<'a> {
     /// Starts a rank, which must not run.
     pub(crate) fn start_rank(&mut self, rank: usize) {
         assert!(self.ranks[rank].is_none());
-        self.ranks[rank] = Some((self.command)(rank).spawn().unwrap());
+        self.ranks[rank] = Some(Rank::start(&mut (self.command)(rank)));
     }
 
     /// Waits until a rank has printed a line with `text`, and gives it.
     pub(crate) fn wait_for(&mut self, rank: usize, text: &str) -> String {
-        let output = self.ranks[rank].as_mut().unwrap().stdout.as_mut().unwrap();
-        let mut lines = BufReader::with_capacity(1, output).lines().map(Result::unwrap);
-        let line = lines.find(|line| line.contains(text));
+        let line = self.ranks[rank].as_ref().unwrap().lines.iter().find(|line| line.contains(text));
         line.unwrap_or_else(|| {
             let said = self.finish(rank).stderr;
             panic!("rank {rank} never printed {text:?}; {}", String::from_utf8_lossy(&said))
@@ -102,18 +128,22 @@ impl<'a> Job<'a> {
     }
 
     pub(crate) fn signal(&self, rank: usize, signal: Signal) {
-        let child = self.ranks[rank].as_ref().unwrap();
+        let Rank { child, .. } = self.ranks[rank].as_ref().unwrap();
         kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
     }
 
+    /// Waits for the end of a rank, and gives what it printed beside what was waited for.
     pub(crate) fn finish(&mut self, rank: usize) -> Output {
-        self.ranks[rank].take().unwrap().wait_with_output().unwrap()
+        let Rank { mut child, lines, errors } = self.ranks[rank].take().unwrap();
+        let stdout: String = lines.iter().map(|line| line + "\n").collect();
+        let stderr = errors.join().unwrap();
+        Output { status: child.wait().unwrap(), stdout: stdout.into_bytes(), stderr }
     }
 }
 
 impl Drop for Job<'_> {
     fn drop(&mut self) {
-        for child in self.ranks.iter_mut().flatten() {
+        for Rank { child, .. } in self.ranks.iter_mut().flatten() {
             let _ = child.kill();
             let _ = child.wait();
         }
