@@ -2,7 +2,7 @@
 
 use std::io;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// The signal that asked the process to stop.
@@ -24,24 +24,42 @@ impl Stop {
     }
 }
 
+/// SIGINT and SIGTERM, which from here on end the process no more.
+#[derive(Debug)]
+pub struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    /// Takes the signals over. A process does so before it says that it is ready.
+    pub fn take_over() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for the first of them.
+    pub async fn first(mut self) -> Stop {
+        tokio::select! {
+            _ = self.interrupt.recv() => Stop::Interrupt,
+            _ = self.terminate.recv() => Stop::Terminate,
+        }
+    }
+}
+
 /// Waits for the first SIGINT or SIGTERM.
 pub async fn stop_signal() -> io::Result<Stop> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(tokio::select! {
-        _ = interrupt.recv() => Stop::Interrupt,
-        _ = terminate.recv() => Stop::Terminate,
-    })
+    Ok(StopSignals::take_over()?.first().await)
 }
 
 /// A token that is cancelled by the first SIGINT or SIGTERM.
 pub fn token_on_signal() -> CancellationToken {
     let token = CancellationToken::new();
     let cancelled = token.clone();
-    tokio::spawn(async move {
-        if stop_signal().await.is_ok() {
+    if let Ok(signals) = StopSignals::take_over() {
+        tokio::spawn(async move {
+            signals.first().await;
             cancelled.cancel();
-        }
-    });
+        });
+    }
     token
 }

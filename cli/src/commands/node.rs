@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use kube::Client;
-use muster_machinery::shutdown::stop_signal;
+use muster_machinery::shutdown::StopSignals;
 use muster_machinery::telemetry::{self, Format, Target};
 
 use crate::agent::{Agent, AgentArguments};
@@ -53,11 +53,12 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     client.apiserver_version().await?;
     let options = arguments.agent.options()?;
     let summary = options.summary();
+    let signals = StopSignals::take_over()?;
     let mut agent = Agent::start(&home, options, client, address, Vec::new()).await?;
     cluster::write_running(&home.node_running_file(), None)?;
     output::note(&format!("ready: {summary}, isolation {}", agent.isolation));
-    let failure = tokio::select! {
-        signal = stop_signal() => signal.err().map(Error::from),
+    tokio::select! {
+        _ = signals.first() => {}
         ended = agent.ended() => {
             let error = match ended {
                 Ok(Ok(())) => Error::new("the node ended by itself"),
@@ -66,8 +67,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
             };
             return Err(error);
         }
-    };
+    }
     cluster::remove_if_there(&home.node_running_file())?;
-    agent.stop(!arguments.keep_pods).await?;
-    failure.map_or(Ok(()), Err)
+    agent.stop(!arguments.keep_pods).await
 }

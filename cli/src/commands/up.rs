@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use fs_err as fs;
+use muster_machinery::shutdown::StopSignals;
 use muster_machinery::telemetry::{self, Format, Target};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::timeout;
@@ -107,6 +108,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
             .collect(),
         dashboard: Some(arguments.dashboard_listen.map_or(Place::Usual, Place::Named)),
     };
+    let signals = StopSignals::take_over()?;
     let mut cluster = Cluster::start(options).await?;
     if arguments.announce {
         output::print(&format!("{READY}\n"))?;
@@ -119,7 +121,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         ));
     }
     let failure = tokio::select! {
-        signal = muster_machinery::shutdown::stop_signal() => signal.err().map(Error::from),
+        _ = signals.first() => None,
         error = cluster.failed() => Some(error),
     };
     cluster.stop().await?;
