@@ -90,6 +90,11 @@ impl Kinds {
         Ok(category)
     }
 
+    /// The kinds of training jobs.
+    pub(crate) fn training(&self) -> Result<Vec<&Kind>, Error> {
+        self.named("all-training").or_else(|_| self.named("pytorchjobs"))
+    }
+
     /// The kind of an object of a manifest.
     pub(crate) fn of(&self, api_version: &str, kind: &str) -> Option<&Kind> {
         self.0.iter().find(|known| known.resource.api_version == api_version && known.resource.kind == kind)

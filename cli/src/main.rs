@@ -23,6 +23,7 @@ mod roles;
 mod supposition;
 mod targets;
 mod topology;
+mod waiting;
 
 use std::ffi::OsStr;
 use std::path::Path;

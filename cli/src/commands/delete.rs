@@ -1,7 +1,6 @@
 //! `muster delete`: objects by name or by manifest, waiting until they are gone.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use kube::Api;
@@ -15,6 +14,7 @@ use crate::connect::{ClusterArguments, Connection};
 use crate::error::{Error, USAGE};
 use crate::kinds::{Kind, Kinds};
 use crate::targets::{self, Targets};
+use crate::waiting::WaitArguments;
 use crate::{manifest, output};
 
 /// Deletes objects and waits until they are gone
@@ -44,12 +44,8 @@ pub(crate) struct Arguments {
     /// An object that is not there is no error
     #[arg(long)]
     ignore_not_found: bool,
-    /// Return without waiting
-    #[arg(long)]
-    no_wait: bool,
-    /// Longest wait in seconds
-    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
-    timeout: u64,
+    #[command(flatten)]
+    waiting: WaitArguments,
     #[command(flatten)]
     cluster: ClusterArguments,
 }
@@ -105,8 +101,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
             None => missing.push(format!("{} \"{name}\" not found", kind.label())),
         }
     }
-    if !arguments.no_wait {
-        let deadline = Instant::now() + Duration::from_secs(arguments.timeout);
+    if let Some(patience) = arguments.waiting.patience() {
+        let deadline = Instant::now() + patience;
         for (Doomed { kind, namespace, name }, deleted) in going {
             wait_until_gone(connection, kind, namespace, name, &deleted, deadline).await?;
         }

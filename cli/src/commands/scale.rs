@@ -1,7 +1,5 @@
 //! `muster scale`: more workers or fewer, while the job runs.
 
-use std::time::Duration;
-
 use clap::Args;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -17,6 +15,7 @@ use crate::error::{Error, USAGE};
 use crate::kinds::{Kind, Kinds};
 use crate::output;
 use crate::targets::{self, Targets};
+use crate::waiting::WaitArguments;
 
 /// Changes the number of workers of an elastic job, or of replicas of a Deployment, and waits until they run
 #[derive(Debug, Args)]
@@ -30,12 +29,8 @@ pub(crate) struct Arguments {
     /// How many there are to be
     #[arg(long, visible_alias = "replicas", value_name = "NUMBER")]
     workers: u32,
-    /// Return without waiting
-    #[arg(long)]
-    no_wait: bool,
-    /// Longest wait in seconds
-    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
-    timeout: u64,
+    #[command(flatten)]
+    waiting: WaitArguments,
     #[command(flatten)]
     cluster: ClusterArguments,
 }
@@ -67,19 +62,17 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         other => other.into(),
     })?;
     output::print(&format!("{label} scaled to {wanted}\n"))?;
-    if arguments.no_wait {
-        return Ok(());
-    }
+    let Some(patience) = arguments.waiting.patience() else { return Ok(()) };
     let reached =
         |object: Option<&DynamicObject>| object.is_none_or(|object| has_settled(&object.data, wanted));
-    let seen = timeout(Duration::from_secs(arguments.timeout), await_condition(objects, name, reached)).await;
+    let seen = timeout(patience, await_condition(objects, name, reached)).await;
     let object = match seen {
         Ok(Ok(object)) => object.map(|object| object.data).unwrap_or_default(),
         Ok(Err(error)) => return Err(Error::from_source("cannot see whether they run", &error)),
         Err(_) => {
             return Err(Error::new(format!(
                 "{label} has not come to {wanted} within {} s",
-                arguments.timeout
+                patience.as_secs()
             ))
             .with_hint(format!("`muster explain {label}` says what its pods wait for")));
         }
@@ -98,12 +91,10 @@ async fn find<'a>(
     name: &str,
 ) -> Result<(&'a Kind, Value), Error> {
     let named = targets::kind_of(kinds, word)?;
-    let of_training = kinds
-        .of_group(&format!("{}/{}", names::GROUP, names::VERSION))
-        .into_iter()
-        .filter(|_| matches!(word, "job" | "jobs"))
-        .filter_map(|kind| kinds.of(&format!("{}/{}", names::GROUP, names::VERSION), kind));
-    for kind in of_training.chain([named]) {
+    let is_job = matches!(word, "job" | "jobs");
+    // A cluster without them has no such job.
+    let of_training = if is_job { kinds.training().unwrap_or_default() } else { Vec::new() };
+    for kind in of_training.into_iter().chain([named]) {
         let path = kind.path(Some(&connection.namespace), Some(name));
         if let Some(object) = api::find(&connection.client, &path).await? {
             return Ok((kind, object));

@@ -5,8 +5,8 @@
 //! for the call has ended: what a program sees that makes one call at a time.
 
 use std::fmt::Write;
-use std::time::Instant;
 
+use muster_collectives::benchmark::{self, Timing};
 use muster_collectives::{Communicator as Host, Reduction};
 
 use crate::communicator::Communicator;
@@ -38,39 +38,23 @@ pub fn measure<Q: Queue>(
 }
 
 fn measure_size<Q: Queue>(group: &mut Communicator<Q>, host: &mut Host, bytes: usize) -> Result<Row, Error> {
-    let count = bytes / size_of::<f32>();
-    let (rank, ranks) = (group.rank(), group.world_size());
-    let mut buffer = group.upload(&pattern(count, rank + 1))?;
+    let mut values = vec![0.0; bytes / size_of::<f32>()];
+    benchmark::fill(&mut values, group.rank() + 1);
+    let mut buffer = group.upload(&values)?;
     group.all_reduce(&mut buffer, Reduction::Sum)?.wait()?;
-    let expected = pattern(count, ranks * (ranks + 1) / 2);
-    let pairs = group.download(&buffer)?.into_iter().zip(expected);
-    let mut wrong = [pairs.filter(|(value, expected)| value.to_bits() != expected.to_bits()).count() as i64];
-    host.all_reduce_staged(&mut wrong, Reduction::Sum)?;
+    let wrong = benchmark::count_wrong(host, &group.download(&buffer)?)?;
     // Zeros stay zeros, however often they are added.
-    group.write(&vec![0.0; count], &mut buffer)?;
+    values.fill(0.0);
+    group.write(&values, &mut buffer)?;
     let repetitions = ((1 << 30) / bytes.max(1)).clamp(9, 201);
-    let mut times = Vec::with_capacity(repetitions);
-    for repetition in 0..WARM_UP + repetitions {
-        host.barrier()?;
-        let began = Instant::now();
-        group.all_reduce(&mut buffer, Reduction::Sum)?.wait()?;
-        if repetition >= WARM_UP {
-            times.push(began.elapsed().as_secs_f64());
-        }
-    }
-    host.all_reduce_staged(&mut times, Reduction::Maximum)?;
-    times.sort_unstable_by(f64::total_cmp);
-    Ok(Row { bytes, seconds: times[times.len() / 2], wrong: wrong[0] as usize })
-}
-
-/// Small integers, whose sums are exact in any order.
-fn pattern(count: usize, factor: usize) -> Vec<f32> {
-    (0..count).map(|index| (factor * (index % 61 + 1)) as f32).collect()
+    let seconds = benchmark::median_of_slowest(host, WARM_UP, repetitions, |_| {
+        group.all_reduce(&mut buffer, Reduction::Sum)?.wait()
+    })?;
+    Ok(Row { bytes, seconds, wrong })
 }
 
 /// The rows as nccl-tests prints them.
 pub fn table(rows: &[Row], ranks: usize) -> String {
-    let bus_factor = 2.0 * (ranks as f64 - 1.0) / ranks as f64;
     let mut text = format!(
         "# {ranks} ranks, one a GPU, over NCCL, in place\n\
          # {:>12} {:>13} {:>9} {:>8} {:>8} {:>10} {:>7} {:>7} {:>6}\n\
@@ -95,22 +79,11 @@ pub fn table(rows: &[Row], ranks: usize) -> String {
         ""
     );
     for Row { bytes, seconds, wrong } in rows {
-        let bandwidth = *bytes as f64 / seconds / 1e9;
+        let timing = Timing { seconds: *seconds, wrong: *wrong };
         // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "  {bytes:>12} {:>13} {:>9} {:>8} {:>8} {:>10.2} {bandwidth:>7.2} {:>7.2} {wrong:>6}",
-            bytes / size_of::<f32>(),
-            "float",
-            "sum",
-            -1,
-            seconds * 1e6,
-            bandwidth * bus_factor,
-        );
+        let _ = writeln!(text, "{} {}", benchmark::call_columns(*bytes), timing.columns(*bytes, ranks));
     }
-    let wrong: usize = rows.iter().map(|row| row.wrong).sum();
-    let _ = writeln!(text, "# Out of bounds values : {wrong} {}", if wrong == 0 { "OK" } else { "FAILED" });
-    text
+    text + &benchmark::verdict(rows.iter().map(|row| row.wrong).sum())
 }
 
 #[cfg(test)]

@@ -174,9 +174,13 @@ struct Shared {
 #[derive(Default)]
 struct Groups {
     by_name: HashMap<String, Known>,
-    members: HashMap<Connection, mpsc::Sender<Result<ToMember, Status>>>,
+    members: Members,
     connections: u64,
 }
+
+/// Where members are told something.
+#[derive(Default)]
+struct Members(HashMap<Connection, mpsc::Sender<Result<ToMember, Status>>>);
 
 struct Known {
     group: Group,
@@ -198,21 +202,16 @@ impl Shared {
     }
 
     /// Does something to a group, and tells its members what follows.
-    fn with_group<R>(
-        &self,
-        name: &str,
-        work: impl FnOnce(&mut Group, &mut Groups, Duration) -> R,
-    ) -> Option<R> {
+    fn with_group(&self, name: &str, work: impl FnOnce(&mut Group, &mut Members, Duration)) {
         let mut groups = self.groups.lock();
-        let mut known = groups.by_name.remove(name)?;
+        let Groups { by_name, members, .. } = &mut *groups;
+        let Some(known) = by_name.get_mut(name) else { return };
         let now = self.now();
-        let result = work(&mut known.group, &mut groups, now);
-        groups.tell(known.group.advance(now));
+        work(&mut known.group, members, now);
+        members.tell(known.group.advance(now));
         known.empty_since = known.group.is_empty().then(|| known.empty_since.unwrap_or_else(Instant::now));
-        groups.by_name.insert(name.to_owned(), known);
         drop(groups);
         self.changed.notify_one();
-        Some(result)
     }
 
     /// Lets time pass for the groups, until the shutdown.
@@ -233,30 +232,31 @@ impl Shared {
         let mut groups = self.groups.lock();
         let now = self.now();
         groups.by_name.retain(|_, known| known.empty_since.is_none_or(|since| since.elapsed() < REMEMBERED));
-        let Groups { by_name, .. } = &mut *groups;
-        let orders: Vec<_> = by_name.values_mut().flat_map(|known| known.group.advance(now)).collect();
+        let Groups { by_name, members, .. } = &mut *groups;
+        for known in by_name.values_mut() {
+            members.tell(known.group.advance(now));
+        }
         let next = by_name.values().filter_map(|known| known.group.wakes_at()).min();
-        groups.tell(orders);
         next.map(|at| self.began + at)
     }
 
     /// The end of a connection.
     fn leave(&self, name: &str, connection: Connection) {
-        self.with_group(name, |group, groups, _| {
-            groups.members.remove(&connection);
+        self.with_group(name, |group, members, _| {
+            members.0.remove(&connection);
             group.leave(connection);
         });
     }
 }
 
-impl Groups {
+impl Members {
     fn tell(&mut self, orders: Vec<(Connection, Order)>) {
         for (connection, order) in orders {
-            let Some(member) = self.members.get(&connection) else { continue };
+            let Some(member) = self.0.get(&connection) else { continue };
             tracing::debug!(connection = connection.0, ?order, "told a member");
             // A member that does not read loses its connection, and with it its place.
             if member.try_send(Ok(order.into())).is_err() {
-                self.members.remove(&connection);
+                self.0.remove(&connection);
             }
         }
     }
@@ -321,8 +321,8 @@ impl Rendezvous for Service {
             Connection(groups.connections)
         };
         tracing::debug!(group = name, connection = connection.0, ?understood, "a member came");
-        self.shared.with_group(&name, |group, groups, now| {
-            groups.members.insert(connection, sender);
+        self.shared.with_group(&name, |group, members, now| {
+            members.0.insert(connection, sender);
             group.arrive(now, connection, understood);
         });
         let (shared, over) = (self.shared.clone(), self.over.clone());

@@ -65,7 +65,7 @@ pub fn measure(options: &Options, sizes: &[usize]) -> Result<Vec<Row>, Error> {
 fn measure_size(group: &mut Communicator, mut line: Option<&mut Line>, bytes: usize) -> Result<Row, Error> {
     let count = bytes / size_of::<f32>();
     let repetitions = ((64 << 20) / bytes.max(1)).clamp(9, 1001);
-    let (rank, world_size) = (group.rank(), group.world_size());
+    let rank = group.rank();
     let mut registered_buffer = group.allocate::<f32>(count)?;
     let bound_repetitions = if line.is_some() { repetitions.min(101) } else { repetitions };
     let bound = median(group, bound_repetitions, |_| {
@@ -77,7 +77,7 @@ fn measure_size(group: &mut Communicator, mut line: Option<&mut Line>, bytes: us
     })?;
     fill(&mut registered_buffer, rank + 1);
     group.all_reduce(&mut registered_buffer, Reduction::Sum)?;
-    let wrong = count_wrong(group, &registered_buffer, world_size)?;
+    let wrong = count_wrong(group, &registered_buffer)?;
     // Zeros stay zeros, however often they are added.
     registered_buffer.fill(0.0);
     let seconds =
@@ -87,18 +87,20 @@ fn measure_size(group: &mut Communicator, mut line: Option<&mut Line>, bytes: us
     let mut data = vec![0_f32; count];
     fill(&mut data, rank + 1);
     group.all_reduce_staged(&mut data, Reduction::Sum)?;
-    let wrong = count_wrong(group, &data, world_size)?;
+    let wrong = count_wrong(group, &data)?;
     data.fill(0.0);
     let seconds = median(group, repetitions, |group| group.all_reduce_staged(&mut data, Reduction::Sum))?;
     Ok(Row { bytes, staged: Timing { seconds, wrong }, registered, bound })
 }
 
-/// Small integers, whose sums are exact in any order.
-fn fill(data: &mut [f32], factor: usize) {
+/// Fills in small integers times `factor`: their sums are exact in any order.
+pub fn fill(data: &mut [f32], factor: usize) {
     data.iter_mut().enumerate().for_each(|(index, value)| *value = (factor * (index % 61 + 1)) as f32);
 }
 
-fn count_wrong(group: &mut Communicator, data: &[f32], world_size: usize) -> Result<usize, Error> {
+/// Elements, on all ranks together, that are not the sum of what [`fill`] gives with rank + 1 as the factor.
+pub fn count_wrong(group: &mut Communicator, data: &[f32]) -> Result<usize, Error> {
+    let world_size = group.world_size();
     let mut expected = vec![0.0; data.len()];
     fill(&mut expected, world_size * (world_size + 1) / 2);
     let mut wrong = [data
@@ -124,15 +126,26 @@ fn spread(rank: usize) -> std::io::Result<()> {
 fn median(
     group: &mut Communicator,
     repetitions: usize,
-    mut work: impl FnMut(&mut Communicator) -> Result<(), Error>,
+    work: impl FnMut(&mut Communicator) -> Result<(), Error>,
 ) -> Result<f64, Error> {
     spread(group.rank()).map_err(Error::system("start a rank on a processor of its own"))?;
+    median_of_slowest(group, WARM_UP, repetitions, work)
+}
+
+/// The median over the repetitions of the slowest rank's time in seconds, from a barrier on; those of `warm_up` come first
+/// and count for nothing. All ranks get the same.
+pub fn median_of_slowest<E: From<Error>>(
+    group: &mut Communicator,
+    warm_up: usize,
+    repetitions: usize,
+    mut work: impl FnMut(&mut Communicator) -> Result<(), E>,
+) -> Result<f64, E> {
     let mut times = Vec::with_capacity(repetitions);
-    for repetition in 0..WARM_UP + repetitions {
+    for repetition in 0..warm_up + repetitions {
         group.barrier()?;
         let began = Instant::now();
         work(group)?;
-        if repetition >= WARM_UP {
+        if repetition >= warm_up {
             times.push(began.elapsed().as_secs_f64());
         }
     }
@@ -143,7 +156,6 @@ fn median(
 
 /// The rows as nccl-tests prints them, with the bound as a last column; `between` says what the ranks share.
 pub fn table(rows: &[Row], world_size: usize, between: &str) -> String {
-    let bus_factor = 2.0 * (world_size as f64 - 1.0) / world_size as f64;
     let mut text = format!(
         "# {world_size} ranks {between}, in place\n\
          #{:58}{:^34}{:^34}\n\
@@ -182,28 +194,34 @@ pub fn table(rows: &[Row], world_size: usize, between: &str) -> String {
         "(us)"
     );
     for row in rows {
-        let columns = |timing: Timing| {
-            let bandwidth = row.bytes as f64 / timing.seconds / 1e9;
-            let bus = bandwidth * bus_factor;
-            format!("{:>10.2} {bandwidth:>7.2} {bus:>7.2} {:>6}", timing.seconds * 1e6, timing.wrong)
-        };
+        let columns = |timing: Timing| timing.columns(row.bytes, world_size);
+        let (staged, registered) = (columns(row.staged), columns(row.registered));
         // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "  {:>12} {:>13} {:>9} {:>8} {:>8} {}  {} {:>10.2}",
-            row.bytes,
-            row.bytes / size_of::<f32>(),
-            "float",
-            "sum",
-            -1,
-            columns(row.staged),
-            columns(row.registered),
-            row.bound * 1e6
-        );
+        let _ =
+            writeln!(text, "{} {staged}  {registered} {:>10.2}", call_columns(row.bytes), row.bound * 1e6);
     }
     let wrong: usize = rows.iter().map(|row| row.staged.wrong + row.registered.wrong).sum();
-    let _ = writeln!(text, "# Out of bounds values : {wrong} {}", if wrong == 0 { "OK" } else { "FAILED" });
-    text
+    text + &verdict(wrong)
+}
+
+/// The columns of nccl-tests' table that say what was called.
+pub fn call_columns(bytes: usize) -> String {
+    let count = bytes / size_of::<f32>();
+    format!("  {bytes:>12} {count:>13} {:>9} {:>8} {:>8}", "float", "sum", -1)
+}
+
+/// The last line of nccl-tests' table.
+pub fn verdict(wrong: usize) -> String {
+    format!("# Out of bounds values : {wrong} {}\n", if wrong == 0 { "OK" } else { "FAILED" })
+}
+
+impl Timing {
+    /// The columns of nccl-tests' table that say how it went: µs, GB/s of the buffer and of the bus, wrong elements.
+    pub fn columns(self, bytes: usize, world_size: usize) -> String {
+        let bandwidth = bytes as f64 / self.seconds / 1e9;
+        let bus = bandwidth * 2.0 * (world_size as f64 - 1.0) / world_size as f64;
+        format!("{:>10.2} {bandwidth:>7.2} {bus:>7.2} {:>6}", self.seconds * 1e6, self.wrong)
+    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
 //! Calls that do not fit together are errors that name both.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use muster_collectives::{Communicator, Error, Operation, Options, Reduction, Token};
 
-use crate::support::{failure, on_host, on_hosts, on_threads, options, unused_address};
+use crate::support::{call_on, failure, on_host, on_hosts, on_threads, options, unused_address};
 
 #[test]
 fn different_calls_name_both_on_every_rank() {
@@ -298,12 +297,7 @@ fn strangers_at_the_door_keep_nobody_out() {
         }
         // Rank 0 is on its way; they come before the others do.
         let address = &options.network.as_ref().unwrap().address;
-        let call = || loop {
-            match TcpStream::connect(address) {
-                Ok(stream) => return stream,
-                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused),
-            }
-        };
+        let call = || call_on(address);
         let silent = call();
         let mut lost = call();
         lost.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();

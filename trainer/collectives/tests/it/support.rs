@@ -1,6 +1,6 @@
 //! Groups of threads and of processes.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -115,4 +115,14 @@ impl Drop for Process {
 /// The failure of a collective, which every survivor must see.
 pub(crate) fn failure<T: std::fmt::Debug>(result: Result<T, Error>) -> Error {
     result.expect_err("the collective must fail")
+}
+
+/// A connection to a rank that may only be on its way to listen.
+pub(crate) fn call_on(address: &str) -> TcpStream {
+    loop {
+        match TcpStream::connect(address) {
+            Ok(stream) => return stream,
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused),
+        }
+    }
 }

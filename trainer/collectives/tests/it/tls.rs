@@ -10,7 +10,7 @@ use std::time::Duration;
 use muster_collectives::{Communicator, Error, LossCause, Options, Reduction, TlsFiles, Token};
 
 use crate::certificates::{Authority, Validity};
-use crate::support::{failure, on_host, on_hosts, options, unused_address};
+use crate::support::{call_on, failure, on_host, on_hosts, options, unused_address};
 
 /// Connects ranks 0 and 1 with such files, and gives the errors of both.
 fn errors_between(files: [Option<TlsFiles>; 2], tokens: [&str; 2]) -> [String; 2] {
@@ -135,12 +135,7 @@ fn strangers_without_certificates_keep_nobody_out() {
         }
         // Rank 0 is on its way; they come before the others do.
         let address = &options.network.as_ref().unwrap().address;
-        let call = || loop {
-            match TcpStream::connect(address) {
-                Ok(stream) => return stream,
-                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused),
-            }
-        };
+        let call = || call_on(address);
         let silent = call();
         // Of the right form, but followed by no handshake.
         let preface = [&[10, 0, 0xff, 1, 0, 0, 0, 4][..], b"host"].concat();

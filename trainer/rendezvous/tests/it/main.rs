@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod running;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,48 +11,15 @@ use std::time::Duration;
 use muster_rendezvous::{
     Admission, Bounds, Caller, Member, MemberError, MemberOptions, NotAdmitted, Placement, ServiceOptions,
 };
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
+
+use running::Running;
 
 const LONG: Duration = Duration::from_mins(1);
 
-/// A service on a thread of its own; ends when dropped.
-struct Running {
-    address: SocketAddr,
-    shutdown: Option<DropGuard>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Running {
-    fn start(options: ServiceOptions) -> Self {
-        let shutdown = CancellationToken::new();
-        let (told, address) = std::sync::mpsc::channel();
-        let until = shutdown.clone();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let bound = options.bind().await.unwrap();
-                told.send(bound.address()).unwrap();
-                bound.run(until).await.unwrap();
-            });
-        });
-        let address = address.recv().unwrap();
-        Self { address, shutdown: Some(shutdown.drop_guard()), thread: Some(thread) }
-    }
-
-    fn open(listen: SocketAddr) -> Self {
-        Self::start(ServiceOptions { comeback: Duration::from_millis(500), ..ServiceOptions::open(listen) })
-    }
-
-    fn member(&self, name: &str, bounds: Bounds) -> Member {
-        Member::attend(options(self.address, name, bounds)).unwrap()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.shutdown = None;
-        self.thread.take().unwrap().join().unwrap();
-    }
+/// A member of the service.
+fn member(service: &Running, name: &str, bounds: Bounds) -> Member {
+    Member::attend(options(service.address, name, bounds)).unwrap()
 }
 
 fn anywhere() -> SocketAddr {
@@ -99,14 +68,14 @@ fn wait_for_change(member: &Member, epoch: u64) {
 #[test]
 fn members_come_and_go() {
     let service = Running::open(anywhere());
-    let (first, second) = (service.member("a", bounds(2, 3)), service.member("b", bounds(2, 3)));
+    let (first, second) = (member(&service, "a", bounds(2, 3)), member(&service, "b", bounds(2, 3)));
     let placements = places(&[&first, &second], 0);
     let mut found = ranks(&placements);
     found.sort_unstable();
     assert_eq!(found, [(1, 0, 2), (1, 1, 2)]);
     assert_eq!(placements[0].leader, placements[1].leader);
 
-    let third = service.member("c", bounds(2, 3));
+    let third = member(&service, "c", bounds(2, 3));
     wait_for_change(&first, 1);
     wait_for_change(&second, 1);
     let joined = places(&[&first, &second, &third], 1);
@@ -124,14 +93,14 @@ fn members_come_and_go() {
     assert_eq!(ranks(&left), [(3, 0, 2), (3, 1, 2)]);
 
     third.finish();
-    let late = service.member("d", bounds(2, 3));
+    let late = member(&service, "d", bounds(2, 3));
     assert_eq!(late.place(0, LONG), Err(MemberError::Over));
 }
 
 #[test]
 fn trainings_do_not_mix() {
     let service = Running::open(anywhere());
-    let own = service.member("a", bounds(1, 2));
+    let own = member(&service, "a", bounds(1, 2));
     let other = MemberOptions { group: "other".into(), ..options(service.address, "b", bounds(1, 2)) };
     let other = Member::attend(other).unwrap();
     assert_eq!(ranks(&places(&[&own, &other], 0)), [(1, 0, 1), (1, 0, 1)]);
@@ -141,11 +110,11 @@ fn trainings_do_not_mix() {
 fn a_service_that_is_started_again_goes_on_where_its_members_are() {
     let service = Running::open(anywhere());
     let address = service.address;
-    let (first, second) = (service.member("a", bounds(2, 3)), service.member("b", bounds(2, 3)));
+    let (first, second) = (member(&service, "a", bounds(2, 3)), member(&service, "b", bounds(2, 3)));
     places(&[&first, &second], 0);
     drop(service);
     let service = Running::open(address);
-    let third = service.member("c", bounds(2, 3));
+    let third = member(&service, "c", bounds(2, 3));
     wait_for_change(&first, 1);
     let mut found = ranks(&places(&[&first, &second, &third], 1));
     assert_eq!(found.pop(), Some((2, 2, 3)), "the newcomer comes last, and nobody began without the others");
@@ -187,14 +156,14 @@ fn a_caller_who_cannot_be_told_yet_comes_again() {
         Box::pin(async move { if is_first { Err(unknown) } else { Ok(caller.group) } })
     });
     let service = Running::start(ServiceOptions { admission, ..ServiceOptions::open(anywhere()) });
-    assert_eq!(ranks(&places(&[&service.member("a", bounds(1, 1))], 0)), [(1, 0, 1)]);
+    assert_eq!(ranks(&places(&[&member(&service, "a", bounds(1, 1))], 0)), [(1, 0, 1)]);
     assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 2);
 }
 
 #[test]
 fn who_is_in_reserve_knows_it_and_takes_a_free_place() {
     let service = Running::open(anywhere());
-    let (first, second) = (service.member("a", bounds(1, 1)), service.member("b", bounds(1, 1)));
+    let (first, second) = (member(&service, "a", bounds(1, 1)), member(&service, "b", bounds(1, 1)));
     // Whoever came first.
     let patience = Duration::from_secs(2);
     let told = [first.place(0, patience), second.place(0, patience)];
@@ -208,7 +177,7 @@ fn who_is_in_reserve_knows_it_and_takes_a_free_place() {
 #[test]
 fn whoever_waits_in_vain_learns_for_what() {
     let service = Running::open(anywhere());
-    let lonely = service.member("a", bounds(2, 2));
+    let lonely = member(&service, "a", bounds(2, 2));
     let patience = Duration::from_millis(300);
     let message = lonely.place(0, patience).unwrap_err().to_string();
     let address = format!("http://{}", service.address);
@@ -263,6 +232,6 @@ fn callers_are_admitted_by_their_token_over_tls() {
 #[test]
 fn what_makes_no_sense_is_refused() {
     let service = Running::open(anywhere());
-    let message = service.member("a", bounds(3, 2)).place(0, LONG).unwrap_err().to_string();
+    let message = member(&service, "a", bounds(3, 2)).place(0, LONG).unwrap_err().to_string();
     assert!(message.contains("refuses this rank: fewest 3, expected 3 and most 2"), "{message}");
 }

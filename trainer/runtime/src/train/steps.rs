@@ -142,21 +142,18 @@ impl<L: Library> Trainer<'_, L> {
                 } else if rank != 0 && ends_epoch {
                     report.epoch(rank, &progress)?;
                 }
-                let leaving = outcome.stop.map(|stop| self.leaving(stop)).transpose()?;
-                let all_leave = leaving.as_ref().is_some_and(|leaving| leaving.iter().all(|leaves| *leaves));
-                self.keep(outcome.all_written, all_leave, report)?;
-                match (outcome.stop, leaving) {
-                    (Some(Stop::Here(signal)), Some(leaving)) if leaving[rank] => {
-                        return Err(Error::Interrupted { signal });
-                    }
-                    (Some(Stop::Elsewhere), Some(leaving)) if leaving[rank] => {
-                        return Err(Error::StoppedWithOthers { rank });
-                    }
-                    (Some(_), _) => return Ok(End::Change),
-                    // After the last step nobody needs to join any more.
-                    (None, _) if outcome.change && !last => return Ok(End::Change),
-                    (None, _) => continue,
+                if let Some(stop) = outcome.stop {
+                    let leaving = self.leaving(stop)?;
+                    let all_leave = leaving.iter().all(|leaves| *leaves);
+                    self.keep(outcome.all_written, all_leave, report)?;
+                    return if leaving[rank] { Err(stop.error(rank)) } else { Ok(End::Change) };
                 }
+                self.keep(outcome.all_written, false, report)?;
+                // After the last step nobody needs to join any more.
+                if outcome.change && !last {
+                    return Ok(End::Change);
+                }
+                continue;
             }
             if learning.evaluate_every.is_some_and(|every| epoch.is_multiple_of(every))
                 && !self.test.is_empty()
@@ -308,6 +305,16 @@ struct StepReport {
 enum Stop {
     Here(Signal),
     Elsewhere,
+}
+
+impl Stop {
+    /// Why this rank stops.
+    fn error(self, rank: usize) -> Error {
+        match self {
+            Self::Here(signal) => Error::Interrupted { signal },
+            Self::Elsewhere => Error::StoppedWithOthers { rank },
+        }
+    }
 }
 
 /// The lowest loss so far, and how long ago it was.

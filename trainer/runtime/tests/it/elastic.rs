@@ -3,68 +3,29 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
-use muster_rendezvous::ServiceOptions;
 use nix::sys::signal::Signal;
-use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::job::{Job, arguments, digits, field, own_address, text};
+use crate::running::Running;
 
-/// A rendezvous on a thread of its own; ends when dropped.
-struct Rendezvous {
-    address: SocketAddr,
-    shutdown: Option<DropGuard>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Rendezvous {
-    fn start(listen: SocketAddr) -> Self {
-        let comeback = Duration::from_millis(500);
-        let options = ServiceOptions { comeback, ..ServiceOptions::open(listen) };
-        let shutdown = CancellationToken::new();
-        let (told, address) = std::sync::mpsc::channel();
-        let until = shutdown.clone();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let bound = options.bind().await.unwrap();
-                told.send(bound.address()).unwrap();
-                bound.run(until).await.unwrap();
-            });
-        });
-        Self { address: address.recv().unwrap(), shutdown: Some(shutdown.drop_guard()), thread: Some(thread) }
-    }
-
-    fn anywhere() -> Self {
-        Self::start((Ipv4Addr::LOCALHOST, 0).into())
-    }
-
-    /// What a rank of a training of so many ranks is told.
-    fn tell(&self, command: &mut Command, nodes: &str) {
-        command
-            .env("MUSTER_RENDEZVOUS", format!("http://{}", self.address))
-            .env("PET_NNODES", nodes)
-            .env("MUSTER_REPLICAS", "1");
-    }
-}
-
-impl Drop for Rendezvous {
-    fn drop(&mut self) {
-        self.shutdown = None;
-        self.thread.take().unwrap().join().unwrap();
-    }
+/// What a rank of a training of so many ranks is told.
+fn tell(rendezvous: SocketAddr, command: &mut Command, nodes: &str) {
+    command
+        .env("MUSTER_RENDEZVOUS", format!("http://{rendezvous}"))
+        .env("PET_NNODES", nodes)
+        .env("MUSTER_REPLICAS", "1");
 }
 
 /// A job whose ranks share memory.
 fn job<'a>(
-    rendezvous: &'a Rendezvous,
+    rendezvous: SocketAddr,
     folder: &'a Path,
     nodes: &'static str,
     arguments: impl Fn(usize) -> Vec<String> + 'a,
 ) -> Job<'a> {
     Job::prepare(arguments, move |command, _| {
-        rendezvous.tell(command, nodes);
+        tell(rendezvous, command, nodes);
         command.env("MUSTER_PEERS_DIR", folder);
     })
 }
@@ -127,11 +88,11 @@ fn ranks_come_and_go(job: &mut Job<'_>) {
 fn ranks_come_and_go_on_one_host() {
     let folder = tempfile::tempdir().unwrap();
     let data = digits(folder.path());
-    let rendezvous = Rendezvous::anywhere();
+    let rendezvous = Running::open((Ipv4Addr::LOCALHOST, 0).into());
     for sharding in ["--sharding=none", "--sharding=parameters"] {
         let peers = tempfile::tempdir().unwrap();
         let words = arguments(&data, &more(sharding));
-        ranks_come_and_go(&mut job(&rendezvous, peers.path(), "1:4", |_| words.clone()));
+        ranks_come_and_go(&mut job(rendezvous.address, peers.path(), "1:4", |_| words.clone()));
     }
 }
 
@@ -139,12 +100,12 @@ fn ranks_come_and_go_on_one_host() {
 fn ranks_come_and_go_on_several_hosts() {
     let folder = tempfile::tempdir().unwrap();
     let data = digits(folder.path());
-    let rendezvous = Rendezvous::start((own_address(), 0).into());
+    let rendezvous = Running::open((own_address(), 0).into());
     let words = arguments(&data, &more("--sharding=gradients"));
     let mut job = Job::prepare(
         |_| words.clone(),
         |command, rank| {
-            rendezvous.tell(command, "1:4");
+            tell(rendezvous.address, command, "1:4");
             let own = folder.path().join(format!("host-{rank}"));
             fs_err::create_dir_all(&own).unwrap();
             // Hosts that share this machine's network need a port each.
@@ -160,9 +121,9 @@ fn ranks_come_and_go_on_several_hosts() {
 fn neighbours_that_leave_together_take_no_share_along() {
     let folder = tempfile::tempdir().unwrap();
     let data = digits(folder.path());
-    let rendezvous = Rendezvous::anywhere();
+    let rendezvous = Running::open((Ipv4Addr::LOCALHOST, 0).into());
     let words = arguments(&data, &more("--sharding=parameters"));
-    let mut job = job(&rendezvous, folder.path(), "1:4", |_| words.clone());
+    let mut job = job(rendezvous.address, folder.path(), "1:4", |_| words.clone());
     job.start_rank(0);
     job.wait_for(0, "step=1 ");
     (1..4).for_each(|rank| job.start_rank(rank));
@@ -183,17 +144,16 @@ fn a_training_outlives_the_rendezvous() {
     let folder = tempfile::tempdir().unwrap();
     let data = digits(folder.path());
     let words = arguments(&data, &more("--sharding=none"));
-    let first = Rendezvous::anywhere();
+    let first = Running::open((Ipv4Addr::LOCALHOST, 0).into());
     let listen = first.address;
-    let template = Rendezvous { address: listen, shutdown: None, thread: Some(std::thread::spawn(|| ())) };
-    let mut job = job(&template, folder.path(), "1:4", |_| words.clone());
+    let mut job = job(listen, folder.path(), "1:4", |_| words.clone());
     job.start_rank(0);
     job.wait_for(0, "step=1 ");
     job.start_rank(1);
     let before = step(&wait_for_group(&mut job, 0, 2));
     drop(first);
     job.wait_for(0, &format!("step={} ", before + 10));
-    let _second = Rendezvous::start(listen);
+    let _second = Running::open(listen);
     job.start_rank(2);
     let joined = wait_for_group(&mut job, 0, 3);
     assert!(step(&joined) > before + 10, "{joined}");
@@ -204,13 +164,13 @@ fn a_training_outlives_the_rendezvous() {
 fn a_newcomer_with_other_settings_ends_and_the_others_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let data = digits(folder.path());
-    let rendezvous = Rendezvous::anywhere();
+    let rendezvous = Running::open((Ipv4Addr::LOCALHOST, 0).into());
     let words = |rank: usize| {
         let mut words = arguments(&data, &more("--sharding=none"));
         words.extend((rank == 2).then(|| "--learning-rate=0.5".to_owned()));
         words
     };
-    let mut job = job(&rendezvous, folder.path(), "1:4", words);
+    let mut job = job(rendezvous.address, folder.path(), "1:4", words);
     job.start_rank(0);
     job.wait_for(0, "step=1 ");
     job.start_rank(1);
@@ -228,11 +188,11 @@ fn a_newcomer_with_other_settings_ends_and_the_others_go_on() {
 fn newcomers_that_die_while_they_join_cost_no_state() {
     let folder = tempfile::tempdir().unwrap();
     let data = digits(folder.path());
-    let rendezvous = Rendezvous::anywhere();
+    let rendezvous = Running::open((Ipv4Addr::LOCALHOST, 0).into());
     for sharding in ["--sharding=none", "--sharding=optimizer"] {
         let peers = tempfile::tempdir().unwrap();
         let words = arguments(&data, &more(sharding));
-        let mut job = job(&rendezvous, peers.path(), "1:4", |_| words.clone());
+        let mut job = job(rendezvous.address, peers.path(), "1:4", |_| words.clone());
         job.start_rank(0);
         job.wait_for(0, "step=1 ");
         job.start_rank(1);
@@ -256,9 +216,9 @@ fn newcomers_that_die_while_they_join_cost_no_state() {
 fn whoever_comes_too_late_is_told_so() {
     let folder = tempfile::tempdir().unwrap();
     let data = digits(folder.path());
-    let rendezvous = Rendezvous::anywhere();
+    let rendezvous = Running::open((Ipv4Addr::LOCALHOST, 0).into());
     let words = arguments(&data, &["--epochs=1", "--seed=7"]);
-    let mut job = job(&rendezvous, folder.path(), "2:4", |_| words.clone());
+    let mut job = job(rendezvous.address, folder.path(), "2:4", |_| words.clone());
     (0..2).for_each(|rank| job.start_rank(rank));
     for rank in 0..2 {
         assert!(job.finish(rank).status.success());
@@ -273,9 +233,9 @@ fn whoever_comes_too_late_is_told_so() {
 fn an_elastic_training_that_is_told_to_stop_stops() {
     let folder = tempfile::tempdir().unwrap();
     let data = digits(folder.path());
-    let rendezvous = Rendezvous::anywhere();
+    let rendezvous = Running::open((Ipv4Addr::LOCALHOST, 0).into());
     let words = arguments(&data, &["--epochs=100000", "--log-every=1"]);
-    let mut job = job(&rendezvous, folder.path(), "2:4", |_| words.clone());
+    let mut job = job(rendezvous.address, folder.path(), "2:4", |_| words.clone());
     (0..2).for_each(|rank| job.start_rank(rank));
     (0..2).for_each(|rank| drop(job.wait_for(rank, "event=joined ")));
     job.signal(0, Signal::SIGTERM);

@@ -8,6 +8,8 @@ mod engine;
 mod job;
 mod operations;
 mod recovery;
+#[path = "../../../rendezvous/tests/it/running.rs"]
+mod running;
 #[path = "../shared/mod.rs"]
 mod shared;
 mod watching;
