@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::figure::{Bar, Figure};
-use crate::{main_area, scheduler_area, trainer_area};
+use crate::{hpc_area, main_area, scheduler_area, trainer_area};
 
 /// A part of the project.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -17,6 +17,8 @@ pub(crate) enum Area {
     Main,
     /// The scheduler: placement, time, scale and faults; some of it takes minutes
     Scheduler,
+    /// Batch runs, MPI, and what people do around them
+    Hpc,
     /// The trainer: all-reduce beside Open MPI and gloo, which it installs; takes about half an hour
     Trainer,
 }
@@ -67,6 +69,7 @@ impl Area {
     pub(crate) fn measurements(self) -> &'static [Measurement] {
         match self {
             Self::Main => main_area::MEASUREMENTS,
+            Self::Hpc => hpc_area::MEASUREMENTS,
             Self::Scheduler => scheduler_area::MEASUREMENTS,
             Self::Trainer => trainer_area::MEASUREMENTS,
         }

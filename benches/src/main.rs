@@ -4,6 +4,7 @@
 mod area;
 mod cluster;
 mod figure;
+mod hpc_area;
 mod main_area;
 mod process;
 mod scheduler_area;

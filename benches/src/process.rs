@@ -19,6 +19,9 @@ const READY_DEADLINE: Duration = Duration::from_mins(1);
 /// What `muster up --announce` prints when the cluster takes work.
 const READY: &str = "ready";
 
+/// What the kernel counts processor time in, whatever its own clock (`USER_HZ`).
+const TICK: Duration = Duration::from_millis(10);
+
 /// A state folder, and whatever `muster` runs in it.
 pub(crate) struct Home {
     muster: PathBuf,
@@ -117,6 +120,11 @@ impl Up {
         self.home.kubeconfig()
     }
 
+    /// Where it runs, for other commands beside it.
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
+    }
+
     /// Stops it in order; an error when it had ended before, or does not end well.
     pub(crate) async fn stop(mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
@@ -169,6 +177,23 @@ pub(crate) fn proportional_set_size(root: u32) -> Result<u64> {
     Ok(total)
 }
 
+/// The proportional set size of a process alone, in bytes.
+pub(crate) fn own_proportional_set_size(pid: u32) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    Ok(kilobytes(&text, "Pss:").with_context(|| format!("process {pid} has no size"))? * 1024)
+}
+
+/// How long a process has kept processors busy, for itself and in the kernel.
+pub(crate) fn processor_time(pid: u32) -> Result<Duration> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let broken = || format!("process {pid} has no processor time");
+    let (_, fields) = text.rsplit_once(')').with_context(broken)?;
+    let mut ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+    let mut next = || ticks.next().and_then(Result::ok).with_context(broken);
+    let ticks = next()? + next()?;
+    Ok(TICK * u32::try_from(ticks).with_context(broken)?)
+}
+
 fn parent_of(pid: u32) -> Option<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything.
@@ -187,6 +212,8 @@ mod tests {
     fn this_process_has_a_size() {
         let size = proportional_set_size(std::process::id()).unwrap();
         assert!(size > 100_000, "{size}");
+        assert!(own_proportional_set_size(std::process::id()).unwrap() <= size);
+        assert!(processor_time(std::process::id()).is_ok());
         assert_eq!(kilobytes("Rss:  12 kB\nPss:   7 kB\n", "Pss:"), Some(7));
     }
 }

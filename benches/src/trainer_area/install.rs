@@ -50,13 +50,20 @@ struct OpenMpi {
 
 impl OpenMpi {
     async fn of_machine() -> Option<Self> {
-        let output = Command::new("mpirun").arg("--version").output().await.ok()?;
-        String::from_utf8_lossy(&output.stdout).contains("(Open MPI) 4.1").then(|| Self {
-            launcher: "mpirun".into(),
-            compiler: "mpicc".into(),
-            compiler_flags: vec![],
-            environment: vec![],
-        })
+        // Where there is another MPI, too, the plain names may be its.
+        for (launcher, compiler) in [("mpirun.openmpi", "mpicc.openmpi"), ("mpirun", "mpicc")] {
+            let told = async |program| Command::new(program).arg("--version").output().await.ok();
+            let Some((version, _)) = told(launcher).await.zip(told(compiler).await) else { continue };
+            if String::from_utf8_lossy(&version.stdout).contains("(Open MPI) 4.1") {
+                return Some(Self {
+                    launcher: launcher.into(),
+                    compiler: compiler.into(),
+                    compiler_flags: vec![],
+                    environment: vec![],
+                });
+            }
+        }
+        None
     }
 
     /// Unpacks Debian's packages without installing them.

@@ -16,6 +16,11 @@ pub(crate) struct Cursor {
 impl Cursor {
     pub(crate) const START: Self = Self { epoch: 1, taken: 0 };
 
+    /// Where nothing is left of so many epochs.
+    pub(crate) fn after(epochs: u32) -> Self {
+        Self { epoch: epochs.saturating_add(1), taken: 0 }
+    }
+
     pub(crate) fn to_words(self) -> [u64; 2] {
         [u64::from(self.epoch), self.taken as u64]
     }

@@ -68,15 +68,18 @@ impl Wire {
         }
     }
 
-    /// Adds what came back to `target`.
-    fn add_to(&self, place: Range<usize>, target: &mut [f32]) {
-        match self {
-            Self::F32(buffer) => {
+    /// Puts what came back into `target`, or adds it.
+    fn read(&self, place: Range<usize>, target: &mut [f32], adds: bool) {
+        match (self, adds) {
+            (Self::F32(buffer), false) => target.copy_from_slice(&buffer[place]),
+            (Self::F32(buffer), true) => {
                 target.iter_mut().zip(&buffer[place]).for_each(|(target, value)| *target += value);
             }
-            Self::Bf16(buffer) => {
+            (Self::Bf16(buffer), adds) => {
                 let values = target.iter_mut().zip(&buffer[place]);
-                values.for_each(|(target, value)| *target += value.to_f32());
+                values.for_each(|(target, value)| {
+                    *target = value.to_f32() + if adds { *target } else { 0.0 };
+                });
             }
         }
     }
@@ -98,6 +101,8 @@ pub(super) struct Gradients {
     local: Vec<Vec<f32>>,
     /// What has been reduced of each unit, the owned elements.
     reduced: Vec<Vec<f32>>,
+    /// Units of which nothing has been reduced in this step: what is kept of them is of the last one.
+    is_old: Vec<bool>,
     batches: usize,
 }
 
@@ -120,6 +125,7 @@ impl Gradients {
             flying: VecDeque::new(),
             local: vec![Vec::new(); units.len()],
             reduced,
+            is_old: vec![true; units.len()],
             batches: 0,
         })
     }
@@ -204,7 +210,8 @@ impl Gradients {
             Flying::Bf16(pending) => Wire::Bf16(group.take_back(pending)?),
         };
         let place = owned(&units[index], self.sharding, group.shard(), group.shards());
-        wire.add_to(place, &mut self.reduced[index]);
+        let adds = !std::mem::replace(&mut self.is_old[index], false);
+        wire.read(place, &mut self.reduced[index], adds);
         self.pool.push(wire);
         Ok(())
     }
@@ -229,7 +236,7 @@ impl Gradients {
 
     /// Forgets the gradients of the step.
     pub(super) fn clear(&mut self) {
-        self.reduced.iter_mut().for_each(|gradients| gradients.fill(0.0));
+        self.is_old.fill(true);
         self.batches = 0;
     }
 }

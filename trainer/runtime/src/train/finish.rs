@@ -1,7 +1,7 @@
 //! The end of a training: the same parameters on all ranks, their accuracy, and the model on disk.
 
 use std::io::Write;
-use std::time::Duration;
+use std::time::Instant;
 
 use super::Outcome;
 use super::steps::Trainer;
@@ -13,11 +13,13 @@ use crate::report::Report;
 use crate::tensor::Library;
 
 impl<L: Library> Trainer<'_, L> {
+    /// Ends the training that `began` then. A rank may be lost meanwhile; then all that are left come here again.
     pub(super) fn finish<W: Write>(
-        mut self,
-        elapsed: Duration,
+        &mut self,
+        began: Instant,
         report: &mut Report<W>,
     ) -> Result<Outcome, Error> {
+        let elapsed = began.elapsed();
         self.keep_last(report)?;
         let failed = Error::of_rank(self.engine.rank());
         let communication = self.engine.exposed_communication();

@@ -254,20 +254,22 @@ fn train<L: Library, W: Write>(
         batch: Batch::default(),
     };
     let began = Instant::now();
-    let mut trained = trainer.begin(report).and_then(|()| trainer.epochs(interrupt, report));
-    loop {
-        trainer = match trained {
-            Ok(End::Trained) => break,
-            Ok(End::Change) => trainer.change(interrupt, report)?,
+    let (outcome, trainer) = loop {
+        let trained = trainer.begin(report).and_then(|()| trainer.epochs(interrupt, report));
+        let ended = match trained {
+            Ok(End::Trained) => trainer.finish(began, report).map(Some),
+            Ok(End::Change) => Ok(None),
+            Err(error) => Err(error),
+        };
+        trainer = match ended {
+            Ok(Some(outcome)) => break (outcome, trainer),
+            Ok(None) => trainer.change(interrupt, report)?,
             Err(error) => trainer.recover(error, interrupt, report)?,
         };
-        trained = trainer.begin(report).and_then(|()| trainer.epochs(interrupt, report));
-    }
-    let attendance = trainer.attendance.take();
+    };
     let is_first = trainer.engine.rank() == 0;
-    let outcome = trainer.finish(began.elapsed(), report)?;
     // Rank 0 has written the model: now nobody needs to join any more.
-    if let Some(attendance) = attendance.filter(|_| is_first) {
+    if let Some(attendance) = trainer.attendance.filter(|_| is_first) {
         attendance.finish();
     }
     Ok(outcome)

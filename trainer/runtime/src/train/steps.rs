@@ -163,6 +163,9 @@ impl<L: Library> Trainer<'_, L> {
                     report.evaluation(epoch, self.engine.steps(), &evaluation)?;
                 }
                 if best.has_waited(evaluation.loss, learning.patience) {
+                    // Whoever takes the training up from here has nothing left to learn.
+                    self.cursor = Cursor::after(learning.epochs);
+                    self.mirror()?;
                     return Ok(End::Trained);
                 }
             }

@@ -80,6 +80,38 @@ fn a_rank_that_is_started_again_goes_on_and_the_model_is_the_same_to_the_bit() {
 }
 
 #[test]
+fn a_rank_that_is_lost_after_the_last_step_does_not_end_the_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = digits(folder.path());
+    // One sample a batch: measuring the accuracy takes far longer than the steps.
+    let more = ["--max-steps=5", "--batch-size=1", "--hidden=2048", "--test-fraction=0.9"];
+    for (seed, on_loss) in ["--on-loss=wait", "--on-loss=continue"].into_iter().enumerate() {
+        let model = folder.path().join(on_loss);
+        let output = format!("--output={}", model.display());
+        let checkpoints = format!("--checkpoint={}", folder.path().join(format!("kept-{seed}")).display());
+        let words = [&more[..], &[on_loss, sharding(seed as u64), &output, &checkpoints]].concat();
+        let peers = tempfile::tempdir().unwrap();
+        let mut job = Job::start(peers.path(), |_| arguments(&data, &words));
+        job.wait_for(0, "step=5 ");
+        job.signal(2, Signal::SIGKILL);
+        assert!(!job.finish(2).status.success(), "{on_loss}: it was killed too late");
+        let mut left = vec![0, 1, 3];
+        if on_loss == "--on-loss=wait" {
+            job.start_rank(2);
+            left.push(2);
+        }
+        let (_, printed) = finish(&mut job, &model, left.into_iter());
+        let last = printed[0].lines().last().unwrap();
+        assert_eq!(field(last, "steps"), "5", "{last}");
+        for printed in &printed[..3] {
+            let regrouped = printed.lines().find(|line| line.starts_with("event=regrouped ")).unwrap();
+            // Copies of shares may be of the step before, which is then taken again.
+            assert!(matches!(&*field(regrouped, "step"), "4" | "5"), "{on_loss}: {printed}");
+        }
+    }
+}
+
+#[test]
 fn ranks_go_on_without_a_lost_one_and_learn() {
     let folder = tempfile::tempdir().unwrap();
     let data = digits(folder.path());
