@@ -4,6 +4,7 @@ use futures::AsyncBufRead;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Method, Request};
 use kube::Client;
+use muster_trainer_core::TrainingKind;
 use serde_json::{Value, json};
 
 use crate::connect::Connection;
@@ -118,10 +119,8 @@ pub(crate) async fn dry_run(
 
 /// What the controller of a job would reject: the kind's schema cannot say all of it.
 fn check_job(document: &Document, completed: Value) -> Result<(), Error> {
-    let checked = match (document.api_version(), document.kind()) {
-        ("kubeflow.org/v1", "PyTorchJob") => muster_trainer_core::pytorch::read(completed),
-        _ => return Ok(()),
-    };
+    let Some(training) = TrainingKind::find(document.api_version(), document.kind()) else { return Ok(()) };
+    let checked = (training.read)(completed);
     let errors = checked.err().unwrap_or_default();
     if errors.is_empty() {
         return Ok(());

@@ -37,6 +37,8 @@ pub(crate) struct RoleOptions {
     pub(crate) namespace: Option<String>,
     /// Who schedules gangs.
     pub(crate) gang_scheduler_name: String,
+    /// The domain that training jobs append to the names of services, if any.
+    pub(crate) cluster_domain: Option<String>,
     /// Which pods the scheduler binds, by their `schedulerName`.
     pub(crate) scheduler_names: Vec<String>,
     /// Where nodes are, when it is not to be read from the cluster.
@@ -71,6 +73,7 @@ impl RoleOptions {
         Self {
             namespace: None,
             gang_scheduler_name: muster_scheduler_api::SCHEDULER_NAME.to_owned(),
+            cluster_domain: None,
             scheduler_names: names.map(str::to_owned).to_vec(),
             topology: None,
             volumes,
@@ -133,6 +136,7 @@ impl Role {
                 let trainer = muster_trainer_controller::Options {
                     namespace: options.namespace,
                     gang_scheduler_name: options.gang_scheduler_name,
+                    cluster_domain: options.cluster_domain,
                     rendezvous: rendezvous.as_ref().map(|rendezvous| rendezvous.told.clone()),
                     ..muster_trainer_controller::Options::default()
                 };

@@ -49,6 +49,9 @@ pub(crate) struct Arguments {
     /// Who schedules gangs: muster, volcano, a scheduler-plugins scheduler's name, or nothing
     #[arg(long, default_value = "muster", value_name = "NAME")]
     gang_scheduler_name: String,
+    /// The cluster's domain, such as cluster.local, to be appended to the addresses in TF_CONFIG
+    #[arg(long, env = "CUSTOM_CLUSTER_DOMAIN", value_name = "DOMAIN")]
+    cluster_domain: Option<String>,
     /// Which pods the scheduler binds, by their schedulerName
     #[arg(long, value_delimiter = ',', default_value = muster_scheduler_api::SCHEDULER_NAME, value_name = "NAME")]
     scheduler_names: Vec<String>,
@@ -222,6 +225,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     let options = RoleOptions {
         namespace: arguments.namespace,
         gang_scheduler_name: arguments.gang_scheduler_name,
+        cluster_domain: arguments.cluster_domain.filter(|domain| !domain.is_empty()),
         scheduler_names: arguments.scheduler_names,
         topology: arguments.topology_conf.as_deref().map(topology::read_slurm).transpose()?,
         volumes: Home::find(arguments.home)?.volumes(),

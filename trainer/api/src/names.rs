@@ -28,8 +28,8 @@ pub mod label {
 /// any pod of the restart is deleted; so a crash at any point is followed by exactly one restart, and the
 /// counts outlive the pods they count.
 pub mod annotation {
-    /// Set by the user: `gang` or `pod`, what is restarted when one pod fails. Elastic jobs default to
-    /// `pod`, all others to `gang`.
+    /// Set by the user: `gang` or `pod`, what is restarted when one pod fails. PyTorchJobs with an elastic policy
+    /// and TFJobs with dynamic workers default to `pod`, all others to `gang`.
     pub const RESTART_SCOPE: &str = "muster.dev/restart-scope";
     /// The generation of pods that is current; absent means 0. Pods of an older generation are retired: they
     /// are deleted, and their failures count no more.
@@ -45,7 +45,8 @@ pub mod annotation {
     /// On pods: how many pods the job wanted when this one was created. With restart scope `gang` a job that is
     /// resized restarts, for its ranks count each other.
     pub const GANG_SIZE: &str = "muster.dev/gang-size";
-    /// With restart scope `pod`: uids of the failed pods whose restart has been counted, joined by commas.
+    /// Uids of the failed pods that have been dealt with, joined by commas: with restart scope `pod` those whose
+    /// restart has been counted, and those that the job does without.
     pub const RESTARTING_PODS: &str = "muster.dev/restarting-pods";
 }
 

@@ -1,7 +1,7 @@
 //! The reconcilers of the training kinds: they see, let `muster-trainer-core` plan, and carry the plan out.
 //!
 //! [`Options`] → [`Service::run`]. All a service takes is a `kube::Client`; it needs nothing that a Kubernetes
-//! from 1.30 on does not do. Every kind of [`KINDS`] gets a watch of its jobs and one each of their pods and
+//! from 1.30 on does not do. Every kind of [`muster_trainer_core::KINDS`] gets a watch of its jobs and one each of their pods and
 //! services; groups and autoscalers, of which few jobs have any, are read when a job wants one.
 //!
 //! The controller may be stopped between any two requests: what it must remember is written to the job first
@@ -16,5 +16,4 @@ pub mod rendezvous;
 mod report;
 mod service;
 
-pub use kinds::{KINDS, TrainingKind};
 pub use service::{Options, Service};

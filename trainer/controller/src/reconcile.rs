@@ -13,12 +13,11 @@ use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, Resource, ResourceExt};
 use muster_trainer_api::{JobStatus, label};
-use muster_trainer_core::{Job, Kind, Observed, Options, Plan, plan, reject};
+use muster_trainer_core::{Job, Kind, Observed, Options, Plan, TrainingKind, plan, reject};
 use serde_json::Value;
 
 use crate::carry_out::Executor;
 use crate::expectations::Expectations;
-use crate::kinds::TrainingKind;
 use crate::report;
 
 /// Why a reconciliation ended early; it is tried again.

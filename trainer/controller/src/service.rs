@@ -16,10 +16,10 @@ use kube::runtime::{WatchStreamExt, applier, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use muster_machinery::CancellationToken;
 use muster_trainer_api::label;
-use muster_trainer_core::{GangScheduler, InitContainer, Rendezvous, RestartBackoff};
+use muster_trainer_core::{GangScheduler, InitContainer, KINDS, Rendezvous, RestartBackoff, TrainingKind};
 
 use crate::expectations::Expectations;
-use crate::kinds::{KINDS, TrainingKind};
+use crate::kinds;
 use crate::reconcile::{Context, is_race, pod_group_resource, reconcile, retry};
 
 /// How the training controllers run.
@@ -42,6 +42,8 @@ pub struct Options {
     pub force_delete_after: Duration,
     /// Where ranks of elastic jobs meet, if anywhere.
     pub rendezvous: Option<Rendezvous>,
+    /// The domain of the cluster, such as `cluster.local`, where addresses of services are to be written in full.
+    pub cluster_domain: Option<String>,
 }
 
 impl Default for Options {
@@ -56,6 +58,7 @@ impl Default for Options {
             restart_backoff: rules.restart_backoff,
             force_delete_after: rules.force_delete_after,
             rendezvous: None,
+            cluster_domain: None,
         }
     }
 }
@@ -76,6 +79,7 @@ impl Options {
             restart_backoff: self.restart_backoff,
             force_delete_after: self.force_delete_after,
             rendezvous: self.rendezvous.clone(),
+            cluster_domain: self.cluster_domain.clone(),
         }
     }
 }
@@ -99,7 +103,7 @@ impl Service {
 type Trigger = Result<ObjectRef<DynamicObject>, watcher::Error>;
 
 async fn run_kind(training: TrainingKind, options: &Options, client: &Client) {
-    let resource = training.resource();
+    let resource = kinds::resource(training.kind);
     let jobs_api: Api<DynamicObject> = match &options.namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
@@ -211,7 +215,7 @@ fn owner<K: Resource>(child: &K, training: TrainingKind) -> Option<ObjectRef<Dyn
     let owners = child.owner_references();
     let owner =
         owners.iter().find(|owner| owner.controller == Some(true) && owner.kind == training.kind.name)?;
-    let job = ObjectRef::new_with(&owner.name, training.resource());
+    let job = ObjectRef::new_with(&owner.name, kinds::resource(training.kind));
     Some(match child.namespace() {
         Some(namespace) => job.within(&namespace),
         None => job,

@@ -108,7 +108,10 @@ impl<'a> Members<'a> {
             match member.phase {
                 Phase::Running if is_deleting(member.pod) => count.failed += 1,
                 Phase::Running => count.active += 1,
-                Phase::Succeeded => count.succeeded += 1,
+                Phase::Succeeded => {
+                    count.succeeded += 1;
+                    count.first_succeeded |= member.index == 0;
+                }
                 Phase::Failed => count.failed += 1,
                 Phase::Pending => {}
             }

@@ -32,6 +32,8 @@ pub struct Options {
     pub force_delete_after: Duration,
     /// Where ranks of elastic jobs meet, if anywhere.
     pub rendezvous: Option<Rendezvous>,
+    /// The domain of the cluster, such as `cluster.local`, where addresses of services are to be written in full.
+    pub cluster_domain: Option<String>,
 }
 
 impl Default for Options {
@@ -42,6 +44,7 @@ impl Default for Options {
             restart_backoff: RestartBackoff::default(),
             force_delete_after: Duration::from_secs(30),
             rendezvous: None,
+            cluster_domain: None,
         }
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct Planner<'a> {
     pub(crate) members: Members<'a>,
     /// The restarts as the job remembers them.
     pub(crate) restarts: RestartState,
+    /// Uids of pods that have failed for good and that the job does without.
+    pub(crate) given_up: BTreeSet<String>,
     pub(crate) status: JobStatus,
     pub(crate) plan: Plan,
 }
@@ -44,6 +46,7 @@ impl<'a> Planner<'a> {
             options,
             members,
             restarts,
+            given_up: BTreeSet::new(),
             status: job.status.clone(),
             plan: Plan::default(),
         }
@@ -159,8 +162,10 @@ impl<'a> Planner<'a> {
     }
 
     fn write_progress(&mut self, progress: &Progress) {
-        let replacing =
-            self.members.current.iter().any(|member| member.failure(self.job.kind.container).is_some());
+        let replacing = self.members.current.iter().any(|member| {
+            member.failure(self.job.kind.container).is_some()
+                && !self.given_up.contains(members::uid(member.pod))
+        });
         let name = self.job.name();
         if replacing {
             let message =

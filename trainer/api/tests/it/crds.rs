@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use muster_trainer_api::{PyTorchJob, crds};
+use muster_trainer_api::{JAXJob, PaddleJob, PyTorchJob, TFJob, XGBoostJob, crds};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// The folder of reference material, if this machine has it.
@@ -130,8 +132,38 @@ fn what_is_read_is_written_again() {
             "startTime": "2026-11-20T10:00:00Z",
         },
     });
-    let job: PyTorchJob = serde_json::from_value(manifest.clone()).unwrap();
-    assert_eq!(serde_json::to_value(job).unwrap(), manifest);
+    assert_read::<PyTorchJob>(&manifest);
+}
+
+fn assert_read<K: Serialize + DeserializeOwned>(manifest: &Value) {
+    let job: K = serde_json::from_value(manifest.clone()).unwrap();
+    assert_eq!(serde_json::to_value(job).unwrap(), *manifest);
+}
+
+#[test]
+fn what_is_read_of_the_other_kinds_is_written_again() {
+    let manifest = |kind: &str, spec: Value| {
+        let mut manifest = json!({
+            "apiVersion": "kubeflow.org/v1", "kind": kind, "metadata": {"name": "digits"},
+            "spec": {"runPolicy": {"suspend": true}},
+        });
+        manifest["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        manifest
+    };
+    let replica =
+        json!({"replicas": 2, "template": {"spec": {"containers": [{"name": "c", "image": "host"}]}}});
+    for policy in ["", "AllWorkers", "Most"] {
+        assert_read::<TFJob>(&manifest(
+            "TFJob",
+            json!({"successPolicy": policy, "enableDynamicWorker": true, "tfReplicaSpecs": {"PS": replica}}),
+        ));
+    }
+    assert_read::<XGBoostJob>(&manifest("XGBoostJob", json!({"xgbReplicaSpecs": {"Master": replica}})));
+    assert_read::<JAXJob>(&manifest("JAXJob", json!({"jaxReplicaSpecs": {"Worker": replica}})));
+    let elastic = json!({"minReplicas": 1, "maxReplicas": 2, "maxRestarts": 3, "metrics": [{"type": "Resource",
+        "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}]});
+    let spec = json!({"elasticPolicy": elastic, "paddleReplicaSpecs": {"Worker": replica}});
+    assert_read::<PaddleJob>(&manifest("PaddleJob", spec));
 }
 
 #[test]

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
 use kube::{Api, Client, ResourceExt};
 use muster_machinery::CancellationToken;
 use muster_trainer_api::{PyTorchJob, crds};
 use muster_trainer_controller::Options;
+use muster_trainer_core::{KINDS, Kind};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -63,7 +65,10 @@ impl Cluster {
         for definition in crds().unwrap() {
             definitions.create(&PostParams::default(), &definition).await.unwrap();
         }
-        until("the kind is served", async || cluster.jobs().list(&ListParams::default()).await.ok()).await;
+        for training in KINDS {
+            let jobs = cluster.jobs_of(training.kind);
+            until("the kind is served", async || jobs.list(&ListParams::default()).await.ok()).await;
+        }
         cluster
     }
 
@@ -82,6 +87,12 @@ impl Cluster {
 
     pub(crate) fn jobs(&self) -> Api<PyTorchJob> {
         Api::namespaced(self.client.clone(), "default")
+    }
+
+    pub(crate) fn jobs_of(&self, kind: &Kind) -> Api<DynamicObject> {
+        let names = GroupVersionKind::gvk("kubeflow.org", "v1", kind.name);
+        let resource = ApiResource::from_gvk_with_plural(&names, kind.plural);
+        Api::namespaced_with(self.client.clone(), "default", &resource)
     }
 
     pub(crate) fn pods(&self) -> Api<Pod> {
@@ -108,11 +119,17 @@ impl Cluster {
         .await
     }
 
+    /// Says that a pod of a PyTorchJob is in this phase.
     pub(crate) async fn set_phase(&self, pod: &str, phase: &str, exit_code: Option<i32>) {
+        self.set_phase_of("pytorch", pod, phase, exit_code).await;
+    }
+
+    /// Says that a pod with this container is in this phase.
+    pub(crate) async fn set_phase_of(&self, container: &str, pod: &str, phase: &str, exit_code: Option<i32>) {
         let mut status = json!({"phase": phase});
         if let Some(exit_code) = exit_code {
             status["containerStatuses"] = json!([{
-                "name": "pytorch", "image": "host", "imageID": "", "ready": false, "restartCount": 0,
+                "name": container, "image": "host", "imageID": "", "ready": false, "restartCount": 0,
                 "state": {"terminated": {"exitCode": exit_code}},
             }]);
         }

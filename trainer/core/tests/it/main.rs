@@ -6,6 +6,7 @@
     reason = "what a test cannot go on without"
 )]
 
+mod kinds;
 mod laws;
 mod objects;
 mod restarts;
