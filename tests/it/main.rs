@@ -8,6 +8,7 @@ mod dashboard;
 mod faults;
 mod harness;
 mod install;
+mod kinds;
 mod kubectl;
 mod main_job;
 mod python;
