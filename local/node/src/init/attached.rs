@@ -127,6 +127,10 @@ impl Attached {
     }
 
     fn show(&mut self, stream: Stream, bytes: &[u8]) {
+        if self.exit.is_some() {
+            // What is printed now is the next start's.
+            return;
+        }
         let sink = match stream {
             Stream::Output => &mut self.output,
             Stream::Error => &mut self.error,
@@ -177,7 +181,7 @@ impl Init<'_> {
         pipes: [Option<OwnedFd>; 2],
     ) {
         let refuse = |message: String| tell(&stream, &SessionEvent::Failed { message }, &[]);
-        let Some(found) = self.containers.get(&container).filter(|found| found.process.is_some()) else {
+        let Some(found) = self.containers.get(&container).filter(|found| found.runs()) else {
             return refuse(format!("container {container} does not run"));
         };
         let terminal = found.programs.controller.as_ref();
@@ -209,8 +213,8 @@ impl Init<'_> {
     /// Whether a client that is attached has not yet taken what was printed before.
     pub(super) fn is_held_up(&self, container: &str, stream: Stream) -> bool {
         let sessions = self.sessions.values().filter(|session| session.container == container);
-        let mut sinks = sessions.filter_map(Session::attached).filter_map(|attached| attached.sink(stream));
-        sinks.any(|sink| !sink.pending.is_empty())
+        let attached = sessions.filter_map(Session::attached).filter(|attached| attached.exit.is_none());
+        attached.filter_map(|attached| attached.sink(stream)).any(|sink| !sink.pending.is_empty())
     }
 
     /// Shows what a container printed to those that are attached.

@@ -41,6 +41,8 @@ use sessions::{Newcomer, Session};
 pub(crate) const SOCKET: &str = "init.sock";
 /// Bytes that are read at once of what a container prints.
 const PIECE: usize = 64 << 10;
+/// So many of them fit into a pipe at most: whoever still writes after a program's end is not waited for.
+const LAST_PIECES: usize = 32;
 /// An agent that does not read for so long is cut off; it can connect again.
 const SEND_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -84,6 +86,13 @@ struct Container {
     failure_text: Vec<u8>,
     started: Option<Timestamp>,
     exit: Option<ContainerExit>,
+}
+
+impl Container {
+    /// Whether its program runs: before that the container's root is not yet what it will be.
+    fn runs(&self) -> bool {
+        self.process.is_some() && self.started.is_some()
+    }
 }
 
 enum Source {
@@ -480,7 +489,10 @@ impl<'a> Init<'a> {
         self.take_console(name);
         // All writers are dead: what is in the pipes now is the rest.
         for stream in [Stream::Output, Stream::Error] {
-            while self.pump(name, stream) {}
+            let mut pieces = 0;
+            while pieces < LAST_PIECES && self.pump(name, stream) {
+                pieces += 1;
+            }
         }
         let Some(container) = self.containers.get_mut(name) else { return };
         container.process = None;

@@ -180,7 +180,8 @@ impl Init<'_> {
         streams: CommandStreams,
         pipes: CommandPipes,
     ) -> Result<(Pid, io::PipeReader), String> {
-        let Some(Container { process: Some((_, pidfd)), start, .. }) = self.containers.get(container) else {
+        let found = self.containers.get(container).filter(|found| found.runs());
+        let Some(Container { process: Some((_, pidfd)), start, .. }) = found else {
             return Err(format!("container {container} does not run"));
         };
         let beside = pidfd.try_clone().map_err(|error| error.to_string())?;

@@ -88,20 +88,25 @@ async fn shell(pods: &Api<Pod>, pod: &str, script: &str) -> Ran {
     exec(pods, pod, &["/bin/sh", "-c", script]).await
 }
 
-/// What holds for commands whatever the isolation.
 async fn commands_run(isolation: Isolation) {
     let cluster = Cluster::start(isolation).await;
+    commands(&cluster).await;
+    cluster.stop().await;
+}
+
+/// What holds for commands whatever the isolation.
+pub(crate) async fn commands(cluster: &Cluster) {
     let spec = json!({"containers": [{"env": [{"name": "COLOUR", "value": "blue"}], "workingDir": "/usr"}]});
-    cluster.create("pod", "exec sleep 1000", spec).await;
-    cluster.wait_phase("pod", "Running").await;
+    cluster.create("commands", "exec sleep 1000", spec).await;
+    cluster.wait_phase("commands", "Running").await;
     let pods = cluster.pods_by_network().await;
 
-    let ran = shell(&pods, "pod", "echo out; echo err >&2; echo $COLOUR; pwd; exit 3").await;
+    let ran = shell(&pods, "commands", "echo out; echo err >&2; echo $COLOUR; pwd; exit 3").await;
     assert_eq!((ran.text(), ran.error.as_str(), ran.code()), ("out\nblue\n/usr", "err\n", 3));
-    assert_eq!(exec(&pods, "pod", &["true"]).await.code(), 0);
-    assert_eq!(shell(&pods, "pod", "kill -KILL $$").await.code(), 137);
-    assert_eq!(shell(&pods, "pod", "kill -TERM $$").await.code(), 143);
-    let ran = exec(&pods, "pod", &["no-such-program"]).await;
+    assert_eq!(exec(&pods, "commands", &["true"]).await.code(), 0);
+    assert_eq!(shell(&pods, "commands", "kill -KILL $$").await.code(), 137);
+    assert_eq!(shell(&pods, "commands", "kill -TERM $$").await.code(), 143);
+    let ran = exec(&pods, "commands", &["no-such-program"]).await;
     assert!(
         ran.message().contains("\"no-such-program\": executable file not found in $PATH"),
         "{ran:?}",
@@ -109,21 +114,20 @@ async fn commands_run(isolation: Isolation) {
     );
 
     // A child that holds the output open does not keep the client.
-    let ran = shell(&pods, "pod", "sleep 1000 & echo done").await;
+    let ran = shell(&pods, "commands", "sleep 1000 & echo done").await;
     assert_eq!((ran.text(), ran.code()), ("done", 0));
 
     let input: Vec<u8> =
         (0..8_u32 << 20).map(|index| (index.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let params = AttachParams::default().stdin(true).max_stdin_buf_size(1 << 16).max_stdout_buf_size(1 << 16);
-    let process = pods.exec("pod", ["cat"], &params).await.unwrap();
+    let process = pods.exec("commands", ["cat"], &params).await.unwrap();
     let ran = finish(process, Some(&input)).await;
     assert_eq!(ran.code(), 0);
     assert!(ran.output == input, "{} of {} bytes came back as they were", ran.output.len(), input.len());
 
     // A command that does not read its input ends all the same.
-    let process = pods.exec("pod", ["true"], &params).await.unwrap();
+    let process = pods.exec("commands", ["true"], &params).await.unwrap();
     assert_eq!(finish(process, Some(&input)).await.code(), 0);
-    cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -337,42 +341,47 @@ async fn a_command_has_a_terminal_of_the_size_that_the_client_has() {
     if is_root("a_command_has_a_terminal_of_the_size_that_the_client_has in full isolation") {
         isolations.push(Isolation::Full);
     }
-    for isolation in isolations {
+    for (isolation, marker) in isolations.into_iter().zip(["1000.2501", "1000.2502"]) {
         let cluster = Cluster::start(isolation).await;
-        cluster.create("pod", "exec sleep 1000", json!({})).await;
-        cluster.wait_phase("pod", "Running").await;
-        let pods = cluster.pods_by_network().await;
-        let params = AttachParams::interactive_tty();
-        let mut process = pods.exec("pod", ["/bin/sh"], &params).await.unwrap();
-        let (mut output, mut input) = (process.stdout().unwrap(), process.stdin().unwrap());
-        let mut size = process.terminal_size().unwrap();
-        size.send(TerminalSize { width: 97, height: 31 }).await.unwrap();
-        input.write_all(b"stty size; tty; echo $TERM\n").await.unwrap();
-        let seen = read_until(&mut output, "xterm\r\n").await;
-        assert!(seen.contains("31 97\r\n") && seen.contains("/dev/pts/"), "{seen}");
-        input.write_all(b"until stty size | grep '^40 120'; do sleep 0.05; done\n").await.unwrap();
-        size.send(TerminalSize { width: 120, height: 40 }).await.unwrap();
-        read_until(&mut output, "40 120\r\n").await;
-        let marker = if isolation == Isolation::Light { "1000.25008" } else { "1000.25009" };
-        input.write_all(format!("sleep {marker}\n").as_bytes()).await.unwrap();
-        wait_process(marker, true).await;
-        input.write_all(b"\x03").await.unwrap();
-        wait_process(marker, false).await;
-        input.write_all(b"echo a$((1 + 1))b; exit 9\n").await.unwrap();
-        read_until(&mut output, "a2b\r\n").await;
-        let status = timeout(PATIENCE, process.take_status().unwrap()).await.expect("the shell ends");
-        assert_eq!(Ran { output: Vec::new(), error: String::new(), status }.code(), 9);
-
-        // Hung up on, the shell takes along what it runs.
-        let marker = if isolation == Isolation::Light { "1000.25010" } else { "1000.25011" };
-        let mut process = pods.exec("pod", ["/bin/sh"], &params).await.unwrap();
-        let line = format!("sleep {marker}\n");
-        process.stdin().unwrap().write_all(line.as_bytes()).await.unwrap();
-        wait_process(marker, true).await;
-        drop(process);
-        wait_process(marker, false).await;
+        terminals(&cluster, marker).await;
         cluster.stop().await;
     }
+}
+
+/// What holds for terminals whatever the isolation. No other process may have a word that begins as `marker`.
+pub(crate) async fn terminals(cluster: &Cluster, marker: &str) {
+    cluster.create("terminal", "exec sleep 1000", json!({})).await;
+    cluster.wait_phase("terminal", "Running").await;
+    let pods = cluster.pods_by_network().await;
+    let params = AttachParams::interactive_tty();
+    let mut process = pods.exec("terminal", ["/bin/sh"], &params).await.unwrap();
+    let (mut output, mut input) = (process.stdout().unwrap(), process.stdin().unwrap());
+    let mut size = process.terminal_size().unwrap();
+    size.send(TerminalSize { width: 97, height: 31 }).await.unwrap();
+    input.write_all(b"stty size; tty; echo $TERM\n").await.unwrap();
+    let seen = read_until(&mut output, "xterm\r\n").await;
+    assert!(seen.contains("31 97\r\n") && seen.contains("/dev/pts/"), "{seen}");
+    input.write_all(b"until stty size | grep '^40 120'; do sleep 0.05; done\n").await.unwrap();
+    size.send(TerminalSize { width: 120, height: 40 }).await.unwrap();
+    read_until(&mut output, "40 120\r\n").await;
+    let marker = &format!("{marker}1");
+    input.write_all(format!("sleep {marker}\n").as_bytes()).await.unwrap();
+    wait_process(marker, true).await;
+    input.write_all(b"\x03").await.unwrap();
+    wait_process(marker, false).await;
+    input.write_all(b"echo a$((1 + 1))b; exit 9\n").await.unwrap();
+    read_until(&mut output, "a2b\r\n").await;
+    let status = timeout(PATIENCE, process.take_status().unwrap()).await.expect("the shell ends");
+    assert_eq!(Ran { output: Vec::new(), error: String::new(), status }.code(), 9);
+
+    // Hung up on, the shell takes along what it runs.
+    let marker = &format!("{marker}2");
+    let mut process = pods.exec("terminal", ["/bin/sh"], &params).await.unwrap();
+    let line = format!("sleep {marker}\n");
+    process.stdin().unwrap().write_all(line.as_bytes()).await.unwrap();
+    wait_process(marker, true).await;
+    drop(process);
+    wait_process(marker, false).await;
 }
 
 async fn read_until(output: &mut (impl tokio::io::AsyncRead + Unpin), text: &str) -> String {

@@ -26,6 +26,9 @@ pub(super) enum HandshakeError {
     /// It does not ask for one.
     #[error("Upgrade request required")]
     NoUpgrade,
+    /// It asks for what old clients speak.
+    #[error("SPDY is not served here; use a client that speaks WebSocket, such as kubectl 1.31 and later")]
+    Spdy,
     /// A header is missing or wrong.
     #[error("the WebSocket handshake needs header {0}")]
     Header(&'static str),
@@ -61,6 +64,9 @@ pub(super) fn words(headers: &HeaderMap, name: http::HeaderName) -> impl Iterato
 impl Handshake {
     /// Checks a request, and chooses the first subprotocol of the client's that is served.
     pub(super) fn negotiate(headers: &HeaderMap, served: &[&'static str]) -> Result<Self, HandshakeError> {
+        if lists(headers, UPGRADE, "SPDY/3.1") {
+            return Err(HandshakeError::Spdy);
+        }
         if !lists(headers, UPGRADE, "websocket") || !lists(headers, CONNECTION, "upgrade") {
             return Err(HandshakeError::NoUpgrade);
         }
