@@ -152,9 +152,15 @@ async fn pod_with_input(cluster: &Cluster, name: &str, script: &str) {
 
 /// Starts `kubectl port-forward`; where it listens.
 async fn forward(cluster: &Cluster, pod: &str, port: u16) -> (Program, u16) {
+    forward_over(cluster, pod, port, "true").await
+}
+
+/// The same over a WebSocket or, as old ones do, over SPDY alone.
+async fn forward_over(cluster: &Cluster, pod: &str, port: u16, web_sockets: &str) -> (Program, u16) {
     let ports = format!(":{port}");
-    let mut forward =
-        Program::start(cluster.home.kubectl(&["port-forward", pod, &ports, "--address=127.0.0.1"]));
+    let mut command = cluster.home.kubectl(&["port-forward", pod, &ports, "--address=127.0.0.1"]);
+    command.env("KUBECTL_PORT_FORWARD_WEBSOCKETS", web_sockets);
+    let mut forward = Program::start(command);
     let line = forward.line().await.expect("where it listens");
     let local = line.strip_prefix("Forwarding from 127.0.0.1:").and_then(|rest| rest.split(' ').next());
     let local = local.and_then(|port| port.parse().ok());
@@ -167,28 +173,30 @@ async fn ports_are_forwarded() {
     pod(&cluster, "server", &["python3", "-c", SERVER]).await;
     let mut log = Program::start(cluster.home.kubectl(&["logs", "-f", "server"]));
     assert_eq!(log.line().await.as_deref(), Some("up"));
-    let (forwarding, local) = forward(&cluster, "pod/server", 8001).await;
-    // Each says that it has written all before the answer begins.
-    let conversations = (0..8_usize).map(|index| async move {
-        let mut stream = TcpStream::connect(("127.0.0.1", local)).await.expect("connects");
-        let letter = b'a' + index as u8;
-        let sent = vec![letter; (1 << 20) + index];
-        let (mut reader, mut writer) = stream.split();
-        let mut answer = Vec::new();
-        let write = async {
-            writer.write_all(&sent).await.expect("writes");
-            writer.shutdown().await.expect("says that it is done");
-        };
-        tokio::join!(write, async { reader.read_to_end(&mut answer).await.expect("reads") });
-        assert_eq!(answer.len(), sent.len(), "connection {index}");
-        assert!(answer.iter().all(|byte| *byte == letter.to_ascii_uppercase()), "connection {index}");
-    });
-    let tasks: Vec<_> = conversations.map(tokio::spawn).collect();
-    for task in tasks {
-        timeout(DEADLINE, task).await.expect("in time").expect("the conversation");
+    for web_sockets in ["true", "false"] {
+        let (forwarding, local) = forward_over(&cluster, "pod/server", 8001, web_sockets).await;
+        // Each says that it has written all before the answer begins.
+        let conversations = (0..8_usize).map(|index| async move {
+            let mut stream = TcpStream::connect(("127.0.0.1", local)).await.expect("connects");
+            let letter = b'a' + index as u8;
+            let sent = vec![letter; (1 << 20) + index];
+            let (mut reader, mut writer) = stream.split();
+            let mut answer = Vec::new();
+            let write = async {
+                writer.write_all(&sent).await.expect("writes");
+                writer.shutdown().await.expect("says that it is done");
+            };
+            tokio::join!(write, async { reader.read_to_end(&mut answer).await.expect("reads") });
+            assert_eq!(answer.len(), sent.len(), "connection {index}");
+            assert!(answer.iter().all(|byte| *byte == letter.to_ascii_uppercase()), "connection {index}");
+        });
+        let tasks: Vec<_> = conversations.map(tokio::spawn).collect();
+        for task in tasks {
+            timeout(DEADLINE, task).await.expect("in time").expect("the conversation");
+        }
+        forwarding.signal(Signal::INT);
+        forwarding.finish().await;
     }
-    forwarding.signal(Signal::INT);
-    forwarding.finish().await;
 
     // Nobody listens there.
     let (mut forwarding, local) = forward(&cluster, "pod/server", 9).await;
