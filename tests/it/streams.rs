@@ -50,6 +50,11 @@ async fn commands_end_as_they_would_on_a_shell() {
     assert_eq!((ran.code, ran.stdout.as_str()), (7, "out\n"));
     assert_eq!(ran.stderr, "err\ncommand terminated with exit code 7\n");
     cluster.kubectl(&["exec", "pod", "--", "true"]).await.succeeded();
+    // As old clients do it, over SPDY alone.
+    let line = "echo in | KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false kubectl exec -i pod -- sh -c 'cat; echo err >&2; exit 8'";
+    let ran = shell(&cluster, line).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (8, "in\n"), "{}", ran.stderr);
+    assert_eq!(ran.stderr, "err\ncommand terminated with exit code 8\n");
     let ran = cluster.kubectl(&["exec", "pod", "--", "sh", "-c", "kill -TERM $$"]).await;
     assert_eq!(ran.code, 143, "{}", ran.stderr);
     let ran = cluster.kubectl(&["exec", "pod", "--", "no-such-program"]).await;
@@ -61,11 +66,13 @@ async fn commands_end_as_they_would_on_a_shell() {
     let bytes: Vec<u8> =
         (0..16_u32 << 20).map(|index| (index.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
     fs::write(cluster.home.work().join("in"), &bytes).expect("in");
-    shell(&cluster, "kubectl exec -i pod -- cat < in > out").await.succeeded();
-    assert!(
-        fs::read(cluster.home.work().join("out")).expect("out") == bytes,
-        "what came back is what was sent"
-    );
+    for web_sockets in ["true", "false"] {
+        let line =
+            format!("KUBECTL_REMOTE_COMMAND_WEBSOCKETS={web_sockets} kubectl exec -i pod -- cat < in > out");
+        shell(&cluster, &line).await.succeeded();
+        let back = fs::read(cluster.home.work().join("out")).expect("out");
+        assert!(back == bytes, "what came back is what was sent");
+    }
     let ran = shell(&cluster, "kubectl exec -i pod -- wc -c < in").await.succeeded();
     assert_eq!(ran.stdout.trim(), bytes.len().to_string());
     cluster.stop().await;
@@ -217,18 +224,23 @@ async fn ports_are_forwarded() {
     assert_eq!(&answer, b"LINE\n");
     forwarding.signal(Signal::KILL);
     forwarding.ended().await;
-    by_python(&cluster, "server").await;
     cluster.kubectl(&["delete", "pod", "server", "--now"]).await.succeeded();
     cluster.stop().await;
 }
 
-async fn by_python(cluster: &Cluster, pod: &str) {
+#[tokio::test]
+async fn the_python_client_has_streams() {
     let Some(python) = std::env::var_os("MUSTER_PYTHON") else {
         eprintln!("skipped: MUSTER_PYTHON names no Python with kubernetes");
         return;
     };
+    let cluster = Cluster::start(&[]).await;
+    pod(&cluster, "server", &["python3", "-c", SERVER]).await;
+    let mut log = Program::start(cluster.home.kubectl(&["logs", "-f", "server"]));
+    assert_eq!(log.line().await.as_deref(), Some("up"));
     let mut script = cluster.home.command(Path::new(&python));
-    script.arg(repository().join("tests/it/streams.py")).arg(pod);
+    script.arg(repository().join("tests/it/streams.py")).arg("server");
     let told = program::run(script).await.succeeded();
     assert_eq!(told.stdout, "whole\nsaid wrong 6\nONE LINE\nNone\n", "{}", told.stderr);
+    cluster.stop().await;
 }

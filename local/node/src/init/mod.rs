@@ -40,9 +40,9 @@ use sessions::{Newcomer, Session};
 /// Name of the socket in the pod's folder.
 pub(crate) const SOCKET: &str = "init.sock";
 /// Bytes that are read at once of what a container prints.
-const PIECE: usize = 64 << 10;
+const PIECE: usize = 16 << 10;
 /// So many of them fit into a pipe at most: whoever still writes after a program's end is not waited for.
-const LAST_PIECES: usize = 32;
+const LAST_PIECES: usize = 128;
 /// An agent that does not read for so long is cut off; it can connect again.
 const SEND_PATIENCE: Duration = Duration::from_secs(2);
 

@@ -8,6 +8,7 @@ mod descriptor;
 mod dial;
 mod ports;
 mod spdy;
+mod spdy_channels;
 mod tunnel;
 mod websocket;
 
@@ -88,27 +89,38 @@ pub(super) fn in_container(
         Ok(options) => options,
         Err(error) => return bad(error.to_string()),
     };
-    let handshake = match Handshake::negotiate(request.headers(), &Version::NAMES) {
-        Ok(handshake) => handshake,
-        Err(error) => return bad(error.to_string()),
+    let (response, version) = if let Some(response) = plain_spdy(request.headers(), spdy_channels::PROTOCOL) {
+        (response, None)
+    } else {
+        match Handshake::negotiate(request.headers(), &Version::NAMES) {
+            Ok(handshake) => {
+                let version = Version::of(handshake.protocol);
+                (handshake.response(), version)
+            }
+            Err(error) => return bad(error.to_string()),
+        }
     };
-    let Some(version) = Version::of(handshake.protocol) else { return bad("no such protocol".to_owned()) };
     let (container, over) = (container.to_owned(), over.clone());
     tokio::spawn(async move {
         let upgraded = match hyper::upgrade::on(request).await {
             Ok(upgraded) => upgraded,
             Err(error) => return tracing::debug!(%error, "a stream did not begin"),
         };
-        let socket = websocket::socket(upgraded).await;
         let (client, command) = client::pair();
+        let wanted = options.clone();
+        let carried = async {
+            match version {
+                Some(version) => channels::carry(websocket::socket(upgraded).await, version, command).await,
+                None => spdy_channels::carry(upgraded, wanted, command).await,
+            }
+        };
         let start = CommandStart { directory: &directory, container, options };
-        let carried = channels::carry(socket, version, command);
         match wish {
             Wish::Exec => drop(tokio::join!(command::run(start, client, &over), carried)),
             Wish::Attach => drop(tokio::join!(attach::run(start, client, &over), carried)),
         }
     });
-    handshake.response()
+    response
 }
 
 /// `/portForward/NAMESPACE/POD/UID`: over a WebSocket in either of two ways, or over plain SPDY.
@@ -125,7 +137,7 @@ pub(super) fn port_forward(
     };
     let address = record.address.filter(|_| context.network.is_none());
     let target = Target { directory, name: format!("{}, uid {}", named.pod, named.uid), address };
-    let plain = plain_spdy(request.headers());
+    let plain = plain_spdy(request.headers(), spdy::PROTOCOL);
     let (response, way) = if let Some(response) = plain {
         (response, Way::Spdy)
     } else {
@@ -177,16 +189,16 @@ enum Way {
 }
 
 /// The answer to a client that asks for SPDY without a WebSocket.
-fn plain_spdy(headers: &HeaderMap) -> Option<Response<Body>> {
+fn plain_spdy(headers: &HeaderMap, protocol: &'static str) -> Option<Response<Body>> {
     const VERSION: HeaderName = HeaderName::from_static("x-stream-protocol-version");
     let asked =
-        websocket::lists(headers, UPGRADE, "SPDY/3.1") && websocket::lists(headers, VERSION, spdy::PROTOCOL);
+        websocket::lists(headers, UPGRADE, "SPDY/3.1") && websocket::lists(headers, VERSION, protocol);
     asked.then(|| {
         let mut response = text(StatusCode::SWITCHING_PROTOCOLS, "");
         let headers = response.headers_mut();
         headers.insert(UPGRADE, HeaderValue::from_static("SPDY/3.1"));
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(VERSION, HeaderValue::from_static(spdy::PROTOCOL));
+        headers.insert(VERSION, HeaderValue::from_static(protocol));
         response
     })
 }

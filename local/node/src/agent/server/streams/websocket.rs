@@ -26,8 +26,10 @@ pub(super) enum HandshakeError {
     /// It does not ask for one.
     #[error("Upgrade request required")]
     NoUpgrade,
-    /// It asks for what old clients speak.
-    #[error("SPDY is not served here; use a client that speaks WebSocket, such as kubectl 1.31 and later")]
+    /// It asks for SPDY, and for what is not spoken over it.
+    #[error(
+        "none of the protocols that the client offers over SPDY is served; header X-Stream-Protocol-Version names them"
+    )]
     Spdy,
     /// A header is missing or wrong.
     #[error("the WebSocket handshake needs header {0}")]
