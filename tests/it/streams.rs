@@ -78,6 +78,31 @@ async fn commands_end_as_they_would_on_a_shell() {
     cluster.stop().await;
 }
 
+/// Reading is not enough, though a WebSocket begins with a GET.
+#[tokio::test]
+async fn who_runs_commands_may_create_them() {
+    let cluster = Cluster::start(&[]).await;
+    pod(&cluster, "pod", &["sleep", "1000"]).await;
+    let exec = ["exec", "pod", "--as=jane", "--", "true"];
+    for (verbs, allowed) in [("get", false), ("get,create", true)] {
+        let role = format!(
+            "kubectl create role runner --resource=pods,pods/exec --verb={verbs} --dry-run=client -o yaml \
+                            | kubectl apply -f -"
+        );
+        shell(&cluster, &role).await.succeeded();
+        if allowed {
+            cluster.kubectl(&exec).await.succeeded();
+            continue;
+        }
+        let binding = ["create", "rolebinding", "runner", "--role=runner", "--user=jane"];
+        cluster.kubectl(&binding).await.succeeded();
+        let refused = cluster.kubectl(&exec).await;
+        assert_ne!(refused.code, 0);
+        assert!(refused.stderr.contains("cannot create resource \"pods/exec\""), "{}", refused.stderr);
+    }
+    cluster.stop().await;
+}
+
 #[tokio::test]
 async fn folders_are_copied_both_ways() {
     let cluster = Cluster::start(&[]).await;
