@@ -10,6 +10,7 @@ use muster_node::{ImageRule, Isolation, NodeDescription};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
+use crate::commands::mpi_agent;
 use crate::error::Error;
 use crate::home::Home;
 use crate::topology::TopologyArguments;
@@ -112,8 +113,9 @@ impl Agent {
         node.offered_addresses = offered_addresses;
         node.isolation = options.isolation;
         node.images = options.images.into_iter().chain(ImageRule::defaults()).collect();
-        node.tools =
-            ["muster", "muster-train", "nslookup"].map(|name| (name.to_owned(), program.clone())).to_vec();
+        node.tools = ["muster", "muster-train", "nslookup", mpi_agent::PROGRAM]
+            .map(|name| (name.to_owned(), program.clone()))
+            .to_vec();
         let service =
             node.build().await.map_err(|error| Error::from_source("the node does not start", &error))?;
         let handle = service.handle();

@@ -119,10 +119,13 @@ pub(crate) async fn dry_run(
 /// What the controller of a job would reject: the kind's schema cannot say all of it.
 fn check_job(document: &Document, completed: Value) -> Result<(), Error> {
     let checked = match (document.api_version(), document.kind()) {
-        ("kubeflow.org/v1", "PyTorchJob") => muster_trainer_core::pytorch::read(completed),
+        ("kubeflow.org/v1", "PyTorchJob") => muster_trainer_core::pytorch::read(completed).err(),
+        ("kubeflow.org/v1" | "kubeflow.org/v2beta1", "MPIJob") => {
+            muster_trainer_core::mpi::read(completed).err()
+        }
         _ => return Ok(()),
     };
-    let errors = checked.err().unwrap_or_default();
+    let errors = checked.unwrap_or_default();
     if errors.is_empty() {
         return Ok(());
     }

@@ -44,6 +44,7 @@ pub(crate) enum Command {
     Uninstall(commands::uninstall::Arguments),
     Controller(Box<commands::controller::Arguments>),
     Node(commands::node::Arguments),
+    MpiAgent(commands::mpi_agent::Arguments),
     Bench(commands::bench::Arguments),
     /// Trains a model: the program inside the pods of the examples, also called `muster-train`
     Train(Box<muster_trainer_runtime::Arguments>),
@@ -80,6 +81,7 @@ impl Command {
             Self::Uninstall(arguments) => commands::uninstall::run(arguments).await?,
             Self::Controller(arguments) => commands::controller::run(*arguments).await?,
             Self::Node(arguments) => commands::node::run(arguments).await?,
+            Self::MpiAgent(arguments) => return commands::mpi_agent::run(arguments).await,
             Self::Bench(arguments) => return commands::bench::run(arguments).await,
             Self::Train(_) | Self::ExecWorker(_) => {
                 return Err(Error::new("this command runs without the asynchronous runtime"));

@@ -45,6 +45,9 @@ fn main() -> ExitCode {
         Some("nslookup") => return commands::nslookup::run(words),
         _ => {}
     }
+    if Path::new(&program).file_name() == Some(OsStr::new(commands::mpi_agent::PROGRAM)) {
+        return with_runtime(Arguments::parse_from(commands::mpi_agent::called(words)).command);
+    }
     match words.next().as_deref().and_then(OsStr::to_str) {
         Some(SPAWNER_COMMAND) => return muster_node::spawner_main(),
         Some(muster_launcher::CHILD_COMMAND) => return muster_launcher::child_main(words),

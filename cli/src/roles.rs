@@ -10,6 +10,7 @@ use muster_machinery::leader::{Election, Leadership, Timing};
 use muster_scheduler_controller::dashboard;
 use muster_scheduler_controller::extender::{self, CertificateFiles, Endpoint};
 use muster_scheduler_topology::Topology;
+use muster_trainer_core::mpi::{self, AgentSource};
 
 use crate::error::Error;
 use crate::output;
@@ -47,6 +48,8 @@ pub(crate) struct RoleOptions {
     pub(crate) dashboard: Option<dashboard::Handle>,
     /// Where ranks of elastic jobs meet, if the trainer offers that.
     pub(crate) rendezvous: Option<RendezvousOptions>,
+    /// What is said to MPI jobs alone.
+    pub(crate) mpi: mpi::Options,
     /// Where the extender is reached and what it plans.
     pub(crate) extender: ExtenderOptions,
 }
@@ -76,6 +79,7 @@ impl RoleOptions {
             volumes,
             dashboard: None,
             rendezvous,
+            mpi: mpi::Options { agent: Some(AgentSource::OnPath), ..mpi::Options::default() },
             extender: ExtenderOptions::default(),
         }
     }
@@ -134,6 +138,7 @@ impl Role {
                     namespace: options.namespace,
                     gang_scheduler_name: options.gang_scheduler_name,
                     rendezvous: rendezvous.as_ref().map(|rendezvous| rendezvous.told.clone()),
+                    mpi: options.mpi,
                     ..muster_trainer_controller::Options::default()
                 };
                 let trainer = trainer.build(client.clone()).run(shutdown.clone());

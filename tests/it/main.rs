@@ -10,6 +10,7 @@ mod harness;
 mod install;
 mod kubectl;
 mod main_job;
+mod mpi;
 mod python;
 mod readme;
 mod transcript;

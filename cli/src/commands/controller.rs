@@ -13,6 +13,7 @@ use muster_machinery::leader::Timing;
 use muster_machinery::shutdown;
 use muster_machinery::telemetry::{self, Format, Target};
 use muster_scheduler_controller::extender::{CertificateFiles, Endpoint};
+use muster_trainer_core::mpi::{self, AgentSource};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -59,6 +60,8 @@ pub(crate) struct Arguments {
     extender: ExtenderArguments,
     #[command(flatten)]
     rendezvous: RendezvousArguments,
+    #[command(flatten)]
+    mpi: MpiArguments,
     /// Address of the REST API for dashboards; without a certificate only of the loopback [default: not served]
     #[arg(long, value_name = "ADDRESS", help_heading = "Dashboard")]
     dashboard_listen: Option<SocketAddr>,
@@ -73,6 +76,29 @@ pub(crate) struct Arguments {
     /// State of the embedded cluster, where built-in makes the folders of volume claims [default: ~/.local/share/muster]
     #[arg(long, env = "MUSTER_HOME", value_name = "FOLDER")]
     home: Option<PathBuf>,
+}
+
+/// What MPI jobs are told.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "MPI jobs")]
+struct MpiArguments {
+    /// Image with the program muster, by which launchers reach workers without SSH and wait for them; or `path`, where
+    /// the nodes are Muster's own and have it on the path of every pod [default: none]
+    #[arg(long = "mpi-agent-image", value_name = "IMAGE")]
+    agent_image: Option<String>,
+    /// Domain of the cluster, which the names of hosts then end in
+    #[arg(long, value_name = "NAME")]
+    cluster_domain: Option<String>,
+}
+
+impl MpiArguments {
+    fn options(self) -> mpi::Options {
+        let agent = self.agent_image.map(|image| match image.as_str() {
+            "path" => AgentSource::OnPath,
+            _ => AgentSource::Image(image),
+        });
+        mpi::Options { cluster_domain: self.cluster_domain, agent }
+    }
 }
 
 /// How a kube-scheduler reaches the extender, and for which of its pods.
@@ -227,6 +253,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         volumes: Home::find(arguments.home)?.volumes(),
         dashboard: shown,
         rendezvous: arguments.rendezvous.options(),
+        mpi: arguments.mpi.options(),
         extender: arguments.extender.options(),
     };
     if let Some(listener) = listen_for_prometheus(arguments.metrics_listen).await? {

@@ -11,6 +11,7 @@ pub(crate) mod explain;
 pub(crate) mod get;
 pub(crate) mod install;
 pub(crate) mod logs;
+pub(crate) mod mpi_agent;
 pub(crate) mod node;
 pub(crate) mod nslookup;
 pub(crate) mod run;

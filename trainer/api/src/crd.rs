@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use crate::names::{GROUP, VERSION};
 use crate::schema::{Error, Parts};
 
+mod mpi;
+
 /// What the definitions of two kinds differ in.
 struct Definition {
     kind: &'static str,
@@ -41,7 +43,10 @@ fn definitions() -> Vec<Definition> {
 /// The definitions of all training kinds this crate has, ready to be applied to a cluster.
 pub fn crds() -> Result<Vec<CustomResourceDefinition>, Error> {
     let parts = Parts::load()?;
-    definitions().iter().map(|definition| definition.build(&parts)).collect()
+    let mut crds =
+        definitions().iter().map(|definition| definition.build(&parts)).collect::<Result<Vec<_>, _>>()?;
+    crds.push(mpi::definition(&parts)?);
+    Ok(crds)
 }
 
 impl Definition {

@@ -6,6 +6,7 @@
 
 pub mod common;
 mod crd;
+mod mpi;
 pub mod names;
 mod pytorch;
 pub mod schema;
@@ -13,6 +14,7 @@ pub mod status;
 
 pub use common::{CleanPodPolicy, ReplicaSpec, RestartPolicy, RunPolicy, SchedulingPolicy};
 pub use crd::crds;
+pub use mpi::{LauncherCreationPolicy, MpiImplementation, MpiJob, MpiJobSpec, V2 as MPI_V2};
 pub use names::{annotation, label, managed_by};
 pub use pytorch::{ElasticPolicy, PyTorchJob, PyTorchJobSpec, RendezvousSetting};
 pub use status::{ConditionType, JobCondition, JobStatus, ReplicaStatus};

@@ -15,7 +15,7 @@ pub mod label {
     pub const REPLICA_TYPE: &str = "training.kubeflow.org/replica-type";
     /// Index of the pod within its replica type, from 0.
     pub const REPLICA_INDEX: &str = "training.kubeflow.org/replica-index";
-    /// `master` on the one pod that leads the job.
+    /// `master` on the one pod that leads the job; `launcher` or `worker` on the pods of an `MPIJob` of `v2beta1`.
     pub const JOB_ROLE: &str = "training.kubeflow.org/job-role";
     /// Muster's own, on pods: the gang generation a pod was created for. See
     /// [`annotation::GANG_GENERATION`](super::annotation::GANG_GENERATION).
@@ -45,6 +45,9 @@ pub mod annotation {
     /// On pods: how many pods the job wanted when this one was created. With restart scope `gang` a job that is
     /// resized restarts, for its ranks count each other.
     pub const GANG_SIZE: &str = "muster.dev/gang-size";
+    /// Set by the user on an `MPIJob`: `sshd` or `agent`, how `mpirun` starts processes on the workers. When absent
+    /// the controller writes down what holds: `sshd` for `v2beta1`, `agent` for `v1`.
+    pub const REMOTE_SHELL: &str = "muster.dev/remote-shell";
     /// With restart scope `pod`: uids of the failed pods whose restart has been counted, joined by commas.
     pub const RESTARTING_PODS: &str = "muster.dev/restarting-pods";
 }
@@ -53,6 +56,8 @@ pub mod annotation {
 pub mod managed_by {
     /// This controller is in charge; the same as no value.
     pub const TRAINING_OPERATOR: &str = "kubeflow.org/training-operator";
+    /// The MPI operator's value: this controller is in charge of `MPIJob`s with it, too.
+    pub const MPI_OPERATOR: &str = "kubeflow.org/mpi-operator";
     /// Kueue's `MultiKueue` runs the job elsewhere.
     pub const MULTI_KUEUE: &str = "kueue.x-k8s.io/multikueue";
 }

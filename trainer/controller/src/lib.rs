@@ -11,10 +11,12 @@
 mod carry_out;
 mod expectations;
 mod kinds;
+mod mpi;
 mod reconcile;
 pub mod rendezvous;
 mod report;
 mod service;
+mod ssh_keys;
 
 pub use kinds::{KINDS, TrainingKind};
 pub use service::{Options, Service};

@@ -209,7 +209,12 @@ fn container_restarts_exceed_limit(planner: &Planner<'_>) -> Option<String> {
         .then(|| format!("its containers were restarted {total} times, and its backoff limit is {limit}"))
 }
 
-fn announce(planner: &mut Planner<'_>, why: &str, what: &str, restarts: &crate::restart::RestartState) {
+pub(crate) fn announce(
+    planner: &mut Planner<'_>,
+    why: &str,
+    what: &str,
+    restarts: &crate::restart::RestartState,
+) {
     let budget = match planner.job.run_policy.backoff_limit {
         Some(limit) => format!("{} of at most {limit} counted restarts", restarts.counted),
         None => format!("{} counted restarts", restarts.counted),

@@ -29,6 +29,7 @@
 
 mod autoscaler;
 mod backoff;
+mod companion;
 mod conditions;
 mod failures;
 mod finish;
@@ -36,6 +37,7 @@ mod gang;
 mod job;
 mod kind;
 mod members;
+pub mod mpi;
 mod objects;
 mod plan;
 mod planner;
@@ -46,6 +48,7 @@ mod restart;
 mod validation;
 
 pub use backoff::RestartBackoff;
+pub use companion::{Companion, CompanionAction};
 pub use gang::{GangScheduler, PodGroupKind};
 pub use job::{Job, Replica, RestartScope};
 pub use kind::{Framework, InitContainer, Kind, Progress, ReplicaCounts, ReplicaType};

@@ -76,7 +76,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn created_message(&self) -> String {
+    pub(crate) fn created_message(&self) -> String {
         format!("{} {} is created", self.job.kind.name, self.job.name())
     }
 
@@ -126,7 +126,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Starts the clock of a job that is new or resumed.
-    fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         if self.status.is(&ConditionType::Suspended) {
             let message = format!("{} {} is resumed", self.job.kind.name, self.job.name());
             self.set(ConditionType::Suspended, false, "Resumed", message.clone());
@@ -245,7 +245,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Says in the condition `Created` what the job's pods wait for, and as an event when that changes.
-    fn explain_wait(&mut self, waits: Option<&str>) {
+    pub(crate) fn explain_wait(&mut self, waits: Option<&str>) {
         let created = self.created_message();
         let message = waits.map_or(created.clone(), |waits| format!("{created}; {waits}"));
         if conditions::explain(&mut self.status, &ConditionType::Created, &message, self.now)

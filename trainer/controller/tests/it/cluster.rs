@@ -9,6 +9,7 @@ use kube::{Api, Client, ResourceExt};
 use muster_machinery::CancellationToken;
 use muster_trainer_api::{PyTorchJob, crds};
 use muster_trainer_controller::Options;
+use muster_trainer_core::mpi::{self, AgentSource};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -73,7 +74,8 @@ impl Cluster {
     }
 
     pub(crate) fn controller(&self) -> RunningController {
-        let options = Options { gang_scheduler_name: "muster".to_owned(), ..Options::default() };
+        let mpi = mpi::Options { agent: Some(AgentSource::OnPath), ..mpi::Options::default() };
+        let options = Options { gang_scheduler_name: "muster".to_owned(), mpi, ..Options::default() };
         let service = options.build(self.client.clone());
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();

@@ -7,6 +7,7 @@
 )]
 
 mod laws;
+mod mpi;
 mod objects;
 mod restarts;
 mod rules;

@@ -153,6 +153,7 @@ impl World {
                 self.pods.insert(name, pod);
             }
             Effect::DeleteJob => self.job = None,
+            Effect::Companion(action) => panic!("a PyTorchJob brings nothing along: {action:?}"),
         }
         Ok(())
     }
