@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job as Launcher;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service as KubeService};
 use kube::api::{ApiResource, DynamicObject};
-use kube::core::{GroupVersionKind, NamespaceResourceScope, PartialObjectMeta};
+use kube::core::{DynamicResourceScope, GroupVersionKind, NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -98,7 +98,7 @@ struct Watched<'a> {
 impl Watched<'_> {
     fn dynamic<K>(&self, resource: &ApiResource) -> Api<K>
     where
-        K: Resource<DynamicType = ApiResource>,
+        K: Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>,
     {
         match self.namespace {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
