@@ -13,4 +13,5 @@ mod lifecycle;
 mod observation;
 mod services;
 mod specification;
+mod streams;
 mod volumes;
