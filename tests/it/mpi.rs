@@ -32,7 +32,7 @@ const OPEN_MPI: Mpi = Mpi {
 const MPICH: Mpi = Mpi { name: "MPICH", compiler: "mpicc.mpich", run: &["mpirun.mpich"] };
 
 /// What is not installed of what these tests need.
-fn missing() -> Option<String> {
+pub(crate) fn missing() -> Option<String> {
     let programs = ["mpirun.openmpi", "mpicc.openmpi", "mpirun.mpich", "mpicc.mpich", "sshd"];
     let folders = std::env::var("PATH").expect("PATH") + ":/usr/sbin";
     let is_there =
@@ -156,6 +156,11 @@ async fn a_job_is_resized_suspended_and_resumed_and_restarts_when_a_worker_is_lo
     let flag = fs::canonicalize(cluster.home.work()).expect("a folder").join("go");
     let wait = format!("until [ -e {} ]; do sleep 0.1; done; hostname", flag.display());
     let mut waiting = job("waits", OPEN_MPI, Shell::Sshd, 2, &["sh", "-c", &wait]);
+    // What is written on the machine after a pod has started may not be seen through its own file tree.
+    let folder = flag.parent().expect("a folder");
+    let spec = &mut waiting["spec"]["mpiReplicaSpecs"]["Worker"]["template"]["spec"];
+    spec["volumes"] = json!([{"name": "flags", "hostPath": {"path": folder}}]);
+    spec["containers"][0]["volumeMounts"] = json!([{"name": "flags", "mountPath": folder}]);
     waiting["spec"]["runPolicy"]["backoffLimit"] = json!(0);
     apply(&cluster, &waiting).await;
     cluster.wait_for("mpijob/waits", "condition=Running").await;
@@ -190,6 +195,107 @@ async fn a_job_is_resized_suspended_and_resumed_and_restarts_when_a_worker_is_lo
 }
 
 #[tokio::test]
+async fn both_implementations_start_processes_in_workers_without_ssh() {
+    need_mpi!();
+    let cluster = Cluster::start(&[]).await;
+    for (name, mpi) in [("open-mpi", OPEN_MPI), ("mpich", MPICH)] {
+        let printed = run(&cluster, &job(name, mpi, Shell::Agent, 3, &["hostname"])).await;
+        let expected: Vec<String> = (0..6).map(|rank| format!("{name}-worker-{}", rank / 2)).collect();
+        assert_eq!(hosts(&printed), expected);
+        sums(&cluster, mpi, Shell::Agent).await;
+    }
+    assert_eq!(cluster.object("secret/mpich-ssh").await, Value::Null, "the agent needs no keys");
+    let account = "--as=system:serviceaccount:default:mpich-launcher";
+    let may = async |what: &[&str]| {
+        let words = [&["auth", "can-i"], what, &[account]].concat();
+        cluster.kubectl(&words).await.stdout.trim() == "yes"
+    };
+    assert!(may(&["create", "pods/mpich-worker-0", "--subresource=exec"]).await);
+    assert!(!may(&["create", "pods/open-mpi-worker-0", "--subresource=exec"]).await);
+    assert!(!may(&["list", "pods"]).await);
+    cluster.stop().await;
+}
+
+/// The ConfigMap with the digits, out of the example.
+async fn give_digits(cluster: &Cluster) {
+    let text = fs::read_to_string(repository().join("examples/digits/pytorchjob.yaml")).expect("the example");
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&text).expect("YAML");
+    let data = documents.iter().find(|document| document["kind"] == "ConfigMap").expect("a ConfigMap");
+    let file = cluster.home.write("digits.json", &data.to_string());
+    cluster.kubectl(&["apply", "-f", &file.display().to_string()]).await.succeeded();
+}
+
+#[tokio::test]
+async fn our_own_trainer_runs_under_mpirun() {
+    need_mpi!();
+    let cluster = Cluster::start(&[]).await;
+    give_digits(&cluster).await;
+    let training = [
+        "--model=mlp",
+        "--data=/data/digits.csv.gz",
+        "--hidden=32",
+        "--epochs=2",
+        "--batch-size=16",
+        "--seed=7",
+    ];
+    let kinds = [
+        ("agent-open-mpi", OPEN_MPI, Shell::Agent),
+        ("agent-mpich", MPICH, Shell::Agent),
+        ("sshd-open-mpi", OPEN_MPI, Shell::Sshd),
+    ];
+    let mut losses = Vec::new();
+    for (name, mpi, shell) in kinds {
+        let program: &[&str] = match shell {
+            Shell::Agent => &["muster-train"],
+            Shell::Sshd => &["-x", "MASTER_ADDR", "-x", "MASTER_PORT", "/run/muster/bin/muster-train"],
+        };
+        let mut job = job(name, mpi, shell, 2, &[program, &training].concat());
+        let spec = &mut job["spec"]["mpiReplicaSpecs"]["Worker"]["template"]["spec"];
+        spec["volumes"] = json!([{"name": "data", "configMap": {"name": "digits-data"}}]);
+        spec["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+        let printed = run(&cluster, &job).await;
+        let steps = printed.lines().filter(|line| line.starts_with("step="));
+        let last: Vec<&str> = steps.last().expect("steps").split(' ').collect();
+        // Four ranks share the steps that one would take alone, and only the first one tells.
+        assert_eq!(printed.lines().filter(|line| line.starts_with("result ")).count(), 1, "{printed}");
+        losses.push((last[0].to_owned(), last[2].to_owned()));
+    }
+    assert!(losses.windows(2).all(|pair| pair[0] == pair[1]), "whoever starts the ranks: {losses:?}");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_crashes_restarts_the_job_as_often_as_it_may() {
+    need_mpi!();
+    let cluster = Cluster::start(&[]).await;
+    let folder = fs::canonicalize(cluster.home.work()).expect("a folder");
+    let mut crashes = job("crashes", OPEN_MPI, Shell::Agent, 2, &["sleep", "1000"]);
+    crashes["spec"]["runPolicy"]["backoffLimit"] = json!(1);
+    // Each worker crashes once the file of its name is there.
+    let command = format!("until rm {}/$HOSTNAME; do sleep 0.1; done; exit 7", folder.display());
+    let container = &mut crashes["spec"]["mpiReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0];
+    container["command"] = json!(["sh", "-c", command]);
+    container["volumeMounts"] = json!([{"name": "flags", "mountPath": folder}]);
+    crashes["spec"]["mpiReplicaSpecs"]["Worker"]["template"]["spec"]["volumes"] =
+        json!([{"name": "flags", "hostPath": {"path": folder}}]);
+    apply(&cluster, &crashes).await;
+    cluster.wait_for("mpijob/crashes", "condition=Running").await;
+    fs::write(folder.join("crashes-worker-1"), "").expect("a flag");
+    cluster.wait_for("mpijob/crashes", "condition=Restarting").await;
+    cluster.wait_for("mpijob/crashes", "condition=Running").await;
+    fs::write(folder.join("crashes-worker-0"), "").expect("a flag");
+    cluster.wait_for("mpijob/crashes", "condition=Failed").await;
+    let status = cluster.object("mpijob/crashes").await["status"].clone();
+    let failed = status["conditions"].as_array().into_iter().flatten().find(|one| one["type"] == "Failed");
+    let message = failed.expect("a condition")["message"].as_str().expect("a message");
+    assert!(
+        message.starts_with("worker crashes-worker-0 failed with exit code 7, and no restart is left"),
+        "{message}"
+    );
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn a_launcher_that_fails_is_tried_again_and_the_reason_of_its_end_is_told() {
     need_mpi!();
     let cluster = Cluster::start(&[]).await;
@@ -213,8 +319,10 @@ async fn the_training_client_runs_a_job_of_the_older_version() {
         return;
     };
     let cluster = Cluster::start(&[]).await;
-    let mut older = job("sdk", OPEN_MPI, Shell::Sshd, 2, &["hostname"]);
+    let mut older = job("sdk", OPEN_MPI, Shell::Agent, 2, &["hostname"]);
     older["apiVersion"] = json!("kubeflow.org/v1");
+    // As people wrote them for the training operator, whose workers have no SSH server.
+    older["metadata"]["annotations"] = json!({});
     let spec = older["spec"].as_object_mut().expect("a spec");
     spec.remove("mpiImplementation");
     spec["runPolicy"] = json!({"cleanPodPolicy": "None"});

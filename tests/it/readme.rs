@@ -203,6 +203,16 @@ async fn the_readme_of_the_gpt_does_what_it_says() {
     assert_eq!((count, not_run), (4, Vec::new()));
 }
 
+#[tokio::test]
+async fn the_readme_of_mpi_does_what_it_says() {
+    if let Some(missing) = crate::mpi::missing() {
+        eprintln!("{missing}");
+        return;
+    }
+    let (count, not_run) = run("examples/mpi/README.md").await;
+    assert_eq!((count, not_run), (11, Vec::new()));
+}
+
 #[test]
 fn continuous_integration_runs_the_test_command_of_the_readme() {
     let readme = fs::read_to_string(repository().join("README.md")).expect("README.md");

@@ -62,7 +62,9 @@ impl MpiJob {
                     add("HYDRA_LAUNCHER", "ssh");
                     add("HYDRA_LAUNCHER_EXEC", agent);
                 } else {
+                    // The MPI operator's name for it; Hydra has renamed it since.
                     add("HYDRA_LAUNCH_EXTRA_ARGS", SSH_OPTIONS);
+                    add("HYDRA_LAUNCHER_EXTRA_ARGS", SSH_OPTIONS);
                 }
             }
         }
