@@ -107,9 +107,10 @@ async fn all_reduce(home: &Home, mpi: Mpi) -> String {
     program.display().to_string()
 }
 
-/// The hosts that `hostname` printed, sorted.
+/// The hosts that `hostname` printed, sorted; beside them Open MPI at times tells of a race with its own children.
 fn hosts(output: &str) -> Vec<&str> {
-    let mut hosts: Vec<&str> = output.lines().collect();
+    let mut hosts: Vec<&str> =
+        output.lines().filter(|line| !line.contains("plm:rsh: Warning: setpgid")).collect();
     hosts.sort_unstable();
     hosts
 }
@@ -117,12 +118,17 @@ fn hosts(output: &str) -> Vec<&str> {
 async fn sums(cluster: &Cluster, mpi: Mpi, shell: Shell) {
     let program = all_reduce(&cluster.home, mpi).await;
     let name = format!("sums-{}-{shell:?}", mpi.name).to_lowercase();
-    let printed = run(cluster, &job(&name, mpi, shell, 2, &[&program])).await;
+    // One rank in each pod: ranks that wait keep their processor busy, and the machine has few.
+    let mut summing = job(&name, mpi, shell, 2, &[&program]);
+    summing["spec"]["slotsPerWorker"] = json!(1);
+    let command =
+        &mut summing["spec"]["mpiReplicaSpecs"]["Launcher"]["template"]["spec"]["containers"][0]["command"];
+    command[mpi.run.len() + 1] = json!("2");
+    let printed = run(cluster, &summing).await;
     let mut lines: Vec<&str> = printed.lines().filter(|line| line.starts_with("rank ")).collect();
     lines.sort_unstable();
-    let expected: Vec<String> = (0..4)
-        .map(|rank| format!("rank {rank} of 4 on {name}-worker-{}: 100 sums, 0 wrong numbers", rank / 2))
-        .collect();
+    let expected =
+        [0, 1].map(|rank| format!("rank {rank} of 2 on {name}-worker-{rank}: 20 sums, 0 wrong numbers"));
     assert_eq!(lines, expected, "{printed}");
 }
 

@@ -29,7 +29,7 @@ pub(super) async fn run(remote: Remote) -> Result<ExitCode, Error> {
 }
 
 async fn start(remote: Remote) -> Result<ExitCode, Error> {
-    let config = Config::infer().await.map_err(|error| Error::from_source("no cluster", &error))?;
+    let config = config().await?;
     let named = |variable: &str| std::env::var(variable).ok().filter(|value| !value.is_empty());
     let namespace = named(NAMESPACE).unwrap_or_else(|| config.default_namespace.clone());
     let pods: Api<Pod> = Api::namespaced(Client::try_from(config)?, &namespace);
@@ -59,6 +59,15 @@ async fn start(remote: Remote) -> Result<ExitCode, Error> {
     match status {
         Some(status) => exit_code(&status).map(ExitCode::from),
         None => Err(Error::new(format!("the connection to pod {} broke", remote.pod))),
+    }
+}
+
+/// The pod's own account. Where pods see the files of their machine somebody's kubeconfig is among them, and may name a
+/// server that is reached from there alone; so that is for those who are in no pod.
+async fn config() -> Result<Config, Error> {
+    match Config::incluster() {
+        Ok(config) => Ok(config),
+        Err(_) => Config::infer().await.map_err(|error| Error::from_source("no cluster", &error)),
     }
 }
 
