@@ -260,8 +260,8 @@ async fn our_own_trainer_runs_under_mpirun() {
         spec["volumes"] = json!([{"name": "data", "configMap": {"name": "digits-data"}}]);
         spec["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
         let printed = run(&cluster, &job).await;
-        let steps = printed.lines().filter(|line| line.starts_with("step="));
-        let last: Vec<&str> = steps.last().expect("steps").split(' ').collect();
+        let mut steps = printed.lines().filter(|line| line.starts_with("step="));
+        let last: Vec<&str> = steps.next_back().expect("steps").split(' ').collect();
         // Four ranks share the steps that one would take alone, and only the first one tells.
         assert_eq!(printed.lines().filter(|line| line.starts_with("result ")).count(), 1, "{printed}");
         losses.push((last[0].to_owned(), last[2].to_owned()));

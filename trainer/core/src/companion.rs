@@ -50,7 +50,6 @@ impl Companion {
 }
 
 /// What is to be done to an object that a job brings along.
-#[expect(clippy::large_enum_variant, reason = "a plan has a handful of them")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum CompanionAction {
     /// Create it, unless it is there; a role that is there gets these rules.

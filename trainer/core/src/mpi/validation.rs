@@ -96,12 +96,12 @@ fn validate_replica(
         errors
             .push(FieldError::new(format!("{path}.replicas"), format!("must be at least 1, not {replicas}")));
     }
-    let known = match (dialect, &replica.restart_policy) {
+    let is_refused = matches!(
+        (dialect, &replica.restart_policy),
         (_, Some(RestartPolicy::Unknown(_)))
-        | (Dialect::V2, Some(RestartPolicy::Always | RestartPolicy::ExitCode)) => false,
-        _ => true,
-    };
-    if let Some(policy) = replica.restart_policy.as_ref().filter(|_| !known) {
+            | (Dialect::V2, Some(RestartPolicy::Always | RestartPolicy::ExitCode))
+    );
+    if let Some(policy) = replica.restart_policy.as_ref().filter(|_| is_refused) {
         let policies = match dialect {
             Dialect::V1 => "Always, OnFailure, Never or ExitCode",
             Dialect::V2 => "Never or OnFailure",

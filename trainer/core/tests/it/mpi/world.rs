@@ -288,7 +288,9 @@ impl World {
         if spec.suspend == Some(true) {
             let running = active.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
             let names: Vec<_> = running.map(|pod| pod.metadata.name.clone().unwrap()).collect();
-            names.iter().for_each(|name| self.delete_pod(name, false));
+            for name in &names {
+                self.delete_pod(name, false);
+            }
             return !names.is_empty();
         }
         let end = |type_: &str, reason: &str| JobCondition {
