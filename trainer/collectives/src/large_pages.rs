@@ -17,7 +17,7 @@ use crate::memory::LARGE_PAGE;
 const OFTEN: u64 = 3;
 
 /// Places that are remembered, the ones that came last.
-const REMEMBERED: usize = 64;
+const REMEMBERED: usize = 512;
 
 /// What has come so far.
 #[derive(Debug)]

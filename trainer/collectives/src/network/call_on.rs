@@ -42,11 +42,13 @@ pub(super) fn introduce(
     let challenge = Challenge::decode(&bytes).map_err(Attempt::Refused)?;
     let hello = Hello { nonce: nonce()?, ..hello };
     let stream = secure(stream, &challenge, &hello, credentials, patience)?;
-    stream.write_all(&hello.seal(&credentials.token, &challenge.nonce), patience)?;
+    let challenge = stream.bound(&challenge.nonce)?;
+    stream.write_all(&hello.seal(&credentials.token, &challenge), patience)?;
     let joins = hello.purpose == Purpose::Join;
     let patience = if joins { patience.for_rank_0() } else { patience };
     let answer = stream.read_framed(LONGEST_MESSAGE, patience)?;
-    match Answer::open(&answer, &credentials.token, &hello.nonce).map_err(Attempt::Refused)? {
+    let nonce = stream.bound(&hello.nonce)?;
+    match Answer::open(&answer, &credentials.token, &nonce).map_err(Attempt::Refused)? {
         Answer::Welcome => Ok(stream),
         Answer::Refused { again: true, reason } => Err(Attempt::Again(reason)),
         Answer::Refused { again: false, reason } => Err(Attempt::Refused(reason)),

@@ -50,7 +50,8 @@ pub(super) struct Arrival {
 impl Arrival {
     /// Answers; an arrival that is gone by now is noticed where it is waited for.
     pub(super) fn answer(&self, answer: &Answer, more: &[u8], token: &Token) -> io::Result<()> {
-        let bytes = [&answer.seal(token, &self.hello.nonce), more].concat();
+        let nonce = self.stream.bound(&self.hello.nonce)?;
+        let bytes = [&answer.seal(token, &nonce), more].concat();
         let patience = Patience::new(LONGEST_GREETING);
         self.stream.write_all(&bytes, patience)
     }
@@ -91,7 +92,8 @@ impl Stranger {
     fn try_listen(&mut self, credentials: &Credentials) -> Result<Said, String> {
         while let Some(message) = self.message()? {
             let Some(preface) = Preface::decode(&message).filter(|_| self.preface.is_none()) else {
-                let hello = Hello::open(&message, &credentials.token, &self.challenge)?;
+                let challenge = self.stream.bound(&self.challenge).map_err(|error| error.to_string())?;
+                let hello = Hello::open(&message, &credentials.token, &challenge)?;
                 if credentials.are_certified() && !self.stream.is_secured() {
                     let (rank, host, from) = (hello.rank, hello.host, self.from);
                     return Err(format!("rank {rank} on {host} at {from} shows no certificate"));

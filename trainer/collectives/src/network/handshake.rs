@@ -12,7 +12,7 @@ use crate::control::MAXIMUM_RANKS;
 use crate::options::Token;
 
 const MAGIC: [u8; 8] = *b"MUSTERNT";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 pub(super) const HOST_BYTES: u8 = 64;
 const IDENTITY_BYTES: u8 = 128;
 const GROUP_BYTES: u8 = 200;
@@ -353,7 +353,7 @@ mod tests {
             Challenge::decode(&bytes).unwrap_err()
         };
         assert!(changed(0).contains("does not speak"));
-        assert!(changed(8).contains("version 11"));
+        assert!(changed(8).contains("version 10"));
         assert!(changed(12).contains("orders bytes"));
         assert!(Challenge::decode(&bytes[..20]).unwrap_err().contains("cut short"));
     }

@@ -9,10 +9,14 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
 use rustls::Connection;
 
 use super::exchange::NAP;
+use super::handshake::Nonce;
 use crate::rendezvous::Patience;
 
 /// Most bytes that are sealed at a time: the other side opens them while the next ones are sealed.
 const MOST_SEALED: usize = 64 << 10;
+
+/// What the keys of a session are asked for (RFC 8446, section 7.5).
+const BINDING: &[u8] = b"EXPORTER-muster-group-token";
 
 /// Bytes taken from the kernel at a time.
 const ARRIVED_BYTES: usize = 64 << 10;
@@ -58,13 +62,19 @@ impl Secured {
             let remaining = patience.remaining().ok_or(io::ErrorKind::TimedOut)?;
             self.socket.set_read_timeout(Some(remaining))?;
             self.socket.set_write_timeout(Some(remaining))?;
-            match connection.complete_io(&mut wire) {
-                Ok(_) => {}
+            match step(connection, &mut wire) {
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-                Err(error) => return Err(error),
+                result => result?,
             }
         }
         Ok(())
+    }
+
+    /// A number that depends on `nonce` and this session, and is the same on both sides.
+    pub(super) fn bound(&self, nonce: &Nonce) -> io::Result<Nonce> {
+        held(&self.connection)
+            .export_keying_material(Nonce::default(), BINDING, Some(nonce))
+            .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
     }
 
     /// Sends from the front of both parts and tells how many bytes of them are with the kernel. Bytes that were only
@@ -142,6 +152,23 @@ impl Secured {
             opened.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
         }
     }
+}
+
+/// Sends or receives once for the handshake, so that the caller can look at the time in between.
+fn step(connection: &mut Connection, wire: &mut Wire<'_>) -> io::Result<()> {
+    if connection.wants_write() {
+        connection.write_tls(wire)?;
+        return Ok(());
+    }
+    if connection.read_tls(wire)? == 0 {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
+    connection.process_new_packets().map_err(|error| {
+        // The alert that says why; the error is told whether it arrives or not.
+        let _ = connection.write_tls(wire);
+        io::Error::new(ErrorKind::InvalidData, error)
+    })?;
+    Ok(())
 }
 
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

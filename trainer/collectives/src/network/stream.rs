@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 
+use super::handshake::Nonce;
 use super::secured::Secured;
 use super::sockets;
 use crate::rendezvous::Patience;
@@ -63,6 +64,15 @@ impl Stream {
                 Ok(count)
             }
             Self::Secured(secured) => secured.receive(place, waits),
+        }
+    }
+
+    /// What stands for `nonce` in proofs on this connection. Under TLS it is of this session alone, so that whoever sits
+    /// between two ranks cannot pass the proof of one of them on to the other (RFC 9266).
+    pub(super) fn bound(&self, nonce: &Nonce) -> io::Result<Nonce> {
+        match self {
+            Self::Plain(_) => Ok(*nonce),
+            Self::Secured(secured) => secured.bound(nonce),
         }
     }
 

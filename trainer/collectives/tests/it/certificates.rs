@@ -38,7 +38,16 @@ impl Authority {
 
     /// A certificate of this authority, for a rank that believes it alone.
     pub(crate) fn certify(&self, name: &str, validity: Validity) -> TlsFiles {
-        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+        self.issue(name, Vec::new(), validity)
+    }
+
+    /// A certificate for a host.
+    pub(crate) fn certify_for(&self, name: &str, host: &str) -> TlsFiles {
+        self.issue(name, vec![host.to_owned()], Validity::Now)
+    }
+
+    fn issue(&self, name: &str, hosts: Vec<String>, validity: Validity) -> TlsFiles {
+        let mut parameters = CertificateParams::new(hosts).unwrap();
         if let Validity::Past = validity {
             parameters.not_before = date_time_ymd(2020, 1, 1);
             parameters.not_after = date_time_ymd(2020, 2, 1);

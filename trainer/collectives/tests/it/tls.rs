@@ -3,11 +3,16 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use muster_collectives::{Communicator, Error, LossCause, Options, Reduction, TlsFiles, Token};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 use crate::certificates::{Authority, Validity};
 use crate::support::{call_on, failure, on_host, on_hosts, options, unused_address};
@@ -149,6 +154,109 @@ fn strangers_without_certificates_keep_nobody_out() {
         strangers.lock().unwrap().extend([silent, garbled, stuck, empty]);
     };
     on_hosts(&[0, 1, 2], send_strangers, |mut group| group.barrier().unwrap());
+}
+
+/// Passes on what a rank and rank 0 say until one has answered the other, with a certificate of the group's authority
+/// towards both.
+fn impersonate(caller: TcpStream, target: TcpStream, files: &TlsFiles) {
+    let chain = || vec![CertificateDer::from_pem_file(&files.certificate).unwrap()];
+    let key = || PrivateKeyDer::from_pem_file(&files.key).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(&files.authority).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain(), key())
+        .unwrap();
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain(), key())
+        .unwrap();
+    let (mut caller, mut target) = (caller, target);
+    let mut challenge = [0; 47];
+    target.read_exact(&mut challenge).unwrap();
+    caller.write_all(&challenge).unwrap();
+    pass_frame(&mut caller, &mut target);
+    let name = ServerName::try_from("rank-0").unwrap();
+    let mut caller = StreamOwned::new(ServerConnection::new(Arc::new(server)).unwrap(), caller);
+    let mut target = StreamOwned::new(ClientConnection::new(Arc::new(client), name).unwrap(), target);
+    pass_frame(&mut caller, &mut target);
+    pass_frame(&mut target, &mut caller);
+}
+
+/// Passes on a message behind its length.
+fn pass_frame(from: &mut impl Read, to: &mut impl Write) {
+    let mut length = [0; 2];
+    from.read_exact(&mut length).unwrap();
+    let mut message = vec![0; usize::from(u16::from_le_bytes(length))];
+    from.read_exact(&mut message).unwrap();
+    to.write_all(&[&length[..], &message].concat()).unwrap();
+    to.flush().unwrap();
+}
+
+#[test]
+fn a_certificate_without_the_token_does_not_help_who_sits_between_ranks() {
+    let authority = Authority::new();
+    let intruder = authority.certify_for("intruder", "rank-0");
+    let address = unused_address();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let between = listener.local_addr().unwrap().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    std::thread::scope(|scope| {
+        let rank = |rank: usize, address: &str| {
+            let mut options = options(directory.path(), rank, 2);
+            on_host(&mut options, directory.path(), rank, address);
+            let network = options.network.as_mut().unwrap();
+            network.tls = Some(authority.certify_for(&format!("rank-{rank}"), "rank-0"));
+            network.token = Token::new("known to ranks alone");
+            options.join_deadline = Duration::from_secs([3, 60][rank]);
+            scope.spawn(move || Communicator::connect(&options).unwrap_err().to_string())
+        };
+        let ranks = [rank(0, &address), rank(1, &between)];
+        scope.spawn(|| {
+            let (caller, _) = listener.accept().unwrap();
+            impersonate(caller, call_on(&address), &intruder);
+        });
+        let [first, second] = ranks.map(|rank| rank.join().unwrap());
+        assert!(first.contains("it does not know the group's token"), "{first}");
+        assert!(second.starts_with("rank 0 refused rank 1: "), "{second}");
+        assert!(second.contains("it does not know the group's token"), "{second}");
+    });
+}
+
+#[test]
+fn a_handshake_that_comes_byte_by_byte_ends_at_the_deadline() {
+    let authority = Authority::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = options(directory.path(), 1, 2);
+    on_host(&mut options, directory.path(), 1, &listener.local_addr().unwrap().to_string());
+    authority.secure(&mut options);
+    options.join_deadline = Duration::from_secs(1);
+    let (ended, end) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let (mut caller, _) = listener.accept().unwrap();
+            let challenge = [&b"MUSTERNT"[..], &3_u32.to_le_bytes(), &1_u16.to_ne_bytes(), &[1], &[9; 32]];
+            caller.write_all(&challenge.concat()).unwrap();
+            // A record of the handshake that is announced, but never there.
+            let record = [&[0x16, 3, 3, 0x3f, 0xff][..], &[2; 0x3fff]].concat();
+            for byte in record {
+                let is_over =
+                    end.recv_timeout(Duration::from_millis(20)) == Err(RecvTimeoutError::Disconnected);
+                if is_over || caller.write_all(&[byte]).is_err() {
+                    return;
+                }
+            }
+        });
+        let error = Communicator::connect(&options).unwrap_err();
+        drop(ended);
+        assert!(matches!(error, Error::NoRendezvous { .. }), "{error}");
+    });
 }
 
 /// One that sits between rank 1 and rank 0, sees what they send, and can change it.
