@@ -14,3 +14,4 @@ mod python;
 mod readme;
 mod transcript;
 mod transcript_differences;
+mod workloads;
