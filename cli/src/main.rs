@@ -3,6 +3,7 @@
 mod agent;
 mod api;
 mod arguments;
+mod batch;
 mod cluster;
 mod commands;
 mod connect;

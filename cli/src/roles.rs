@@ -18,7 +18,7 @@ use crate::rendezvous::RendezvousOptions;
 /// Who decides something in a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Role {
-    /// Training jobs
+    /// Training jobs, and batch jobs that wait for others
     Trainer,
     /// Binding of pods, gangs as a whole; and gates of gangs that other schedulers bind
     Scheduler,
@@ -130,6 +130,7 @@ impl Role {
                     Some(rendezvous) => Some(rendezvous.open(&client).await?),
                     None => None,
                 };
+                let batch = muster_batch_controller::Options { namespace: options.namespace.clone() };
                 let trainer = muster_trainer_controller::Options {
                     namespace: options.namespace,
                     gang_scheduler_name: options.gang_scheduler_name,
@@ -137,6 +138,7 @@ impl Role {
                     ..muster_trainer_controller::Options::default()
                 };
                 let trainer = trainer.build(client.clone()).run(shutdown.clone());
+                let batch = batch.build(client.clone()).run(shutdown.clone());
                 let meeting = async {
                     match rendezvous {
                         Some(rendezvous) => rendezvous.run(client, shutdown).await,
@@ -144,7 +146,7 @@ impl Role {
                     }
                 };
                 let trainer = async {
-                    trainer.await;
+                    tokio::join!(trainer, batch);
                     Ok(())
                 };
                 // Where one fails the role has failed.

@@ -3,6 +3,7 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test ends at the first surprise")]
 
+mod batch;
 mod command_line;
 mod dashboard;
 mod faults;

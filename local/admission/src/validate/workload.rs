@@ -1,10 +1,10 @@
 //! Deployments, replica sets, stateful sets and daemon sets.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{immutable, non_negative, pod};
 use crate::field::{Errors, FieldError, Path};
-use crate::json::{at, has, integer, text};
+use crate::json::{at, has, integer, list, text};
 use crate::selectors::LabelSelector;
 
 /// Checks a selector and the template that it must select.
@@ -165,7 +165,21 @@ pub(super) fn stateful_set(object: &Value, errors: &mut Errors) {
         non_negative(spec, key, &path, errors);
     }
     non_negative(at(spec, &["ordinals"]), "start", &path.field("ordinals"), errors);
-    selected_template(spec, "statefulset", errors);
+    selected_template(&with_claimed_volumes(spec), "statefulset", errors);
+}
+
+/// The spec with a volume in the template for every claim template: pods have those, too, and mount them.
+fn with_claimed_volumes(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    let claims = list(&spec, "volumeClaimTemplates").iter();
+    let names: Vec<String> = claims.map(|claim| text(at(claim, &["metadata"]), "name").to_owned()).collect();
+    let Some(pod) = spec.pointer_mut("/template/spec").and_then(Value::as_object_mut) else { return spec };
+    let volumes = pod.entry("volumes").or_insert_with(|| json!([]));
+    if let Some(volumes) = volumes.as_array_mut() {
+        volumes.retain(|volume| !names.iter().any(|name| name == text(volume, "name")));
+        volumes.extend(names.iter().map(|name| json!({ "name": name, "emptyDir": {} })));
+    }
+    spec
 }
 
 pub(super) fn stateful_set_change(old: &Value, new: &Value, errors: &mut Errors) {

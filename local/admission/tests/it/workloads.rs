@@ -60,6 +60,13 @@ fn the_pace_of_a_rollout_must_make_sense() {
             }
         }
     }
+    let mounts = json!({ "metadata": { "labels": { "a": "b" } }, "spec": { "containers": [
+        { "name": "c", "image": "i", "volumeMounts": [{ "name": "data", "mountPath": "/data" }] }] } });
+    let claims = json!([{ "metadata": { "name": "data" } }]);
+    let spec = json!({ "template": mounts, "volumeClaimTemplates": claims });
+    assert_eq!(refusals("StatefulSet", spec), Vec::<String>::new(), "claims are volumes");
+    let refused = refusals("StatefulSet", json!({ "template": mounts }));
+    assert!(refused[0].starts_with("spec.template.spec.containers[0].volumeMounts[0].name"), "{refused:?}");
     let spec = json!({ "ordinals": { "start": -1 }, "persistentVolumeClaimRetentionPolicy": { "whenScaled": "Keep" } });
     let refused = refusals("StatefulSet", spec);
     assert_eq!(refused.len(), 2, "{refused:?}");
