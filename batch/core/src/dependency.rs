@@ -31,10 +31,11 @@ impl Condition {
     /// What a job's progress means to one that waits.
     fn judge(self, progress: Progress) -> Verdict {
         match (self, progress) {
-            (_, Progress::Unknown) => Verdict::Never,
             (Self::After, Progress::Started) => Verdict::Holds,
             (_, Progress::Waiting | Progress::Started) => Verdict::Waits,
-            (Self::AfterOk, Progress::Failed) | (Self::AfterNotOk, Progress::Succeeded) => Verdict::Never,
+            (_, Progress::Unknown)
+            | (Self::AfterOk, Progress::Failed)
+            | (Self::AfterNotOk, Progress::Succeeded) => Verdict::Never,
             _ => Verdict::Holds,
         }
     }

@@ -44,7 +44,7 @@ pub fn time(text: &str) -> Result<Option<u32>, LimitError> {
             _ => return Err(wrong()),
         },
     };
-    let seconds = u32::try_from(seconds).ok().filter(|seconds| *seconds <= i32::MAX as u32);
+    let seconds = u32::try_from(seconds).ok().filter(|seconds| i32::try_from(*seconds).is_ok());
     Ok(Some(seconds.ok_or_else(wrong)?).filter(|seconds| *seconds > 0))
 }
 

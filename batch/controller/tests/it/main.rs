@@ -68,8 +68,8 @@ impl Cluster {
 
     async fn until(&self, id: u64, what: &str, reached: impl Fn(&Job) -> bool) -> Job {
         let condition = |job: Option<&Job>| job.is_some_and(&reached);
-        let waited =
-            tokio::time::timeout(DEADLINE, await_condition(self.jobs(), &names::job_name(id), condition));
+        let name = names::job_name(id);
+        let waited = tokio::time::timeout(DEADLINE, await_condition(self.jobs(), &name, condition));
         let found = waited.await.unwrap_or_else(|_| panic!("not in time: {what}"));
         found.expect("watched").expect("a job")
     }

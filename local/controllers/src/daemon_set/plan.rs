@@ -1,6 +1,6 @@
 //! Which nodes get a pod of a daemon set and which lose theirs. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,10 +48,11 @@ pub(crate) fn plan(
     now: Timestamp,
 ) -> Plan {
     let Some(spec) = &set.spec else { return Plan::default() };
+    let known: BTreeSet<&str> = nodes.iter().filter_map(|node| node.metadata.name.as_deref()).collect();
     let mut by_node: BTreeMap<&str, Vec<&Arc<Pod>>> = BTreeMap::new();
     let mut plan = Plan::default();
     for pod in pods {
-        match node_of(pod).filter(|name| nodes.iter().any(|node| node.name_any() == **name)) {
+        match node_of(pod).filter(|name| known.contains(name)) {
             Some(node) => by_node.entry(node).or_default().push(pod),
             // Its node is gone before the scheduler bound it.
             None if !is_bound(pod) && !is_terminating(pod) => plan.delete.push(pod.clone()),

@@ -1,5 +1,6 @@
 //! Which pod of a stateful set comes or goes next. Pure.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,8 +82,8 @@ pub(crate) fn plan(set: &StatefulSet, pods: &[Arc<Pod>], names: Names<'_>, now: 
     let (mut condemned, kept): (Vec<_>, Vec<_>) = seen.partition(|seen| is_condemned(spec, seen.ordinal));
     condemned.sort_by_key(|seen| std::cmp::Reverse(seen.ordinal));
     let start = identity::start(spec);
-    let place =
-        |ordinal: i32| (ordinal, kept.iter().find(|seen| seen.ordinal == ordinal).map(|seen| seen.pod));
+    let kept: BTreeMap<i32, &Arc<Pod>> = kept.into_iter().map(|seen| (seen.ordinal, seen.pod)).collect();
+    let place = |ordinal: i32| (ordinal, kept.get(&ordinal).copied());
     let wanted = (start..start.saturating_add(identity::wanted(spec))).map(place).collect();
     let mut look = Look { set, spec, names, now, wanted, condemned, plan: Plan::default() };
     look.plan.status = look.status();
