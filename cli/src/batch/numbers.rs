@@ -43,16 +43,13 @@ async fn take(connection: &Connection, count: u64) -> Result<Option<u64>, Error>
         None => after_all(connection).await?,
     };
     let next = first.saturating_add(count).to_string();
-    let answer = match found {
-        Some(mut map) => {
-            map.data.get_or_insert_default().insert(names::NEXT.to_owned(), next);
-            maps.replace(names::COUNTER, &PostParams::default(), &map).await
-        }
-        None => {
-            let metadata = ObjectMeta { name: Some(names::COUNTER.to_owned()), ..ObjectMeta::default() };
-            let data = Some(BTreeMap::from([(names::NEXT.to_owned(), next)]));
-            maps.create(&PostParams::default(), &ConfigMap { metadata, data, ..ConfigMap::default() }).await
-        }
+    let answer = if let Some(mut map) = found {
+        map.data.get_or_insert_default().insert(names::NEXT.to_owned(), next);
+        maps.replace(names::COUNTER, &PostParams::default(), &map).await
+    } else {
+        let metadata = ObjectMeta { name: Some(names::COUNTER.to_owned()), ..ObjectMeta::default() };
+        let data = Some(BTreeMap::from([(names::NEXT.to_owned(), next)]));
+        maps.create(&PostParams::default(), &ConfigMap { metadata, data, ..ConfigMap::default() }).await
     };
     match answer {
         Ok(_) => Ok(Some(first)),
