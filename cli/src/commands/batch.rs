@@ -229,10 +229,10 @@ mod tests {
     #[test]
     fn pods_see_the_folders_that_their_files_are_in() {
         let files = [Some("out/%j.log"), Some("/var/log/jobs/%j.err")];
-        assert_eq!(seen_by_pods(Some("/home/eve"), &files), ["/home/eve", "/var/log/jobs"]);
+        assert_eq!(seen_by_pods(Some("/scratch/eve"), &files), ["/scratch/eve", "/var/log/jobs"]);
         assert_eq!(
-            seen_by_pods(Some("/home/eve"), &[Some("/home/eve/out/a"), Some("/srv/%x/a")]),
-            ["/home/eve"]
+            seen_by_pods(Some("/scratch/eve"), &[Some("/scratch/eve/out/a"), Some("/srv/%x/a")]),
+            ["/scratch/eve"]
         );
     }
 }
