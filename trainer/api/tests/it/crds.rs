@@ -7,7 +7,7 @@ use muster_trainer_api::{PyTorchJob, crds};
 use serde_json::{Value, json};
 
 /// The folder of reference material, if this machine has it.
-fn shared() -> Option<PathBuf> {
+pub(crate) fn shared() -> Option<PathBuf> {
     let shared = std::env::var_os("MUSTER_SHARED").map(PathBuf::from);
     if shared.is_none() {
         eprintln!("skipped: MUSTER_SHARED is not set, there are no upstream definitions to compare with");
@@ -22,7 +22,7 @@ const EXPECTED: &[(&str, &str)] = &[(
 )];
 
 /// Every place where two definitions differ in more than their descriptions.
-fn differences(path: &str, ours: &Value, theirs: &Value, found: &mut BTreeSet<String>) {
+pub(crate) fn differences(path: &str, ours: &Value, theirs: &Value, found: &mut BTreeSet<String>) {
     match (ours, theirs) {
         (Value::Object(our_fields), Value::Object(their_fields)) => {
             let keys: BTreeSet<_> = our_fields.keys().chain(their_fields.keys()).collect();
