@@ -29,11 +29,13 @@
 
 mod autoscaler;
 mod backoff;
+mod condition;
 mod conditions;
 mod failures;
 mod finish;
 mod gang;
 mod job;
+pub mod jobset;
 mod kind;
 mod members;
 mod objects;
@@ -43,6 +45,7 @@ pub mod pytorch;
 mod quantity;
 mod rendezvous;
 mod restart;
+pub mod train_job;
 mod validation;
 
 pub use backoff::RestartBackoff;

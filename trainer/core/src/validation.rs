@@ -200,7 +200,7 @@ pub fn validate_update(new: &RunPolicy, old: &RunPolicy) -> Result<(), Vec<Field
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
-fn is_dns_1035_label(name: &str) -> bool {
+pub(crate) fn is_dns_1035_label(name: &str) -> bool {
     let bytes = name.as_bytes();
     bytes.len() <= 63
         && bytes.first().is_some_and(u8::is_ascii_lowercase)

@@ -6,10 +6,12 @@
     reason = "what a test cannot go on without"
 )]
 
+mod jobset;
 mod laws;
 mod objects;
 mod restarts;
 mod rules;
 mod simulation;
+mod train_job;
 mod validation;
 mod world;
