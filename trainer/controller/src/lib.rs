@@ -4,17 +4,23 @@
 //! from 1.30 on does not do. Every kind of [`KINDS`] gets a watch of its jobs and one each of their pods and
 //! services; groups and autoscalers, of which few jobs have any, are read when a job wants one.
 //!
+//! [`train_job`] has the services for jobs on runtimes, and [`jobset`] that of JobSets, for clusters without one.
+//!
 //! The controller may be stopped between any two requests: what it must remember is written to the job first
 //! (with the version it has read, so that a stale view changes nothing), objects have names that follow from the
 //! job, and pods are deleted by uid.
 
 mod carry_out;
 mod expectations;
+pub mod jobset;
 mod kinds;
+mod owned;
 mod reconcile;
 pub mod rendezvous;
 mod report;
 mod service;
+mod ssh_keys;
+pub mod train_job;
 
 pub use kinds::{KINDS, TrainingKind};
 pub use service::{Options, Service};

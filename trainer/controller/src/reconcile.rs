@@ -38,6 +38,9 @@ pub(crate) enum Error {
         /// Its name.
         name: String,
     },
+    /// There are no ssh keys.
+    #[error(transparent)]
+    Keys(#[from] crate::ssh_keys::Error),
     /// The caches are no longer fed; the controller is being stopped.
     #[error("the caches are closed")]
     CachesClosed,

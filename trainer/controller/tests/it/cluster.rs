@@ -7,7 +7,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use muster_machinery::CancellationToken;
-use muster_trainer_api::{PyTorchJob, crds};
+use muster_trainer_api::{PyTorchJob, crds, jobset, train_job};
 use muster_trainer_controller::Options;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -60,7 +60,8 @@ impl Cluster {
         let server = tokio::spawn(async move { service.run(stop).await.unwrap() });
         let cluster = Self { client, shutdown, server, _folder: folder };
         let definitions = Api::<CustomResourceDefinition>::all(cluster.client.clone());
-        for definition in crds().unwrap() {
+        let of_runtimes = train_job::crds().unwrap().into_iter().chain([jobset::crd().unwrap()]);
+        for definition in crds().unwrap().into_iter().chain(of_runtimes) {
             definitions.create(&PostParams::default(), &definition).await.unwrap();
         }
         until("the kind is served", async || cluster.jobs().list(&ListParams::default()).await.ok()).await;

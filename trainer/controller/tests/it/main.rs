@@ -8,3 +8,4 @@
 
 mod cluster;
 mod jobs;
+mod runtimes;
