@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::error::Error;
 use crate::home::Home;
+use crate::runtimes;
 use crate::topology::TopologyArguments;
 
 /// Longest wait for the node to be ready, and to end.
@@ -111,7 +112,8 @@ impl Agent {
         node.api_address = api_address;
         node.offered_addresses = offered_addresses;
         node.isolation = options.isolation;
-        node.images = options.images.into_iter().chain(ImageRule::defaults()).collect();
+        let rules = options.images.into_iter().chain(ImageRule::defaults());
+        node.images = rules.chain(runtimes::image_rules()?).collect();
         node.tools =
             ["muster", "muster-train", "nslookup"].map(|name| (name.to_owned(), program.clone())).to_vec();
         let service =

@@ -20,6 +20,7 @@ mod manifest;
 mod output;
 mod rendezvous;
 mod roles;
+mod runtimes;
 mod supposition;
 mod targets;
 mod topology;

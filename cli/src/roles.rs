@@ -26,7 +26,7 @@ pub(crate) enum Role {
     Gates,
     /// Answers to a kube-scheduler that asks where the pods of gangs go
     Extender,
-    /// Garbage collection, namespaces, Job, Deployment, EndpointSlice, volumes: only on the embedded API server
+    /// Garbage collection, namespaces, Job, JobSet, Deployment, EndpointSlice, volumes: only on the embedded API server
     BuiltIn,
 }
 
@@ -130,6 +130,12 @@ impl Role {
                     Some(rendezvous) => Some(rendezvous.open(&client).await?),
                     None => None,
                 };
+                let on_runtimes = muster_trainer_controller::train_job::Options {
+                    namespace: options.namespace.clone(),
+                    gang_scheduler_name: options.gang_scheduler_name.clone(),
+                    ..muster_trainer_controller::train_job::Options::default()
+                };
+                let on_runtimes = on_runtimes.build(client.clone()).run(shutdown.clone());
                 let trainer = muster_trainer_controller::Options {
                     namespace: options.namespace,
                     gang_scheduler_name: options.gang_scheduler_name,
@@ -144,7 +150,7 @@ impl Role {
                     }
                 };
                 let trainer = async {
-                    trainer.await;
+                    tokio::join!(trainer, on_runtimes);
                     Ok(())
                 };
                 // Where one fails the role has failed.
@@ -166,11 +172,19 @@ impl Role {
                 extender(options, client).await?.run(None, shutdown).await;
                 Ok(())
             }
-            Self::BuiltIn => muster_local_controllers::Options::new(client, options.volumes)
-                .build()
-                .run(shutdown)
-                .await
-                .map_err(|error| Error::from_source("the built-in controllers failed", &error)),
+            Self::BuiltIn => {
+                // Nothing on the embedded API server brings JobSets but this.
+                let sets = muster_trainer_controller::jobset::Options {
+                    namespace: None,
+                    gang_scheduler_name: options.gang_scheduler_name,
+                    ..muster_trainer_controller::jobset::Options::default()
+                };
+                let sets = sets.build(client.clone()).run(shutdown.clone());
+                let built_in =
+                    muster_local_controllers::Options::new(client, options.volumes).build().run(shutdown);
+                let (_, built_in) = tokio::join!(sets, built_in);
+                built_in.map_err(|error| Error::from_source("the built-in controllers failed", &error))
+            }
         }
     }
 

@@ -12,5 +12,6 @@ mod kubectl;
 mod main_job;
 mod python;
 mod readme;
+mod training_jobs;
 mod transcript;
 mod transcript_differences;

@@ -2,8 +2,8 @@
 //! only; the rules are in `muster-trainer-core`.
 //!
 //! [`PyTorchJob`] is the one kind of `kubeflow.org/v1` so far; [`train_job`] has those of
-//! `trainer.kubeflow.org`, and [`jobset`] the kind in which they run. The types read what the definitions accept: replica types in any
-//! case, quantities written as numbers, values that only validation rejects.
+//! `trainer.kubeflow.org`, and [`jobset`] the kind in which they run. The types read what the definitions accept:
+//! replica types in any case, quantities written as numbers, values that only validation rejects.
 
 pub mod common;
 mod crd;

@@ -2,7 +2,8 @@
 //!
 //! Pure: no clock, no IO. The heart is [`plan`], one function from what is seen to what is to be done; a
 //! controller carries a [`Plan`] out and asks again. A kind is a [`Kind`] (its data) and a [`Framework`] (its
-//! own rules) on the common rules; [`pytorch`] is the first.
+//! own rules) on the common rules; [`pytorch`] is the first. [`train_job`] and [`jobset`] are worlds of their own,
+//! with a `plan` each.
 //!
 //! # Restart of a gang
 //! When one rank of a distributed job fails, the others wait for it or time out one by one, and a rank that

@@ -211,7 +211,6 @@ pub(super) fn open_port(container: &mut Container) {
     }
 }
 
-/// The names by which pods of a JobSet are found follow from the JobSet controller.
 #[cfg(test)]
 mod tests {
     use super::*;
