@@ -32,6 +32,7 @@ mod autoscaler;
 mod backoff;
 mod condition;
 mod conditions;
+mod digest;
 mod failures;
 mod finish;
 mod gang;

@@ -141,7 +141,7 @@ impl Executor<'_> {
             Effect::WriteStatus(_) => Ok(()),
             Effect::DeleteJob(job) => owned::delete(&self.api::<Job>(), &job.name, &job.uid).await,
             Effect::CreateService(service) => {
-                return self.told(
+                return told(
                     owned::create(&self.api(), &service, &self.uid).await,
                     "HeadlessServiceCreationFailed",
                 );
@@ -163,20 +163,20 @@ impl Executor<'_> {
                 if created.is_err() {
                     self.context.expectations.not_created(&self.uid, &name);
                 }
-                return self.told(created, reason::JOB_CREATION_FAILED);
+                return told(created, reason::JOB_CREATION_FAILED);
             }
             Effect::DeleteSet => owned::delete(&self.sets, &self.set.name_any(), &self.uid).await,
         };
         (None, result)
     }
+}
 
-    /// What could not be created is told.
-    fn told(&self, created: Result<bool, Error>, reason: &str) -> (Option<Event>, Result<(), Error>) {
-        let event = created.as_ref().err().map(|error| Event {
-            type_: EventType::Warning,
-            reason: reason.to_owned(),
-            message: error.to_string(),
-        });
-        (event, created.map(drop))
-    }
+/// What could not be created is told.
+fn told(created: Result<bool, Error>, reason: &str) -> (Option<Event>, Result<(), Error>) {
+    let event = created.as_ref().err().map(|error| Event {
+        type_: EventType::Warning,
+        reason: reason.to_owned(),
+        message: error.to_string(),
+    });
+    (event, created.map(drop))
 }

@@ -169,7 +169,7 @@ async fn a_failed_job_restarts_the_set_once_even_if_the_controllers_are_stopped(
         jobs.patch("train-node-0", &PatchParams::default(), &patch).await.ok().map(drop)
     })
     .await;
-    let second = fresh_job(&cluster, &[first.clone()]).await;
+    let second = fresh_job(&cluster, std::slice::from_ref(&first)).await;
     assert_eq!(second.labels()["jobset.sigs.k8s.io/restart-attempt"], "1");
     controllers.stop().await;
     let controllers = Controllers::start(&cluster);

@@ -11,10 +11,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use muster_scheduler_api::{SCHEDULER_NAME, annotations};
 use muster_trainer_api::jobset::names::{DEFAULT_GROUP, GROUP, VERSION};
 use muster_trainer_api::jobset::{JobSet, JobSetSpec, JobSetStatus, ReplicatedJob, WhenDeleted, label};
-use sha1::{Digest, Sha1};
 
 use super::children::{own_restarts, replicas};
 use super::order;
+use crate::digest::sha1_hex;
 use crate::gang::GangScheduler;
 
 /// Longest value of a label, in bytes.
@@ -148,14 +148,8 @@ fn marks(set: &JobSet, status: &JobSetStatus, group: usize, index: i32) -> BTree
 }
 
 fn job_key(set: &JobSet, job: &str) -> String {
-    use std::fmt::Write as _;
     let namespace = set.metadata.namespace.as_deref().unwrap_or("default");
-    let digest = Sha1::digest(format!("{namespace}/{job}").as_bytes());
-    digest.iter().fold(String::with_capacity(40), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    sha1_hex(&format!("{namespace}/{job}"))
 }
 
 /// A Job of the present attempt.

@@ -32,7 +32,6 @@ pub struct JobDeletion {
 }
 
 /// One step of a plan.
-#[expect(clippy::large_enum_variant, reason = "a plan has a handful of steps, and Jobs are the common ones")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Write the set's status, provided that the set has not changed.

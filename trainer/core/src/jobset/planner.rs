@@ -130,8 +130,8 @@ impl<'a> Planner<'a> {
         );
         let Some(seconds) = self.set.spec.ttl_seconds_after_finished else { return };
         let types = [condition_type::COMPLETED, condition_type::FAILED];
-        let ended = types.iter().filter(|type_| self.status.is(type_));
-        let Some(ended) = ended.filter_map(|type_| self.status.condition(type_)).next() else { return };
+        let mut ended = types.iter().filter(|type_| self.status.is(type_));
+        let Some(ended) = ended.find_map(|type_| self.status.condition(type_)) else { return };
         let left = ended.last_transition_time.0 + SignedDuration::from_secs(seconds.into());
         let left = left.duration_since(self.now);
         if left.is_positive() {

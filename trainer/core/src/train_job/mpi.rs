@@ -40,7 +40,10 @@ pub(super) fn complete(draft: &mut Draft<'_>) -> ConfigMap {
     if launcher_trains {
         hosts.insert(0, draft.address(LAUNCHER, 0));
     }
-    let hosts: String = hosts.iter().map(|host| format!("{host} slots={slots}\n")).collect();
+    let mut lines: Vec<_> = hosts.iter().map(|host| format!("{host} slots={slots}")).collect();
+    // The last line ends, too.
+    lines.push(String::new());
+    let hosts = lines.join("\n");
     let (job, name, trainer) = (draft.job, draft.name().to_owned(), draft.trainer());
     for group in &mut draft.spec.replicated_jobs {
         let is_launcher = is_trainer(group);

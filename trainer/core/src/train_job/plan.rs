@@ -48,6 +48,7 @@ pub struct SshKeys {
 }
 
 /// One step of a plan.
+#[expect(clippy::large_enum_variant, reason = "a plan has a handful of steps")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Write the job's status, provided that the job has not changed.

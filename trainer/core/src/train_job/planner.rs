@@ -5,13 +5,13 @@ use muster_trainer_api::jobset::{self, JobSet};
 use muster_trainer_api::train_job::names::{GROUP, VERSION};
 use muster_trainer_api::train_job::{JobStatus, TrainJob, TrainJobStatus, condition_type, reason};
 use serde_json::{Value, json};
-use sha1::{Digest, Sha1};
 
 use super::plan::{JobSetDeletion, Observed, Plan, SshKeys};
 use super::render::{Rendered, metadata, render};
 use super::runtime::{RuntimeSeen, runtime_of};
 use super::validation::validate;
 use crate::condition::{self, Said};
+use crate::digest::sha1_hex;
 use crate::gang::GangScheduler;
 use crate::plan::{Event, EventType};
 
@@ -204,7 +204,7 @@ impl<'a> Planner<'a> {
         }
         let digest = digest(&json!(wanted));
         let made_of = |set: &&JobSet| marked(set, mark::RENDERED) == Some(&digest);
-        if jobset.filter(made_of).is_none() {
+        if jobset.is_none_or(|set| !made_of(&set)) {
             wanted.metadata.annotations.get_or_insert_default().insert(mark::RENDERED.to_owned(), digest);
             self.plan.apply_jobset = Some(json!(wanted));
         }
@@ -252,6 +252,5 @@ fn shows(seen: &Value, wanted: &Value) -> bool {
 }
 
 fn digest(object: &Value) -> String {
-    let digest = Sha1::digest(format!("{GROUP}/{VERSION} {object}").as_bytes());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    sha1_hex(&format!("{GROUP}/{VERSION} {object}"))
 }

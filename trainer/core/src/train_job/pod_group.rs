@@ -60,7 +60,7 @@ pub(super) fn complete(
 }
 
 fn is_member(group: &ReplicatedJob) -> bool {
-    !step(group).is_some_and(|step| step != label::STEP_TRAINER)
+    step(group).is_none_or(|step| step == label::STEP_TRAINER)
 }
 
 /// How many pods there are, and what they ask for together.
