@@ -182,7 +182,7 @@ impl Role {
                 let sets = sets.build(client.clone()).run(shutdown.clone());
                 let built_in =
                     muster_local_controllers::Options::new(client, options.volumes).build().run(shutdown);
-                let (_, built_in) = tokio::join!(sets, built_in);
+                let ((), built_in) = tokio::join!(sets, built_in);
                 built_in.map_err(|error| Error::from_source("the built-in controllers failed", &error))
             }
         }
