@@ -10,8 +10,10 @@ use muster_node::{ImageRule, Isolation, NodeDescription};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
+use crate::commands::mpi_agent;
 use crate::error::Error;
 use crate::home::Home;
+use crate::runtimes;
 use crate::topology::TopologyArguments;
 
 /// Longest wait for the node to be ready, and to end.
@@ -111,9 +113,11 @@ impl Agent {
         node.api_address = api_address;
         node.offered_addresses = offered_addresses;
         node.isolation = options.isolation;
-        node.images = options.images.into_iter().chain(ImageRule::defaults()).collect();
-        node.tools =
-            ["muster", "muster-train", "nslookup"].map(|name| (name.to_owned(), program.clone())).to_vec();
+        let rules = options.images.into_iter().chain(ImageRule::defaults());
+        node.images = rules.chain(runtimes::image_rules()?).collect();
+        node.tools = ["muster", "muster-train", "nslookup", mpi_agent::PROGRAM]
+            .map(|name| (name.to_owned(), program.clone()))
+            .to_vec();
         let service =
             node.build().await.map_err(|error| Error::from_source("the node does not start", &error))?;
         let handle = service.handle();

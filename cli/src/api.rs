@@ -4,6 +4,7 @@ use futures::AsyncBufRead;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Method, Request};
 use kube::Client;
+use muster_trainer_core::TrainingKind;
 use serde_json::{Value, json};
 
 use crate::connect::Connection;
@@ -116,13 +117,19 @@ pub(crate) async fn dry_run(
     send(connection, kinds, document, "&dryRun=All").await
 }
 
+fn is_mpi_job(document: &Document) -> bool {
+    document.kind() == "MPIJob"
+        && matches!(document.api_version(), "kubeflow.org/v1" | "kubeflow.org/v2beta1")
+}
+
 /// What the controller of a job would reject: the kind's schema cannot say all of it.
 fn check_job(document: &Document, completed: Value) -> Result<(), Error> {
-    let checked = match (document.api_version(), document.kind()) {
-        ("kubeflow.org/v1", "PyTorchJob") => muster_trainer_core::pytorch::read(completed),
-        _ => return Ok(()),
+    let checked = match TrainingKind::find(document.api_version(), document.kind()) {
+        Some(training) => (training.read)(completed).err(),
+        None if is_mpi_job(document) => muster_trainer_core::mpi::read(completed).err(),
+        None => return Ok(()),
     };
-    let errors = checked.err().unwrap_or_default();
+    let errors = checked.unwrap_or_default();
     if errors.is_empty() {
         return Ok(());
     }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands;
+use crate::commands::control::Control;
 use crate::error::Error;
 use crate::output;
 
@@ -27,6 +28,20 @@ pub(crate) enum Command {
     Down(commands::down::Arguments),
     Run(commands::run::Arguments),
     Submit(commands::submit::Arguments),
+    Batch(Box<commands::batch::Arguments>),
+    Queue(commands::queue::Arguments),
+    /// Ends batch jobs, or keeps them from starting
+    #[command(after_help = "Example:\n  muster cancel 17 18")]
+    Cancel(commands::control::Arguments),
+    /// Keeps batch jobs from starting until they are released
+    #[command(after_help = "Example:\n  muster hold 17")]
+    Hold(commands::control::Arguments),
+    /// Lets held batch jobs start
+    #[command(after_help = "Example:\n  muster release 17")]
+    Release(commands::control::Arguments),
+    /// Starts batch jobs from their beginning again
+    #[command(after_help = "Example:\n  muster requeue 17")]
+    Requeue(commands::control::Arguments),
     Get(commands::get::Arguments),
     Describe(commands::describe::Arguments),
     Logs(commands::logs::Arguments),
@@ -44,6 +59,7 @@ pub(crate) enum Command {
     Uninstall(commands::uninstall::Arguments),
     Controller(Box<commands::controller::Arguments>),
     Node(commands::node::Arguments),
+    MpiAgent(commands::mpi_agent::Arguments),
     Bench(commands::bench::Arguments),
     /// Trains a model: the program inside the pods of the examples, also called `muster-train`
     Train(Box<muster_trainer_runtime::Arguments>),
@@ -63,6 +79,12 @@ impl Command {
             Self::Down(arguments) => commands::down::run(arguments).await?,
             Self::Run(arguments) => return commands::run::run(arguments).await,
             Self::Submit(arguments) => commands::submit::run(arguments).await?,
+            Self::Batch(arguments) => return commands::batch::run(*arguments).await,
+            Self::Queue(arguments) => commands::queue::run(arguments).await?,
+            Self::Cancel(arguments) => arguments.run(Control::Cancel).await?,
+            Self::Hold(arguments) => arguments.run(Control::Hold).await?,
+            Self::Release(arguments) => arguments.run(Control::Release).await?,
+            Self::Requeue(arguments) => arguments.run(Control::Requeue).await?,
             Self::Get(arguments) => commands::get::run(arguments).await?,
             Self::Describe(arguments) => commands::describe::run(arguments).await?,
             Self::Logs(arguments) => commands::logs::run(arguments).await?,
@@ -80,6 +102,7 @@ impl Command {
             Self::Uninstall(arguments) => commands::uninstall::run(arguments).await?,
             Self::Controller(arguments) => commands::controller::run(*arguments).await?,
             Self::Node(arguments) => commands::node::run(arguments).await?,
+            Self::MpiAgent(arguments) => return commands::mpi_agent::run(arguments).await,
             Self::Bench(arguments) => return commands::bench::run(arguments).await,
             Self::Train(_) | Self::ExecWorker(_) => {
                 return Err(Error::new("this command runs without the asynchronous runtime"));

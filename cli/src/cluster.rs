@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::home::Home;
 use crate::rendezvous::RendezvousOptions;
 use crate::roles::{Role, RoleOptions};
+use crate::runtimes;
 
 /// Longest wait for a part to end.
 const STOP_DEADLINE: Duration = Duration::from_mins(1);
@@ -94,6 +95,7 @@ impl Cluster {
         });
         let client = handle.client();
         install_kinds(&client).await?;
+        runtimes::install(&client).await?;
         let rendezvous = if roles.contains(&Role::Trainer) {
             Some(RendezvousOptions::embedded(&client).await?)
         } else {
@@ -272,10 +274,12 @@ pub(crate) fn write_running(file: &Path, dashboard: Option<String>) -> Result<()
 async fn install_kinds(client: &kube::Client) -> Result<(), Error> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let parameters = PatchParams::apply("muster").force();
-    for crd in crds::all()? {
-        let name = crd.metadata.name.clone().unwrap_or_default();
-        api.patch(&name, &parameters, &Patch::Apply(&crd)).await?;
-    }
+    let all = crds::embedded()?;
+    let installing = all.iter().map(async |crd| {
+        let name = crd.metadata.name.as_deref().unwrap_or_default();
+        api.patch(name, &parameters, &Patch::Apply(crd)).await.map(drop)
+    });
+    futures::future::try_join_all(installing).await?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::DynamicObject;
 use muster_scheduler_controller::objects::{ForeignGroup, GroupKind};
-use muster_trainer_core::{GangScheduler, Observed, Options};
+use muster_trainer_core::{GangScheduler, Observed, Options, TrainingKind};
 use serde_json::{Value, json};
 
 use crate::api;
@@ -27,9 +27,10 @@ pub(crate) async fn pods(
     gang_scheduler: &str,
 ) -> Result<Vec<Pod>, Error> {
     let object = api::dry_run(connection, kinds, document).await?;
-    let mut pods = match (document.api_version(), document.kind()) {
-        ("kubeflow.org/v1", "PyTorchJob") => {
-            let job = muster_trainer_core::pytorch::read(object).map_err(|errors| {
+    let training = TrainingKind::find(document.api_version(), document.kind());
+    let mut pods = match (training, document.api_version(), document.kind()) {
+        (Some(training), ..) => {
+            let job = (training.read)(object).map_err(|errors| {
                 let errors = errors.iter().map(|error| (error.field.as_str(), error.message.as_str()));
                 Error::invalid(document, errors)
             })?;
@@ -37,7 +38,7 @@ pub(crate) async fn pods(
                 Options { gang_scheduler: GangScheduler::from(gang_scheduler), ..Options::default() };
             muster_trainer_core::plan(&job, &Observed::default(), Timestamp::now(), &options).create_pods
         }
-        ("v1", "Pod") => vec![serde_json::from_value(object)?],
+        (None, "v1", "Pod") => vec![serde_json::from_value(object)?],
         _ => from_template(document, &object)?,
     };
     complete(connection, kinds, document, &mut pods).await?;

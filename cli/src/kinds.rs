@@ -3,6 +3,7 @@
 use http::Request;
 use kube::Client;
 use kube::core::{ApiResource, GroupVersionKind};
+use muster_trainer_api::names;
 use serde::Deserialize;
 
 use crate::error::Error;
@@ -90,9 +91,11 @@ impl Kinds {
         Ok(category)
     }
 
-    /// The kinds of training jobs.
-    pub(crate) fn training(&self) -> Result<Vec<&Kind>, Error> {
-        self.named("all-training").or_else(|_| self.named("pytorchjobs"))
+    /// The kinds of training jobs; what else is in their group are notebooks and profiles.
+    pub(crate) fn training(&self) -> Vec<&Kind> {
+        let is_job =
+            |kind: &&Kind| kind.resource.group == names::GROUP && kind.resource.kind.ends_with("Job");
+        self.0.iter().filter(is_job).collect()
     }
 
     /// The kind of an object of a manifest.
@@ -222,6 +225,7 @@ mod tests {
         let text = r#"{"items":[{"metadata":{"name":""},"versions":[{"version":"v1","resources":[
             {"resource":"pods","responseKind":{"kind":"Pod"},"scope":"Namespaced","singularResource":"pod","shortNames":["po"],"categories":["all"]}]}]},
             {"metadata":{"name":"kubeflow.org"},"versions":[{"version":"v1","resources":[
+            {"resource":"notebooks","responseKind":{"kind":"Notebook"},"scope":"Namespaced","singularResource":"notebook"},
             {"resource":"pytorchjobs","responseKind":{"kind":"PyTorchJob"},"scope":"Namespaced","singularResource":"pytorchjob"}]}]}]}"#;
         let groups: GroupList = serde_json::from_str(text).unwrap();
         Kinds(groups.items.iter().flat_map(Group::kinds).collect())
@@ -245,7 +249,9 @@ mod tests {
         assert_eq!(meant("kubeflow.org/v1", "PytorchJob"), Some("PyTorchJob"));
         assert_eq!(meant("kubeflow.org/v2", "PyTorchJob"), Some("PyTorchJob"));
         assert_eq!(meant("kubeflow.org/v1", "TFJob"), None);
-        assert_eq!(kinds.of_group("kubeflow.org/v1"), ["PyTorchJob"]);
+        assert_eq!(kinds.of_group("kubeflow.org/v1"), ["Notebook", "PyTorchJob"]);
+        let training: Vec<_> = kinds.training().iter().map(|kind| kind.resource.kind.as_str()).collect();
+        assert_eq!(training, ["PyTorchJob"]);
     }
 
     #[test]

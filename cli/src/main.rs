@@ -3,6 +3,7 @@
 mod agent;
 mod api;
 mod arguments;
+mod batch;
 mod cluster;
 mod commands;
 mod connect;
@@ -20,6 +21,7 @@ mod manifest;
 mod output;
 mod rendezvous;
 mod roles;
+mod runtimes;
 mod supposition;
 mod targets;
 mod topology;
@@ -44,6 +46,9 @@ fn main() -> ExitCode {
         Some("muster-train") => return commands::train::run(std::env::args_os()),
         Some("nslookup") => return commands::nslookup::run(words),
         _ => {}
+    }
+    if Path::new(&program).file_name() == Some(OsStr::new(commands::mpi_agent::PROGRAM)) {
+        return with_runtime(Arguments::parse_from(commands::mpi_agent::called(words)).command);
     }
     match words.next().as_deref().and_then(OsStr::to_str) {
         Some(SPAWNER_COMMAND) => return muster_node::spawner_main(),

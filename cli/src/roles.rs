@@ -10,6 +10,7 @@ use muster_machinery::leader::{Election, Leadership, Timing};
 use muster_scheduler_controller::dashboard;
 use muster_scheduler_controller::extender::{self, CertificateFiles, Endpoint};
 use muster_scheduler_topology::Topology;
+use muster_trainer_core::mpi::{self, AgentSource};
 
 use crate::error::Error;
 use crate::output;
@@ -18,7 +19,7 @@ use crate::rendezvous::RendezvousOptions;
 /// Who decides something in a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Role {
-    /// Training jobs
+    /// Training jobs, and batch jobs that wait for others
     Trainer,
     /// Binding of pods, gangs as a whole; and gates of gangs that other schedulers bind
     Scheduler,
@@ -26,7 +27,7 @@ pub(crate) enum Role {
     Gates,
     /// Answers to a kube-scheduler that asks where the pods of gangs go
     Extender,
-    /// Garbage collection, namespaces, Job, Deployment, EndpointSlice, volumes: only on the embedded API server
+    /// Garbage collection, namespaces, Job, JobSet, Deployment, EndpointSlice, volumes: only on the embedded API server
     BuiltIn,
 }
 
@@ -37,6 +38,8 @@ pub(crate) struct RoleOptions {
     pub(crate) namespace: Option<String>,
     /// Who schedules gangs.
     pub(crate) gang_scheduler_name: String,
+    /// The domain that training jobs append to the names of services, if any.
+    pub(crate) cluster_domain: Option<String>,
     /// Which pods the scheduler binds, by their `schedulerName`.
     pub(crate) scheduler_names: Vec<String>,
     /// Where nodes are, when it is not to be read from the cluster.
@@ -47,6 +50,8 @@ pub(crate) struct RoleOptions {
     pub(crate) dashboard: Option<dashboard::Handle>,
     /// Where ranks of elastic jobs meet, if the trainer offers that.
     pub(crate) rendezvous: Option<RendezvousOptions>,
+    /// What is said to MPI jobs alone.
+    pub(crate) mpi: mpi::Options,
     /// Where the extender is reached and what it plans.
     pub(crate) extender: ExtenderOptions,
 }
@@ -71,11 +76,13 @@ impl RoleOptions {
         Self {
             namespace: None,
             gang_scheduler_name: muster_scheduler_api::SCHEDULER_NAME.to_owned(),
+            cluster_domain: None,
             scheduler_names: names.map(str::to_owned).to_vec(),
             topology: None,
             volumes,
             dashboard: None,
             rendezvous,
+            mpi: mpi::Options { agent: Some(AgentSource::OnPath), ..mpi::Options::default() },
             extender: ExtenderOptions::default(),
         }
     }
@@ -130,13 +137,23 @@ impl Role {
                     Some(rendezvous) => Some(rendezvous.open(&client).await?),
                     None => None,
                 };
+                let batch = muster_batch_controller::Options { namespace: options.namespace.clone() };
+                let on_runtimes = muster_trainer_controller::train_job::Options {
+                    namespace: options.namespace.clone(),
+                    gang_scheduler_name: options.gang_scheduler_name.clone(),
+                    ..muster_trainer_controller::train_job::Options::default()
+                };
+                let on_runtimes = on_runtimes.build(client.clone()).run(shutdown.clone());
                 let trainer = muster_trainer_controller::Options {
                     namespace: options.namespace,
                     gang_scheduler_name: options.gang_scheduler_name,
+                    cluster_domain: options.cluster_domain,
                     rendezvous: rendezvous.as_ref().map(|rendezvous| rendezvous.told.clone()),
+                    mpi: options.mpi,
                     ..muster_trainer_controller::Options::default()
                 };
                 let trainer = trainer.build(client.clone()).run(shutdown.clone());
+                let batch = batch.build(client.clone()).run(shutdown.clone());
                 let meeting = async {
                     match rendezvous {
                         Some(rendezvous) => rendezvous.run(client, shutdown).await,
@@ -144,7 +161,7 @@ impl Role {
                     }
                 };
                 let trainer = async {
-                    trainer.await;
+                    tokio::join!(trainer, batch, on_runtimes);
                     Ok(())
                 };
                 // Where one fails the role has failed.
@@ -166,11 +183,19 @@ impl Role {
                 extender(options, client).await?.run(None, shutdown).await;
                 Ok(())
             }
-            Self::BuiltIn => muster_local_controllers::Options::new(client, options.volumes)
-                .build()
-                .run(shutdown)
-                .await
-                .map_err(|error| Error::from_source("the built-in controllers failed", &error)),
+            Self::BuiltIn => {
+                // Nothing on the embedded API server brings JobSets but this.
+                let sets = muster_trainer_controller::jobset::Options {
+                    namespace: None,
+                    gang_scheduler_name: options.gang_scheduler_name,
+                    ..muster_trainer_controller::jobset::Options::default()
+                };
+                let sets = sets.build(client.clone()).run(shutdown.clone());
+                let built_in =
+                    muster_local_controllers::Options::new(client, options.volumes).build().run(shutdown);
+                let ((), built_in) = tokio::join!(sets, built_in);
+                built_in.map_err(|error| Error::from_source("the built-in controllers failed", &error))
+            }
         }
     }
 

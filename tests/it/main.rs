@@ -3,14 +3,20 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test ends at the first surprise")]
 
+mod batch;
 mod command_line;
 mod dashboard;
 mod faults;
 mod harness;
 mod install;
+mod kinds;
 mod kubectl;
 mod main_job;
+mod mpi;
 mod python;
 mod readme;
+mod streams;
+mod training_jobs;
 mod transcript;
 mod transcript_differences;
+mod workloads;

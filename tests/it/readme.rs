@@ -5,6 +5,8 @@
 //! A line that ends in `# Ctrl-C ends it` is interrupted once it has printed something, one that ends in
 //! `# Ctrl-C once it says WORD` when it has printed that.
 
+use std::path::{Path, PathBuf};
+
 use fs_err as fs;
 use regex::Regex;
 use rustix::process::Signal;
@@ -51,6 +53,8 @@ struct Shell {
     home: TempDir,
     /// `export` lines so far.
     exports: String,
+    /// A folder whose programs come before the machine's.
+    programs: Option<PathBuf>,
 }
 
 impl Shell {
@@ -58,19 +62,23 @@ impl Shell {
         let home = tempfile::Builder::new().prefix("muster-readme-").tempdir().expect("a home");
         fs::create_dir_all(home.path().join("bin")).expect("bin");
         std::os::unix::fs::symlink(muster_path(), home.path().join("bin/muster")).expect("a link");
-        Self { home, exports: String::new() }
+        Self { home, exports: String::new(), programs: None }
     }
 
     fn command(&self, line: &str) -> Command {
         let mut command = program::command("bash");
         let path = std::env::var("PATH").expect("PATH");
+        let mut folders = vec![self.home.path().join("bin")];
+        folders.extend(self.programs.clone());
+        folders.extend(std::env::split_paths(&path));
+        let path = std::env::join_paths(folders).expect("folders without a colon");
         command
             .args(["-euo", "pipefail", "-c", &format!("{}{line}", self.exports)])
             .env_remove("MUSTER_HOME")
             .env_remove("KUBECONFIG")
             .env_remove("XDG_DATA_HOME")
             .env("HOME", self.home.path())
-            .env("PATH", format!("{}:{path}", self.home.path().join("bin").display()))
+            .env("PATH", path)
             .current_dir(repository());
         command
     }
@@ -124,8 +132,11 @@ fn command_of(line: &str) -> &str {
 
 /// Runs a document's commands; how many were run, and which were not.
 async fn run(document: &str) -> (usize, Vec<String>) {
+    run_in(Shell::new(), document).await
+}
+
+async fn run_in(mut shell: Shell, document: &str) -> (usize, Vec<String>) {
     let (mut count, mut not_run) = (0, Vec::new());
-    let mut shell = Shell::new();
     let mut printed = None;
     let mut has_cluster = false;
     for block in blocks(document) {
@@ -201,6 +212,33 @@ async fn the_readme_of_the_example_does_what_it_says() {
 async fn the_readme_of_the_gpt_does_what_it_says() {
     let (count, not_run) = run("examples/gpt/README.md").await;
     assert_eq!((count, not_run), (4, Vec::new()));
+}
+
+/// Runs a document whose reader has installed its Python packages.
+async fn run_with_python(document: &str) {
+    let Some(python) = crate::kinds::python() else { return };
+    let shell = Shell { programs: Path::new(&python).parent().map(Path::to_owned), ..Shell::new() };
+    assert_eq!(run_in(shell, document).await, (4, vec!["installs packages".to_owned()]));
+}
+
+#[tokio::test]
+async fn the_readme_of_xgboost_does_what_it_says() {
+    run_with_python("examples/xgboost/README.md").await;
+}
+
+#[tokio::test]
+async fn the_readme_of_jax_does_what_it_says() {
+    run_with_python("examples/jax/README.md").await;
+}
+
+#[tokio::test]
+async fn the_readme_of_mpi_does_what_it_says() {
+    if let Some(missing) = crate::mpi::missing() {
+        eprintln!("{missing}");
+        return;
+    }
+    let (count, not_run) = run("examples/mpi/README.md").await;
+    assert_eq!((count, not_run), (11, Vec::new()));
 }
 
 #[test]

@@ -58,6 +58,11 @@ pub(crate) const MEANT: &[Meant] = &[
         r"^\+",
         "a controller looks after the job here, and its program is not there",
     ),
+    meant(
+        "kubectl api-resources --api-group=kubeflow.org",
+        r"^\+out: (jax|paddle|tf|xgboost)jobs  ",
+        "the recorded cluster had no training kind but PyTorchJob",
+    ),
     meant("kubectl patch", r"error decoding patch", "another JSON decoder, other words"),
     meant("kubectl explain pytorchjob", r"^[-+]out:     ", "fields are described in our own words"),
     meant("kubectl explain pod", r"^[-+]out:(     .*)?$", "the built-in kinds carry no descriptions"),

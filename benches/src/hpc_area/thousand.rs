@@ -73,7 +73,7 @@ pub(super) async fn measure(settings: &Settings) -> Result<Vec<f64>> {
         done = async { tokio::try_join!(creating, ending) } => drop(done?),
         error = watching => return error,
     }
-    let took = processor_time(processes[1])? - before;
+    let took = processor_time(processes[1])?.saturating_sub(before);
     drop(controller);
     up.stop().await?;
     Ok(vec![took.as_secs_f64() * 1000.0 / JOBS as f64, most as f64 / MEGABYTE])

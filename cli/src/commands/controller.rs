@@ -13,6 +13,7 @@ use muster_machinery::leader::Timing;
 use muster_machinery::shutdown;
 use muster_machinery::telemetry::{self, Format, Target};
 use muster_scheduler_controller::extender::{CertificateFiles, Endpoint};
+use muster_trainer_core::mpi::{self, AgentSource};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -49,6 +50,9 @@ pub(crate) struct Arguments {
     /// Who schedules gangs: muster, volcano, a scheduler-plugins scheduler's name, or nothing
     #[arg(long, default_value = "muster", value_name = "NAME")]
     gang_scheduler_name: String,
+    /// The cluster's domain, such as cluster.local, to be appended to the addresses in TF_CONFIG and in hostfiles
+    #[arg(long, env = "CUSTOM_CLUSTER_DOMAIN", value_name = "DOMAIN")]
+    cluster_domain: Option<String>,
     /// Which pods the scheduler binds, by their schedulerName
     #[arg(long, value_delimiter = ',', default_value = muster_scheduler_api::SCHEDULER_NAME, value_name = "NAME")]
     scheduler_names: Vec<String>,
@@ -59,6 +63,8 @@ pub(crate) struct Arguments {
     extender: ExtenderArguments,
     #[command(flatten)]
     rendezvous: RendezvousArguments,
+    #[command(flatten)]
+    mpi: MpiArguments,
     /// Address of the REST API for dashboards; without a certificate only of the loopback [default: not served]
     #[arg(long, value_name = "ADDRESS", help_heading = "Dashboard")]
     dashboard_listen: Option<SocketAddr>,
@@ -73,6 +79,26 @@ pub(crate) struct Arguments {
     /// State of the embedded cluster, where built-in makes the folders of volume claims [default: ~/.local/share/muster]
     #[arg(long, env = "MUSTER_HOME", value_name = "FOLDER")]
     home: Option<PathBuf>,
+}
+
+/// What MPI jobs are told.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "MPI jobs")]
+struct MpiArguments {
+    /// Image with the program muster, by which launchers reach workers without SSH and wait for them; or `path`, where
+    /// the nodes are Muster's own and have it on the path of every pod [default: none]
+    #[arg(long = "mpi-agent-image", value_name = "IMAGE")]
+    agent_image: Option<String>,
+}
+
+impl MpiArguments {
+    fn options(self) -> mpi::Options {
+        let agent = self.agent_image.map(|image| match image.as_str() {
+            "path" => AgentSource::OnPath,
+            _ => AgentSource::Image(image),
+        });
+        mpi::Options { agent }
+    }
 }
 
 /// How a kube-scheduler reaches the extender, and for which of its pods.
@@ -222,11 +248,13 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     let options = RoleOptions {
         namespace: arguments.namespace,
         gang_scheduler_name: arguments.gang_scheduler_name,
+        cluster_domain: arguments.cluster_domain.filter(|domain| !domain.is_empty()),
         scheduler_names: arguments.scheduler_names,
         topology: arguments.topology_conf.as_deref().map(topology::read_slurm).transpose()?,
         volumes: Home::find(arguments.home)?.volumes(),
         dashboard: shown,
         rendezvous: arguments.rendezvous.options(),
+        mpi: arguments.mpi.options(),
         extender: arguments.extender.options(),
     };
     if let Some(listener) = listen_for_prometheus(arguments.metrics_listen).await? {

@@ -15,8 +15,17 @@ pub(crate) struct Arguments {}
 pub(crate) fn all() -> Result<Vec<CustomResourceDefinition>, Error> {
     let broken = |error| Error::from_source("a kind's schema is broken, which is a bug", &error);
     let mut crds = muster_trainer_api::crds().map_err(broken)?;
+    crds.extend(muster_trainer_api::train_job::crds().map_err(broken)?);
     crds.extend(muster_scheduler_api::crds());
     crds.sort_by(|left, right| left.metadata.name.cmp(&right.metadata.name));
+    Ok(crds)
+}
+
+/// Of the embedded cluster: JobSet too, which other clusters have from its own project.
+pub(crate) fn embedded() -> Result<Vec<CustomResourceDefinition>, Error> {
+    let broken = |error| Error::from_source("a kind's schema is broken, which is a bug", &error);
+    let mut crds = all()?;
+    crds.push(muster_trainer_api::jobset::crd().map_err(broken)?);
     Ok(crds)
 }
 

@@ -91,7 +91,7 @@ fn belongs(pod: &Value, kind: &str, name: &str) -> bool {
 /// A job without pods: its last condition says why.
 async fn without_pods(connection: &Connection, kind: &str, name: &str) -> Result<String, Error> {
     let kinds = Kinds::discover(&connection.client).await?;
-    let candidates = if kind == "job" { kinds.training()? } else { kinds.named(kind)? };
+    let candidates = if kind == "job" { kinds.training() } else { kinds.named(kind)? };
     for kind in candidates {
         let path = kind.path(Some(&connection.namespace), Some(name));
         let Some(object) = api::find(&connection.client, &path).await? else { continue };

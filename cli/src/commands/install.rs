@@ -17,6 +17,7 @@ use crate::kinds::Kinds;
 use crate::manifest::{self, Document};
 use crate::output;
 use crate::roles::Role;
+use crate::runtimes;
 
 /// Installs Muster in a cluster and checks that it works
 #[derive(Debug, Args)]
@@ -37,8 +38,10 @@ pub(crate) struct Arguments {
 /// Runs the command.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     let (definitions, manifests) = (install::definitions()?, arguments.values.manifests()?);
+    let runtimes = runtimes::documents()?;
     if arguments.dry_run {
-        let text = install::stream(&definitions)? + &install::stream(&manifests)?;
+        let text = [&definitions, &manifests, &runtimes].map(|documents| install::stream(documents));
+        let text = text.into_iter().collect::<Result<String, _>>()?;
         if arguments.values.form == Form::Extender {
             output::note(&format!("beside these: the Secrets {}", certificates::secret_names().join(", ")));
         }
@@ -63,6 +66,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         checks::established(&connection.client, definition.name(), deadline).await?;
     }
     done(&format!("{} definitions are established", definitions.len()));
+    // The kinds that have just been defined, too.
+    let kinds = Kinds::discover(&connection.client).await?;
+    apply(&connection, &kinds, &runtimes).await?;
+    done(&format!("{} runtimes of training jobs are there", runtimes.len()));
     let (namespaces, others): (Vec<_>, Vec<_>) =
         manifests.into_iter().partition(|document| document.kind() == "Namespace");
     apply(&connection, &kinds, &ours_or_new(&connection, namespaces).await?).await?;

@@ -1,6 +1,8 @@
 //! One module a command.
 
+pub(crate) mod batch;
 pub(crate) mod bench;
+pub(crate) mod control;
 pub(crate) mod controller;
 pub(crate) mod crds;
 pub(crate) mod delete;
@@ -11,8 +13,10 @@ pub(crate) mod explain;
 pub(crate) mod get;
 pub(crate) mod install;
 pub(crate) mod logs;
+pub(crate) mod mpi_agent;
 pub(crate) mod node;
 pub(crate) mod nslookup;
+pub(crate) mod queue;
 pub(crate) mod run;
 pub(crate) mod scale;
 pub(crate) mod simulate;

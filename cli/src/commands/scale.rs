@@ -48,7 +48,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     let (kind, object) = find(&connection, &kinds, kind, name).await?;
     let label = format!("{}/{name}", kind.label());
     let wanted = arguments.workers;
-    if kind.resource.group == names::GROUP {
+    if ELASTIC.contains(&(kind.resource.group.as_str(), kind.resource.kind.as_str())) {
         check(&object, &label, wanted)?;
     }
     let objects: Api<DynamicObject> =
@@ -92,8 +92,7 @@ async fn find<'a>(
 ) -> Result<(&'a Kind, Value), Error> {
     let named = targets::kind_of(kinds, word)?;
     let is_job = matches!(word, "job" | "jobs");
-    // A cluster without them has no such job.
-    let of_training = if is_job { kinds.training().unwrap_or_default() } else { Vec::new() };
+    let of_training = if is_job { kinds.training() } else { Vec::new() };
     for kind in of_training.into_iter().chain([named]) {
         let path = kind.path(Some(&connection.namespace), Some(name));
         if let Some(object) = api::find(&connection.client, &path).await? {
@@ -103,7 +102,11 @@ async fn find<'a>(
     Err(Error::new(format!("{}/{name} not found", named.label())))
 }
 
-/// Whether a training job copes with this number of workers.
+/// The kinds whose `elasticPolicy` says how many workers they cope with. Others with a number of workers to set, such
+/// as JAXJobs, start again with the new number.
+const ELASTIC: [(&str, &str); 2] = [(names::GROUP, "PyTorchJob"), (names::GROUP, "PaddleJob")];
+
+/// Whether an elastic job copes with this number of workers.
 fn check(job: &Value, label: &str, wanted: u32) -> Result<(), Error> {
     let elastic = &job["spec"]["elasticPolicy"];
     if elastic.is_null() {

@@ -15,6 +15,7 @@ use crate::kinds::{Kind, Kinds};
 use crate::manifest::Document;
 use crate::output;
 use crate::roles::Role;
+use crate::runtimes;
 
 /// Pause between two looks whether an object is gone.
 const EVERY: Duration = Duration::from_millis(100);
@@ -76,7 +77,14 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     }
     // Whoever acts goes first, definitions go last.
     let last = definitions.iter().filter_map(|document| target(&kinds, document));
-    for target in targets.into_iter().chain(last) {
+    let (actors, others): (Vec<_>, Vec<_>) =
+        targets.into_iter().partition(|target| target.kind.resource.kind == "Deployment");
+    for target in &actors {
+        delete(&connection, target, deadline).await?;
+    }
+    // Nobody is left who would let go of runtimes.
+    runtimes::free(&connection.client, &kinds).await?;
+    for target in others.into_iter().chain(last) {
         delete(&connection, &target, deadline).await?;
     }
     output::note("ok  nothing is left");
@@ -99,7 +107,13 @@ async fn objects_of_people(
             continue;
         };
         let list = api::get(&connection.client, &served.path(None, None)).await?;
-        let count = list["items"].as_array().map_or(0, Vec::len);
+        let shipped = runtimes::documents()?;
+        let is_shipped = |item: &&Value| {
+            let name = &item["metadata"]["name"];
+            shipped.iter().any(|document| document.kind() == kind && *name == document.name())
+        };
+        let items = list["items"].as_array().into_iter().flatten();
+        let count = items.filter(|item| !is_shipped(item)).count();
         if count > 0 {
             found.push(format!("{count} {}", served.resource.plural));
         }
@@ -126,6 +140,7 @@ fn confirm(namespace: &str, people: &[String]) -> Result<(), Error> {
 fn targets(namespace: &str, kinds: &Kinds) -> Result<Vec<Target>, Error> {
     let mut found: Vec<Target> =
         Values::everything_in(namespace)?.iter().filter_map(|document| target(kinds, document)).collect();
+    found.extend(runtimes::documents()?.iter().filter_map(|document| target(kinds, document)));
     let mut add = |version: &str, kind: &str, name: &str| {
         if let Some(kind) = kinds.of(version, kind) {
             found.push(Target { kind: kind.clone(), name: name.to_owned() });

@@ -73,10 +73,10 @@ pub(crate) const TAIL: usize = 8;
 pub(crate) type News = Vec<String>;
 
 impl JobState {
-    /// The pod whose log carries the metrics: the master, else worker 0.
+    /// The pod whose log carries the metrics: the chief or master, else worker 0.
     pub(crate) fn reporter(&self) -> Option<&str> {
         let named = |suffix: &str| self.pods.keys().find(|name| name.ends_with(suffix));
-        named("-master-0").or_else(|| named("-worker-0")).map(String::as_str)
+        ["-chief-0", "-master-0", "-worker-0"].into_iter().find_map(named).map(String::as_str)
     }
 
     /// The job changed.
@@ -326,6 +326,8 @@ mod tests {
         );
         state.line_seen("d-master-0", "result steps=40 test_accuracy=0.98");
         assert_eq!(state.result["test_accuracy"], "0.98");
+        state.pod_seen(&pod("d-chief-0", json!({"phase": "Running"})));
+        assert_eq!(state.reporter(), Some("d-chief-0"));
     }
 
     #[test]

@@ -293,6 +293,22 @@ mod tests {
     }
 
     #[test]
+    fn the_trainer_may_look_after_every_kind() {
+        let documents = values(Form::Binder).manifests().unwrap();
+        let role =
+            |document: &&Document| document.kind() == "ClusterRole" && document.name() == "muster-trainer";
+        let rules = documents.iter().find(role).unwrap().object["rules"].as_array().unwrap().clone();
+        let granted: Vec<&Value> =
+            rules.iter().flat_map(|rule| rule["resources"].as_array().unwrap()).collect();
+        for training in muster_trainer_core::KINDS {
+            for part in ["", "/status", "/finalizers"] {
+                let resource = json!(format!("{}{part}", training.kind.plural));
+                assert!(granted.contains(&&resource), "{resource}");
+            }
+        }
+    }
+
+    #[test]
     fn both_configurations_of_kube_scheduler_are_complete() {
         let documents = values(Form::Extender).manifests().unwrap();
         let map = documents.iter().find(|document| document.kind() == "ConfigMap").unwrap();

@@ -7,6 +7,7 @@
 //! priority classes, quotas, addresses) stays with the caller.
 
 pub mod convert;
+pub mod cron;
 pub mod decode;
 pub mod defaults;
 pub mod field;

@@ -43,6 +43,9 @@ const WITH_GENERATION: [(&str, &str); 11] = [
     ("networking.k8s.io", "Ingress"),
 ];
 
+/// How often the template of a daemon set has changed: an annotation now, a field of its spec once.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
 /// Whether a kind's status is a part of its own, written only through its `/status` subresource.
 pub fn has_status(api_version: &str, kind: &str) -> bool {
     WITH_STATUS.contains(&(group(api_version), kind))
@@ -83,7 +86,7 @@ pub fn create(api_version: &str, kind: &str, object: &mut Value) {
             if let Some(notes) =
                 self::object(fields, "metadata").and_then(|meta| self::object(meta, "annotations"))
             {
-                notes.insert("deprecated.daemonset.template.generation".to_owned(), json!("1"));
+                notes.insert(TEMPLATE_GENERATION.to_owned(), json!("1"));
             }
         }
         _ => {}
@@ -132,6 +135,7 @@ pub fn update(api_version: &str, kind: &str, old: &Value, new: &mut Value, subre
             ("", "Service") if subresource.is_none() => keep_service_addresses(old, fields),
             ("", "Namespace") if subresource.is_none() => keep_namespace_finalizers(old, fields),
             ("batch", "Job") => job_status_keeps_selector(old, fields),
+            ("apps", "DaemonSet") if subresource.is_none() => template_generation(old, fields),
             _ => {}
         }
     }
@@ -242,6 +246,15 @@ fn job_status_keeps_selector(old: &Value, job: &mut Fields) {
     let Some(spec) = object_if(job, "spec") else { return };
     if !spec.contains_key("selector") && has(&old["spec"], "selector") {
         spec.insert("selector".to_owned(), old["spec"]["selector"].clone());
+    }
+}
+
+/// Counts the changes of a daemon set's template; nobody else may.
+fn template_generation(old: &Value, set: &mut Fields) {
+    let before = text(at(old, &["metadata", "annotations"]), TEMPLATE_GENERATION).parse().unwrap_or(0_i64);
+    let changed = at(old, &["spec", "template"]) != at(&set["spec"], &["template"]);
+    if let Some(notes) = object(set, "metadata").and_then(|metadata| object(metadata, "annotations")) {
+        notes.insert(TEMPLATE_GENERATION.to_owned(), json!((before + i64::from(changed)).to_string()));
     }
 }
 

@@ -53,6 +53,8 @@ pub(crate) struct Call {
     pub user: User,
     /// The resource asked for.
     pub resource: Arc<Resource>,
+    /// The HTTP method.
+    pub method: Method,
     /// Where.
     pub path: ResourcePath,
     /// Query parameters.
@@ -61,6 +63,8 @@ pub(crate) struct Call {
     pub headers: HeaderMap,
     /// Request body.
     pub body: Bytes,
+    /// The connection, for requests that become streams.
+    pub upgrade: Option<hyper::upgrade::OnUpgrade>,
     /// What the client takes.
     pub accepted: Accepted,
     /// Texts for `Warning` headers.
@@ -97,7 +101,7 @@ impl App {
 
     async fn dispatch(
         self: &Arc<Self>,
-        parts: request::Parts,
+        mut parts: request::Parts,
         body: Bytes,
         user: Option<User>,
     ) -> ApiResult<Reply> {
@@ -118,14 +122,17 @@ impl App {
         let verb = verb(&parts.method, &path, &query);
         let accepted = negotiate::accepted(&parts.headers)?;
         let headers = parts.headers;
+        let upgrade = parts.extensions.remove();
         let mut call = Call {
             app: self.clone(),
             user,
             resource,
+            method: parts.method.clone(),
             path,
             query,
             headers,
             body,
+            upgrade,
             accepted,
             warnings: Vec::new(),
         };

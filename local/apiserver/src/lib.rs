@@ -34,6 +34,7 @@ mod rules;
 mod scale;
 mod service;
 mod status;
+mod streams;
 mod subresource;
 mod table;
 mod telemetry;

@@ -1,4 +1,4 @@
-//! What the node answers: logs of containers, through its unix socket.
+//! What the node answers through its unix socket: logs of containers; streams are in [`crate::streams`].
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use crate::meta::{at, text};
 use crate::read;
 use crate::respond::{self, BodyError, Reply};
 use crate::status::{ApiError, ApiResult};
+use crate::streams::{self, Stream};
 
 /// How long the node may take until its answer begins.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,10 +29,13 @@ const LOG_PARAMETERS: [&str; 7] =
     ["follow", "tailLines", "timestamps", "previous", "sinceSeconds", "sinceTime", "limitBytes"];
 
 /// Forwards a request to the node that runs the pod.
-pub(crate) async fn answer(call: &Call, subresource: &str) -> ApiResult<Reply> {
+pub(crate) async fn answer(call: &mut Call, subresource: &str) -> ApiResult<Reply> {
     let object = read::find(call)?.object();
     match subresource {
         "log" => log(call, &object).await,
+        "exec" => streams::answer(call, &object, Stream::Exec).await,
+        "attach" => streams::answer(call, &object, Stream::Attach).await,
+        "portforward" => streams::answer(call, &object, Stream::PortForward).await,
         other => {
             let message = format!("{other} is not served by this cluster");
             Err(ApiError { code: 501, reason: "NotImplemented", ..ApiError::bad_request(message) })
@@ -39,13 +43,14 @@ pub(crate) async fn answer(call: &Call, subresource: &str) -> ApiResult<Reply> {
     }
 }
 
-fn names(pod: &Value, list: &str) -> Vec<String> {
+/// Names of the containers of one of a pod's lists.
+pub(crate) fn names(pod: &Value, list: &str) -> Vec<String> {
     let containers = at(pod, &["spec", list]).as_array().into_iter().flatten();
     containers.map(|container| text(container, &["name"]).to_owned()).collect()
 }
 
-/// The container whose log is wanted.
-fn container(call: &Call, pod: &Value, pod_name: &str) -> ApiResult<String> {
+/// The container that is asked for.
+pub(crate) fn container(call: &Call, pod: &Value, pod_name: &str) -> ApiResult<String> {
     let (own, initial) = (names(pod, "containers"), names(pod, "initContainers"));
     if let Some(wanted) = call.query.filled("container") {
         let known = own.iter().chain(&initial).any(|name| name == wanted)
@@ -99,12 +104,20 @@ async fn log(call: &Call, pod: &Value) -> ApiResult<Reply> {
     Ok(reply)
 }
 
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-/// Asks the node.
+/// Asks the node for what is not a stream.
 pub(crate) async fn get(socket: Option<&Path>, path: &str) -> ApiResult<Response<Incoming>> {
+    send(socket, Request::get(path)).await
+}
+
+/// Sends the node a request without a body.
+pub(crate) async fn send(
+    socket: Option<&Path>,
+    request: http::request::Builder,
+) -> ApiResult<Response<Incoming>> {
     let Some(socket) = socket else {
         return Err(ApiError::internal_error("no node is connected to this server"));
     };
@@ -114,11 +127,11 @@ pub(crate) async fn get(socket: Option<&Path>, path: &str) -> ApiResult<Response
         let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = shaken.map_err(|error| failed(error.to_string()))?;
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "the node's connection ended");
             }
         });
-        let request = Request::get(path).header(http::header::HOST, "node").body(Empty::<Bytes>::new());
+        let request = request.header(http::header::HOST, "node").body(Empty::<Bytes>::new());
         let request = request.map_err(|error| failed(error.to_string()))?;
         sender.send_request(request).await.map_err(|error| failed(error.to_string()))
     };
@@ -126,7 +139,7 @@ pub(crate) async fn get(socket: Option<&Path>, path: &str) -> ApiResult<Response
 }
 
 /// The node's refusal as a `Status`.
-async fn passed_on(answer: Response<Incoming>) -> ApiError {
+pub(crate) async fn passed_on(answer: Response<Incoming>) -> ApiError {
     let code = answer.status().as_u16();
     let body =
         tokio::time::timeout(PATIENCE, Limited::new(answer.into_body(), LONGEST_REFUSAL).collect()).await;

@@ -112,6 +112,8 @@ fn detach(call: &mut Call) -> Call {
         query: call.query.clone(),
         headers: http::HeaderMap::new(),
         body: Bytes::new(),
+        upgrade: None,
+        method: call.method.clone(),
         accepted: call.accepted,
         warnings: Vec::new(),
     }

@@ -28,11 +28,27 @@ where
     K: Object + Resource<Scope = NamespaceResourceScope>,
     O: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
 {
+    claimed_where(client, informer, owner, selector, finalizer, |_| true).await
+}
+
+/// The same for an owner that takes only some of the objects that its selector finds.
+pub(crate) async fn claimed_where<K, O>(
+    client: &Client,
+    informer: &Informer<K>,
+    owner: &O,
+    selector: &LabelSelector,
+    finalizer: Option<&str>,
+    takes: impl Fn(&K) -> bool,
+) -> Result<Vec<Arc<K>>>
+where
+    K: Object + Resource<Scope = NamespaceResourceScope>,
+    O: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
     let selector = Selector::try_from(selector.clone())?;
     let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
     let mut own = Vec::new();
     for object in informer.in_namespace(namespace) {
-        let matches = selector.matches(object.labels());
+        let matches = selector.matches(object.labels()) && takes(&object);
         let mut owners = object.owner_references().to_vec();
         match claim(owner.meta(), object.meta(), matches) {
             Claim::Ignore => {}

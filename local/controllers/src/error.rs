@@ -40,6 +40,14 @@ pub(crate) enum Error {
         /// The field.
         field: &'static str,
     },
+    /// Others have every name that was tried.
+    #[error("{what} finds no free name after {tried} tries; delete what has the names, or rename the owner")]
+    NamesTaken {
+        /// What wanted the name.
+        what: String,
+        /// How many names were tried.
+        tried: i32,
+    },
     /// A selector that cannot be read.
     #[error("spec.selector: {0}")]
     Selector(#[from] kube::core::ParseExpressionError),

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount,
@@ -29,6 +29,10 @@ pub(crate) struct Informers {
     pub jobs: Arc<Informer<Job>>,
     pub deployments: Arc<Informer<Deployment>>,
     pub replica_sets: Arc<Informer<ReplicaSet>>,
+    pub stateful_sets: Arc<Informer<StatefulSet>>,
+    pub daemon_sets: Arc<Informer<DaemonSet>>,
+    pub revisions: Arc<Informer<ControllerRevision>>,
+    pub cron_jobs: Arc<Informer<CronJob>>,
     pub claims: Arc<Informer<PersistentVolumeClaim>>,
     pub volumes: Arc<Informer<PersistentVolume>>,
     pub classes: Arc<Informer<StorageClass>>,
@@ -54,6 +58,10 @@ impl Informers {
             jobs: new(),
             deployments: new(),
             replica_sets: new(),
+            stateful_sets: new(),
+            daemon_sets: new(),
+            revisions: new(),
+            cron_jobs: new(),
             claims: new(),
             volumes: new(),
             classes: new(),
@@ -75,6 +83,10 @@ impl Informers {
         monitor.cover(&self.jobs, true);
         monitor.cover(&self.deployments, true);
         monitor.cover(&self.replica_sets, true);
+        monitor.cover(&self.stateful_sets, true);
+        monitor.cover(&self.daemon_sets, true);
+        monitor.cover(&self.revisions, true);
+        monitor.cover(&self.cron_jobs, true);
         monitor.cover(&self.claims, true);
         monitor.cover(&self.volumes, false);
         monitor.cover(&self.classes, false);
@@ -104,6 +116,10 @@ impl Informers {
         run(&self.jobs, client, tasks, shutdown);
         run(&self.deployments, client, tasks, shutdown);
         run(&self.replica_sets, client, tasks, shutdown);
+        run(&self.stateful_sets, client, tasks, shutdown);
+        run(&self.daemon_sets, client, tasks, shutdown);
+        run(&self.revisions, client, tasks, shutdown);
+        run(&self.cron_jobs, client, tasks, shutdown);
         run(&self.claims, client, tasks, shutdown);
         run(&self.volumes, client, tasks, shutdown);
         run(&self.classes, client, tasks, shutdown);
@@ -125,6 +141,10 @@ impl Informers {
             self.jobs.synced(),
             self.deployments.synced(),
             self.replica_sets.synced(),
+            self.stateful_sets.synced(),
+            self.daemon_sets.synced(),
+            self.revisions.synced(),
+            self.cron_jobs.synced(),
             self.claims.synced(),
             self.volumes.synced(),
             self.classes.synced(),

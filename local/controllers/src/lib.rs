@@ -1,5 +1,5 @@
 //! The controllers a laptop needs because no kube-controller-manager runs there: garbage collection, namespaces,
-//! jobs, deployments and their replica sets, endpoint slices, volumes, claims of devices.
+//! jobs, cron jobs, deployments and their replica sets, stateful sets, daemon sets, endpoint slices, volumes, claims of devices.
 //!
 //! `Options` → [`Service`]. Ordinary controllers that take only a [`kube::Client`]; on a real cluster its own do this
 //! work, and these are never installed. What a controller decides is a pure function in a module of its own
@@ -8,14 +8,19 @@
 //! Every controller may be stopped at any point: it acts only on a cache that shows its own last writes, and what it
 //! creates is either named after its cause or found again through its owner reference.
 
+mod amount;
 mod catalogue;
 mod claims;
+mod cron_job;
+mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
 mod error;
 mod events;
 mod garbage;
+mod hash;
+mod history;
 mod informer;
 mod informers;
 mod job;
@@ -28,6 +33,7 @@ mod queue;
 mod replica_set;
 mod resource_claim;
 mod service;
+mod stateful_set;
 mod volume;
 mod worker;
 

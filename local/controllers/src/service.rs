@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use kube::Client;
 use muster_machinery::CancellationToken;
+use muster_machinery::clock::{Clock, SystemClock};
 use tokio::task::JoinSet;
 
 use crate::catalogue::Catalogue;
+use crate::cron_job::CronJobs;
+use crate::daemon_set::DaemonSets;
 use crate::deployment::Deployments;
 use crate::endpoint_slice::EndpointSlices;
 use crate::endpoints::Endpoints;
@@ -21,6 +24,7 @@ use crate::namespace::Namespaces;
 use crate::node_lifecycle::NodeLifecycle;
 use crate::replica_set::ReplicaSets;
 use crate::resource_claim::ResourceClaims;
+use crate::stateful_set::StatefulSets;
 use crate::volume::Volumes;
 use crate::worker::{Reconcile, work};
 
@@ -44,12 +48,14 @@ pub struct Options {
     pub volumes_dir: PathBuf,
     /// After how long without a renewal of its Lease a node becomes Unknown; 40 s unless changed.
     pub node_grace: Duration,
+    /// What cron jobs go by; the machine's clock unless changed.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Options {
     /// Controllers that make folders under `volumes_dir`.
     pub fn new(client: Client, volumes_dir: impl Into<PathBuf>) -> Self {
-        Self { client, volumes_dir: volumes_dir.into(), node_grace: NODE_GRACE }
+        Self { client, volumes_dir: volumes_dir.into(), node_grace: NODE_GRACE, clock: Arc::new(SystemClock) }
     }
 
     /// Prepares the controllers; they start with [`Service::run`].
@@ -66,7 +72,7 @@ pub struct Service {
 impl Service {
     /// Runs every controller until the shutdown. They keep nothing but caches and may be stopped at any point.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
-        let Options { client, volumes_dir, node_grace } = self.options;
+        let Options { client, volumes_dir, node_grace, clock } = self.options;
         let informers = Informers::new();
         let catalogue = Arc::new(Catalogue::new(client.clone()));
         let monitor = Monitor::new(client.clone(), catalogue.clone());
@@ -79,6 +85,9 @@ impl Service {
         let jobs = Jobs::new(client.clone(), &informers, recorder.clone());
         let sets = ReplicaSets::new(client.clone(), &informers, recorder.clone());
         let deployments = Deployments::new(client.clone(), &informers, recorder.clone());
+        let stateful = StatefulSets::new(client.clone(), &informers, recorder.clone());
+        let daemons = DaemonSets::new(client.clone(), &informers, recorder.clone());
+        let crons = CronJobs::new(client.clone(), &informers, recorder.clone(), clock);
         let devices = ResourceClaims::new(client.clone(), &informers, recorder.clone());
         let nodes = NodeLifecycle::new(client.clone(), &informers, recorder, node_grace);
         let volumes = Volumes::new(client.clone(), &informers, volumes_dir);
@@ -99,6 +108,9 @@ impl Service {
             start(jobs, 4, &mut tasks, &shutdown);
             start(sets, 4, &mut tasks, &shutdown);
             start(deployments, 4, &mut tasks, &shutdown);
+            start(stateful, 4, &mut tasks, &shutdown);
+            start(daemons, 2, &mut tasks, &shutdown);
+            start(crons, 2, &mut tasks, &shutdown);
             start(devices, 4, &mut tasks, &shutdown);
             start(nodes, 1, &mut tasks, &shutdown);
         }

@@ -24,6 +24,7 @@ mod services;
 mod sources;
 mod spawner;
 mod status;
+mod streams;
 mod sys;
 mod volumes;
 

@@ -1,5 +1,8 @@
 //! What the agent, the spawner and the init process of a pod say to each other: JSON in frames with a length.
 
+pub(crate) mod session;
+
+use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -96,6 +99,8 @@ pub(crate) enum InitRequest {
     },
     /// Runs a command beside a running container (probes, hooks).
     Exec(ExecStart),
+    /// Makes this connection a session; nothing else may follow on it.
+    Session(session::SessionRequest),
     /// Asks for `InitEvent::State`.
     State,
     /// Ends the pod: every process of it dies.
@@ -133,6 +138,24 @@ pub(crate) struct ContainerStart {
     pub(crate) devices: Vec<PathBuf>,
     /// The root is read-only.
     pub(crate) read_only_root: bool,
+    /// What standard input is.
+    #[serde(default)]
+    pub(crate) input: ProgramInput,
+    /// Input and output are a terminal.
+    #[serde(default)]
+    pub(crate) terminal: bool,
+}
+
+/// What the standard input of a container's program is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ProgramInput {
+    /// `/dev/null`
+    #[default]
+    Nothing,
+    /// What clients that attach write, one after the other.
+    Clients,
+    /// What the first client writes that attaches; it ends with that one's.
+    FirstClient,
 }
 
 /// Whom a process runs as.
@@ -283,30 +306,40 @@ pub(crate) fn send<T: Serialize>(
 /// Waits for a frame and the descriptors that came with it; `None` when the other side is gone.
 pub(crate) fn receive<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut buffer = Vec::new();
-    let mut descriptors = Vec::new();
+    let mut descriptors = VecDeque::new();
     loop {
         if let Some(message) = decode(&mut buffer)? {
-            return Ok(Some((message, descriptors)));
+            return Ok(Some((message, descriptors.into())));
         }
         let wanted = match buffer.first_chunk::<4>() {
             None => 4 - buffer.len(),
             Some(header) => 4 + u32::from_be_bytes(*header) as usize - buffer.len(),
         };
-        let mut chunk = vec![0; wanted.min(64 << 10)];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTOR_LIMIT))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let received =
-            recvmsg(&socket, &mut [IoSliceMut::new(&mut chunk)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-        for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(list) = message {
-                descriptors.extend(list);
-            }
-        }
-        if received.bytes == 0 {
+        if receive_chunk(&socket, &mut buffer, &mut descriptors, wanted.min(64 << 10))? == 0 {
             return Ok(None);
         }
-        buffer.extend_from_slice(&chunk[..received.bytes]);
     }
+}
+
+/// Reads once, at most `limit` bytes, and the descriptors beside them; how many bytes came.
+fn receive_chunk(
+    socket: impl AsFd,
+    buffer: &mut Vec<u8>,
+    descriptors: &mut VecDeque<OwnedFd>,
+    limit: usize,
+) -> io::Result<usize> {
+    let mut chunk = vec![0; limit];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTOR_LIMIT))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received =
+        recvmsg(&socket, &mut [IoSliceMut::new(&mut chunk)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(list) = message {
+            descriptors.extend(list);
+        }
+    }
+    buffer.extend_from_slice(&chunk[..received.bytes]);
+    Ok(received.bytes)
 }
 
 /// Reads what is there without waiting; `false` when the other side is gone.

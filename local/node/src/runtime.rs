@@ -1,5 +1,7 @@
 //! The agent's side of the processes: starts pods through the spawner and talks to their init processes.
 
+pub(crate) mod session;
+
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};

@@ -100,7 +100,7 @@ pub(crate) async fn wait_for(home: &Home, what: &str, condition: &str) {
             continue;
         }
         if waited.code != 0 {
-            let shown = home.run_kubectl(&["get", "pods,pytorchjobs,events"]).await.stdout;
+            let shown = home.run_kubectl(&["get", "pods,pytorchjobs,mpijobs,events"]).await.stdout;
             panic!("{what} {condition}: {}{shown}", waited.stderr);
         }
         return;

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use crate::names::{GROUP, VERSION};
 use crate::schema::{Error, Parts};
 
+mod mpi;
+
 /// What the definitions of two kinds differ in.
 struct Definition {
     kind: &'static str,
@@ -19,7 +21,11 @@ struct Definition {
 }
 
 fn definitions() -> Vec<Definition> {
-    vec![Definition {
+    vec![pytorch_job(), tf_job(), xgboost_job(), jax_job(), paddle_job()]
+}
+
+fn pytorch_job() -> Definition {
+    Definition {
         kind: "PyTorchJob",
         singular: "pytorchjob",
         plural: "pytorchjobs",
@@ -35,13 +41,77 @@ fn definitions() -> Vec<Definition> {
             ),
         ],
         scaled_replica_type: Some("Worker"),
-    }]
+    }
+}
+
+fn tf_job() -> Definition {
+    Definition {
+        kind: "TFJob",
+        singular: "tfjob",
+        plural: "tfjobs",
+        replica_specs: "tfReplicaSpecs",
+        fields: vec![
+            (
+                "enableDynamicWorker",
+                json!({
+                    "type": "boolean",
+                    "description": "Whether workers come and go while the job runs; each is then told of itself \
+                                    and of the parameter servers alone.",
+                }),
+            ),
+            (
+                "successPolicy",
+                json!({
+                    "type": "string",
+                    "description": "Which workers must end well where no chief or master does: the first one \
+                                    (the default), or AllWorkers.",
+                }),
+            ),
+        ],
+        scaled_replica_type: None,
+    }
+}
+
+fn xgboost_job() -> Definition {
+    Definition {
+        kind: "XGBoostJob",
+        singular: "xgboostjob",
+        plural: "xgboostjobs",
+        replica_specs: "xgbReplicaSpecs",
+        fields: Vec::new(),
+        scaled_replica_type: None,
+    }
+}
+
+fn jax_job() -> Definition {
+    Definition {
+        kind: "JAXJob",
+        singular: "jaxjob",
+        plural: "jaxjobs",
+        replica_specs: "jaxReplicaSpecs",
+        fields: Vec::new(),
+        scaled_replica_type: Some("Worker"),
+    }
+}
+
+fn paddle_job() -> Definition {
+    Definition {
+        kind: "PaddleJob",
+        singular: "paddlejob",
+        plural: "paddlejobs",
+        replica_specs: "paddleReplicaSpecs",
+        fields: vec![("elasticPolicy", json!({"$ref": "PaddleElasticPolicy"}))],
+        scaled_replica_type: Some("Worker"),
+    }
 }
 
 /// The definitions of all training kinds this crate has, ready to be applied to a cluster.
 pub fn crds() -> Result<Vec<CustomResourceDefinition>, Error> {
     let parts = Parts::load()?;
-    definitions().iter().map(|definition| definition.build(&parts)).collect()
+    let mut crds =
+        definitions().iter().map(|definition| definition.build(&parts)).collect::<Result<Vec<_>, _>>()?;
+    crds.push(mpi::definition(&parts)?);
+    Ok(crds)
 }
 
 impl Definition {

@@ -15,7 +15,7 @@ pub mod label {
     pub const REPLICA_TYPE: &str = "training.kubeflow.org/replica-type";
     /// Index of the pod within its replica type, from 0.
     pub const REPLICA_INDEX: &str = "training.kubeflow.org/replica-index";
-    /// `master` on the one pod that leads the job.
+    /// `master` on the one pod that leads the job; `launcher` or `worker` on the pods of an `MPIJob` of `v2beta1`.
     pub const JOB_ROLE: &str = "training.kubeflow.org/job-role";
     /// Muster's own, on pods: the gang generation a pod was created for. See
     /// [`annotation::GANG_GENERATION`](super::annotation::GANG_GENERATION).
@@ -28,8 +28,8 @@ pub mod label {
 /// any pod of the restart is deleted; so a crash at any point is followed by exactly one restart, and the
 /// counts outlive the pods they count.
 pub mod annotation {
-    /// Set by the user: `gang` or `pod`, what is restarted when one pod fails. Elastic jobs default to
-    /// `pod`, all others to `gang`.
+    /// Set by the user: `gang` or `pod`, what is restarted when one pod fails. PyTorchJobs with an elastic policy
+    /// and TFJobs with dynamic workers default to `pod`, all others to `gang`.
     pub const RESTART_SCOPE: &str = "muster.dev/restart-scope";
     /// The generation of pods that is current; absent means 0. Pods of an older generation are retired: they
     /// are deleted, and their failures count no more.
@@ -45,7 +45,11 @@ pub mod annotation {
     /// On pods: how many pods the job wanted when this one was created. With restart scope `gang` a job that is
     /// resized restarts, for its ranks count each other.
     pub const GANG_SIZE: &str = "muster.dev/gang-size";
-    /// With restart scope `pod`: uids of the failed pods whose restart has been counted, joined by commas.
+    /// Set by the user on an `MPIJob`: `sshd` or `agent`, how `mpirun` starts processes on the workers. When absent
+    /// the controller writes down what holds: `sshd` for `v2beta1`, `agent` for `v1`.
+    pub const REMOTE_SHELL: &str = "muster.dev/remote-shell";
+    /// Uids of the failed pods that have been dealt with, joined by commas: with restart scope `pod` those whose
+    /// restart has been counted, and those that the job does without.
     pub const RESTARTING_PODS: &str = "muster.dev/restarting-pods";
 }
 
@@ -53,6 +57,8 @@ pub mod annotation {
 pub mod managed_by {
     /// This controller is in charge; the same as no value.
     pub const TRAINING_OPERATOR: &str = "kubeflow.org/training-operator";
+    /// The MPI operator's value: this controller is in charge of `MPIJob`s with it, too.
+    pub const MPI_OPERATOR: &str = "kubeflow.org/mpi-operator";
     /// Kueue's `MultiKueue` runs the job elsewhere.
     pub const MULTI_KUEUE: &str = "kueue.x-k8s.io/multikueue";
 }

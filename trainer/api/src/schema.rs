@@ -1,7 +1,8 @@
 //! The structural schemas of the training kinds, put together from named parts.
 //!
-//! The parts are data: `schema/training.yaml` describes ours, `schema/kubernetes.yaml` the Kubernetes types
-//! inside them (structural schemas know no references, so each use is written out in full).
+//! The parts are data: `schema/training.yaml` describes `kubeflow.org/v1`, `schema/train_job.yaml` and
+//! `schema/jobset.yaml` the kinds of those names, `schema/kubernetes.yaml` the Kubernetes types inside them
+//! (structural schemas know no references, so each use is written out in full).
 
 use std::collections::BTreeMap;
 
@@ -35,8 +36,14 @@ impl Parts {
     pub fn load() -> Result<Self, Error> {
         let mut parts: BTreeMap<String, Value> =
             serde_saphyr::from_str(include_str!("schema/kubernetes.yaml"))?;
-        parts
-            .extend(serde_saphyr::from_str::<BTreeMap<String, Value>>(include_str!("schema/training.yaml"))?);
+        let files = [
+            include_str!("schema/training.yaml"),
+            include_str!("schema/jobset.yaml"),
+            include_str!("schema/train_job.yaml"),
+        ];
+        for file in files {
+            parts.extend(serde_saphyr::from_str::<BTreeMap<String, Value>>(file)?);
+        }
         Ok(Self(parts))
     }
 
@@ -48,11 +55,14 @@ impl Parts {
     fn expand(&self, node: &Value) -> Result<Value, Error> {
         match node {
             Value::Object(fields) => {
-                if let (1, Some(Value::String(name))) = (fields.len(), fields.get("$ref")) {
-                    return self.part(name);
-                }
                 let mut expanded = Map::new();
-                for (key, value) in fields {
+                if let Some(Value::String(name)) = fields.get("$ref") {
+                    match self.part(name)? {
+                        Value::Object(part) => expanded = part,
+                        whole => return Ok(whole),
+                    }
+                }
+                for (key, value) in fields.iter().filter(|(key, _)| *key != "$ref") {
                     expanded.insert(key.clone(), self.expand(value)?);
                 }
                 Ok(Value::Object(expanded))
@@ -62,6 +72,23 @@ impl Parts {
             }
             scalar => Ok(scalar.clone()),
         }
+    }
+
+    /// The schema of a whole kind, given the parts that describe its `spec` and `status`.
+    pub(crate) fn object(&self, spec: &str, status: Option<&str>) -> Result<Value, Error> {
+        let mut schema = json!({
+            "type": "object",
+            "properties": {
+                "apiVersion": {"type": "string"},
+                "kind": {"type": "string"},
+                "metadata": {"type": "object"},
+                "spec": self.part(spec)?,
+            },
+        });
+        if let Some(status) = status {
+            schema["properties"]["status"] = self.part(status)?;
+        }
+        Ok(schema)
     }
 
     /// The schema of a whole training kind.

@@ -15,6 +15,8 @@ use crate::expectations::Expectations;
 use crate::reconcile::{Error, is_not_found, is_refused};
 use crate::report;
 
+mod companions;
+
 /// What the requests of one plan share.
 pub(crate) struct Executor<'a> {
     pub(crate) client: &'a Client,
@@ -107,6 +109,7 @@ impl Executor<'_> {
                 self.create(&Api::<Service>::namespaced(self.client.clone(), &namespace), service).await
             }
             Effect::DeletePod(deletion) => self.delete_pod(deletion).await,
+            Effect::Companion(action) => self.act_on_companion(action).await,
             Effect::DeleteService(name) => {
                 let services = Api::<Service>::namespaced(self.client.clone(), &namespace);
                 let result = settled(services.delete(&name, &DeleteParams::background()).await.map(drop));
@@ -140,8 +143,14 @@ impl Executor<'_> {
         self.expectations.creating(&uid, &key, Timestamp::now());
         match api.create(&PostParams::default(), &object).await {
             Ok(_) => {
-                let counted = if kind == "Pod" { CREATED_PODS } else { CREATED_SERVICES };
-                report::count_one(counted, self.kind, &self.namespace());
+                let counted = match &*kind {
+                    "Pod" => Some(CREATED_PODS),
+                    "Service" => Some(CREATED_SERVICES),
+                    _ => None,
+                };
+                if let Some(counted) = counted {
+                    report::count_one(counted, self.kind, &self.namespace());
+                }
                 (
                     Some(report::deed(
                         true,

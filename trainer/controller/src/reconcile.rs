@@ -13,12 +13,11 @@ use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, Resource, ResourceExt};
 use muster_trainer_api::{JobStatus, label};
-use muster_trainer_core::{Job, Kind, Observed, Options, Plan, plan, reject};
+use muster_trainer_core::{Job, Kind, Observed, Options, Plan, TrainingKind, plan, reject};
 use serde_json::Value;
 
 use crate::carry_out::Executor;
 use crate::expectations::Expectations;
-use crate::kinds::TrainingKind;
 use crate::report;
 
 /// Why a reconciliation ended early; it is tried again.
@@ -38,6 +37,9 @@ pub(crate) enum Error {
         /// Its name.
         name: String,
     },
+    /// There are no keys to give to a job.
+    #[error(transparent)]
+    Keys(#[from] crate::ssh_keys::Error),
     /// The caches are no longer fed; the controller is being stopped.
     #[error("the caches are closed")]
     CachesClosed,
@@ -92,16 +94,8 @@ pub(crate) async fn reconcile(cached: Arc<DynamicObject>, context: Arc<Context>)
     let uid = cached.uid().unwrap_or_default();
     let namespace = cached.namespace().unwrap_or_else(|| "default".to_owned());
     let jobs = Api::<DynamicObject>::namespaced_with(context.client.clone(), &namespace, &context.resource);
-    let object = if context.expectations.is_job_stale(&uid, cached.resource_version().as_deref()) {
-        let Some(current) = jobs.get_opt(&cached.name_any()).await? else {
-            return Ok(Action::await_change());
-        };
-        if current.uid().as_deref() != Some(&uid) {
-            return Ok(Action::await_change());
-        }
-        current
-    } else {
-        (*cached).clone()
+    let Some(object) = current_object(&cached, &jobs, &context.expectations).await? else {
+        return Ok(Action::await_change());
     };
     let now = Timestamp::now();
     let observed = context.observe(&object, &namespace);
@@ -109,30 +103,75 @@ pub(crate) async fn reconcile(cached: Arc<DynamicObject>, context: Arc<Context>)
         return Ok(Action::requeue(wait));
     }
     let plan = context.plan(&object, &observed, now).await?;
-    let requeue_after = plan.requeue_after;
-    let reference = object.object_ref(&context.resource);
-    let mut executor = Executor {
+    let reconciliation = Reconciliation {
         client: &context.client,
-        jobs,
         kind: context.training.kind,
-        job: object,
+        resource: &context.resource,
         options: &context.options,
+        recorder: &context.recorder,
         expectations: &context.expectations,
-        events: Vec::new(),
     };
-    let result = executor.carry_out(plan).await;
-    report::publish(&context.recorder, &reference, executor.events).await;
-    result?;
-    context.expectations.succeeded(&uid);
-    Ok(requeue_after.map_or_else(Action::await_change, Action::requeue))
+    reconciliation.carry_out(jobs, object, plan).await
+}
+
+/// The job as the cache shows it, or as it is where the cache may be late; nothing if it is gone.
+pub(crate) async fn current_object(
+    cached: &DynamicObject,
+    jobs: &Api<DynamicObject>,
+    expectations: &Expectations,
+) -> Result<Option<DynamicObject>, Error> {
+    let uid = cached.uid().unwrap_or_default();
+    if !expectations.is_job_stale(&uid, cached.resource_version().as_deref()) {
+        return Ok(Some(cached.clone()));
+    }
+    let current = jobs.get_opt(&cached.name_any()).await?;
+    Ok(current.filter(|current| current.uid().as_deref() == Some(&uid)))
+}
+
+/// What carrying out a plan takes.
+pub(crate) struct Reconciliation<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) kind: &'static Kind,
+    pub(crate) resource: &'a ApiResource,
+    pub(crate) options: &'a Options,
+    pub(crate) recorder: &'a Recorder,
+    pub(crate) expectations: &'a Expectations,
+}
+
+impl Reconciliation<'_> {
+    /// Carries out what was planned for this job, and tells of it.
+    pub(crate) async fn carry_out(
+        &self,
+        jobs: Api<DynamicObject>,
+        job: DynamicObject,
+        plan: Plan,
+    ) -> Result<Action, Error> {
+        let requeue_after = plan.requeue_after;
+        let uid = job.uid().unwrap_or_default();
+        let reference = job.object_ref(self.resource);
+        let mut executor = Executor {
+            client: self.client,
+            jobs,
+            kind: self.kind,
+            job,
+            options: self.options,
+            expectations: self.expectations,
+            events: Vec::new(),
+        };
+        let result = executor.carry_out(plan).await;
+        report::publish(self.recorder, &reference, executor.events).await;
+        result?;
+        self.expectations.succeeded(&uid);
+        Ok(requeue_after.map_or_else(Action::await_change, Action::requeue))
+    }
 }
 
 /// When a reconciliation that failed is tried again: at once if somebody else was faster, else ever later.
-pub(crate) fn retry(job: Arc<DynamicObject>, error: &Error, context: Arc<Context>) -> Action {
+pub(crate) fn wait_to_retry(job: &DynamicObject, error: &Error, expectations: &Expectations) -> Action {
     if matches!(error, Error::Kube(error) if is_refused(error)) {
         return Action::requeue(Duration::from_millis(20));
     }
-    let failures = context.expectations.failed(&job.uid().unwrap_or_default());
+    let failures = expectations.failed(&job.uid().unwrap_or_default());
     let wait = Duration::from_millis(100).saturating_mul(2_u32.saturating_pow(failures - 1));
     let wait = wait.min(Duration::from_mins(1));
     tracing::debug!(job = job.name_any(), namespace = job.namespace(), %error, ?wait, "reconciliation failed");
@@ -168,17 +207,9 @@ impl Context {
     async fn plan(&self, object: &DynamicObject, seen: &Seen, now: Timestamp) -> Result<Plan, Error> {
         let job = match (self.training.read)(serde_json::to_value(object)?) {
             Ok(job) => job,
-            Err(errors) => {
-                let status: JobStatus = object
-                    .data
-                    .get("status")
-                    .map(|status| serde_json::from_value(status.clone()))
-                    .transpose()?
-                    .unwrap_or_default();
-                return Ok(reject(self.training.kind, &status, &errors, now));
-            }
+            Err(errors) => return Ok(reject(self.training.kind, &status_of(object)?, &errors, now)),
         };
-        let pod_group = self.pod_group(&job).await?;
+        let pod_group = pod_group_of(&self.client, &self.options, &job).await?;
         let autoscaler = self.autoscaler(&job).await?;
         let observed = Observed {
             pods: &seen.pods,
@@ -187,13 +218,6 @@ impl Context {
             autoscaler: autoscaler.as_ref(),
         };
         Ok(plan(&job, &observed, now, &self.options))
-    }
-
-    async fn pod_group(&self, job: &Job) -> Result<Option<Value>, Error> {
-        let Some(resource) = pod_group_resource(&self.options) else { return Ok(None) };
-        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), job.namespace(), &resource);
-        let found = api.get_opt(job.name()).await?.filter(|group| is_controlled_by(group, job));
-        Ok(found.map(serde_json::to_value).transpose()?)
     }
 
     async fn autoscaler(&self, job: &Job) -> Result<Option<HorizontalPodAutoscaler>, Error> {
@@ -205,11 +229,30 @@ impl Context {
     }
 }
 
+/// The status of a job that may be of any kind.
+pub(crate) fn status_of(object: &DynamicObject) -> Result<JobStatus, Error> {
+    let status = object.data.get("status").map(|status| serde_json::from_value(status.clone()));
+    Ok(status.transpose()?.unwrap_or_default())
+}
+
+/// The job's `PodGroup`, where its scheduler has any.
+pub(crate) async fn pod_group_of(
+    client: &Client,
+    options: &Options,
+    job: &Job,
+) -> Result<Option<Value>, Error> {
+    let Some(resource) = pod_group_resource(options) else { return Ok(None) };
+    let api = Api::<DynamicObject>::namespaced_with(client.clone(), job.namespace(), &resource);
+    let found = api.get_opt(job.name()).await?.filter(|group| is_controlled_by(group, job));
+    Ok(found.map(serde_json::to_value).transpose()?)
+}
+
 fn is_controlled_by(object: &impl Resource, job: &Job) -> bool {
     object.owner_references().iter().any(|owner| owner.controller == Some(true) && owner.uid == job.uid())
 }
 
-fn of_job<K>(store: &Store<K>, namespace: &str, name: &str) -> Vec<K>
+/// The objects in a cache that are of this job.
+pub(crate) fn of_job<K>(store: &Store<K>, namespace: &str, name: &str) -> Vec<K>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use futures::stream::{BoxStream, SelectAll};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Pod, Service as KubeService};
@@ -16,11 +16,13 @@ use kube::runtime::{WatchStreamExt, applier, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use muster_machinery::CancellationToken;
 use muster_trainer_api::label;
-use muster_trainer_core::{GangScheduler, InitContainer, Rendezvous, RestartBackoff};
+use muster_trainer_core::{
+    GangScheduler, InitContainer, KINDS, Kind, Rendezvous, RestartBackoff, TrainingKind, mpi,
+};
 
 use crate::expectations::Expectations;
-use crate::kinds::{KINDS, TrainingKind};
-use crate::reconcile::{Context, is_race, pod_group_resource, reconcile, retry};
+use crate::kinds;
+use crate::reconcile::{Context, Error, is_race, pod_group_resource, reconcile, wait_to_retry};
 
 /// How the training controllers run.
 #[derive(Debug, Clone)]
@@ -42,6 +44,10 @@ pub struct Options {
     pub force_delete_after: Duration,
     /// Where ranks of elastic jobs meet, if anywhere.
     pub rendezvous: Option<Rendezvous>,
+    /// The domain of the cluster, such as `cluster.local`, where addresses of services are to be written in full.
+    pub cluster_domain: Option<String>,
+    /// What is said to MPI jobs alone.
+    pub mpi: mpi::Options,
 }
 
 impl Default for Options {
@@ -56,6 +62,8 @@ impl Default for Options {
             restart_backoff: rules.restart_backoff,
             force_delete_after: rules.force_delete_after,
             rendezvous: None,
+            cluster_domain: None,
+            mpi: rules.mpi,
         }
     }
 }
@@ -66,7 +74,7 @@ impl Options {
         Service { options: self, client }
     }
 
-    fn rules(&self) -> muster_trainer_core::Options {
+    pub(crate) fn rules(&self) -> muster_trainer_core::Options {
         muster_trainer_core::Options {
             gang_scheduler: GangScheduler::from(self.gang_scheduler_name.as_str()),
             init_container: InitContainer {
@@ -76,6 +84,8 @@ impl Options {
             restart_backoff: self.restart_backoff,
             force_delete_after: self.force_delete_after,
             rendezvous: self.rendezvous.clone(),
+            cluster_domain: self.cluster_domain.clone(),
+            mpi: self.mpi.clone(),
         }
     }
 }
@@ -91,15 +101,16 @@ impl Service {
     /// what it then sees.
     pub async fn run(self, shutdown: CancellationToken) {
         let kinds = KINDS.iter().map(|training| run_kind(*training, &self.options, &self.client));
-        let running = std::pin::pin!(join_all(kinds));
+        let mpi = crate::mpi::run(&self.options, &self.client);
+        let running = std::pin::pin!(join(join_all(kinds), mpi));
         shutdown.run_until_cancelled(running).await;
     }
 }
 
-type Trigger = Result<ObjectRef<DynamicObject>, watcher::Error>;
+pub(crate) type Trigger = Result<ObjectRef<DynamicObject>, watcher::Error>;
 
 async fn run_kind(training: TrainingKind, options: &Options, client: &Client) {
-    let resource = training.resource();
+    let resource = kinds::resource(training.kind);
     let jobs_api: Api<DynamicObject> = match &options.namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
@@ -137,7 +148,7 @@ async fn run_kind(training: TrainingKind, options: &Options, client: &Client) {
     let config = Config::default().concurrency(options.threads);
     let outcomes = applier(
         |job, context| Box::pin(reconcile(job, context)),
-        retry,
+        |job, error: &Error, context: Arc<Context>| wait_to_retry(&job, error, &context.expectations),
         context.clone(),
         jobs,
         triggers,
@@ -145,7 +156,7 @@ async fn run_kind(training: TrainingKind, options: &Options, client: &Client) {
     );
     outcomes
         .for_each(|outcome| {
-            report(training, &context, outcome);
+            report(training.kind, &context.jobs, &context.expectations, outcome);
             futures::future::ready(())
         })
         .await;
@@ -211,29 +222,33 @@ fn owner<K: Resource>(child: &K, training: TrainingKind) -> Option<ObjectRef<Dyn
     let owners = child.owner_references();
     let owner =
         owners.iter().find(|owner| owner.controller == Some(true) && owner.kind == training.kind.name)?;
-    let job = ObjectRef::new_with(&owner.name, training.resource());
+    let job = ObjectRef::new_with(&owner.name, kinds::resource(training.kind));
     Some(match child.namespace() {
         Some(namespace) => job.within(&namespace),
         None => job,
     })
 }
 
-type Outcome = Result<
-    (ObjectRef<DynamicObject>, controller::Action),
-    controller::Error<crate::reconcile::Error, watcher::Error>,
->;
+type Outcome =
+    Result<(ObjectRef<DynamicObject>, controller::Action), controller::Error<Error, watcher::Error>>;
 
-fn report(training: TrainingKind, context: &Context, outcome: Outcome) {
+/// Logs what has become of a reconciliation, and forgets jobs that are gone.
+pub(crate) fn report(
+    kind: &Kind,
+    jobs: &Store<DynamicObject>,
+    expectations: &Expectations,
+    outcome: Outcome,
+) {
     match outcome {
         Ok(_) => {}
         Err(controller::Error::ObjectNotFound(job)) => {
             // The job is gone; so is what was remembered of it.
             let left: std::collections::BTreeSet<_> =
-                context.jobs.state().iter().filter_map(|job| job.uid()).collect();
-            context.expectations.retain(|uid| left.contains(uid));
+                jobs.state().iter().filter_map(|job| job.uid()).collect();
+            expectations.retain(|uid| left.contains(uid));
             tracing::debug!(%job, "job is gone");
         }
-        Err(controller::Error::ReconcilerFailed(error, job)) if is_race(&error, training.kind, &job.name) => {
+        Err(controller::Error::ReconcilerFailed(error, job)) if is_race(&error, kind, &job.name) => {
             tracing::debug!(%job, %error, "the job changed or went meanwhile");
         }
         Err(controller::Error::ReconcilerFailed(error, job)) => {
@@ -241,12 +256,12 @@ fn report(training: TrainingKind, context: &Context, outcome: Outcome) {
         }
         Err(controller::Error::QueueError(error)) => {
             tracing::warn!(
-                kind = training.kind.name, %error,
+                kind = kind.name, %error,
                 "watch failed, it will be tried again; is the custom resource definition installed (`muster crds`)?"
             );
         }
         Err(error @ controller::Error::RunnerError(_)) => {
-            tracing::warn!(kind = training.kind.name, %error, "reconciler queue failed");
+            tracing::warn!(kind = kind.name, %error, "reconciler queue failed");
         }
     }
 }

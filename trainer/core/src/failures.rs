@@ -6,7 +6,7 @@ use muster_trainer_api::{ConditionType, RestartPolicy};
 
 use crate::finish;
 use crate::job::RestartScope;
-use crate::kind::ReplicaCounts;
+use crate::kind::{Loss, ReplicaCounts};
 use crate::members::{self, Cause, Member, Phase};
 use crate::plan::{Counter, EventType};
 use crate::planner::Planner;
@@ -50,22 +50,40 @@ pub(crate) fn handle(planner: &mut Planner<'_>, counts: &BTreeMap<&'static str, 
         .iter()
         .filter_map(|member| Some(Failure { member: member.clone(), cause: member.failure(container)? }))
         .collect();
-    tell_exit_codes(planner, &failures);
     let scope = planner.job.restart_scope();
     let lost = match scope {
         RestartScope::Gang => lost_peer(planner, &failures),
         RestartScope::Pod => None,
     };
-    if let Some(last_straw) = failures.iter().find(|failure| failure.is_final(lost.is_some())) {
+    let (for_good, failures): (Vec<_>, Vec<_>) =
+        failures.into_iter().partition(|failure| failure.is_final(lost.is_some()));
+    tell_exit_codes(planner, for_good.iter().chain(&failures));
+    if let Some(last_straw) = for_good.iter().find(|failure| ends_job(planner, failure, &for_good)) {
         let policy = last_straw.member.replica.restart_policy.as_str();
         let why = format!("{} and its restart policy is {policy}", last_straw.describe());
         finish::fail(planner, counts, why);
         return true;
     }
-    match scope {
+    planner.given_up = for_good.iter().map(|failure| members::uid(failure.member.pod).to_owned()).collect();
+    let is_complete = match scope {
         RestartScope::Gang => handle_gang(planner, &failures, lost, counts),
         RestartScope::Pod => handle_pods(planner, &failures, counts),
+    };
+    if !is_complete {
+        remember_given_up(planner);
     }
+    is_complete
+}
+
+/// Pods that the job does without stay as they are, and are told of once.
+fn remember_given_up(planner: &mut Planner<'_>) {
+    if planner.given_up.is_subset(&planner.restarts.restarting_pods) {
+        return;
+    }
+    let mut restarts = planner.restarts.clone();
+    restarts.restarting_pods.extend(planner.given_up.iter().cloned());
+    planner.plan.annotations.extend(restarts.changes(&planner.restarts));
+    planner.restarts = restarts;
 }
 
 /// The loss of a pod that is nobody's fault, if there is one. The ends of its peers are then its consequence: a
@@ -75,7 +93,24 @@ fn lost_peer(planner: &Planner<'_>, failures: &[Failure<'_>]) -> Option<String> 
     lost.map(Failure::describe).or_else(|| vanished(planner))
 }
 
-fn tell_exit_codes(planner: &mut Planner<'_>, failures: &[Failure<'_>]) {
+/// Whether the job cannot do without a pod that has failed for good, with these others gone too.
+fn ends_job(planner: &Planner<'_>, failure: &Failure<'_>, for_good: &[Failure<'_>]) -> bool {
+    let replica = failure.member.replica;
+    match planner.job.framework.loss(planner.job, replica) {
+        Loss::Fatal => true,
+        Loss::Borne => false,
+        Loss::BorneByOthers => {
+            let gone = for_good.iter().filter(|other| other.member.replica.type_ == replica.type_).count();
+            let of_type = |member: &&Member<'_>| {
+                member.replica.type_ == replica.type_ && member.phase == Phase::Succeeded
+            };
+            let done = planner.members.current.iter().filter(of_type).count();
+            usize::try_from(replica.count).is_ok_and(|wanted| gone + done >= wanted)
+        }
+    }
+}
+
+fn tell_exit_codes<'f, 'p: 'f>(planner: &mut Planner<'_>, failures: impl Iterator<Item = &'f Failure<'p>>) {
     for failure in failures {
         if let Cause::Code { exit_code } = failure.cause
             && !planner.restarts.restarting_pods.contains(members::uid(failure.member.pod))
@@ -209,7 +244,12 @@ fn container_restarts_exceed_limit(planner: &Planner<'_>) -> Option<String> {
         .then(|| format!("its containers were restarted {total} times, and its backoff limit is {limit}"))
 }
 
-fn announce(planner: &mut Planner<'_>, why: &str, what: &str, restarts: &crate::restart::RestartState) {
+pub(crate) fn announce(
+    planner: &mut Planner<'_>,
+    why: &str,
+    what: &str,
+    restarts: &crate::restart::RestartState,
+) {
     let budget = match planner.job.run_policy.backoff_limit {
         Some(limit) => format!("{} of at most {limit} counted restarts", restarts.counted),
         None => format!("{} counted restarts", restarts.counted),

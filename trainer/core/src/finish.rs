@@ -88,18 +88,24 @@ pub(crate) fn clean_up(planner: &mut Planner<'_>) {
     expire(planner);
 }
 
-fn expire(planner: &mut Planner<'_>) {
-    let Some(seconds) = planner.job.run_policy.ttl_seconds_after_finished else { return };
+/// Removes the job when its time to live is over.
+pub(crate) fn expire(planner: &mut Planner<'_>) {
+    planner.plan.delete_job = has_expired(planner);
+}
+
+/// Whether the time to live of an ended job is over; if not yet, the plan comes back in time.
+pub(crate) fn has_expired(planner: &mut Planner<'_>) -> bool {
+    let Some(seconds) = planner.job.run_policy.ttl_seconds_after_finished else { return false };
     if planner.job.is_suspended() {
-        return;
+        return false;
     }
-    let Some(end) = ended_at(planner) else { return };
+    let Some(end) = ended_at(planner) else { return false };
     let expiry = end.checked_add(SignedDuration::from_secs(i64::from(seconds))).unwrap_or(Timestamp::MAX);
     if expiry > planner.now {
         planner.requeue_at(expiry);
-    } else {
-        planner.plan.delete_job = true;
+        return false;
     }
+    true
 }
 
 /// When the job ended, as well as can be told.

@@ -56,6 +56,8 @@ pub struct ReplicaCounts {
     pub succeeded: i32,
     /// How many failed or are lost.
     pub failed: i32,
+    /// Whether the one with index 0 ended well.
+    pub first_succeeded: bool,
 }
 
 /// How far a job has come, by its framework's own rule.
@@ -67,6 +69,33 @@ pub enum Progress {
     Running,
     /// The job has reached its aim; the text says how.
     Succeeded(String),
+}
+
+/// What it means for a job that one of its pods has failed for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// The job fails.
+    Fatal,
+    /// The job goes on while others of the replica type are left.
+    BorneByOthers,
+    /// The job goes on.
+    Borne,
+}
+
+impl Progress {
+    /// By the pods of one replica type: it runs when one of them does, and has reached its aim when all have ended
+    /// well.
+    pub(crate) fn led_by(type_: &str, counts: &BTreeMap<&'static str, ReplicaCounts>) -> Self {
+        let leading = counts.get(type_).copied().unwrap_or_default();
+        if leading.wanted > 0 && leading.succeeded >= leading.wanted {
+            let type_ = type_.to_lowercase();
+            return Self::Succeeded(match leading.wanted {
+                1 => format!("the {type_} has ended well"),
+                all => format!("all {all} {type_}s have ended well"),
+            });
+        }
+        if leading.active > 0 { Self::Running } else { Self::Waiting }
+    }
 }
 
 /// The container that holds a worker back until its master can be found.
@@ -84,32 +113,59 @@ impl Default for InitContainer {
     }
 }
 
-/// The rules of a training kind that are its own.
+/// The rules of a training kind that are its own; those with a default are what most kinds have in common.
 pub trait Framework: Debug + Send + Sync {
     /// Checks the kind's own fields; `replica_specs` have their types normalised.
-    fn validate(&self, replica_specs: &BTreeMap<&'static str, ReplicaSpec>, errors: &mut Vec<FieldError>);
+    fn validate(&self, _replica_specs: &BTreeMap<&'static str, ReplicaSpec>, _errors: &mut Vec<FieldError>) {}
 
     /// What is restarted when a pod fails and the job does not say.
-    fn restart_scope(&self) -> RestartScope;
+    fn restart_scope(&self) -> RestartScope {
+        RestartScope::Gang
+    }
 
-    /// The fewest and the most pods that take part, where their number may change while the job runs.
-    fn elastic_bounds(&self, job: &Job) -> Option<(i32, i32)>;
+    /// What it means for the job that a pod has failed and its restart policy does not replace it.
+    fn loss(&self, _job: &Job, _replica: &Replica) -> Loss {
+        Loss::Fatal
+    }
+
+    /// The fewest and the most pods that take part, where ranks come and go by Muster's rendezvous.
+    fn elastic_bounds(&self, _job: &Job) -> Option<(i32, i32)> {
+        None
+    }
 
     /// Whether this pod leads the job (label `training.kubeflow.org/job-role=master`).
     fn leads(&self, job: &Job, replica: &Replica, index: i32) -> bool;
 
     /// The pod's place among all pods of the job, from 0.
-    fn rank(&self, job: &Job, replica: &Replica, index: i32) -> i32;
+    fn rank(&self, job: &Job, replica: &Replica, index: i32) -> i32 {
+        let before = job.replicas.iter().take_while(|before| before.type_ != replica.type_);
+        index + before.map(|before| before.count).sum::<i32>()
+    }
 
     /// The environment that every container of the pod gets.
     fn environment(&self, job: &Job, replica: &Replica, index: i32) -> Vec<EnvVar>;
 
+    /// What the container that trains gets beside it; the cluster's domain is appended to the names of services.
+    fn training_environment(
+        &self,
+        _job: &Job,
+        _replica: &Replica,
+        _index: i32,
+        _cluster_domain: Option<&str>,
+    ) -> Vec<EnvVar> {
+        Vec::new()
+    }
+
     /// Containers that run before the pod's own.
-    fn init_containers(&self, job: &Job, replica: &Replica, options: &InitContainer) -> Vec<Container>;
+    fn init_containers(&self, _job: &Job, _replica: &Replica, _options: &InitContainer) -> Vec<Container> {
+        Vec::new()
+    }
 
     /// How far the job has come.
     fn progress(&self, job: &Job, counts: &BTreeMap<&'static str, ReplicaCounts>) -> Progress;
 
     /// The autoscaler that sets the number of workers, if the job asks for one.
-    fn autoscaler(&self, job: &Job) -> Option<HorizontalPodAutoscaler>;
+    fn autoscaler(&self, _job: &Job) -> Option<HorizontalPodAutoscaler> {
+        None
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! Pure: no clock, no IO. The heart is [`plan`], one function from what is seen to what is to be done; a
 //! controller carries a [`Plan`] out and asks again. A kind is a [`Kind`] (its data) and a [`Framework`] (its
-//! own rules) on the common rules; [`pytorch`] is the first.
+//! own rules) on the common rules; [`KINDS`] lists them. [`mpi`], [`train_job`] and [`jobset`] are worlds of their own, with
+//! a `plan` each.
 //!
 //! # Restart of a gang
 //! When one rank of a distributed job fails, the others wait for it or time out one by one, and a rank that
@@ -20,35 +21,50 @@
 //! * With restart scope `gang` the pods get `restartPolicy: Never`, whatever the replica says: a container that
 //!   the kubelet restarts in place would rejoin a gang that does not expect it. `Always` then means the same
 //!   as `OnFailure`: a rank that ended well is not run again.
-//! * The annotation `muster.dev/restart-scope: pod` (the default of elastic jobs, whose framework copes with
-//!   ranks that come and go) keeps the training operator's way: only the failed pod is replaced, and the
-//!   replica's restart policy is passed on to the kubelet.
+//! * The annotation `muster.dev/restart-scope: pod` (the default where the framework copes with ranks that come
+//!   and go: elastic PyTorchJobs, TFJobs with dynamic workers) keeps the training operator's way: only the failed
+//!   pod is replaced, and the replica's restart policy is passed on to the kubelet.
 //! * Restarts are counted on the job, not as the sum of the counts of the pods that happen to run.
 //! * Scaling down is no failure, a job that has ended never changes, and a job without completion time is
 //!   still removed after its time to live.
 
 mod autoscaler;
 mod backoff;
+mod companion;
+mod condition;
 mod conditions;
+mod digest;
+mod elastic;
+mod environment;
 mod failures;
 mod finish;
 mod gang;
+pub mod jax;
 mod job;
+pub mod jobset;
 mod kind;
+mod kinds;
 mod members;
+pub mod mpi;
 mod objects;
+pub mod paddle;
 mod plan;
 mod planner;
 pub mod pytorch;
 mod quantity;
 mod rendezvous;
 mod restart;
+pub mod tensorflow;
+pub mod train_job;
 mod validation;
+pub mod xgboost;
 
 pub use backoff::RestartBackoff;
+pub use companion::{Companion, CompanionAction};
 pub use gang::{GangScheduler, PodGroupKind};
 pub use job::{Job, Replica, RestartScope};
-pub use kind::{Framework, InitContainer, Kind, Progress, ReplicaCounts, ReplicaType};
+pub use kind::{Framework, InitContainer, Kind, Loss, Progress, ReplicaCounts, ReplicaType};
+pub use kinds::{KINDS, TrainingKind};
 pub use objects::{object_name, selector};
 pub use plan::{
     Counter, Effect, Event, EventType, ObjectAction, Observed, Options, Plan, PodDeletion, plan, reject,

@@ -108,7 +108,10 @@ impl<'a> Members<'a> {
             match member.phase {
                 Phase::Running if is_deleting(member.pod) => count.failed += 1,
                 Phase::Running => count.active += 1,
-                Phase::Succeeded => count.succeeded += 1,
+                Phase::Succeeded => {
+                    count.succeeded += 1;
+                    count.first_succeeded |= member.index == 0;
+                }
                 Phase::Failed => count.failed += 1,
                 Phase::Pending => {}
             }
@@ -156,7 +159,7 @@ pub(crate) fn is_deleting(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
 }
 
-fn phase(pod: &Pod) -> Phase {
+pub(crate) fn phase(pod: &Pod) -> Phase {
     match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
         Some("Running") => Phase::Running,
         Some("Succeeded") => Phase::Succeeded,
@@ -221,11 +224,19 @@ fn last_end(pod: &Pod) -> Option<Timestamp> {
 
 /// The exit code of the training container; when it ended well, that of the container that did not.
 fn exit_code(pod: &Pod, training_container: &str) -> i32 {
-    let ended = |container: &ContainerStatus| Some(container.state.as_ref()?.terminated.as_ref()?.exit_code);
     let of_training = containers(pod).find(|container| container.name == training_container).and_then(ended);
     match of_training {
-        Some(0) => containers(pod).filter_map(ended).find(|code| *code != 0).unwrap_or(NO_EXIT_CODE),
+        Some(0) => first_failure(pod).unwrap_or(NO_EXIT_CODE),
         Some(code) => code,
         None => NO_EXIT_CODE,
     }
+}
+
+fn ended(container: &ContainerStatus) -> Option<i32> {
+    Some(container.state.as_ref()?.terminated.as_ref()?.exit_code)
+}
+
+/// The exit code of the first container that did not end well.
+pub(crate) fn first_failure(pod: &Pod) -> Option<i32> {
+    containers(pod).filter_map(ended).find(|code| *code != 0)
 }

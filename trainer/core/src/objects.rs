@@ -103,8 +103,14 @@ fn pod_spec(job: &Job, replica: &Replica, index: i32, mut spec: PodSpec, options
         environment.extend(rendezvous.environment(job, replica, index, bounds));
         Rendezvous::mount_token(&mut spec);
     }
+    let cluster_domain = options.cluster_domain.as_deref();
+    let of_training = job.framework.training_environment(job, replica, index, cluster_domain);
     for container in &mut spec.containers {
-        set_environment(container.env.get_or_insert_default(), &environment);
+        let variables = container.env.get_or_insert_default();
+        set_environment(variables, &environment);
+        if container.name == job.kind.container {
+            set_environment(variables, &of_training);
+        }
     }
     let init_containers = job.framework.init_containers(job, replica, &options.init_container);
     if !init_containers.is_empty() {

@@ -10,6 +10,7 @@ use muster_trainer_api::{ConditionType, JobStatus};
 use serde_json::Value;
 
 use crate::backoff::RestartBackoff;
+use crate::companion::{Companion, CompanionAction};
 use crate::conditions;
 use crate::gang::GangScheduler;
 use crate::job::Job;
@@ -32,6 +33,10 @@ pub struct Options {
     pub force_delete_after: Duration,
     /// Where ranks of elastic jobs meet, if anywhere.
     pub rendezvous: Option<Rendezvous>,
+    /// The domain of the cluster, such as `cluster.local`, where addresses of services are to be written in full.
+    pub cluster_domain: Option<String>,
+    /// What is said to MPI jobs alone.
+    pub mpi: crate::mpi::Options,
 }
 
 impl Default for Options {
@@ -42,6 +47,8 @@ impl Default for Options {
             restart_backoff: RestartBackoff::default(),
             force_delete_after: Duration::from_secs(30),
             rendezvous: None,
+            cluster_domain: None,
+            mpi: crate::mpi::Options::default(),
         }
     }
 }
@@ -135,6 +142,8 @@ pub struct Plan {
     pub delete_pods: Vec<PodDeletion>,
     /// Names of services to delete.
     pub delete_services: Vec<String>,
+    /// What is to be done to objects that the job brings along beside its pods and services.
+    pub companions: Vec<CompanionAction>,
     /// Services to create.
     pub create_services: Vec<Service>,
     /// Pods to create.
@@ -165,6 +174,8 @@ pub enum Effect {
     DeletePod(PodDeletion),
     /// Delete a service by its name.
     DeleteService(String),
+    /// Act on an object that the job brings along.
+    Companion(CompanionAction),
     /// Create a service.
     CreateService(Service),
     /// Create a pod.
@@ -188,12 +199,22 @@ impl Plan {
             groups.push(Effect::Autoscaler(self.autoscaler));
         }
         let deletions = self.delete_pods.into_iter().map(Effect::DeletePod);
+        let is_job = |action: &CompanionAction| {
+            matches!(action, CompanionAction::Ensure(Companion::Job(_)) | CompanionAction::DeleteJob { .. })
+        };
+        // What pods mount comes before the pods.
+        let (jobs, others): (Vec<_>, Vec<_>) = self.companions.into_iter().partition(is_job);
+        let (gone, jobs): (Vec<_>, Vec<_>) =
+            jobs.into_iter().partition(|action| matches!(action, CompanionAction::DeleteJob { .. }));
+        let deletions = deletions.chain(gone.into_iter().map(Effect::Companion));
         let creations = self.create_services.into_iter().map(Effect::CreateService);
+        let creations = creations.chain(jobs.into_iter().map(Effect::Companion));
         let stages = vec![
             annotate.into_iter().collect(),
             self.status.map(Effect::WriteStatus).into_iter().collect(),
             groups,
             deletions.chain(self.delete_services.into_iter().map(Effect::DeleteService)).collect(),
+            others.into_iter().map(Effect::Companion).collect(),
             creations.chain(self.create_pods.into_iter().map(Effect::CreatePod)).collect(),
             self.delete_job.then_some(Effect::DeleteJob).into_iter().collect(),
         ];

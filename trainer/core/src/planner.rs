@@ -24,6 +24,8 @@ pub(crate) struct Planner<'a> {
     pub(crate) members: Members<'a>,
     /// The restarts as the job remembers them.
     pub(crate) restarts: RestartState,
+    /// Uids of pods that have failed for good and that the job does without.
+    pub(crate) given_up: BTreeSet<String>,
     pub(crate) status: JobStatus,
     pub(crate) plan: Plan,
 }
@@ -44,6 +46,7 @@ impl<'a> Planner<'a> {
             options,
             members,
             restarts,
+            given_up: BTreeSet::new(),
             status: job.status.clone(),
             plan: Plan::default(),
         }
@@ -76,7 +79,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn created_message(&self) -> String {
+    pub(crate) fn created_message(&self) -> String {
         format!("{} {} is created", self.job.kind.name, self.job.name())
     }
 
@@ -126,7 +129,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Starts the clock of a job that is new or resumed.
-    fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         if self.status.is(&ConditionType::Suspended) {
             let message = format!("{} {} is resumed", self.job.kind.name, self.job.name());
             self.set(ConditionType::Suspended, false, "Resumed", message.clone());
@@ -159,8 +162,10 @@ impl<'a> Planner<'a> {
     }
 
     fn write_progress(&mut self, progress: &Progress) {
-        let replacing =
-            self.members.current.iter().any(|member| member.failure(self.job.kind.container).is_some());
+        let replacing = self.members.current.iter().any(|member| {
+            member.failure(self.job.kind.container).is_some()
+                && !self.given_up.contains(members::uid(member.pod))
+        });
         let name = self.job.name();
         if replacing {
             let message =
@@ -245,7 +250,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Says in the condition `Created` what the job's pods wait for, and as an event when that changes.
-    fn explain_wait(&mut self, waits: Option<&str>) {
+    pub(crate) fn explain_wait(&mut self, waits: Option<&str>) {
         let created = self.created_message();
         let message = waits.map_or(created.clone(), |waits| format!("{created}; {waits}"));
         if conditions::explain(&mut self.status, &ConditionType::Created, &message, self.now)

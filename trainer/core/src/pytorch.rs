@@ -3,22 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::autoscaling::v2::{
-    CrossVersionObjectReference, HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec,
-};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Container, EnvVar, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use muster_trainer_api::names::{GROUP, VERSION};
 use muster_trainer_api::{ElasticPolicy, PyTorchJob, ReplicaSpec, RestartPolicy};
 
+use crate::elastic::{Bounds, WORKER};
+use crate::environment::{unbuffered_python, variable};
 use crate::job::{Draft, Job, Replica, RestartScope};
 use crate::kind::{Framework, InitContainer, Kind, Progress, ReplicaCounts, ReplicaType};
 use crate::objects::object_name;
 use crate::validation::FieldError;
 
 const MASTER: &str = "Master";
-const WORKER: &str = "Worker";
 
 /// The data of `PyTorchJob`.
 pub static KIND: Kind = Kind {
@@ -60,16 +57,8 @@ pub fn job(job: &PyTorchJob) -> Result<Job, Vec<FieldError>> {
     .check()
 }
 
-/// Reads, checks and completes a job as the API server holds it.
-pub fn read(object: serde_json::Value) -> Result<Job, Vec<FieldError>> {
-    match serde_json::from_value(object) {
-        Ok(read) => job(&read),
-        Err(error) => Err(vec![FieldError::new("spec", format!("cannot be read: {error}"))]),
-    }
-}
-
-fn variable(name: &str, value: impl ToString) -> EnvVar {
-    EnvVar { name: name.to_owned(), value: Some(value.to_string()), value_from: None }
+fn bounds(elastic: &ElasticPolicy) -> Bounds {
+    Bounds { min_replicas: elastic.min_replicas, max_replicas: elastic.max_replicas }
 }
 
 impl PyTorch {
@@ -79,15 +68,6 @@ impl PyTorch {
             (Some(count), _) => count.to_string(),
             (None, Some(written)) => written.clone(),
             (None, None) => "auto".to_owned(),
-        }
-    }
-
-    /// Fewest and most workers.
-    fn bounds(elastic: &ElasticPolicy, workers: i32) -> (i32, i32) {
-        match (elastic.min_replicas, elastic.max_replicas) {
-            (Some(fewest), Some(most)) => (fewest, most),
-            (Some(one), None) | (None, Some(one)) => (one, one),
-            (None, None) => (workers, workers),
         }
     }
 
@@ -123,8 +103,7 @@ impl PyTorch {
         match &self.elastic {
             None => job.total().to_string(),
             Some(elastic) => {
-                let (fewest, most) =
-                    Self::bounds(elastic, job.replica(WORKER).map_or(0, |worker| worker.count));
+                let (fewest, most) = bounds(elastic).of(job.replica(WORKER).map_or(0, |worker| worker.count));
                 format!("{fewest}:{most}")
             }
         }
@@ -134,26 +113,13 @@ impl PyTorch {
 impl Framework for PyTorch {
     fn validate(&self, replica_specs: &BTreeMap<&'static str, ReplicaSpec>, errors: &mut Vec<FieldError>) {
         let Some(elastic) = &self.elastic else { return };
-        if !replica_specs.contains_key(WORKER) {
-            errors.push(FieldError::new(
-                "spec.elasticPolicy",
-                "an elastic job needs workers: add spec.pytorchReplicaSpecs[Worker]",
-            ));
-        }
         if elastic.nproc_per_node.is_some() && self.nproc_per_node.is_some() {
             errors.push(FieldError::new(
                 "spec.elasticPolicy.nProcPerNode",
                 "must not be set beside spec.nprocPerNode, which replaces it",
             ));
         }
-        if let (Some(fewest), Some(most)) = (elastic.min_replicas, elastic.max_replicas)
-            && fewest > most
-        {
-            errors.push(FieldError::new(
-                "spec.elasticPolicy.minReplicas",
-                format!("must not exceed maxReplicas, {fewest} is more than {most}"),
-            ));
-        }
+        bounds(elastic).validate(&KIND, replica_specs, errors);
     }
 
     fn restart_scope(&self) -> RestartScope {
@@ -162,7 +128,7 @@ impl Framework for PyTorch {
 
     fn elastic_bounds(&self, job: &Job) -> Option<(i32, i32)> {
         let workers = job.replica(WORKER).map_or(0, |worker| worker.count);
-        let (fewest, most) = Self::bounds(self.elastic.as_ref()?, workers);
+        let (fewest, most) = bounds(self.elastic.as_ref()?).of(workers);
         // The policy speaks of workers.
         let others = job.total() - workers;
         Some((fewest + others, most + others))
@@ -172,15 +138,8 @@ impl Framework for PyTorch {
         replica.type_.name == MASTER || (job.replica(MASTER).is_none() && index == 0)
     }
 
-    fn rank(&self, job: &Job, replica: &Replica, index: i32) -> i32 {
-        match (replica.type_.name, job.replica(MASTER)) {
-            (WORKER, Some(master)) => index + master.count,
-            _ => index,
-        }
-    }
-
     fn environment(&self, job: &Job, replica: &Replica, index: i32) -> Vec<EnvVar> {
-        let mut variables = vec![variable("PYTHONUNBUFFERED", 1)];
+        let mut variables = vec![unbuffered_python()];
         let nproc_per_node = self.nproc_per_node();
         if let Some(master) = job.replica(MASTER) {
             let (host, port) = (object_name(job.name(), MASTER, 0), master.port(&KIND));
@@ -236,47 +195,21 @@ impl Framework for PyTorch {
     }
 
     fn progress(&self, job: &Job, counts: &BTreeMap<&'static str, ReplicaCounts>) -> Progress {
-        let of = |type_| counts.get(type_).copied().unwrap_or_default();
-        let (leading, type_) = match job.replica(MASTER) {
-            Some(_) => (of(MASTER), MASTER),
-            None => (of(WORKER), WORKER),
-        };
-        if leading.succeeded >= leading.wanted {
-            return Progress::Succeeded(match type_ {
-                MASTER => "the master has ended well".to_owned(),
-                _ => format!("all {} workers have ended well", leading.wanted),
-            });
+        if job.replica(MASTER).is_some() {
+            return Progress::led_by(MASTER, counts);
         }
-        let of_workers = of(WORKER).succeeded;
-        if type_ == WORKER && self.elastic.is_some() && of_workers > 0 {
-            return Progress::Succeeded(format!("{of_workers} of its elastic workers have ended well"));
+        let succeeded = counts.get(WORKER).map_or(0, |workers| workers.succeeded);
+        match Progress::led_by(WORKER, counts) {
+            Progress::Waiting | Progress::Running if self.elastic.is_some() && succeeded > 0 => {
+                Progress::Succeeded(format!("{succeeded} of its elastic workers have ended well"))
+            }
+            progress => progress,
         }
-        if leading.active > 0 { Progress::Running } else { Progress::Waiting }
     }
 
     fn autoscaler(&self, job: &Job) -> Option<HorizontalPodAutoscaler> {
-        let elastic = self.elastic.as_ref().filter(|elastic| !elastic.metrics.is_empty())?;
-        let (fewest, most) = Self::bounds(elastic, job.replica(WORKER)?.count);
-        Some(HorizontalPodAutoscaler {
-            metadata: ObjectMeta {
-                name: Some(job.name().to_owned()),
-                namespace: Some(job.namespace().to_owned()),
-                owner_references: Some(vec![job.owner_reference()]),
-                ..ObjectMeta::default()
-            },
-            spec: HorizontalPodAutoscalerSpec {
-                scale_target_ref: CrossVersionObjectReference {
-                    api_version: Some(format!("{GROUP}/{VERSION}")),
-                    kind: KIND.name.to_owned(),
-                    name: job.name().to_owned(),
-                },
-                min_replicas: Some(fewest),
-                max_replicas: most,
-                metrics: Some(elastic.metrics.clone()),
-                ..HorizontalPodAutoscalerSpec::default()
-            },
-            status: None,
-        })
+        let elastic = self.elastic.as_ref()?;
+        bounds(elastic).autoscaler(job, &elastic.metrics)
     }
 }
 

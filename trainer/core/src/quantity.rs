@@ -58,6 +58,11 @@ fn decimal(number: &str) -> Option<i128> {
     Some(sign * (whole.checked_mul(1_000)? + thousandths))
 }
 
+/// A quantity in whole units, rounded up.
+pub(crate) fn whole_units(quantity: &Quantity) -> Option<i64> {
+    i64::try_from((milli(quantity)? + 999).div_euclid(1_000)).ok()
+}
+
 fn text(milli: i128) -> Quantity {
     if milli % 1_000 == 0 { Quantity((milli / 1_000).to_string()) } else { Quantity(format!("{milli}m")) }
 }

@@ -21,7 +21,8 @@ pub struct RestartState {
     pub streak: u32,
     /// When the latest restart was decided.
     pub last: Option<Timestamp>,
-    /// With restart scope `pod`: uids of the pods whose restart has been counted.
+    /// Uids of the failed pods that have been dealt with: those whose restart has been counted with restart scope
+    /// `pod`, and those that the job does without.
     pub restarting_pods: BTreeSet<String>,
 }
 

@@ -153,7 +153,7 @@ fn validate_replica(
     }
 }
 
-fn validate_run_policy(run_policy: &RunPolicy, errors: &mut Vec<FieldError>) {
+pub(crate) fn validate_run_policy(run_policy: &RunPolicy, errors: &mut Vec<FieldError>) {
     if let Some(other) = run_policy.managed_by.as_deref()
         && !matches!(other, "" | managed_by::TRAINING_OPERATOR | managed_by::MULTI_KUEUE)
     {
@@ -200,7 +200,7 @@ pub fn validate_update(new: &RunPolicy, old: &RunPolicy) -> Result<(), Vec<Field
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
-fn is_dns_1035_label(name: &str) -> bool {
+pub(crate) fn is_dns_1035_label(name: &str) -> bool {
     let bytes = name.as_bytes();
     bytes.len() <= 63
         && bytes.first().is_some_and(u8::is_ascii_lowercase)

@@ -1,4 +1,4 @@
-//! Which rank this process is, from the environment that a PyTorchJob sets.
+//! Which rank this process is, from the environment that a PyTorchJob sets, or that `mpirun` does.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,7 +19,10 @@ const KEY_FILE: &str = "MUSTER_GROUP_KEY_FILE";
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
     /// A variable is missing that the others call for.
-    #[error("{name} is not set, but WORLD_SIZE is {world_size}; a PyTorchJob sets it")]
+    #[error(
+        "{name} is not set, but there are {world_size} ranks; the controller sets it in the pods of a job, and Open \
+         MPI's mpirun passes it on with `-x {name}`"
+    )]
     Missing {
         /// The variable.
         name: &'static str,
@@ -83,6 +86,35 @@ pub(crate) struct World {
     pub(crate) rendezvous: Option<Rendezvous>,
 }
 
+/// The variables in which whoever started this process says which rank it is.
+struct Names {
+    rank: &'static str,
+    size: &'static str,
+    local_rank: &'static str,
+}
+
+impl Names {
+    /// torchrun's, which a controller sets too.
+    const TORCHRUN: Self = Self { rank: "RANK", size: "WORLD_SIZE", local_rank: "LOCAL_RANK" };
+    /// Those of `mpirun`: Open MPI's, then Hydra's, which MPICH and Intel MPI have.
+    const MPI: [Self; 2] = [
+        Self {
+            rank: "OMPI_COMM_WORLD_RANK",
+            size: "OMPI_COMM_WORLD_SIZE",
+            local_rank: "OMPI_COMM_WORLD_LOCAL_RANK",
+        },
+        Self { rank: "PMI_RANK", size: "PMI_SIZE", local_rank: "MPI_LOCALRANKID" },
+    ];
+
+    /// torchrun's win: it may itself be started by `mpirun`.
+    fn of_launcher(is_set: impl Fn(&str) -> bool) -> Self {
+        if is_set(Self::TORCHRUN.rank) || is_set(Self::TORCHRUN.size) {
+            return Self::TORCHRUN;
+        }
+        Self::MPI.into_iter().find(|names| is_set(names.size)).unwrap_or(Self::TORCHRUN)
+    }
+}
+
 impl World {
     /// Reads the environment through `variable`.
     pub(crate) fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
@@ -97,11 +129,12 @@ impl World {
         if let Some(addresses) = variable("MUSTER_RENDEZVOUS") {
             return Self::elastic(addresses, host, variable, number);
         }
-        let size = number("WORLD_SIZE")?.unwrap_or(1);
-        let local_rank = number("LOCAL_RANK")?.unwrap_or(0);
+        let names = Names::of_launcher(|name| variable(name).is_some());
+        let size = number(names.size)?.unwrap_or(1);
+        let local_rank = number(names.local_rank)?.unwrap_or(0);
         if size == 0 {
             let expected = "at least 1".into();
-            return Err(Error::Invalid { name: "WORLD_SIZE", value: "0".into(), expected });
+            return Err(Error::Invalid { name: names.size, value: "0".into(), expected });
         }
         if size == 1 {
             return Ok(Self {
@@ -118,10 +151,10 @@ impl World {
             });
         }
         let missing = |name| Error::Missing { name, world_size: size };
-        let rank = number("RANK")?.ok_or_else(|| missing("RANK"))?;
+        let rank = number(names.rank)?.ok_or_else(|| missing(names.rank))?;
         if rank >= size {
-            let expected = format!("below WORLD_SIZE, which is {size}");
-            return Err(Error::Invalid { name: "RANK", value: rank.to_string(), expected });
+            let expected = format!("below {}, which is {size}", names.size);
+            return Err(Error::Invalid { name: names.rank, value: rank.to_string(), expected });
         }
         let address = variable("MASTER_ADDR").ok_or_else(|| missing("MASTER_ADDR"))?;
         let port = variable("MASTER_PORT").ok_or_else(|| missing("MASTER_PORT"))?;
@@ -304,6 +337,31 @@ mod tests {
         assert_eq!(world.group, "digits-master-0-23456");
         assert_eq!(world.meeting, Meeting::Directory("/run/muster/peers".into()));
         assert_eq!(world.host, "digits-worker-1");
+    }
+
+    #[test]
+    fn a_rank_under_mpirun_of_open_mpi_and_of_mpich() {
+        let open_mpi = [
+            ("OMPI_COMM_WORLD_RANK", "3"),
+            ("OMPI_COMM_WORLD_SIZE", "4"),
+            ("OMPI_COMM_WORLD_LOCAL_RANK", "1"),
+            ("MASTER_ADDR", "pi-worker-0.pi.team.svc"),
+            ("MASTER_PORT", "23456"),
+        ];
+        let place = |variables: &[(&str, &str)]| {
+            let world = world(variables).unwrap();
+            (world.rank, world.size, world.local_rank)
+        };
+        assert_eq!(place(&open_mpi), (3, 4, 1));
+        let mut torchrun_below = open_mpi.to_vec();
+        torchrun_below.extend([("RANK", "7"), ("WORLD_SIZE", "8"), ("LOCAL_RANK", "0")]);
+        assert_eq!(place(&torchrun_below), (7, 8, 0));
+        let hydra =
+            [("PMI_RANK", "1"), ("PMI_SIZE", "2"), ("MPI_LOCALRANKID", "0"), open_mpi[3], open_mpi[4]];
+        assert_eq!(place(&hydra), (1, 2, 0));
+        assert_eq!(place(&[("PMI_RANK", "0"), ("PMI_SIZE", "1")]), (0, 1, 0));
+        let told = world(&open_mpi[..3]).unwrap_err().to_string();
+        assert!(told.ends_with("mpirun passes it on with `-x MASTER_ADDR`"), "{told}");
     }
 
     #[test]

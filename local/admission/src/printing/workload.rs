@@ -62,6 +62,17 @@ pub(super) const KINDS: &[Printed] = &[
         row: daemon_set,
     },
     Printed {
+        group: "apps",
+        kind: "ControllerRevision",
+        columns: &[
+            NAME,
+            text_column("Controller", "Whose state it keeps."),
+            integer_column("Revision", "Its number; the highest is the newest."),
+            AGE,
+        ],
+        row: controller_revision,
+    },
+    Printed {
         group: "batch",
         kind: "Job",
         columns: &[
@@ -180,6 +191,17 @@ fn daemon_set(object: &Value, now: Timestamp) -> Vec<Value> {
         images,
         selector,
     ]
+}
+
+fn controller_revision(object: &Value, now: Timestamp) -> Vec<Value> {
+    let owners = list(at(object, &["metadata"]), "ownerReferences");
+    let owner = owners.iter().find(|owner| flag(owner, "controller")).map(|owner| {
+        let (kind, group) = (text(owner, "kind"), crate::group(text(owner, "apiVersion")));
+        let kind = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+        format!("{}/{}", kind.to_lowercase(), text(owner, "name"))
+    });
+    let owner = owner.unwrap_or_else(|| "<none>".to_owned());
+    vec![name(object), json!(owner), count(at(object, &["revision"])), age(object, now)]
 }
 
 fn job(object: &Value, now: Timestamp) -> Vec<Value> {

@@ -38,7 +38,7 @@ const fn rules(group: &'static str, kind: &'static str, state: Check, change: Ch
 fn any_change(_: &Value, _: &Value, _: &mut Errors) {}
 
 /// Every kind that is validated beyond its metadata.
-const KINDS: [Rules; 21] = [
+const KINDS: [Rules; 22] = [
     rules("", "Pod", pod::state, pod::change),
     rules("", "ConfigMap", config::config_map, config::config_map_change),
     rules("", "Secret", config::secret, config::secret_change),
@@ -51,6 +51,7 @@ const KINDS: [Rules; 21] = [
     rules("apps", "ReplicaSet", workload::replica_set, workload::replica_set_change),
     rules("apps", "StatefulSet", workload::stateful_set, workload::stateful_set_change),
     rules("apps", "DaemonSet", workload::daemon_set, workload::daemon_set_change),
+    rules("apps", "ControllerRevision", workload::controller_revision, workload::controller_revision_change),
     rules("batch", "Job", job::state, job::change),
     rules("batch", "CronJob", job::cron_job, any_change),
     rules("policy", "PodDisruptionBudget", various::disruption_budget, any_change),

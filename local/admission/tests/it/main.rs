@@ -5,3 +5,4 @@
 mod laws;
 mod recordings;
 mod updates;
+mod workloads;

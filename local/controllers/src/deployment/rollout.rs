@@ -1,7 +1,8 @@
 //! How replicas move from the old replica sets to the new one. Pure.
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::amount::{Rounding, resolve};
 
 /// A replica set as a rollout sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,18 +42,6 @@ pub(crate) enum Strategy {
 /// New replica counts, by name.
 pub(crate) type Scaling = Vec<(String, i32)>;
 
-fn resolve(value: Option<&IntOrString>, total: i32, round_up: bool) -> i32 {
-    match value {
-        Some(IntOrString::Int(number)) => *number,
-        Some(IntOrString::String(text)) => {
-            let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(0);
-            let exact = percent * i64::from(total);
-            ((if round_up { exact + 99 } else { exact }) / 100) as i32
-        }
-        None => 0,
-    }
-}
-
 /// The strategy and pace of a deployment.
 pub(crate) fn pace(deployment: &Deployment) -> (Strategy, Pace) {
     let Some(spec) = &deployment.spec else {
@@ -64,9 +53,10 @@ pub(crate) fn pace(deployment: &Deployment) -> (Strategy, Pace) {
         return (Strategy::Recreate, Pace { desired, surge: 0, unavailable: desired });
     }
     let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
-    let surge = resolve(rolling.and_then(|rolling| rolling.max_surge.as_ref()), desired, true);
-    let mut unavailable =
-        resolve(rolling.and_then(|rolling| rolling.max_unavailable.as_ref()), desired, false);
+    let surge = rolling.and_then(|rolling| rolling.max_surge.as_ref());
+    let surge = resolve(surge, desired, Rounding::Up).unwrap_or(0);
+    let unavailable = rolling.and_then(|rolling| rolling.max_unavailable.as_ref());
+    let mut unavailable = resolve(unavailable, desired, Rounding::Down).unwrap_or(0);
     if surge == 0 && unavailable == 0 {
         unavailable = 1;
     }

@@ -1,4 +1,4 @@
-//! Pod templates of deployments: their hash, and which replica set runs one. Pure.
+//! Pod templates of deployments, and which replica set runs one. Pure.
 
 use std::collections::BTreeMap;
 
@@ -7,28 +7,12 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::ResourceExt as _;
 
+use crate::hash::name_hash;
 use crate::owners::controller_reference;
 
 /// Label that keeps apart the pods of a deployment's replica sets.
 pub(crate) const HASH: &str = "pod-template-hash";
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-
-/// The template's hash as a piece of a name: FNV-1a in an alphabet that spells no words. Kubernetes hashes another
-/// text, so its names look alike but differ.
-pub(crate) fn hash(template: &PodTemplateSpec, collisions: i32) -> String {
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let mut text = serde_json::to_vec(&serde_json::json!(template)).unwrap_or_default();
-    if collisions > 0 {
-        text.extend(collisions.to_le_bytes());
-    }
-    let number =
-        text.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-    number
-        .to_string()
-        .bytes()
-        .map(|digit| char::from(ALPHABET[usize::from(digit) % ALPHABET.len()]))
-        .collect()
-}
 
 /// Whether the set runs this template.
 pub(crate) fn runs(set: &ReplicaSet, template: &PodTemplateSpec) -> bool {
@@ -59,7 +43,7 @@ pub(crate) fn inherited(deployment: &Deployment) -> BTreeMap<String, String> {
 pub(crate) fn build(deployment: &Deployment) -> Option<ReplicaSet> {
     let spec = deployment.spec.as_ref()?;
     let collisions = deployment.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0);
-    let hash = hash(&spec.template, collisions);
+    let hash = name_hash(&spec.template, collisions);
     let mut template = spec.template.clone();
     let labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
     labels.insert(HASH.into(), hash.clone());
@@ -90,19 +74,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn a_hash_looks_like_a_piece_of_a_name_and_follows_the_template() {
-        let template = |image: &str| -> PodTemplateSpec {
-            let spec = json!({ "containers": [{ "name": "c", "image": image }] });
-            serde_json::from_value(json!({ "metadata": { "labels": { "a": "b" } }, "spec": spec })).unwrap()
-        };
-        let first = hash(&template("1"), 0);
-        assert!(first.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()));
-        assert_eq!(first, hash(&template("1"), 0));
-        assert_ne!(first, hash(&template("2"), 0));
-        assert_ne!(first, hash(&template("1"), 1));
-    }
 
     #[test]
     fn a_set_is_found_again_by_its_template() {

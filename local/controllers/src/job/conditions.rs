@@ -49,6 +49,13 @@ pub(crate) fn has_outcome(status: &JobStatus) -> bool {
     is_true(status, "SuccessCriteriaMet") || is_true(status, "FailureTarget")
 }
 
+/// When the job ended well, if it did.
+pub(crate) fn completed_at(status: &JobStatus) -> Option<Timestamp> {
+    let condition = find(status, "Complete").filter(|condition| condition.status == "True")?;
+    let written = condition.last_transition_time.as_ref();
+    status.completion_time.as_ref().or(written).map(|time| time.0)
+}
+
 /// When the job ended.
 pub(crate) fn finish_time(status: &JobStatus) -> Option<Timestamp> {
     let condition = find(status, "Complete").or_else(|| find(status, "Failed"))?;

@@ -30,6 +30,8 @@ use crate::owners::controller_of;
 use crate::queue::Queue;
 use crate::worker::Reconcile;
 
+pub(crate) use conditions::{completed_at, is_finished};
+
 const COMPONENT: &str = "job-controller";
 
 /// What the job controller is asked to bring in order.

@@ -2,6 +2,8 @@
 
 #![expect(clippy::expect_used, reason = "helpers of tests")]
 
+mod cron_jobs;
+mod daemon_sets;
 mod deployments;
 mod garbage;
 mod harness;
@@ -10,4 +12,5 @@ mod namespaces;
 mod nodes;
 mod resource_claims;
 mod services;
+mod stateful_sets;
 mod volumes;

@@ -12,7 +12,7 @@ use super::sweep;
 use crate::cgroup::Limits;
 use crate::environment::{self, Facts};
 use crate::images;
-use crate::protocol::{BindMount, ContainerStart, User};
+use crate::protocol::{BindMount, ContainerStart, ProgramInput, User};
 use crate::quantity;
 use crate::services::variables::variables;
 use crate::sources::Sources;
@@ -147,6 +147,12 @@ pub(crate) fn build(
         data_limit: limits.memory.filter(|_| !groups.limit_memory()),
         devices: devices(frame.gpus),
         read_only_root,
+        input: match (container.stdin, container.stdin_once) {
+            (Some(true), Some(true)) => ProgramInput::FirstClient,
+            (Some(true), _) => ProgramInput::Clients,
+            _ => ProgramInput::Nothing,
+        },
+        terminal: container.tty == Some(true),
     })
 }
 

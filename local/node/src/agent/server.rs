@@ -1,7 +1,8 @@
-//! The kubelet-like HTTP API on a unix socket: logs and statistics, for the API server.
+//! The kubelet-like HTTP API on a unix socket, for the API server: logs, statistics, and streams into pods.
 
 mod logs;
 mod stats;
+mod streams;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,13 +15,18 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
+use self::streams::{Named, Wish};
 use super::context::Context;
 
 type Body = BoxBody<Bytes, Infallible>;
 
 /// Serves until dropped.
 pub(super) async fn serve(context: Arc<Context>, listener: UnixListener) {
+    // Streams have left their connections, and end with the agent all the same.
+    let over = CancellationToken::new();
+    let _guard = over.clone().drop_guard();
     let mut connections = JoinSet::new();
     loop {
         let stream = tokio::select! {
@@ -34,12 +40,14 @@ pub(super) async fn serve(context: Arc<Context>, listener: UnixListener) {
             },
             Some(_) = connections.join_next() => continue,
         };
-        let context = context.clone();
+        let (context, over) = (context.clone(), over.clone());
         connections.spawn(async move {
-            let service =
-                service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&context, &request))));
+            let service = service_fn(|request| {
+                std::future::ready(Ok::<_, Infallible>(answer(&context, &over, request)))
+            });
             let served = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades()
                 .await;
             if let Err(error) = served {
                 tracing::debug!(%error, "a connection to the node's socket ended");
@@ -48,15 +56,23 @@ pub(super) async fn serve(context: Arc<Context>, listener: UnixListener) {
     }
 }
 
-fn answer(context: &Arc<Context>, request: &Request<Incoming>) -> Response<Body> {
+fn answer(context: &Arc<Context>, over: &CancellationToken, request: Request<Incoming>) -> Response<Body> {
     let query = request.uri().query().unwrap_or_default().to_owned();
-    let parts: Vec<&str> = request.uri().path().split('/').skip(1).collect();
+    let path = request.uri().path().to_owned();
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
     match parts.as_slice() {
-        _ if request.method() != http::Method::GET => {
-            text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served")
+        _ if !matches!(*request.method(), http::Method::GET | http::Method::POST) => {
+            text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served, and POST for streams")
         }
         ["containerLogs", namespace, pod, container] => {
             logs::answer(context, namespace, pod, container, &query)
+        }
+        [wish @ ("exec" | "attach"), namespace, pod, uid, container] => {
+            let wish = if *wish == "exec" { Wish::Exec } else { Wish::Attach };
+            streams::in_container(context, over, wish, Named { namespace, pod, uid }, container, request)
+        }
+        ["portForward", namespace, pod, uid] => {
+            streams::port_forward(context, over, Named { namespace, pod, uid }, request)
         }
         ["stats", "summary"] => {
             let summary = stats::summary(context).to_string();
@@ -65,7 +81,10 @@ fn answer(context: &Arc<Context>, request: &Request<Incoming>) -> Response<Body>
             response
         }
         ["healthz"] => text(StatusCode::OK, "ok"),
-        _ => text(StatusCode::NOT_FOUND, "the node serves /containerLogs, /stats/summary and /healthz"),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "the node serves /containerLogs, /exec, /attach, /portForward, /stats/summary and /healthz",
+        ),
     }
 }
 

@@ -3,8 +3,9 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -12,18 +13,33 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid};
 
+use super::command::{Terminal, open_terminal};
 use super::filesystem;
-use crate::protocol::{ContainerStart, Sandbox, User};
+use crate::protocol::session::{SessionEvent, WindowSize};
+use crate::protocol::{ContainerStart, Sandbox, User, send};
 use crate::sys::process::{Forked, SingleThreaded, reset_signals};
 
 /// What the new processes get from the pod's init.
 pub(super) struct Pipes {
-    /// Standard output of the program.
-    pub(super) output: OwnedFd,
-    /// Standard error of the program.
-    pub(super) error: OwnedFd,
+    /// Input and output of the program.
+    pub(super) streams: Streams,
     /// Takes the reason if the program cannot start; closes by itself when it starts.
     pub(super) failure: OwnedFd,
+}
+
+/// Input and output of a container's program.
+pub(super) enum Streams {
+    /// Pipes; without one for the input that is `/dev/null`.
+    Pipes {
+        /// Standard input.
+        input: Option<OwnedFd>,
+        /// Standard output.
+        output: OwnedFd,
+        /// Standard error.
+        error: OwnedFd,
+    },
+    /// A terminal of the container, whose other side is sent over this connection.
+    Terminal(UnixStream),
 }
 
 /// Runs the container's init; returns its exit code, which is that of the program.
@@ -47,19 +63,26 @@ fn try_run(
     pipes: &Pipes,
 ) -> Result<Pid, String> {
     let _ = nix::sys::prctl::set_name(c"muster-container");
-    for cgroup in &start.cgroups {
-        fs::write(cgroup, "0").map_err(|error| format!("join the container's cgroup: {error}"))?;
-    }
+    join_cgroups(start)?;
     if sandbox.isolated {
         filesystem::enter_root(sandbox, start)?;
     } else {
         nix::sys::prctl::set_child_subreaper(true).map_err(|error| error.to_string())?;
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| error.to_string())?;
     }
+    let terminal = match &pipes.streams {
+        Streams::Pipes { .. } => None,
+        Streams::Terminal(console) => {
+            let Terminal { controller, terminal } = open_terminal(WindowSize::default(), &start.user)?;
+            send(console, &SessionEvent::Ready { terminal: true }, &[controller.as_fd()])
+                .map_err(|error| format!("hand over the terminal: {error}"))?;
+            Some(terminal)
+        }
+    };
     match token.fork(nix::sched::CloneFlags::empty()).map_err(|error| format!("fork: {error}"))? {
         Forked::Parent { pid, .. } => Ok(pid),
         Forked::Child => {
-            let message = match exec(sandbox, start, pipes) {
+            let message = match exec(sandbox, start, pipes, terminal.as_ref()) {
                 Ok(never) => match never {},
                 Err(message) => message,
             };
@@ -73,14 +96,48 @@ fn exec(
     sandbox: &Sandbox,
     start: &ContainerStart,
     pipes: &Pipes,
+    terminal: Option<&OwnedFd>,
 ) -> Result<std::convert::Infallible, String> {
-    let text = |error: nix::Error| error.to_string();
     let _ = nix::unistd::setsid();
     if !sandbox.isolated {
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| error.to_string())?;
     }
-    nix::unistd::dup2_stdout(&pipes.output).map_err(text)?;
-    nix::unistd::dup2_stderr(&pipes.error).map_err(text)?;
+    let mut env = start.env.clone();
+    if let Some(terminal) = terminal {
+        own_terminal(terminal, &mut env)?;
+    } else if let Streams::Pipes { input, output, error } = &pipes.streams {
+        redirect(input.as_ref(), Some(output), Some(error))?;
+    }
+    become_program(start, &start.argv, &env)
+}
+
+/// Puts this process into the container's control groups.
+pub(super) fn join_cgroups(start: &ContainerStart) -> Result<(), String> {
+    for cgroup in &start.cgroups {
+        fs::write(cgroup, "0").map_err(|error| format!("join the container's cgroup: {error}"))?;
+    }
+    Ok(())
+}
+
+/// Sets standard input, output and error; without a descriptor they stay what they are, which is `/dev/null`.
+pub(super) fn redirect(
+    input: Option<&OwnedFd>,
+    output: Option<&OwnedFd>,
+    error: Option<&OwnedFd>,
+) -> Result<(), String> {
+    let text = |error: nix::Error| error.to_string();
+    input.map_or(Ok(()), nix::unistd::dup2_stdin).map_err(text)?;
+    output.map_or(Ok(()), nix::unistd::dup2_stdout).map_err(text)?;
+    error.map_or(Ok(()), nix::unistd::dup2_stderr).map_err(text)
+}
+
+/// Replaces this process, which is where the container is already, by a program that runs as the container's own does:
+/// its user, limits and working folder.
+pub(super) fn become_program(
+    start: &ContainerStart,
+    argv: &[String],
+    env: &[(String, String)],
+) -> Result<std::convert::Infallible, String> {
     if let Some(limit) = start.data_limit {
         let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_DATA, limit, limit);
     }
@@ -90,14 +147,23 @@ fn exec(
         std::env::set_current_dir(folder)
             .map_err(|error| format!("chdir to working directory \"{folder}\": {error}"))?;
     }
-    exec_program(&start.argv, &start.env)
+    exec_program(argv, env)
+}
+
+/// Makes a terminal the one of this session, and its input and output.
+pub(super) fn own_terminal(terminal: &OwnedFd, env: &mut Vec<(String, String)>) -> Result<(), String> {
+    rustix::process::ioctl_tiocsctty(terminal)
+        .map_err(|error| format!("make the terminal the program's own: {error}"))?;
+    redirect(Some(terminal), Some(terminal), Some(terminal))?;
+    // Programs want to know what it understands.
+    if !env.iter().any(|(name, _)| name == "TERM") {
+        env.push(("TERM".to_owned(), "xterm".to_owned()));
+    }
+    Ok(())
 }
 
 /// Replaces this process; on return nothing was replaced.
-pub(super) fn exec_program(
-    argv: &[String],
-    env: &[(String, String)],
-) -> Result<std::convert::Infallible, String> {
+fn exec_program(argv: &[String], env: &[(String, String)]) -> Result<std::convert::Infallible, String> {
     let name = argv.first().ok_or("no command")?;
     let path = env.iter().rev().find(|(key, _)| key == "PATH").map_or("", |(_, value)| value.as_str());
     let program = find_program(name, path)?;
@@ -184,7 +250,8 @@ fn supervise(program: Pid, isolated: bool) -> i32 {
     }
 }
 
-fn reap(program: Pid) -> Option<i32> {
+/// Reaps what has ended; the exit code of `program` once it has.
+pub(super) fn reap(program: Pid) -> Option<i32> {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(pid, code)) if pid == program => return Some(code),

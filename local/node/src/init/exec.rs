@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::{container, non_blocking};
-use crate::protocol::{ExecStart, InitEvent, read_available};
+use crate::protocol::{ContainerStart, ExecStart, InitEvent, read_available};
 use crate::sys::process::{Forked, SingleThreaded};
 
 /// What a probe or hook prints is only shown in messages.
@@ -32,7 +32,7 @@ impl Exec {
         isolated: bool,
         request: &ExecStart,
         beside: &OwnedFd,
-        env: &[(String, String)],
+        start: &ContainerStart,
     ) -> Result<Self, String> {
         let (output, output_end) = io::pipe().map_err(|error| format!("make a pipe: {error}"))?;
         match token.fork(CloneFlags::empty()).map_err(|error| format!("fork: {error}"))? {
@@ -48,7 +48,7 @@ impl Exec {
             Forked::Child => {
                 drop(output);
                 let output_end = OwnedFd::from(output_end);
-                let code = match join_and_run(token, isolated, request, beside, env, &output_end) {
+                let code = match join_and_run(token, isolated, request, beside, start, &output_end) {
                     Ok(code) => code,
                     Err(message) => {
                         let _ = rustix::io::write(&output_end, message.as_bytes());
@@ -92,9 +92,10 @@ fn join_and_run(
     isolated: bool,
     request: &ExecStart,
     beside: &OwnedFd,
-    env: &[(String, String)],
+    start: &ContainerStart,
     output: &OwnedFd,
 ) -> Result<i32, String> {
+    container::join_cgroups(start)?;
     if isolated {
         setns(beside, CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS)
             .map_err(|error| format!("join the container's namespaces: {error}"))?;
@@ -112,9 +113,8 @@ fn join_and_run(
         Forked::Child => {
             let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
             let _ = nix::unistd::setsid();
-            nix::unistd::dup2_stdout(output).map_err(|error| error.to_string())?;
-            nix::unistd::dup2_stderr(output).map_err(|error| error.to_string())?;
-            match container::exec_program(&request.argv, env) {
+            container::redirect(None, Some(output), Some(output))?;
+            match container::become_program(start, &request.argv, &start.env) {
                 Ok(never) => match never {},
                 Err(message) => {
                     let _ = rustix::io::write(output, message.as_bytes());

@@ -4,12 +4,15 @@
 //! It does not need the agent: when that one dies, the pod runs on, and the next agent connects to `init.sock`.
 //! When it ends, the kernel ends every process of the pod.
 
+mod attached;
+pub(crate) mod command;
 mod container;
 mod exec;
 pub(crate) mod filesystem;
 pub(crate) mod logs;
+mod sessions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -29,11 +32,17 @@ use crate::protocol::{
     write,
 };
 use crate::sys::process::{Forked, SingleThreaded};
+use attached::ProgramInputs;
 use exec::Exec;
 use logs::{LogWriter, Stream};
+use sessions::{Newcomer, Session};
 
 /// Name of the socket in the pod's folder.
 pub(crate) const SOCKET: &str = "init.sock";
+/// Bytes that are read at once of what a container prints.
+const PIECE: usize = 16 << 10;
+/// So many of them fit into a pipe at most: whoever still writes after a program's end is not waited for.
+const LAST_PIECES: usize = 128;
 /// An agent that does not read for so long is cut off; it can connect again.
 const SEND_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -68,20 +77,32 @@ struct Container {
     attempt: u32,
     /// In this process's PID namespace; `None` once reaped.
     process: Option<(Pid, OwnedFd)>,
-    env: Vec<(String, String)>,
+    start: ContainerStart,
     log: LogWriter,
     output: Option<fs::File>,
     error: Option<fs::File>,
+    programs: ProgramInputs,
     failure: Option<fs::File>,
     failure_text: Vec<u8>,
     started: Option<Timestamp>,
     exit: Option<ContainerExit>,
 }
 
+impl Container {
+    /// Whether its program runs: before that the container's root is not yet what it will be.
+    fn runs(&self) -> bool {
+        self.process.is_some() && self.started.is_some()
+    }
+}
+
 enum Source {
     Signals,
     Listener,
     Agent,
+    Newcomer(u64),
+    Session(u64),
+    Attached(u64),
+    Console(String),
     Pipe(String, Stream),
     Failure(String),
     Exec(u64),
@@ -95,6 +116,10 @@ struct Init<'a> {
     agent: Option<Connection>,
     containers: BTreeMap<String, Container>,
     execs: Vec<Exec>,
+    newcomers: VecDeque<(u64, Newcomer)>,
+    sessions: BTreeMap<u64, Session>,
+    /// The last number given to a newcomer or a session.
+    ids: u64,
     over: bool,
 }
 
@@ -140,6 +165,9 @@ impl<'a> Init<'a> {
             agent: None,
             containers: BTreeMap::new(),
             execs: Vec::new(),
+            newcomers: VecDeque::new(),
+            sessions: BTreeMap::new(),
+            ids: 0,
             over: false,
         };
         if let Some(stream) = agent {
@@ -168,6 +196,7 @@ impl<'a> Init<'a> {
                 self.handle(source);
             }
             self.finish_execs();
+            self.drop_stuck_clients();
         }
         if !self.sandbox.isolated {
             container::kill_descendants();
@@ -185,9 +214,30 @@ impl<'a> Init<'a> {
             sources.push(Source::Agent);
             waiting.push(PollFd::new(agent.stream.as_fd(), PollFlags::POLLIN));
         }
+        for (id, newcomer) in &self.newcomers {
+            sources.push(Source::Newcomer(*id));
+            waiting.push(PollFd::new(newcomer.stream.as_fd(), PollFlags::POLLIN));
+        }
+        for (id, session) in &self.sessions {
+            if let Some(connection) = &session.connection {
+                sources.push(Source::Session(*id));
+                waiting.push(PollFd::new(connection.as_fd(), PollFlags::POLLIN));
+            }
+            for pipe in session.waits_for() {
+                sources.push(Source::Attached(*id));
+                waiting.push(PollFd::new(pipe, PollFlags::POLLOUT));
+            }
+        }
         for (name, container) in &self.containers {
+            if let Some((console, _)) = &container.programs.console {
+                sources.push(Source::Console(name.clone()));
+                waiting.push(PollFd::new(console.as_fd(), PollFlags::POLLIN));
+            }
             for (pipe, stream) in [(&container.output, Stream::Output), (&container.error, Stream::Error)] {
-                if let Some(pipe) = pipe {
+                // A client that is slow holds up the program, for a while.
+                if let Some(pipe) = pipe
+                    && !self.is_held_up(name, stream)
+                {
                     sources.push(Source::Pipe(name.clone(), stream));
                     waiting.push(PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
                 }
@@ -203,7 +253,8 @@ impl<'a> Init<'a> {
                 waiting.push(PollFd::new(output.as_fd(), PollFlags::POLLIN));
             }
         }
-        let deadline = self.execs.iter().map(|exec| exec.deadline).min();
+        let deadlines = self.execs.iter().map(|exec| exec.deadline);
+        let deadline = deadlines.chain(self.sessions.values().filter_map(Session::deadline)).min();
         let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
             let left = deadline.saturating_duration_since(Instant::now()).as_millis().min(60_000) as u16;
             PollTimeout::from(left.saturating_add(1))
@@ -224,14 +275,16 @@ impl<'a> Init<'a> {
             }
             Source::Listener => {
                 if let Ok((stream, _)) = self.listener.accept() {
-                    self.accept(stream);
+                    self.welcome(stream);
                 }
             }
             Source::Agent => self.read_requests(),
+            Source::Newcomer(id) => self.hear_newcomer(id),
+            Source::Session(id) => self.hear_session(id),
+            Source::Attached(id) => self.write_attached(id),
+            Source::Console(name) => self.take_console(&name),
             Source::Pipe(name, stream) => {
-                if let Some(container) = self.containers.get_mut(&name) {
-                    container.pump(stream);
-                }
+                self.pump(&name, stream);
             }
             Source::Failure(name) => self.read_failure(&name),
             Source::Exec(id) => {
@@ -251,6 +304,10 @@ impl<'a> Init<'a> {
             Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
             Err(_) => self.agent = None,
         }
+        self.answer_buffered();
+    }
+
+    fn answer_buffered(&mut self) {
         while let Some(agent) = &mut self.agent {
             match decode::<InitRequest>(&mut agent.buffer) {
                 Ok(Some(request)) => self.answer(request),
@@ -304,8 +361,8 @@ impl<'a> Init<'a> {
             }
             InitRequest::Exec(request) => {
                 let started = match self.containers.get(&request.container) {
-                    Some(Container { process: Some((_, pidfd)), env, .. }) => {
-                        Exec::start(self.token, self.sandbox.isolated, &request, pidfd, env)
+                    Some(Container { process: Some((_, pidfd)), start, .. }) => {
+                        Exec::start(self.token, self.sandbox.isolated, &request, pidfd, start)
                     }
                     _ => Err(format!("container {} does not run", request.container)),
                 };
@@ -321,6 +378,7 @@ impl<'a> Init<'a> {
                     }
                 }
             }
+            InitRequest::Session(_) => report("a session needs a connection of its own"),
             InitRequest::State => {
                 let states = self.containers.iter().map(|(name, container)| match &container.exit {
                     Some(exit) => ContainerState::Exited(exit.clone()),
@@ -343,8 +401,7 @@ impl<'a> Init<'a> {
         }
         let pipe_error = |error: io::Error| format!("make a pipe: {error}");
         let log = LogWriter::create(&start.log).map_err(|error| format!("create the log: {error}"))?;
-        let (output, output_end) = io::pipe().map_err(pipe_error)?;
-        let (error, error_end) = io::pipe().map_err(pipe_error)?;
+        let (ours, streams) = attached::streams(start).map_err(pipe_error)?;
         let (failure, failure_end) = io::pipe().map_err(pipe_error)?;
         let flags = match (self.sandbox.isolated, self.sandbox.share_processes) {
             (false, _) => CloneFlags::empty(),
@@ -356,10 +413,11 @@ impl<'a> Init<'a> {
                 let container = Container {
                     attempt: start.attempt,
                     process: Some((pid, pidfd)),
-                    env: start.env.clone(),
+                    start: start.clone(),
                     log,
-                    output: Some(non_blocking(output.into())?),
-                    error: Some(non_blocking(error.into())?),
+                    output: ours.output.map(non_blocking).transpose()?,
+                    error: ours.error.map(non_blocking).transpose()?,
+                    programs: ours.inputs,
                     failure: Some(non_blocking(failure.into())?),
                     failure_text: Vec::new(),
                     started: None,
@@ -369,19 +427,21 @@ impl<'a> Init<'a> {
                 Ok(())
             }
             Forked::Child => {
-                // Copies of the pod's own descriptors would hold them open beyond the pod's init.
-                self.agent = None;
-                self.containers.clear();
-                self.execs.clear();
-                drop((output, error, failure));
-                let pipes = container::Pipes {
-                    output: output_end.into(),
-                    error: error_end.into(),
-                    failure: failure_end.into(),
-                };
+                self.forget_descriptors();
+                drop((ours, failure));
+                let pipes = container::Pipes { streams, failure: failure_end.into() };
                 std::process::exit(container::run(self.token, &self.sandbox, start, pipes))
             }
         }
+    }
+
+    /// In a forked process: copies of the init's own descriptors would hold them open beyond it.
+    fn forget_descriptors(&mut self) {
+        self.agent = None;
+        self.containers.clear();
+        self.execs.clear();
+        self.newcomers.clear();
+        self.sessions.clear();
     }
 
     /// The failure pipe closed: with a text the start failed, without the program runs.
@@ -418,19 +478,27 @@ impl<'a> Init<'a> {
                 self.ended(&name, code);
             } else if let Some(exec) = self.execs.iter_mut().find(|exec| exec.pid == pid) {
                 exec.code = Some(code);
+            } else {
+                self.session_ended(pid, code);
             }
         }
     }
 
     fn ended(&mut self, name: &str, code: i32) {
         self.read_failure(name);
+        self.take_console(name);
+        // All writers are dead: what is in the pipes now is the rest.
+        for stream in [Stream::Output, Stream::Error] {
+            let mut pieces = 0;
+            while pieces < LAST_PIECES && self.pump(name, stream) {
+                pieces += 1;
+            }
+        }
         let Some(container) = self.containers.get_mut(name) else { return };
         container.process = None;
-        // All writers are dead: what is in the pipes now is the rest.
-        container.pump(Stream::Output);
-        container.pump(Stream::Error);
         container.output = None;
         container.error = None;
+        container.programs = ProgramInputs::default();
         let finished = Timestamp::now();
         container.log.finish(finished);
         let start_failure = (!container.failure_text.is_empty())
@@ -445,6 +513,32 @@ impl<'a> Init<'a> {
         };
         container.exit = Some(exit.clone());
         self.tell(&InitEvent::Exited(exit));
+        self.end_sessions_of(name, code);
+    }
+
+    /// Reads a piece of what a container prints, for its log and those that are attached; `false` if nothing is there.
+    fn pump(&mut self, name: &str, stream: Stream) -> bool {
+        let Some(container) = self.containers.get_mut(name) else { return false };
+        let slot = match stream {
+            Stream::Output => &mut container.output,
+            Stream::Error => &mut container.error,
+        };
+        let Some(pipe) = slot else { return false };
+        let mut chunk = [0; PIECE];
+        match io::Read::read(pipe, &mut chunk) {
+            Ok(count @ 1..) => {
+                container.log.push(stream, &chunk[..count], Timestamp::now());
+                self.show_attached(name, stream, &chunk[..count]);
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
+            // The end; a terminal says it with an error.
+            Ok(_) | Err(_) => {
+                *slot = None;
+                false
+            }
+        }
     }
 
     fn finish_execs(&mut self) {
@@ -458,24 +552,6 @@ impl<'a> Init<'a> {
         });
         for event in done {
             self.tell(&event);
-        }
-    }
-}
-
-impl Container {
-    fn pump(&mut self, stream: Stream) {
-        let slot = match stream {
-            Stream::Output => &mut self.output,
-            Stream::Error => &mut self.error,
-        };
-        let Some(pipe) = slot else { return };
-        let mut bytes = Vec::new();
-        let open = read_available(&mut *pipe, &mut bytes).unwrap_or(false);
-        if !open {
-            *slot = None;
-        }
-        if !bytes.is_empty() {
-            self.log.push(stream, &bytes, Timestamp::now());
         }
     }
 }

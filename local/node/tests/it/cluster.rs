@@ -20,6 +20,7 @@ pub(crate) struct Cluster {
     pub(crate) folder: tempfile::TempDir,
     shutdown: CancellationToken,
     server: Option<JoinHandle<()>>,
+    kubeconfig: String,
     api: std::net::SocketAddr,
     node: Option<(Handle, CancellationToken, JoinHandle<()>)>,
     isolation: Isolation,
@@ -51,11 +52,12 @@ impl Cluster {
         let service = options.build().await.unwrap();
         let client = service.handle().client();
         let api = service.handle().address();
+        let kubeconfig = service.handle().kubeconfig().to_owned();
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
         let server = Some(tokio::spawn(async move { service.run(stop).await.unwrap() }));
         let mut cluster =
-            Self { client, folder, shutdown, server, api, node: None, isolation, pod_processes };
+            Self { client, folder, shutdown, server, kubeconfig, api, node: None, isolation, pod_processes };
         cluster.start_node().await;
         cluster
     }
@@ -197,6 +199,24 @@ impl Cluster {
         assert!(gone.is_ok(), "processes left: {:?}", self.processes(None));
         self.shutdown.cancel();
         self.server.take().unwrap().await.unwrap();
+    }
+
+    /// Ends the server as its process would end it; node and pods stay.
+    pub(crate) async fn stop_server(&mut self) {
+        self.shutdown.cancel();
+        self.server.replace(tokio::spawn(std::future::ready(()))).unwrap().await.unwrap();
+    }
+
+    /// A client over the network: streams need a connection of their own.
+    pub(crate) async fn client_by_network(&self) -> kube::Client {
+        let kubeconfig = kube::config::Kubeconfig::from_yaml(&self.kubeconfig).unwrap();
+        let options = kube::config::KubeConfigOptions::default();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
+        kube::Client::try_from(config).unwrap()
+    }
+
+    pub(crate) async fn pods_by_network(&self) -> Api<Pod> {
+        Api::namespaced(self.client_by_network().await, "default")
     }
 
     pub(crate) fn pods(&self) -> Api<Pod> {

@@ -228,6 +228,8 @@ async fn a_node_of_an_ordinary_user() {
             let end = terminated(&cluster.wait_phase("refused", "Failed").await);
             assert!(end.message.unwrap().contains("does not exist on this machine"));
         }
+        crate::streams::commands(&cluster).await;
+        crate::streams::terminals(&cluster, &format!("1000.{}", std::process::id())).await;
         cluster.stop().await;
         println!("{level} because: {reason}");
     }

@@ -7,3 +7,4 @@
 )]
 
 mod crds;
+mod runtime_crds;

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
 use kube::{Api, Client, ResourceExt};
 use muster_machinery::CancellationToken;
-use muster_trainer_api::{PyTorchJob, crds};
+use muster_trainer_api::{PyTorchJob, crds, jobset, train_job};
 use muster_trainer_controller::Options;
+use muster_trainer_core::mpi::{self, AgentSource};
+use muster_trainer_core::{KINDS, Kind};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -60,10 +63,14 @@ impl Cluster {
         let server = tokio::spawn(async move { service.run(stop).await.unwrap() });
         let cluster = Self { client, shutdown, server, _folder: folder };
         let definitions = Api::<CustomResourceDefinition>::all(cluster.client.clone());
-        for definition in crds().unwrap() {
+        let of_runtimes = train_job::crds().unwrap().into_iter().chain([jobset::crd().unwrap()]);
+        for definition in crds().unwrap().into_iter().chain(of_runtimes) {
             definitions.create(&PostParams::default(), &definition).await.unwrap();
         }
-        until("the kind is served", async || cluster.jobs().list(&ListParams::default()).await.ok()).await;
+        for training in KINDS {
+            let jobs = cluster.jobs_of(training.kind);
+            until("the kind is served", async || jobs.list(&ListParams::default()).await.ok()).await;
+        }
         cluster
     }
 
@@ -73,7 +80,8 @@ impl Cluster {
     }
 
     pub(crate) fn controller(&self) -> RunningController {
-        let options = Options { gang_scheduler_name: "muster".to_owned(), ..Options::default() };
+        let mpi = mpi::Options { agent: Some(AgentSource::OnPath), ..mpi::Options::default() };
+        let options = Options { gang_scheduler_name: "muster".to_owned(), mpi, ..Options::default() };
         let service = options.build(self.client.clone());
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
@@ -82,6 +90,12 @@ impl Cluster {
 
     pub(crate) fn jobs(&self) -> Api<PyTorchJob> {
         Api::namespaced(self.client.clone(), "default")
+    }
+
+    pub(crate) fn jobs_of(&self, kind: &Kind) -> Api<DynamicObject> {
+        let names = GroupVersionKind::gvk("kubeflow.org", "v1", kind.name);
+        let resource = ApiResource::from_gvk_with_plural(&names, kind.plural);
+        Api::namespaced_with(self.client.clone(), "default", &resource)
     }
 
     pub(crate) fn pods(&self) -> Api<Pod> {
@@ -108,11 +122,17 @@ impl Cluster {
         .await
     }
 
+    /// Says that a pod of a PyTorchJob is in this phase.
     pub(crate) async fn set_phase(&self, pod: &str, phase: &str, exit_code: Option<i32>) {
+        self.set_phase_of("pytorch", pod, phase, exit_code).await;
+    }
+
+    /// Says that a pod with this container is in this phase.
+    pub(crate) async fn set_phase_of(&self, container: &str, pod: &str, phase: &str, exit_code: Option<i32>) {
         let mut status = json!({"phase": phase});
         if let Some(exit_code) = exit_code {
             status["containerStatuses"] = json!([{
-                "name": "pytorch", "image": "host", "imageID": "", "ready": false, "restartCount": 0,
+                "name": container, "image": "host", "imageID": "", "ready": false, "restartCount": 0,
                 "state": {"terminated": {"exitCode": exit_code}},
             }]);
         }

@@ -8,3 +8,6 @@
 
 mod cluster;
 mod jobs;
+mod kinds;
+mod mpi;
+mod runtimes;

@@ -4,7 +4,7 @@ use muster_trainer_core::{Effect, GangScheduler};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::world::{World, exited, manifest};
+use crate::world::{Replicas, World, manifest_of, read};
 
 #[derive(Debug, Clone, Copy)]
 enum Fate {
@@ -27,20 +27,41 @@ fn fate() -> impl Strategy<Value = Fate> {
     ]
 }
 
+/// The field that makes a job elastic, and whether it is a mere yes.
+type Elasticity = Option<(&'static str, bool)>;
+
+/// A kind and what its pods are, workers aside; and what makes it elastic.
+const SHAPES: &[(&str, Replicas, Elasticity)] = &[
+    ("PyTorchJob", &[("Master", 1)], Some(("elasticPolicy", false))),
+    ("TFJob", &[("PS", 1)], Some(("enableDynamicWorker", true))),
+    ("TFJob", &[("Chief", 1), ("PS", 1)], Some(("enableDynamicWorker", true))),
+    ("XGBoostJob", &[("Master", 1)], None),
+    ("JAXJob", &[], None),
+    ("PaddleJob", &[("Master", 1)], Some(("elasticPolicy", false))),
+    ("PaddleJob", &[], Some(("elasticPolicy", false))),
+];
+
 fn job() -> impl Strategy<Value = Value> {
-    let policies = prop_oneof![Just("Always"), Just("OnFailure"), Just("Never"), Just("ExitCode")];
+    let policies =
+        prop::option::of(prop_oneof![Just("Always"), Just("OnFailure"), Just("Never"), Just("ExitCode")]);
     let limit = prop::option::of(0..3);
     let clean = prop_oneof![Just("All"), Just("Running"), Just("None")];
-    (1..4, policies, limit, clean, any::<bool>(), any::<bool>()).prop_map(
-        |(workers, policy, limit, clean, elastic, suspend)| {
-            let mut job = manifest(workers);
-            job["spec"]["pytorchReplicaSpecs"]["Worker"]["restartPolicy"] = json!(policy);
+    (prop::sample::select(SHAPES), 1..4, policies, limit, clean, any::<bool>(), any::<bool>()).prop_map(
+        |((kind, others, elasticity), workers, policy, limit, clean, elastic, suspend)| {
+            let replicas = [others, &[("Worker", workers)]].concat();
+            let mut job = manifest_of(kind, &replicas);
+            let specs = read(&job).kind.replica_specs;
+            if let Some(policy) = policy {
+                job["spec"][specs]["Worker"]["restartPolicy"] = json!(policy);
+            }
             job["spec"]["runPolicy"] = json!({"cleanPodPolicy": clean, "suspend": suspend});
             if let Some(limit) = limit {
                 job["spec"]["runPolicy"]["backoffLimit"] = json!(limit);
             }
-            if elastic {
-                job["spec"]["elasticPolicy"] = json!({"minReplicas": 1, "maxReplicas": 4});
+            match elasticity.filter(|_| elastic) {
+                Some((field, true)) => job["spec"][field] = json!(true),
+                Some((field, false)) => job["spec"][field] = json!({"minReplicas": 1, "maxReplicas": 4}),
+                None => {}
             }
             job
         },
@@ -53,7 +74,7 @@ fn meet(world: &mut World, fates: &[Fate]) {
             Fate::Absent => drop(world.pods.remove(&name)),
             Fate::Pending => {}
             Fate::Running => world.run(&name),
-            Fate::Exited(code) => world.set_pod_status(&name, exited(*code)),
+            Fate::Exited(code) => world.exit(&name, *code),
             Fate::Evicted => world.set_pod_status(&name, json!({"phase": "Failed", "reason": "Evicted"})),
             Fate::Deleting => {
                 world.run(&name);
@@ -69,7 +90,7 @@ proptest! {
 
     /// A plan carried out leaves nothing to plan: whatever the pods did, a few rounds settle the job.
     #[test]
-    fn plans_come_to_rest(job in job(), fates in prop::collection::vec(fate(), 4), again in prop::collection::vec(fate(), 4)) {
+    fn plans_come_to_rest(job in job(), fates in prop::collection::vec(fate(), 5), again in prop::collection::vec(fate(), 5)) {
         let mut world = World::new(job);
         world.options.gang_scheduler = GangScheduler::Muster;
         world.settle();
@@ -84,7 +105,7 @@ proptest! {
 
     /// No plan creates two objects of one name, nor one that is there, nor deletes one that is not.
     #[test]
-    fn plans_name_objects_once(job in job(), fates in prop::collection::vec(fate(), 4)) {
+    fn plans_name_objects_once(job in job(), fates in prop::collection::vec(fate(), 5)) {
         let mut world = World::new(job);
         world.settle();
         meet(&mut world, &fates);
@@ -109,21 +130,21 @@ proptest! {
 
     /// Memory only grows, and a job that has ended stays as it is.
     #[test]
-    fn counters_grow_and_ends_are_final(job in job(), waves in prop::collection::vec(prop::collection::vec(fate(), 4), 1..6)) {
+    fn counters_grow_and_ends_are_final(job in job(), waves in prop::collection::vec(prop::collection::vec(fate(), 5), 1..6)) {
         let mut world = World::new(job);
         world.settle();
         let count = |world: &World, key: &str| world.annotation(key).map_or(0, |text| text.parse::<u64>().unwrap());
         let keys = ["muster.dev/gang-generation", "muster.dev/restart-count", "muster.dev/infrastructure-restart-count"];
         for fates in waves {
             let before = keys.map(|key| count(&world, key));
-            let status = world.job.as_ref().unwrap().status.clone().unwrap();
+            let status = world.job.as_ref().unwrap().status.clone();
             meet(&mut world, &fates);
             world.advance(400);
             world.settle();
             let after = keys.map(|key| count(&world, key));
             prop_assert!(before.iter().zip(&after).all(|(before, after)| before <= after));
             if status.is_finished() {
-                prop_assert_eq!(Some(status), world.job.as_ref().unwrap().status.clone());
+                prop_assert_eq!(&status, &world.job.as_ref().unwrap().status);
                 prop_assert_eq!(before, after);
             }
         }

@@ -6,10 +6,14 @@
     reason = "what a test cannot go on without"
 )]
 
+mod jobset;
+mod kinds;
 mod laws;
+mod mpi;
 mod objects;
 mod restarts;
 mod rules;
 mod simulation;
+mod train_job;
 mod validation;
 mod world;

@@ -119,7 +119,7 @@ fn the_coscheduling_plugin_gets_a_group_and_a_label() {
 #[test]
 fn a_resized_job_resizes_its_group() {
     let mut world = group_of("gang-plugin");
-    world.edit(|job| job.spec.run_policy.scheduling_policy.as_mut().unwrap().min_available = Some(3));
+    world.edit(|job| job["spec"]["runPolicy"]["schedulingPolicy"]["minAvailable"] = json!(3));
     world.settle();
     assert_eq!(world.pod_group.unwrap()["spec"]["minMember"], 3);
 }

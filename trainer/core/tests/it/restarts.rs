@@ -3,7 +3,7 @@
 use muster_trainer_api::{ConditionType, annotation};
 use serde_json::{Value, json};
 
-use crate::world::{World, exited, manifest};
+use crate::world::{World, manifest};
 
 fn running(change: impl FnOnce(&mut Value)) -> World {
     let mut job = manifest(2);
@@ -122,7 +122,7 @@ fn failures_of_the_infrastructure_are_free() {
     let mut world = running(|job| job["spec"]["runPolicy"] = json!({"backoffLimit": 0}));
     let disruption =
         json!([{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]);
-    let mut preempted = exited(143);
+    let mut preempted = world.exited(143);
     preempted["conditions"] = disruption;
     for status in [
         preempted,
@@ -221,7 +221,7 @@ fn restarts_in_quick_succession_wait() {
 #[test]
 fn a_resized_gang_restarts_because_its_ranks_count_each_other() {
     let mut world = running(|job| job["spec"]["runPolicy"] = json!({"backoffLimit": 0}));
-    world.edit(|job| job.spec.pytorch_replica_specs.get_mut("Worker").unwrap().replicas = Some(4));
+    world.edit(|job| job["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] = json!(4));
     world.settle();
     assert_eq!(world.pods.len(), 5);
     assert_eq!(generations(&world), ["1+"]);

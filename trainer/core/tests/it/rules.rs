@@ -1,6 +1,6 @@
 //! Status, clean-up, deadlines, suspension and scaling.
 
-use muster_trainer_api::{CleanPodPolicy, ConditionType};
+use muster_trainer_api::ConditionType;
 use serde_json::json;
 
 use crate::world::{World, manifest};
@@ -101,12 +101,13 @@ fn an_ended_job_never_changes() {
     let mut world = running(1, json!({}));
     world.exit("digits-master-0", 0);
     world.settle();
-    let ended = world.job.clone();
+    let ended = world.job.clone().unwrap();
     world.exit("digits-worker-0", 1);
     world.pods.remove("digits-master-0");
     world.advance(1_000_000);
     world.settle();
-    assert_eq!(world.job, ended);
+    let job = world.job.as_ref().unwrap();
+    assert_eq!((&job.status, &job.metadata), (&ended.status, &ended.metadata));
     assert_eq!(world.pod_names(), ["digits-worker-0"]);
 }
 
@@ -127,7 +128,7 @@ fn a_missing_completion_time_does_not_keep_a_job_forever() {
     let mut world = running(1, json!({"ttlSecondsAfterFinished": 60}));
     world.exit("digits-master-0", 0);
     world.settle();
-    world.edit(|job| job.status.as_mut().unwrap().completion_time = None);
+    world.job.as_mut().unwrap().status.completion_time = None;
     world.advance(60);
     world.settle();
     assert!(world.job.is_none());
@@ -148,14 +149,14 @@ fn a_job_that_runs_too_long_fails_and_is_cleaned_up() {
 fn a_suspended_job_has_no_pods_and_resumes_with_a_new_clock() {
     let mut world = running(2, json!({"activeDeadlineSeconds": 10}));
     world.grace = 30;
-    world.edit(|job| job.spec.run_policy.suspend = Some(true));
+    world.edit(|job| job["spec"]["runPolicy"]["suspend"] = json!(true));
     world.settle();
     assert_eq!(world.conditions(), ["Created=True", "Running=False", "Suspended=True"]);
     assert_eq!(world.counts("Worker"), (0, 0, 0));
     assert!(world.services.is_empty());
     assert!(world.pods.values().all(|pod| pod.metadata.deletion_timestamp.is_some()));
     world.advance(20);
-    world.edit(|job| job.spec.run_policy.suspend = Some(false));
+    world.edit(|job| job["spec"]["runPolicy"]["suspend"] = json!(false));
     world.settle();
     assert_eq!(world.conditions(), ["Created=True", "Running=False", "Suspended=False"]);
     assert!(
@@ -199,7 +200,7 @@ fn scaling_down_is_no_failure() {
     world.settle();
     world.run_all();
     world.settle();
-    world.edit(|job| job.spec.pytorch_replica_specs.get_mut("Worker").unwrap().replicas = Some(1));
+    world.edit(|job| job["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] = json!(1));
     world.settle();
     world.exit("digits-worker-2", 143);
     world.settle();
@@ -228,13 +229,13 @@ fn an_autoscaler_goes_with_the_suspension_and_the_end() {
     let mut world = World::new(job);
     world.settle();
     assert!(world.autoscaler.is_some());
-    world.edit(|job| job.spec.run_policy.suspend = Some(true));
+    world.edit(|job| job["spec"]["runPolicy"]["suspend"] = json!(true));
     world.settle();
     assert!(world.autoscaler.is_none());
-    world.edit(|job| job.spec.run_policy.suspend = None);
+    world.edit(|job| job["spec"]["runPolicy"]["suspend"] = json!(false));
     world.settle();
     assert!(world.autoscaler.is_some());
-    world.edit(|job| job.spec.run_policy.clean_pod_policy = Some(CleanPodPolicy::All));
+    world.edit(|job| job["spec"]["runPolicy"]["cleanPodPolicy"] = json!("All"));
     world.run_all();
     world.exit("digits-master-0", 0);
     world.settle();

@@ -3,17 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
-use muster_trainer_api::{JobStatus, label};
+use muster_trainer_api::label;
 use muster_trainer_core::Effect;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::world::{Refusal, View, World, exited, manifest, phase, version};
+use crate::world::{Refusal, Replicas, View, World, manifest_of, phase, version};
 
 /// SplitMix64: one seed, one history.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
+    pub(crate) fn roll(&mut self, sides: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,7 +21,7 @@ impl Dice {
         ((z ^ (z >> 31)) % sides as u64) as usize
     }
 
-    fn one_in(&mut self, sides: usize) -> bool {
+    pub(crate) fn one_in(&mut self, sides: usize) -> bool {
         self.roll(sides) == 0
     }
 }
@@ -32,6 +32,41 @@ struct Controller {
     objects_seen: usize,
     /// The version of the job that it wrote last; it does not plan for older ones.
     job_written: u64,
+}
+
+/// A field of a spec and its value.
+type Field = Option<(&'static str, &'static str)>;
+
+/// Kinds, their replicas besides workers, and fields of their own.
+const SHAPES: [(&str, Replicas, Field); 10] = [
+    ("PyTorchJob", &[("Master", 1)], None),
+    ("PyTorchJob", &[], None),
+    ("TFJob", &[("Chief", 1), ("PS", 2)], None),
+    ("TFJob", &[("Master", 1), ("Evaluator", 1)], None),
+    ("TFJob", &[("PS", 1)], None),
+    ("TFJob", &[("PS", 1)], Some(("successPolicy", "AllWorkers"))),
+    ("XGBoostJob", &[("Master", 1)], None),
+    ("JAXJob", &[], None),
+    ("PaddleJob", &[("Master", 2)], None),
+    ("PaddleJob", &[], None),
+];
+
+/// A job of any kind; mostly one that starts again after a failure, else as its kind does by default.
+fn job(dice: &mut Dice) -> Value {
+    let (kind, others, field) = SHAPES[dice.roll(SHAPES.len())];
+    let mut job = manifest_of(kind, &[others, &[("Worker", 1 + dice.roll(4) as i32)]].concat());
+    if let Some((field, value)) = field {
+        job["spec"][field] = json!(value);
+    }
+    if !dice.one_in(8) {
+        let policy = ["OnFailure", "Always"][dice.roll(2)];
+        for replicas in job["spec"].as_object_mut().unwrap().values_mut() {
+            for (_, replica) in replicas.as_object_mut().into_iter().flatten() {
+                replica["restartPolicy"] = json!(policy);
+            }
+        }
+    }
+    job
 }
 
 struct Simulation {
@@ -55,7 +90,7 @@ impl Simulation {
     fn new(seed: u64) -> Self {
         let mut dice = Dice(seed);
         let backoff_limit = dice.roll(4) as u32;
-        let mut job = manifest(1 + dice.roll(4) as i32);
+        let mut job = job(&mut dice);
         job["spec"]["runPolicy"] = json!({"backoffLimit": backoff_limit, "cleanPodPolicy": "Running"});
         let mut world = World::new(job);
         world.grace = 30;
@@ -82,7 +117,7 @@ impl Simulation {
     }
 
     fn is_finished(&self) -> bool {
-        self.world.job.as_ref().unwrap().status.as_ref().is_some_and(JobStatus::is_finished)
+        self.world.job.as_ref().unwrap().status.is_finished()
     }
 
     fn record(&mut self) {
@@ -152,7 +187,7 @@ impl Simulation {
                 assert!(others.iter().all(|other| *other == new), "two generations at once");
             }
             Effect::WriteStatus(status) if self.is_finished() => {
-                let stored = self.world.job.as_ref().unwrap().status.as_ref().unwrap();
+                let stored = &self.world.job.as_ref().unwrap().status;
                 assert_eq!(stored, status, "an ended job changes");
             }
             _ => {}
@@ -200,7 +235,7 @@ impl Simulation {
             "Running"
                 if !self.hurt.contains_key(&generation(pod)) && self.failures_left == 0 && self.all_run() =>
             {
-                self.world.set_pod_status(name, exited(0));
+                self.world.exit(name, 0);
             }
             _ => {}
         }
@@ -208,7 +243,7 @@ impl Simulation {
     }
 
     fn all_run(&self) -> bool {
-        let wanted = self.world.view().valid_job().total() as usize;
+        let wanted = self.world.job.as_ref().unwrap().total() as usize;
         let mut pods = self.world.pods.values();
         self.world.pods.len() == wanted && pods.all(|pod| matches!(phase(pod), "Running" | "Succeeded"))
     }

@@ -1,14 +1,14 @@
 //! Which jobs are refused, and what is said.
 
-use muster_trainer_api::{ConditionType, JobStatus, PyTorchJob, RunPolicy};
-use muster_trainer_core::{pytorch, reject, validate_update};
+use muster_trainer_api::{ConditionType, JobStatus, RunPolicy};
+use muster_trainer_core::{TrainingKind, pytorch, reject, validate_update};
 use serde_json::{Value, json};
 
-use crate::world::manifest;
+use crate::world::{manifest, manifest_of};
 
 fn errors(manifest: Value) -> Vec<String> {
-    let job: PyTorchJob = serde_json::from_value(manifest).unwrap();
-    pytorch::job(&job).err().unwrap_or_default().iter().map(ToString::to_string).collect()
+    let training = TrainingKind::find("kubeflow.org/v1", manifest["kind"].as_str().unwrap()).unwrap();
+    (training.read)(manifest).err().unwrap_or_default().iter().map(ToString::to_string).collect()
 }
 
 fn changed(change: impl FnOnce(&mut Value)) -> Vec<String> {
@@ -45,6 +45,41 @@ fn each_check_names_its_field() {
         job["spec"][specs].as_object_mut().unwrap().remove("Worker");
     }));
     insta::assert_snapshot!(all.join("\n"));
+}
+
+#[test]
+fn each_kind_has_checks_of_its_own() {
+    let with = |kind: &str, replicas: &[(&str, i32)], change: &dyn Fn(&mut Value)| {
+        let mut job = manifest_of(kind, replicas);
+        change(&mut job["spec"]);
+        errors(job)
+    };
+    let unchanged = |_: &mut Value| {};
+    let elastic = |spec: &mut Value| {
+        spec["elasticPolicy"] = json!({"minReplicas": 3, "maxReplicas": 2});
+    };
+    let all = [
+        with("TFJob", &[("Chief", 1), ("Master", 1)], &unchanged),
+        with("TFJob", &[("PS", 1), ("Evaluator", 1)], &unchanged),
+        with("TFJob", &[("Worker", 2), ("Launcher", 1)], &|spec| spec["successPolicy"] = json!("Most")),
+        with("XGBoostJob", &[("Worker", 2)], &unchanged),
+        with("XGBoostJob", &[("Master", 2)], &unchanged),
+        with("JAXJob", &[("Master", 1), ("Worker", 1)], &unchanged),
+        with("PaddleJob", &[("Master", 1)], &elastic),
+        with("PaddleJob", &[("Worker", 0)], &unchanged),
+    ];
+    assert!(all.iter().all(|errors| !errors.is_empty()));
+    insta::assert_snapshot!(all.concat().join("\n"));
+    let upper = with("TFJob", &[("ps", 1), ("WORKER", 1), ("cHIEF", 1)], &unchanged);
+    assert_eq!(upper, [""; 0], "types are read in any case");
+}
+
+#[test]
+fn a_job_that_cannot_be_read_is_refused_by_its_kind() {
+    let mut job = manifest_of("TFJob", &[("Worker", 1)]);
+    job["spec"]["tfReplicaSpecs"]["Worker"]["replicas"] = json!("two");
+    let said = errors(job);
+    assert!(said.len() == 1 && said[0].starts_with("spec: cannot be read: invalid type: string"), "{said:?}");
 }
 
 #[test]

@@ -6,14 +6,14 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use muster_trainer_api::{ConditionType, PyTorchJob};
-use muster_trainer_core::{Effect, Event, Job, ObjectAction, Observed, Options, Plan, plan, pytorch};
+use muster_trainer_api::ConditionType;
+use muster_trainer_core::{Effect, Event, Job, ObjectAction, Observed, Options, Plan, TrainingKind, plan};
 use serde_json::{Value, json};
 
 /// What a controller sees: the cluster, or what its caches hold of it.
 #[derive(Clone)]
 pub(crate) struct View {
-    pub(crate) job: PyTorchJob,
+    pub(crate) job: Job,
     pub(crate) pods: Vec<Pod>,
     pub(crate) services: Vec<Service>,
     pub(crate) pod_group: Option<Value>,
@@ -29,7 +29,10 @@ pub(crate) enum Refusal {
 }
 
 pub(crate) struct World {
-    pub(crate) job: Option<PyTorchJob>,
+    /// What the user wrote.
+    manifest: Value,
+    /// What became of it.
+    pub(crate) job: Option<Job>,
     pub(crate) pods: BTreeMap<String, Pod>,
     pub(crate) services: BTreeMap<String, Service>,
     pub(crate) pod_group: Option<Value>,
@@ -42,25 +45,46 @@ pub(crate) struct World {
     next_uid: u64,
 }
 
-/// One Master and this many Workers.
+/// Replica types and how many pods each has.
+pub(crate) type Replicas = &'static [(&'static str, i32)];
+
+/// A PyTorchJob of one Master and this many Workers.
 pub(crate) fn manifest(workers: i32) -> Value {
-    let template = json!({"spec": {"containers": [{"name": "pytorch", "image": "muster.dev/train:1"}]}});
-    let mut specs = json!({"Master": {"replicas": 1, "template": template}});
     if workers > 0 {
-        specs["Worker"] = json!({"replicas": workers, "template": template});
+        manifest_of("PyTorchJob", &[("Master", 1), ("Worker", workers)])
+    } else {
+        manifest_of("PyTorchJob", &[("Master", 1)])
     }
+}
+
+/// A job of this kind with so many pods of each type.
+pub(crate) fn manifest_of(kind: &str, replicas: &[(&str, i32)]) -> Value {
+    let data = TrainingKind::find("kubeflow.org/v1", kind).unwrap().kind;
+    let template = json!({"spec": {"containers": [{"name": data.container, "image": "muster.dev/train:1"}]}});
+    let specs: serde_json::Map<String, Value> = replicas
+        .iter()
+        .map(|(type_, count)| ((*type_).to_owned(), json!({"replicas": count, "template": template})))
+        .collect();
     json!({
         "apiVersion": "kubeflow.org/v1",
-        "kind": "PyTorchJob",
+        "kind": kind,
         "metadata": {"name": "digits", "namespace": "team", "uid": "job-uid", "resourceVersion": "1"},
-        "spec": {"pytorchReplicaSpecs": specs},
+        "spec": {data.replica_specs: specs},
     })
+}
+
+/// A job as the rules see it.
+pub(crate) fn read(manifest: &Value) -> Job {
+    let text = |field: &str| manifest[field].as_str().unwrap();
+    let training = TrainingKind::find(text("apiVersion"), text("kind")).unwrap();
+    (training.read)(manifest.clone()).unwrap()
 }
 
 impl World {
     pub(crate) fn new(manifest: Value) -> Self {
         Self {
-            job: Some(serde_json::from_value(manifest).unwrap()),
+            job: Some(read(&manifest)),
+            manifest,
             pods: BTreeMap::new(),
             services: BTreeMap::new(),
             pod_group: None,
@@ -116,7 +140,7 @@ impl World {
                 let job = self.checked_job(job_version)?;
                 job.metadata.annotations.get_or_insert_default().extend(annotations.clone());
             }
-            Effect::WriteStatus(status) => self.checked_job(job_version)?.status = Some(status.clone()),
+            Effect::WriteStatus(status) => self.checked_job(job_version)?.status.clone_from(status),
             Effect::PodGroup(action) => act(&mut self.pod_group, action),
             Effect::Autoscaler(action) => act(&mut self.autoscaler, action),
             Effect::DeletePod(deletion) => {
@@ -153,11 +177,12 @@ impl World {
                 self.pods.insert(name, pod);
             }
             Effect::DeleteJob => self.job = None,
+            Effect::Companion(action) => panic!("a PyTorchJob brings nothing along: {action:?}"),
         }
         Ok(())
     }
 
-    fn checked_job(&mut self, planned_for: &mut u64) -> Result<&mut PyTorchJob, Refusal> {
+    fn checked_job(&mut self, planned_for: &mut u64) -> Result<&mut Job, Refusal> {
         let job = self.job.as_mut().ok_or(Refusal::NotFound)?;
         if version(job) != *planned_for {
             return Err(Refusal::Conflict);
@@ -167,11 +192,15 @@ impl World {
         Ok(job)
     }
 
-    /// Changes the job as a user would.
-    pub(crate) fn edit(&mut self, change: impl FnOnce(&mut PyTorchJob)) {
+    /// Changes the manifest of the job as a user would.
+    pub(crate) fn edit(&mut self, change: impl FnOnce(&mut Value)) {
+        change(&mut self.manifest);
         let job = self.job.as_mut().unwrap();
-        change(job);
-        job.metadata.resource_version = Some((version(job) + 1).to_string());
+        let mut edited = read(&self.manifest);
+        edited.status = job.status.clone();
+        edited.metadata = job.metadata.clone();
+        edited.metadata.resource_version = Some((version(job) + 1).to_string());
+        *job = edited;
     }
 
     pub(crate) fn set_pod_status(&mut self, name: &str, status: Value) {
@@ -189,7 +218,18 @@ impl World {
     }
 
     pub(crate) fn exit(&mut self, name: &str, code: i32) {
-        self.set_pod_status(name, exited(code));
+        self.set_pod_status(name, self.exited(code));
+    }
+
+    /// The status of a pod whose training container ended with this code.
+    pub(crate) fn exited(&self, code: i32) -> Value {
+        json!({
+            "phase": if code == 0 { "Succeeded" } else { "Failed" },
+            "containerStatuses": [{
+                "name": self.job.as_ref().unwrap().kind.container, "image": "", "imageID": "", "ready": false,
+                "restartCount": 0, "state": {"terminated": {"exitCode": code}},
+            }],
+        })
     }
 
     pub(crate) fn advance(&mut self, seconds: i64) {
@@ -202,18 +242,18 @@ impl World {
 
     /// The conditions of the job, such as `Running=True`.
     pub(crate) fn conditions(&self) -> Vec<String> {
-        let status = self.job.as_ref().unwrap().status.clone().unwrap_or_default();
+        let status = &self.job.as_ref().unwrap().status;
         status.conditions.iter().map(|c| format!("{}={}", c.type_.as_str(), c.status)).collect()
     }
 
     pub(crate) fn message(&self, type_: ConditionType) -> String {
-        let status = self.job.as_ref().unwrap().status.clone().unwrap();
+        let status = &self.job.as_ref().unwrap().status;
         status.condition(&type_).and_then(|condition| condition.message.clone()).unwrap_or_default()
     }
 
     /// Active, succeeded and failed pods of a replica type.
     pub(crate) fn counts(&self, type_: &str) -> (i32, i32, i32) {
-        let status = self.job.as_ref().unwrap().status.clone().unwrap();
+        let status = &self.job.as_ref().unwrap().status;
         let counts = &status.replica_statuses[type_];
         (counts.active, counts.succeeded, counts.failed)
     }
@@ -228,10 +268,6 @@ impl World {
 }
 
 impl View {
-    pub(crate) fn valid_job(&self) -> Job {
-        pytorch::job(&self.job).unwrap()
-    }
-
     pub(crate) fn plan(&self, now: Timestamp, options: &Options) -> Plan {
         let observed = Observed {
             pods: &self.pods,
@@ -239,26 +275,16 @@ impl View {
             pod_group: self.pod_group.as_ref(),
             autoscaler: self.autoscaler.as_ref(),
         };
-        plan(&self.valid_job(), &observed, now, options)
+        plan(&self.job, &observed, now, options)
     }
 }
 
-pub(crate) fn version(job: &PyTorchJob) -> u64 {
+pub(crate) fn version(job: &Job) -> u64 {
     job.metadata.resource_version.as_ref().unwrap().parse().unwrap()
 }
 
 pub(crate) fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")
-}
-
-pub(crate) fn exited(code: i32) -> Value {
-    json!({
-        "phase": if code == 0 { "Succeeded" } else { "Failed" },
-        "containerStatuses": [{
-            "name": "pytorch", "image": "", "imageID": "", "ready": false, "restartCount": 0,
-            "state": {"terminated": {"exitCode": code}},
-        }],
-    })
 }
 
 fn act<T: Clone>(slot: &mut Option<T>, action: &ObjectAction<T>) {

@@ -1,0 +1,20 @@
+//! Batch jobs as Slurm's users know them, on `batch/v1` Jobs: what their options mean, what waits for what, and in
+//! which state a job is. Pure.
+//!
+//! Nothing is kept but what is in the Job: its number is a label, and what Kubernetes has no field for is in
+//! annotations, see [`names`]. An array is an Indexed Job, a limit of its tasks at a time is `parallelism`, a job that
+//! is held or waits for another is suspended, and a time limit is the pods' `activeDeadlineSeconds`.
+
+pub mod array;
+pub mod board;
+pub mod dependency;
+pub mod job;
+pub mod limits;
+pub mod names;
+pub mod pattern;
+pub mod state;
+
+pub use array::Array;
+pub use board::Board;
+pub use dependency::Dependency;
+pub use job::Request;

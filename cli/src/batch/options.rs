@@ -1,0 +1,111 @@
+//! The options of `muster batch`, which scripts give in lines `#SBATCH` or `#MUSTER`, too.
+
+use clap::Args;
+use muster_batch_core::limits::{self, Warning};
+use muster_batch_core::{Array, Dependency};
+
+/// How a batch job runs, in Slurm's words.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Job")]
+pub(crate) struct Options {
+    /// Name of the job [default: that of the script's file]
+    #[arg(long, short = 'J', value_name = "NAME")]
+    pub(crate) job_name: Option<String>,
+    /// Nodes; jobs over several nodes are not made yet
+    #[arg(long, short = 'N', value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) nodes: Option<u32>,
+    /// Processes that the script means to start
+    #[arg(long, short = 'n', value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) ntasks: Option<u32>,
+    /// The same for each node
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) ntasks_per_node: Option<u32>,
+    /// Cores for each process [default: 1]
+    #[arg(long, short = 'c', value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) cpus_per_task: Option<u32>,
+    /// GPUs on each node
+    #[arg(long, alias = "gpus", short = 'G', value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(0..=1024))]
+    pub(crate) gpus_per_node: Option<u32>,
+    /// Memory on each node: MiB, or a number with K, M, G or T
+    #[arg(long, value_name = "SIZE", value_parser = parsed(limits::memory))]
+    pub(crate) mem: Option<Limit<String>>,
+    /// Longest time that it runs: MINUTES, HOURS:MINUTES:SECONDS, DAYS-HOURS ...
+    #[arg(long, short = 't', value_name = "TIME", value_parser = parsed(limits::time))]
+    pub(crate) time: Option<Limit<u32>>,
+    /// Signal that the script gets some seconds before its time is over, such as USR1@60
+    #[arg(long, value_name = "SIGNAL@SECONDS", value_parser = limits::warning)]
+    pub(crate) signal: Option<Warning>,
+    /// Tasks of an array, such as 0-99%10: the script once for each, ten at a time
+    #[arg(long, short = 'a', value_name = "TASKS")]
+    pub(crate) array: Option<Array>,
+    /// Start when other jobs have started or ended, such as afterok:17
+    #[arg(long, short = 'd', value_name = "CONDITION")]
+    pub(crate) dependency: Option<Dependency>,
+    /// Queue
+    #[arg(long, short = 'p', value_name = "QUEUE")]
+    pub(crate) partition: Option<String>,
+    /// File for the output, with %j, %A, %a, %x, %u, %N [default: slurm-%j.out, with --image the pod's log]
+    #[arg(long, short = 'o', value_name = "FILE")]
+    pub(crate) output: Option<String>,
+    /// File for the errors [default: where the output goes]
+    #[arg(long, short = 'e', value_name = "FILE")]
+    pub(crate) error: Option<String>,
+    /// Folder in which the script starts [default: this one, with --image the image's]
+    #[arg(long, short = 'D', value_name = "FOLDER")]
+    pub(crate) chdir: Option<String>,
+    /// Variables that the script gets: NAME, NAME=VALUE, ALL, NONE [default: PATH, HOME, USER, LANG; with --image NONE]
+    #[arg(long, value_name = "VARIABLES")]
+    pub(crate) export: Option<String>,
+    /// Wait for `muster release`
+    #[arg(long, short = 'H')]
+    pub(crate) hold: bool,
+    /// Start again when the node is lost or others displace it
+    #[arg(long, overrides_with = "no_requeue")]
+    pub(crate) requeue: bool,
+    /// Do not
+    #[arg(long, overrides_with = "requeue")]
+    pub(crate) no_requeue: bool,
+    /// Container image [default: the machine itself, which the embedded cluster has under the name `host`]
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image: Option<String>,
+}
+
+/// A limit, or that there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Limit<T>(pub(crate) Option<T>);
+
+/// A parser whose value may be that there is no limit.
+fn parsed<T: Clone + Send + Sync + 'static>(
+    parse: fn(&str) -> Result<Option<T>, limits::LimitError>,
+) -> impl Fn(&str) -> Result<Limit<T>, limits::LimitError> + Clone {
+    move |text| parse(text).map(Limit)
+}
+
+impl Options {
+    /// These options, and what they do not say from `other`.
+    pub(crate) fn or(self, other: Self) -> Self {
+        let requeue_said = self.requeue || self.no_requeue;
+        Self {
+            job_name: self.job_name.or(other.job_name),
+            nodes: self.nodes.or(other.nodes),
+            ntasks: self.ntasks.or(other.ntasks),
+            ntasks_per_node: self.ntasks_per_node.or(other.ntasks_per_node),
+            cpus_per_task: self.cpus_per_task.or(other.cpus_per_task),
+            gpus_per_node: self.gpus_per_node.or(other.gpus_per_node),
+            mem: self.mem.or(other.mem),
+            time: self.time.or(other.time),
+            signal: self.signal.or(other.signal),
+            array: self.array.or(other.array),
+            dependency: self.dependency.or(other.dependency),
+            partition: self.partition.or(other.partition),
+            output: self.output.or(other.output),
+            error: self.error.or(other.error),
+            chdir: self.chdir.or(other.chdir),
+            export: self.export.or(other.export),
+            hold: self.hold || other.hold,
+            requeue: if requeue_said { self.requeue } else { other.requeue },
+            no_requeue: if requeue_said { self.no_requeue } else { other.no_requeue },
+            image: self.image.or(other.image),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The runtimes of training jobs that come with Muster.
+
+use std::path::Path;
+use std::time::Duration;
+
+use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
+use kube::core::GroupVersionKind;
+use kube::{Api, Client, ResourceExt};
+use muster_node::ImageRule;
+use muster_trainer_api::train_job::names::{GROUP, RESOURCE_IN_USE, VERSION};
+use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::kinds::Kinds;
+use crate::manifest::{self, Document};
+
+const FILE: (&str, &str) = ("deploy/runtimes.yaml", include_str!("../../deploy/runtimes.yaml"));
+/// Longest wait for a definition to be served.
+const DEADLINE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Their manifests.
+pub(crate) fn documents() -> Result<Vec<Document>, Error> {
+    Ok(manifest::parse(Path::new(FILE.0), FILE.1)?)
+}
+
+/// This machine stands in for their images: what is installed here is what jobs find.
+pub(crate) fn image_rules() -> Result<Vec<ImageRule>, Error> {
+    let mut images = Vec::new();
+    for document in documents()? {
+        let groups = &document.object["spec"]["template"]["spec"]["replicatedJobs"];
+        let pods = groups.as_array().into_iter().flatten();
+        let containers = pods.flat_map(|group| {
+            group["template"]["spec"]["template"]["spec"]["containers"].as_array().into_iter().flatten()
+        });
+        images.extend(containers.filter_map(|container| Some(container["image"].as_str()?.to_owned())));
+    }
+    images.sort();
+    images.dedup();
+    Ok(images.into_iter().map(|image| ImageRule::new(image, "/")).collect())
+}
+
+/// Applies them to the embedded cluster, where their definition has just been installed. What a person has made of
+/// one stays, as far as the fields are theirs.
+pub(crate) async fn install(client: &Client) -> Result<(), Error> {
+    let kind = GroupVersionKind::gvk(GROUP, VERSION, "ClusterTrainingRuntime");
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::from_gvk(&kind));
+    for document in documents()? {
+        let applied = tokio::time::timeout(DEADLINE, apply(&api, &document.object)).await;
+        applied
+            .map_err(|_| Error::new("the definition of ClusterTrainingRuntime is not served in time"))??;
+    }
+    Ok(())
+}
+
+async fn apply(api: &Api<DynamicObject>, object: &Value) -> Result<(), Error> {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let parameters = PatchParams::apply("muster").force();
+    loop {
+        match api.patch(name, &parameters, &Patch::Apply(object)).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => tokio::time::sleep(PAUSE).await,
+            other => return other.map(drop).map_err(Error::from),
+        }
+    }
+}
+
+/// Lets go of every runtime, so that it can be deleted where no controller does that any more.
+pub(crate) async fn free(client: &Client, kinds: &Kinds) -> Result<(), Error> {
+    let version = format!("{GROUP}/{VERSION}");
+    for kind in ["ClusterTrainingRuntime", "TrainingRuntime"] {
+        let Some(kind) = kinds.of(&version, kind) else { continue };
+        let all: Api<DynamicObject> = Api::all_with(client.clone(), &kind.resource);
+        for runtime in all.list_metadata(&ListParams::default()).await? {
+            if !runtime.finalizers().iter().any(|finalizer| finalizer == RESOURCE_IN_USE) {
+                continue;
+            }
+            let left: Vec<_> =
+                runtime.finalizers().iter().filter(|finalizer| *finalizer != RESOURCE_IN_USE).collect();
+            let api: Api<DynamicObject> = match runtime.namespace() {
+                Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &kind.resource),
+                None => all.clone(),
+            };
+            let patch = json!({"metadata": {"uid": runtime.uid(), "finalizers": left}});
+            match api.patch_metadata(&runtime.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await
+            {
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                other => drop(other?),
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_trainer_api::train_job::{ClusterTrainingRuntime, label};
+
+    use super::*;
+
+    #[test]
+    fn the_shipped_runtimes_are_kubeflows() {
+        let names = ["torch", "deepspeed", "mlx", "jax", "xgboost"].map(|name| format!("{name}-distributed"));
+        let documents = documents().unwrap();
+        assert_eq!(documents.iter().map(Document::name).collect::<Vec<_>>(), names);
+        for document in &documents {
+            let runtime: ClusterTrainingRuntime = serde_json::from_value(document.object.clone()).unwrap();
+            let framework = &runtime.metadata.labels.unwrap()[label::FRAMEWORK];
+            assert_eq!(format!("{framework}-distributed"), document.name());
+        }
+        assert_eq!(image_rules().unwrap().len(), 5);
+    }
+}

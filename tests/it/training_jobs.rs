@@ -1,0 +1,154 @@
+//! Jobs on runtimes, and the JobSets in which they run: with `kubectl`, and with Kubeflow's TrainerClient.
+
+use crate::faults::until;
+use crate::harness::program::{self, repository};
+use crate::harness::{Cluster, Conversation};
+
+/// Jobs that fail at once, where the shipped runtimes would try for minutes.
+const RUNTIME: &str = "apiVersion: trainer.kubeflow.org/v1alpha1
+kind: TrainingRuntime
+metadata:
+  name: shell
+  labels: {trainer.kubeflow.org/framework: torch}
+spec:
+  mlPolicy: {numNodes: 2, torch: {}}
+  template:
+    spec:
+      failurePolicy: {maxRestarts: 1}
+      replicatedJobs:
+        - name: node
+          template:
+            metadata:
+              labels: {trainer.kubeflow.org/trainjob-ancestor-step: trainer}
+            spec:
+              backoffLimit: 0
+              template:
+                spec:
+                  restartPolicy: Never
+                  terminationGracePeriodSeconds: 0
+                  containers: [{name: node, image: busybox}]
+";
+
+/// Node 1 leaves when node 0, whose name it resolves, says that it is there.
+const JOB: &str = r#"apiVersion: trainer.kubeflow.org/v1alpha1
+kind: TrainJob
+metadata:
+  name: meeting
+spec:
+  runtimeRef: {name: shell, kind: TrainingRuntime}
+  trainer:
+    command:
+      - sh
+      - -ec
+      - |
+        echo "node $PET_NODE_RANK of $PET_NNODES meets at $PET_MASTER_ADDR:$PET_MASTER_PORT"
+        until nslookup "$PET_MASTER_ADDR" >/dev/null 2>&1; do sleep 0.1; done
+        echo "found"
+"#;
+
+fn failing() -> String {
+    let job = JOB.replace("name: meeting", "name: failing");
+    let (head, _) = job.split_once("      - sh\n").expect("the job has a command");
+    format!("{head}      - \"false\"\n")
+}
+
+const SET: &str = r#"apiVersion: jobset.x-k8s.io/v1alpha2
+kind: JobSet
+metadata:
+  name: pair
+spec:
+  network: {subdomain: pairs}
+  replicatedJobs:
+    - name: first
+      template: &job
+        spec:
+          backoffLimit: 0
+          template:
+            spec:
+              restartPolicy: Never
+              terminationGracePeriodSeconds: 0
+              containers:
+                - name: main
+                  image: busybox
+                  command: [sh, -c, "echo $HOSTNAME"]
+    - name: second
+      dependsOn: [{name: first, status: Complete}]
+      template: *job
+"#;
+
+#[tokio::test]
+async fn jobs_on_runtimes_are_run_with_kubectl_alone() {
+    let cluster = Cluster::start(&[]).await;
+    cluster.home.write("runtime.yaml", RUNTIME);
+    cluster.home.write("meeting.yaml", JOB);
+    cluster.home.write("failing.yaml", &failing());
+    let mut talk = Conversation::in_home(&cluster.home);
+    talk.types("kubectl get clustertrainingruntimes -o name").await.succeeded();
+    talk.types("kubectl apply -f runtime.yaml -f meeting.yaml").await.succeeded();
+    talk.types("kubectl wait --for=condition=Complete trainjob/meeting --timeout=60s").await.succeeded();
+    let logs = ["logs", "--prefix=false", "-l", "jobset.sigs.k8s.io/jobset-name=meeting", "--tail=-1"];
+    let mut logs: Vec<String> =
+        cluster.kubectl(&logs).await.succeeded().stdout.lines().map(str::to_owned).collect();
+    logs.sort();
+    assert_eq!(
+        logs,
+        [
+            "found",
+            "found",
+            "node 0 of 2 meets at meeting-node-0-0.meeting:29500",
+            "node 1 of 2 meets at meeting-node-0-0.meeting:29500",
+        ]
+    );
+    talk.types("kubectl get trainjob meeting -o jsonpath={.status.jobsStatus[0]}").await;
+    talk.types("kubectl get jobset meeting -o jsonpath={.status.terminalState}").await;
+
+    talk.types("kubectl apply -f failing.yaml").await.succeeded();
+    talk.types("kubectl wait --for=condition=Failed trainjob/failing --timeout=60s").await.succeeded();
+    talk.types("kubectl get trainjob failing -o jsonpath={.status.conditions[-1:].reason}").await;
+    talk.types("kubectl get jobset failing -o jsonpath={.status.restarts}").await;
+
+    talk.types("kubectl delete trainingruntime shell --wait=false").await.succeeded();
+    talk.types("kubectl get trainingruntime shell -o jsonpath={.metadata.finalizers}").await;
+    talk.types("kubectl delete trainjob meeting failing").await.succeeded();
+    until("all that was theirs is collected, and the runtime may go", async || {
+        let left = ["get", "jobsets,jobs,pods,trainingruntimes", "-o", "name"];
+        cluster.kubectl(&left).await.succeeded().stdout.is_empty()
+    })
+    .await;
+    insta::assert_snapshot!(talk.text());
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_jobset_is_run_with_kubectl_alone() {
+    let cluster = Cluster::start(&[]).await;
+    cluster.home.write("pair.yaml", SET);
+    let mut talk = Conversation::in_home(&cluster.home);
+    talk.types("kubectl apply -f pair.yaml").await.succeeded();
+    talk.types("kubectl wait --for=condition=Completed jobset/pair --timeout=60s").await.succeeded();
+    for job in ["pair-first-0", "pair-second-0"] {
+        talk.types(&format!("kubectl logs job/{job}")).await.succeeded();
+    }
+    let columns = "custom-columns=NAME:.metadata.name,STATE:.status.terminalState,REASON:.status.conditions[-1:].reason";
+    talk.types(&format!("kubectl get jobset pair -o {columns}")).await;
+    talk.types("kubectl get service pairs -o jsonpath={.spec.clusterIP}").await;
+    let gang = "jsonpath={.items[*].metadata.annotations.muster\\.dev/gang-by}";
+    talk.types(&format!("kubectl get pods -o {gang}")).await;
+    talk.types("kubectl delete jobset pair").await.succeeded();
+    insta::assert_snapshot!(talk.text());
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn kubeflows_trainer_client_trains_on_a_shipped_runtime() {
+    let Some(python) = std::env::var_os("MUSTER_PYTHON") else {
+        eprintln!("skipped: MUSTER_PYTHON names no Python with kubeflow==0.5.0");
+        return;
+    };
+    let cluster = Cluster::start(&[]).await;
+    let mut script = cluster.home.command(python);
+    script.arg(repository().join("tests/it/training_jobs.py"));
+    let told = program::run(script).await.succeeded();
+    insta::assert_snapshot!(told.stdout);
+    cluster.stop().await;
+}

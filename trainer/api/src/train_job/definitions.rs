@@ -1,0 +1,58 @@
+//! The `CustomResourceDefinition`s of training jobs and runtimes.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use serde_json::{Value, json};
+
+use super::names::{GROUP, VERSION};
+use crate::schema::{Error, Parts};
+
+/// The definitions of the three kinds, ready to be applied to a cluster.
+pub fn crds() -> Result<Vec<CustomResourceDefinition>, Error> {
+    let parts = Parts::load()?;
+    let mut job = json!({
+        "schema": {"openAPIV3Schema": parts.object("TrainJobSpec", Some("TrainJobStatus"))?},
+        "subresources": {"status": {}},
+        "additionalPrinterColumns": [
+            {"jsonPath": ".status.conditions[-1:].type", "name": "State", "type": "string"},
+            {"jsonPath": ".metadata.creationTimestamp", "name": "Age", "type": "date"},
+        ],
+    });
+    job["schema"]["openAPIV3Schema"]["x-kubernetes-validations"] = json!([
+        {
+            "message": "metadata.name must match RFC 1035 DNS label format",
+            "rule": "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        },
+        {
+            "message": "metadata.name must be no more than 63 characters",
+            "rule": "size(self.metadata.name) <= 63",
+        },
+    ]);
+    let runtime = json!({"schema": {"openAPIV3Schema": parts.object("TrainingRuntimeSpec", None)?}});
+    Ok(vec![
+        build("TrainJob", "Namespaced", job)?,
+        build("TrainingRuntime", "Namespaced", runtime.clone())?,
+        build("ClusterTrainingRuntime", "Cluster", runtime)?,
+    ])
+}
+
+fn build(kind: &str, scope: &str, mut version: Value) -> Result<CustomResourceDefinition, Error> {
+    let singular = kind.to_lowercase();
+    version["name"] = json!(VERSION);
+    version["served"] = json!(true);
+    version["storage"] = json!(true);
+    let definition = json!({
+        "metadata": {"name": format!("{singular}s.{GROUP}")},
+        "spec": {
+            "group": GROUP,
+            "scope": scope,
+            "names": {
+                "kind": kind,
+                "listKind": format!("{kind}List"),
+                "plural": format!("{singular}s"),
+                "singular": singular,
+            },
+            "versions": [version],
+        },
+    });
+    serde_json::from_value(definition).map_err(|source| Error::Definition { kind: kind.to_owned(), source })
+}

@@ -1,0 +1,8 @@
+//! The controllers of `TrainJob` and of the runtimes that jobs name.
+
+mod progress;
+mod reconcile;
+mod runtimes;
+mod service;
+
+pub use service::{Options, Service};

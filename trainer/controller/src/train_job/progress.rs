@@ -1,0 +1,75 @@
+//! How far a training says that it has come.
+//!
+//! Kubeflow's trainer has pods call a server of its own. Here the pod whose index is 0 carries an annotation
+//! (`muster.dev/trainer-status`, JSON with the fields of `status.trainerStatus`), which whoever may patch the
+//! pod writes; the job's status repeats it.
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::ListParams;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Resource, ResourceExt};
+use muster_trainer_api::jobset::label::JOBSET_NAME;
+use muster_trainer_api::train_job::names::annotation::TRAINER_STATUS;
+use muster_trainer_api::train_job::{TrainJob, TrainerStatus};
+
+/// The first pods of all JobSets' Jobs.
+pub(super) const SELECTOR: &str = "jobset.sigs.k8s.io/jobset-name,batch.kubernetes.io/job-completion-index=0";
+/// Longest annotation that is read, in bytes.
+const LONGEST: usize = 64 << 10;
+/// Most metrics, and the longest name or value of one, as the definition allows.
+const MOST_METRICS: usize = 256;
+const LONGEST_TEXT: usize = 64;
+
+/// The job of a pod that says how far it has come.
+pub(super) fn job_of(pod: &impl Resource) -> Option<ObjectRef<TrainJob>> {
+    pod.annotations().get(TRAINER_STATUS)?;
+    let job = ObjectRef::new(pod.labels().get(JOBSET_NAME)?);
+    Some(job.within(&pod.namespace()?))
+}
+
+/// What the latest pod of a job says.
+pub(super) async fn of_job(
+    pods: &Api<Pod>,
+    job: &str,
+    now: Time,
+) -> Result<Option<TrainerStatus>, kube::Error> {
+    let selector = format!("{JOBSET_NAME}={job},batch.kubernetes.io/job-completion-index=0");
+    let list = pods.list_metadata(&ListParams::default().labels(&selector)).await?;
+    let said = list.items.iter().filter_map(|pod| {
+        let said = read(pod.annotations().get(TRAINER_STATUS)?, &now)?;
+        Some((pod.creation_timestamp(), said))
+    });
+    Ok(said.max_by_key(|(created, _)| created.as_ref().map(|time| time.0)).map(|(_, said)| said))
+}
+
+/// What the definition does not allow is left out, so that a careless program cannot break the job's status.
+fn read(text: &str, now: &Time) -> Option<TrainerStatus> {
+    let mut status: TrainerStatus =
+        serde_json::from_str(Some(text).filter(|text| text.len() <= LONGEST)?).ok()?;
+    status.progress_percentage = status.progress_percentage.map(|percentage| percentage.clamp(0, 100));
+    status.estimated_remaining_seconds = status.estimated_remaining_seconds.filter(|seconds| *seconds >= 0);
+    let fits = |text: &str| !text.is_empty() && text.chars().count() <= LONGEST_TEXT;
+    status.metrics.retain(|metric| fits(&metric.name) && fits(&metric.value));
+    status.metrics.truncate(MOST_METRICS);
+    status.last_updated_time.get_or_insert_with(|| now.clone());
+    Some(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_the_definition_is_left_out() {
+        let now = Time(jiff::Timestamp::UNIX_EPOCH);
+        let text = r#"{"progressPercentage": 140, "estimatedRemainingSeconds": -1,
+            "metrics": [{"name": "loss", "value": "0.5"}, {"name": "", "value": "1"}]}"#;
+        let status = read(text, &now).unwrap();
+        assert_eq!((status.progress_percentage, status.estimated_remaining_seconds), (Some(100), None));
+        assert_eq!(status.metrics.len(), 1);
+        assert_eq!(status.last_updated_time, Some(now.clone()));
+        assert_eq!(read("half way", &now), None);
+        assert_eq!(read(&" ".repeat(LONGEST + 1), &now), None);
+    }
+}

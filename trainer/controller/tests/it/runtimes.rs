@@ -1,0 +1,249 @@
+//! Jobs on runtimes, with the controllers of training jobs and of JobSets; the tests play the Job controller.
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Service;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
+use muster_machinery::CancellationToken;
+use muster_trainer_api::jobset::JobSet;
+use muster_trainer_api::train_job::{TrainJob, TrainingRuntime, names};
+use muster_trainer_controller::{jobset, train_job};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use crate::cluster::{Cluster, until};
+
+struct Controllers {
+    shutdown: CancellationToken,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Controllers {
+    fn start(cluster: &Cluster) -> Self {
+        let shutdown = CancellationToken::new();
+        let jobs =
+            train_job::Options { gang_scheduler_name: "muster".to_owned(), ..train_job::Options::default() };
+        let sets = jobset::Options { gang_scheduler_name: "muster".to_owned(), ..jobset::Options::default() };
+        let jobs = jobs.build(cluster.client.clone());
+        let sets = sets.build(cluster.client.clone());
+        let (stop_jobs, stop_sets) = (shutdown.clone(), shutdown.clone());
+        let tasks = [
+            tokio::spawn(async move { jobs.run(stop_jobs).await }),
+            tokio::spawn(async move { sets.run(stop_sets).await }),
+        ];
+        Self { shutdown, tasks }
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+    }
+}
+
+fn api<K>(cluster: &Cluster) -> Api<K>
+where
+    K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+{
+    Api::namespaced(cluster.client.clone(), "default")
+}
+
+async fn create_runtime(cluster: &Cluster, jobset: Value) {
+    let mut runtime = json!({
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "TrainingRuntime",
+        "metadata": {"name": "torch", "labels": {"trainer.kubeflow.org/framework": "torch"}},
+        "spec": {"mlPolicy": {"numNodes": 2, "torch": {}}, "template": {"spec": {"replicatedJobs": [{
+            "name": "node",
+            "template": {
+                "metadata": {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}},
+                "spec": {"template": {"spec": {"containers": [{"name": "node", "image": "host"}]}}},
+            },
+        }]}}},
+    });
+    for (key, value) in jobset.as_object().unwrap() {
+        runtime["spec"]["template"]["spec"][key] = value.clone();
+    }
+    let runtime: TrainingRuntime = serde_json::from_value(runtime).unwrap();
+    api(cluster).create(&PostParams::default(), &runtime).await.unwrap();
+}
+
+async fn create_job(cluster: &Cluster, spec: Value) {
+    let mut job = json!({
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "TrainJob",
+        "metadata": {"name": "train"},
+        "spec": {"runtimeRef": {"name": "torch", "kind": "TrainingRuntime"}},
+    });
+    for (key, value) in spec.as_object().unwrap() {
+        job["spec"][key] = value.clone();
+    }
+    let job: TrainJob = serde_json::from_value(job).unwrap();
+    api(cluster).create(&PostParams::default(), &job).await.unwrap();
+}
+
+/// The job `train-node-0` once it is there and is none of these.
+async fn fresh_job(cluster: &Cluster, old: &[String]) -> Job {
+    until("a fresh job", async || {
+        let job = api::<Job>(cluster).get_opt("train-node-0").await.unwrap()?;
+        (!old.contains(&job.uid().unwrap())).then_some(job)
+    })
+    .await
+}
+
+async fn end(cluster: &Cluster, type_: &str) {
+    let now = "2026-11-20T10:00:00Z";
+    let before = if type_ == "Complete" { "SuccessCriteriaMet" } else { "FailureTarget" };
+    let condition = |type_: &str| {
+        json!({"type": type_, "status": "True", "reason": "Test", "message": "by the test",
+        "lastTransitionTime": now, "lastProbeTime": now})
+    };
+    let mut status = json!({"conditions": [condition(before), condition(type_)], "startTime": now});
+    if type_ == "Complete" {
+        status["completionTime"] = json!(now);
+        status["succeeded"] = json!(2);
+        status["completedIndexes"] = json!("0,1");
+    }
+    let patch = Patch::Merge(json!({"status": status}));
+    api::<Job>(cluster).patch_status("train-node-0", &PatchParams::default(), &patch).await.unwrap();
+}
+
+async fn reason(cluster: &Cluster, type_: &str) -> String {
+    until(type_, async || {
+        let status = api::<TrainJob>(cluster).get("train").await.unwrap().status?;
+        let condition = status.condition(type_).filter(|condition| condition.status == "True")?;
+        Some(condition.reason.clone())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_on_a_runtime_runs_to_its_end_and_its_runtime_stays_so_long() {
+    let cluster = Cluster::start().await;
+    let controllers = Controllers::start(&cluster);
+    create_job(&cluster, json!({})).await;
+    create_runtime(&cluster, json!({})).await;
+    let job = fresh_job(&cluster, &[]).await;
+    let spec = job.spec.unwrap();
+    assert_eq!((spec.completions, spec.parallelism, spec.suspend), (Some(2), Some(2), Some(false)));
+    assert_eq!(job.metadata.labels.unwrap()["jobset.sigs.k8s.io/jobset-name"], "train");
+    until("the headless service", async || api::<Service>(&cluster).get_opt("train").await.unwrap()).await;
+    let sets = api::<JobSet>(&cluster);
+    let owners = sets.get("train").await.unwrap().metadata.owner_references.unwrap();
+    assert_eq!((owners[0].kind.as_str(), owners[0].controller), ("TrainJob", Some(true)));
+
+    let runtimes = api::<TrainingRuntime>(&cluster);
+    until("the runtime is held", async || {
+        let runtime = runtimes.get("torch").await.unwrap();
+        runtime.finalizers().iter().any(|finalizer| finalizer == names::RESOURCE_IN_USE).then_some(())
+    })
+    .await;
+    runtimes.delete("torch", &DeleteParams::default()).await.unwrap();
+    end(&cluster, "Complete").await;
+    assert_eq!(reason(&cluster, "Complete").await, "AllJobsCompleted");
+    assert!(runtimes.get("torch").await.unwrap().metadata.deletion_timestamp.is_some());
+    api::<TrainJob>(&cluster).delete("train", &DeleteParams::default()).await.unwrap();
+    until("the runtime is gone", async || runtimes.get_opt("torch").await.unwrap().is_none().then_some(()))
+        .await;
+    controllers.stop().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_job_restarts_the_set_once_even_if_the_controllers_are_stopped() {
+    let cluster = Cluster::start().await;
+    let controllers = Controllers::start(&cluster);
+    create_runtime(&cluster, json!({"failurePolicy": {"maxRestarts": 1}})).await;
+    create_job(&cluster, json!({})).await;
+    let first = fresh_job(&cluster, &[]).await.uid().unwrap();
+    controllers.stop().await;
+    end(&cluster, "Failed").await;
+    let controllers = Controllers::start(&cluster);
+    // The tests play the garbage collector too: a job goes in the foreground.
+    let jobs = api::<Job>(&cluster);
+    until("the failed job is to go", async || {
+        let job = jobs.get_opt("train-node-0").await.unwrap()?;
+        job.metadata.deletion_timestamp.as_ref()?;
+        let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+        jobs.patch("train-node-0", &PatchParams::default(), &patch).await.ok().map(drop)
+    })
+    .await;
+    let second = fresh_job(&cluster, std::slice::from_ref(&first)).await;
+    assert_eq!(second.labels()["jobset.sigs.k8s.io/restart-attempt"], "1");
+    controllers.stop().await;
+    let controllers = Controllers::start(&cluster);
+    end(&cluster, "Failed").await;
+    assert_eq!(reason(&cluster, "Failed").await, "ReachedMaxRestarts");
+    let set = api::<JobSet>(&cluster).get("train").await.unwrap();
+    assert_eq!(set.status.unwrap().restarts, 1);
+    assert_eq!(jobs.list(&ListParams::default()).await.unwrap().items.len(), 1);
+    controllers.stop().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_suspended_and_resumed_and_its_set_with_it() {
+    let cluster = Cluster::start().await;
+    let controllers = Controllers::start(&cluster);
+    create_runtime(&cluster, json!({})).await;
+    create_job(&cluster, json!({"suspend": true})).await;
+    assert_eq!(reason(&cluster, "Suspended").await, "Suspended");
+    assert_eq!(fresh_job(&cluster, &[]).await.spec.unwrap().suspend, Some(true));
+    for suspend in [false, true, false] {
+        let patch = Patch::Merge(json!({"spec": {"suspend": suspend}}));
+        api::<TrainJob>(&cluster).patch("train", &PatchParams::default(), &patch).await.unwrap();
+        until("the job follows", async || {
+            let job = api::<Job>(&cluster).get("train-node-0").await.unwrap();
+            (job.spec.unwrap().suspend == Some(suspend)).then_some(())
+        })
+        .await;
+    }
+    let status = api::<TrainJob>(&cluster).get("train").await.unwrap().status.unwrap();
+    assert_eq!(status.condition("Suspended").unwrap().reason, "Resumed");
+    controllers.stop().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_first_pod_says_of_its_progress_is_in_the_status() {
+    let cluster = Cluster::start().await;
+    let controllers = Controllers::start(&cluster);
+    create_runtime(&cluster, json!({})).await;
+    create_job(&cluster, json!({})).await;
+    fresh_job(&cluster, &[]).await;
+    let pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "train-node-0-0",
+            "labels": {"jobset.sigs.k8s.io/jobset-name": "train", "batch.kubernetes.io/job-completion-index": "0"},
+            "annotations": {"muster.dev/trainer-status": "{\"progressPercentage\": 40}"},
+        },
+        "spec": {"containers": [{"name": "node", "image": "host"}]},
+    });
+    cluster.pods().create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    let said = until("the progress is repeated", async || {
+        api::<TrainJob>(&cluster).get("train").await.unwrap().status?.trainer_status
+    })
+    .await;
+    assert_eq!(said.progress_percentage, Some(40));
+    controllers.stop().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_manages_a_job_and_its_runtime_cannot_change() {
+    let cluster = Cluster::start().await;
+    create_job(&cluster, json!({})).await;
+    for (patch, field) in [
+        (json!({"managedBy": "kueue.x-k8s.io/multikueue"}), "spec.managedBy"),
+        (json!({"runtimeRef": {"name": "other"}}), "spec.runtimeRef"),
+    ] {
+        let patch = Patch::Merge(json!({"spec": patch}));
+        let refused =
+            api::<TrainJob>(&cluster).patch("train", &PatchParams::default(), &patch).await.unwrap_err();
+        assert!(refused.to_string().contains(field), "{refused}");
+    }
+    cluster.stop().await;
+}

@@ -1,0 +1,71 @@
+//! The launcher's Job.
+
+use k8s_openapi::api::batch::v1::{
+    Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule,
+};
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use muster_trainer_api::{RestartPolicy, label};
+
+use super::job::MpiJob;
+use super::labels::Role;
+use crate::gang;
+use crate::plan::Options;
+
+impl MpiJob {
+    /// The launcher of this generation; `spent` failures of earlier ones count against its backoff limit.
+    pub(super) fn launcher_job(&self, generation: u64, spent: u32, options: &Options) -> Option<Job> {
+        let launcher = self.launcher()?;
+        let name = self.launcher_name();
+        let (mut template, main) = self.prepared(&launcher.template, Role::Launcher, name.clone(), options);
+        let spec = template.spec.get_or_insert_default();
+        let by_exit_code = launcher.restart_policy == RestartPolicy::ExitCode;
+        let restart_policy = match launcher.restart_policy {
+            RestartPolicy::OnFailure | RestartPolicy::Always => "OnFailure",
+            _ => "Never",
+        };
+        spec.restart_policy = Some(restart_policy.to_owned());
+        self.mount_configuration(spec, main);
+        if let Some(source) = &options.mpi.agent {
+            self.bring_agent(spec, main, source);
+        }
+        let mut labels = self.role_labels(Role::Launcher);
+        labels.insert(label::GANG_GENERATION.to_owned(), generation.to_string());
+        let limit = self.backoff_limit().saturating_sub(i32::try_from(spent).unwrap_or(i32::MAX)).max(0);
+        Some(Job {
+            metadata: self.metadata(name, labels),
+            spec: Some(JobSpec {
+                active_deadline_seconds: self.job.run_policy.active_deadline_seconds,
+                backoff_limit: Some(limit),
+                pod_failure_policy: by_exit_code.then(fail_below_128),
+                pod_replacement_policy: Some("Failed".to_owned()),
+                template: self.in_gang(template, options),
+                ..JobSpec::default()
+            }),
+            status: None,
+        })
+    }
+
+    /// The template of a member of the job's gang.
+    fn in_gang(&self, template: PodTemplateSpec, options: &Options) -> PodTemplateSpec {
+        let Some(launcher) = self.launcher() else { return template };
+        let metadata = template.metadata.unwrap_or_default();
+        let mut pod = Pod { metadata, spec: template.spec, status: None };
+        gang::join(&self.job, launcher, 0, &options.gang_scheduler, &mut pod);
+        PodTemplateSpec { metadata: Some(pod.metadata), spec: pod.spec }
+    }
+}
+
+/// Exit codes below 128 end the job, as the restart policy `ExitCode` has it.
+fn fail_below_128() -> PodFailurePolicy {
+    PodFailurePolicy {
+        rules: vec![PodFailurePolicyRule {
+            action: "FailJob".to_owned(),
+            on_exit_codes: Some(PodFailurePolicyOnExitCodesRequirement {
+                container_name: None,
+                operator: "In".to_owned(),
+                values: (1..128).collect(),
+            }),
+            on_pod_conditions: None,
+        }],
+    }
+}

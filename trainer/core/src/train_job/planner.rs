@@ -1,0 +1,256 @@
+//! One plan in the making.
+
+use jiff::{SignedDuration, Timestamp};
+use muster_trainer_api::jobset::{self, JobSet};
+use muster_trainer_api::train_job::names::{GROUP, VERSION};
+use muster_trainer_api::train_job::{JobStatus, TrainJob, TrainJobStatus, condition_type, reason};
+use serde_json::{Value, json};
+
+use super::plan::{JobSetDeletion, Observed, Plan, SshKeys};
+use super::render::{Rendered, metadata, render};
+use super::runtime::{RuntimeSeen, runtime_of};
+use super::validation::validate;
+use crate::condition::{self, Said};
+use crate::digest::sha1_hex;
+use crate::gang::GangScheduler;
+use crate::plan::{Event, EventType};
+
+/// Annotations of a JobSet that was made of a job.
+mod mark {
+    /// What it was made of, in short: it is applied again when that changes.
+    pub(super) const RENDERED: &str = "muster.dev/rendered";
+    /// Seconds for which it is kept once the job has ended.
+    pub(super) const TTL: &str = "muster.dev/ttl-seconds-after-finished";
+}
+
+/// How soon a job is looked at again whose way is blocked by something that nobody watches.
+const BLOCKED: std::time::Duration = std::time::Duration::from_secs(30);
+
+pub(super) struct Planner<'a> {
+    job: &'a TrainJob,
+    observed: &'a Observed<'a>,
+    now: Timestamp,
+    scheduler: &'a GangScheduler,
+    status: TrainJobStatus,
+    plan: Plan,
+}
+
+impl<'a> Planner<'a> {
+    pub(super) fn new(
+        job: &'a TrainJob,
+        observed: &'a Observed<'a>,
+        now: Timestamp,
+        scheduler: &'a GangScheduler,
+    ) -> Self {
+        let status = job.status.clone().unwrap_or_default();
+        Self { job, observed, now, scheduler, status, plan: Plan::default() }
+    }
+
+    pub(super) fn plan(mut self) -> Plan {
+        let jobset = self.observed.jobset.filter(|set| self.is_ours(set));
+        if !self.status.is_finished() {
+            self.go_on(jobset);
+        }
+        if self.status.is_finished() {
+            self.clean_up(jobset);
+        }
+        if self.job.status.as_ref() != Some(&self.status) && self.status != TrainJobStatus::default() {
+            self.plan.status = Some(self.status);
+        }
+        self.plan
+    }
+
+    fn is_ours(&self, set: &JobSet) -> bool {
+        let owners = set.metadata.owner_references.iter().flatten();
+        let mut owners = owners.filter(|owner| owner.controller == Some(true));
+        owners.any(|owner| Some(&owner.uid) == self.job.metadata.uid.as_ref())
+    }
+
+    fn is_suspended(&self) -> bool {
+        self.job.spec.suspend == Some(true)
+    }
+
+    fn go_on(&mut self, jobset: Option<&JobSet>) {
+        if let Some(set) = jobset {
+            self.take_over(set);
+        }
+        if self.status.is_finished() {
+            return;
+        }
+        self.suspend_or_resume();
+        if self.is_over_deadline() {
+            let seconds = self.job.spec.active_deadline_seconds.unwrap_or_default();
+            let message = format!("the job ran for more than its {seconds} seconds");
+            return self.fail(reason::DEADLINE_EXCEEDED, message);
+        }
+        // What runs stays as it was made, whatever becomes of the runtime.
+        let runs = jobset.is_some_and(|set| set.spec.suspend != Some(true)) && !self.is_suspended();
+        if !runs {
+            self.make(jobset);
+        }
+    }
+
+    /// What the JobSet says of itself is the job's state.
+    fn take_over(&mut self, set: &JobSet) {
+        let status = set.status.clone().unwrap_or_default();
+        let groups = status.replicated_jobs_status.iter().map(|group| JobStatus {
+            name: group.name.clone(),
+            ready: group.ready,
+            succeeded: group.succeeded,
+            failed: group.failed,
+            active: group.active,
+            suspended: group.suspended,
+        });
+        self.status.jobs_status = groups.collect();
+        if let Some(said) = &self.observed.trainer_status {
+            self.status.trainer_status = Some(said.clone());
+        }
+        let ends = [
+            (jobset::condition_type::COMPLETED, condition_type::COMPLETE, EventType::Normal),
+            (jobset::condition_type::FAILED, condition_type::FAILED, EventType::Warning),
+        ];
+        for (theirs, ours, event) in ends {
+            let said = status.condition(theirs).filter(|condition| condition.status == "True");
+            if let Some(said) = said {
+                self.set_condition(ours, true, &said.reason, said.message.clone());
+                return self.tell(event, &said.reason, said.message.clone());
+            }
+        }
+    }
+
+    fn suspend_or_resume(&mut self) {
+        let (value, reason, message) = if self.is_suspended() {
+            (true, reason::SUSPENDED, "the job is suspended")
+        } else if self.status.is(condition_type::SUSPENDED) {
+            (false, reason::RESUMED, "the job is no longer suspended")
+        } else {
+            return;
+        };
+        if self.set_condition(condition_type::SUSPENDED, value, reason, message.to_owned()) {
+            self.tell(EventType::Normal, reason, message.to_owned());
+        }
+    }
+
+    /// From the creation, or the latest resumption.
+    fn is_over_deadline(&mut self) -> bool {
+        let Some(seconds) = self.job.spec.active_deadline_seconds.filter(|_| !self.is_suspended()) else {
+            return false;
+        };
+        let resumed = self.status.condition(condition_type::SUSPENDED);
+        let resumed = resumed.map(|condition| condition.last_transition_time.0);
+        let created = self.job.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let Some(since) = resumed.or(created) else { return false };
+        self.is_over(since, seconds)
+    }
+
+    /// Whether so many seconds have passed; if not, the job is looked at when they have.
+    fn is_over(&mut self, since: Timestamp, seconds: i64) -> bool {
+        let passed = self.now.duration_since(since);
+        let left = SignedDuration::from_secs(seconds) - passed;
+        if left.is_positive() {
+            self.plan.requeue_after = Some(left.unsigned_abs());
+        }
+        !left.is_positive()
+    }
+
+    fn make(&mut self, jobset: Option<&JobSet>) {
+        if self.observed.jobset.is_some() && jobset.is_none() {
+            let name = self.job.metadata.name.as_deref().unwrap_or_default();
+            let message =
+                format!("a JobSet {name} exists and belongs to another; delete it or rename the job");
+            self.plan.requeue_after = Some(BLOCKED);
+            return self.tell(EventType::Warning, "JobSetNameTaken", message);
+        }
+        let Some(key) = runtime_of(self.job) else {
+            let reference = &self.job.spec.runtime_ref;
+            let message = format!(
+                "spec.runtimeRef names a {} of {}; use ClusterTrainingRuntime or TrainingRuntime of {GROUP}",
+                reference.kind.as_deref().unwrap_or_default(),
+                reference.api_group.as_deref().unwrap_or_default(),
+            );
+            return self.fail(reason::RUNTIME_NOT_SUPPORTED, message);
+        };
+        let RuntimeSeen::Found(runtime) = self.observed.runtime else {
+            let message = format!("waits for {key}, which spec.runtimeRef names");
+            return self.tell(EventType::Warning, reason::RUNTIME_NOT_FOUND, message);
+        };
+        let errors = validate(self.job, runtime);
+        if !errors.is_empty() {
+            let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            return self.fail(reason::INVALID, format!("the job is not valid: {}", errors.join("; ")));
+        }
+        let rendered = render(self.job, runtime, self.scheduler);
+        self.apply(rendered, jobset);
+    }
+
+    fn apply(&mut self, rendered: Rendered, jobset: Option<&JobSet>) {
+        if let Some(name) = rendered.ssh_secret.filter(|_| !self.observed.has_ssh_secret) {
+            self.plan.create_ssh_keys = Some(SshKeys { metadata: metadata(self.job, name) });
+        }
+        if let Some(hostfile) = rendered.hostfile
+            && self.observed.hostfile.is_none_or(|seen| seen.data != hostfile.data)
+        {
+            self.plan.apply_surroundings.push(json!(hostfile));
+        }
+        if let Some(group) = rendered.pod_group
+            && !self.observed.pod_group.is_some_and(|seen| shows(&seen["spec"], &group["spec"]))
+        {
+            self.plan.apply_surroundings.push(group);
+        }
+        let mut wanted = rendered.jobset;
+        if let Some(seconds) = rendered.ttl_seconds {
+            let marks = wanted.metadata.annotations.get_or_insert_default();
+            marks.insert(mark::TTL.to_owned(), seconds.to_string());
+        }
+        let digest = digest(&json!(wanted));
+        let made_of = |set: &&JobSet| marked(set, mark::RENDERED) == Some(&digest);
+        if jobset.is_none_or(|set| !made_of(&set)) {
+            wanted.metadata.annotations.get_or_insert_default().insert(mark::RENDERED.to_owned(), digest);
+            self.plan.apply_jobset = Some(json!(wanted));
+        }
+    }
+
+    fn clean_up(&mut self, jobset: Option<&JobSet>) {
+        let Some(set) = jobset.filter(|set| set.metadata.deletion_timestamp.is_none()) else { return };
+        let ends = [condition_type::COMPLETE, condition_type::FAILED];
+        let ended = ends.iter().find(|type_| self.status.is(type_));
+        let Some(ended) = ended.and_then(|type_| self.status.condition(type_)).cloned() else { return };
+        let ttl: Option<i64> = marked(set, mark::TTL).and_then(|seconds| seconds.parse().ok());
+        let has_ended_itself = set.status.as_ref().is_some_and(jobset::JobSetStatus::is_finished);
+        let is_over = ttl.is_some_and(|seconds| self.is_over(ended.last_transition_time.0, seconds));
+        if is_over || !has_ended_itself {
+            self.plan.requeue_after = None;
+            self.plan.delete_jobset = Some(JobSetDeletion {
+                name: set.metadata.name.clone().unwrap_or_default(),
+                uid: set.metadata.uid.clone().unwrap_or_default(),
+            });
+        }
+    }
+
+    fn fail(&mut self, reason: &str, message: String) {
+        self.set_condition(condition_type::FAILED, true, reason, message.clone());
+        self.tell(EventType::Warning, reason, message);
+    }
+
+    fn set_condition(&mut self, type_: &str, value: bool, reason: &str, message: String) -> bool {
+        let said = Said { type_, value, reason, message };
+        condition::set(&mut self.status.conditions, said, None, self.now)
+    }
+
+    fn tell(&mut self, type_: EventType, reason: &str, message: String) {
+        self.plan.events.push(Event { type_, reason: reason.to_owned(), message });
+    }
+}
+
+fn marked<'a>(set: &'a JobSet, mark: &str) -> Option<&'a String> {
+    set.metadata.annotations.as_ref()?.get(mark)
+}
+
+/// Whether an object has every field that is wanted of it.
+fn shows(seen: &Value, wanted: &Value) -> bool {
+    wanted.as_object().is_none_or(|wanted| wanted.iter().all(|(field, value)| seen.get(field) == Some(value)))
+}
+
+fn digest(object: &Value) -> String {
+    sha1_hex(&format!("{GROUP}/{VERSION} {object}"))
+}

@@ -1,0 +1,200 @@
+//! What JobSets look like under each policy.
+
+use muster_trainer_api::jobset::JobSet;
+use muster_trainer_api::train_job::{TrainJob, TrainingRuntime};
+use muster_trainer_core::GangScheduler;
+use muster_trainer_core::train_job::{Rendered, render};
+use serde_json::{Value, json};
+
+use super::world::{job, runtime};
+
+fn rendered(spec: Value, runtime: Value) -> Rendered {
+    let job: TrainJob = serde_json::from_value(job(spec)).unwrap();
+    let runtime: TrainingRuntime = serde_json::from_value(runtime).unwrap();
+    render(&job, &runtime.spec, &GangScheduler::Muster)
+}
+
+/// The variables of the container `node` of a group, as NAME=VALUE.
+fn variables(set: &JobSet, group: usize) -> Vec<String> {
+    let pod = set.spec.replicated_jobs[group].template.spec.clone().unwrap().template.spec.unwrap();
+    let variables = pod.containers[0].env.clone().unwrap_or_default();
+    let text = |variable: k8s_openapi::api::core::v1::EnvVar| {
+        let value =
+            variable.value.unwrap_or_else(|| variable.value_from.unwrap().field_ref.unwrap().field_path);
+        format!("{}={value}", variable.name)
+    };
+    variables.into_iter().map(text).collect()
+}
+
+#[test]
+fn a_torch_job_in_full() {
+    let mut runtime = runtime(json!({"numNodes": 1, "torch": {}}));
+    runtime["spec"]["template"]["metadata"] = json!({"labels": {"team": "vision"}});
+    let spec = json!({"trainer": {
+        "image": "busybox", "command": ["torchrun"], "args": ["train.py"], "numNodes": 3,
+        "env": [{"name": "EPOCHS", "value": "2"}], "resourcesPerNode": {"requests": {"cpu": "1500m"}},
+    }});
+    insta::assert_yaml_snapshot!(rendered(spec, runtime).jobset);
+}
+
+#[test]
+fn torchrun_is_told_how_many_processes_run_on_a_node() {
+    let processes = |trainer: Value| {
+        let set = rendered(json!({"trainer": trainer}), runtime(json!({"torch": {}}))).jobset;
+        let all = variables(&set, 0);
+        all.into_iter().find_map(|v| v.strip_prefix("PET_NPROC_PER_NODE=").map(str::to_owned)).unwrap()
+    };
+    assert_eq!(processes(json!({})), "1");
+    assert_eq!(processes(json!({"resourcesPerNode": {"limits": {"cpu": 4}}})), "4");
+    assert_eq!(processes(json!({"resourcesPerNode": {"limits": {"cpu": 8, "nvidia.com/gpu": 2}}})), "auto");
+    assert_eq!(
+        processes(json!({"numProcPerNode": 3, "resourcesPerNode": {"limits": {"nvidia.com/gpu": 2}}})),
+        "3"
+    );
+}
+
+#[test]
+fn other_containers_that_the_runtime_names_get_torchs_variables() {
+    let targets = json!([{"jobName": "node", "containerNames": ["side"]}]);
+    let mut runtime = runtime(json!({"torch": {"envInjection": {"targets": targets}}}));
+    let containers = &mut runtime["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+        ["spec"]["containers"];
+    *containers = json!([{"name": "side"}, {"name": "node"}, {"name": "other"}]);
+    let set = rendered(json!({}), runtime).jobset;
+    assert!(
+        variables(&set, 0)
+            .iter()
+            .any(|variable| variable.starts_with("PET_MASTER_ADDR=train-node-0-0.train"))
+    );
+    let pod = set.spec.replicated_jobs[0].template.spec.clone().unwrap().template.spec.unwrap();
+    assert!(pod.containers[2].env.is_none());
+}
+
+#[test]
+fn jax_and_xgboost_are_told_where_they_meet() {
+    let spec = json!({"trainer": {"numNodes": 2, "resourcesPerNode": {"limits": {"nvidia.com/gpu": 4}}}});
+    let jax = rendered(spec.clone(), runtime(json!({"jax": {}}))).jobset;
+    let xgboost = rendered(spec, runtime(json!({"xgboost": {}}))).jobset;
+    insta::assert_yaml_snapshot!([variables(&jax, 0), variables(&xgboost, 0)]);
+}
+
+fn mpi_runtime() -> Value {
+    let mut runtime = runtime(json!({"numNodes": 2, "mpi": {
+        "numProcPerNode": 2, "mpiImplementation": "OpenMPI", "sshAuthMountPath": "/home/mpiuser/.ssh",
+        "runLauncherAsNode": true,
+    }}));
+    let groups = &mut runtime["spec"]["template"]["spec"]["replicatedJobs"];
+    let mut launcher = groups[0].clone();
+    launcher["name"] = json!("launcher");
+    launcher["dependsOn"] = json!([{"name": "node", "status": "Ready"}]);
+    groups[0]["template"]["metadata"] = json!({});
+    groups.as_array_mut().unwrap().push(launcher);
+    runtime
+}
+
+#[test]
+fn an_mpi_job_has_hosts_keys_and_variables_of_both_generations_of_open_mpi() {
+    let spec =
+        json!({"trainer": {"numNodes": 3, "command": ["mpirun"], "env": [{"name": "A", "value": "b"}]}});
+    let Rendered { jobset, hostfile, ssh_secret, .. } = rendered(spec, mpi_runtime());
+    assert_eq!(
+        hostfile.unwrap().data.unwrap()["hostfile"],
+        "train-launcher-0-0.train slots=2\ntrain-node-0-0.train slots=2\ntrain-node-0-1.train slots=2\n"
+    );
+    assert_eq!(ssh_secret.as_deref(), Some("train-mpi-ssh-auth"));
+    assert_eq!(variables(&jobset, 0), ["A=b"], "the ranks get the job's variables, too");
+    insta::assert_yaml_snapshot!(jobset.spec.replicated_jobs[1]);
+}
+
+#[test]
+fn torchtune_gets_its_recipe_and_configuration_from_the_runtime_and_the_job() {
+    let mut runtime = runtime(json!({"torch": {}}));
+    let node = &mut runtime["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+        ["spec"]["containers"][0];
+    node["command"] = json!([
+        "tune",
+        "run",
+        "--rdzv_endpoint=localhost:29500",
+        "full_finetune_distributed",
+        "--config",
+        "llama3_2/1B_full",
+        "output_dir=/workspace/output",
+        "dataset.source=parquet"
+    ]);
+    let command = |trainer: Value| {
+        let set = rendered(json!({"trainer": trainer}), runtime.clone()).jobset;
+        let pod = set.spec.replicated_jobs[0].template.spec.clone().unwrap().template.spec.unwrap();
+        assert!(!variables(&set, 0).iter().any(|variable| variable.starts_with("PET_MASTER")));
+        pod.containers[0].command.clone().unwrap().join(" ")
+    };
+    assert_eq!(
+        command(json!({"command": ["tune", "run"], "args": ["epochs=1"], "numNodes": 2})),
+        "tune run --rdzv_endpoint=train-node-0-0.train:29500 full_finetune_distributed --config llama3_2/1B_full output_dir=/workspace/output"
+    );
+    assert_eq!(
+        command(
+            json!({"command": ["tune", "run"], "args": ["model.lora_rank=8", "model.quantize_base=True"]})
+        ),
+        "tune run lora_finetune_single_device --config llama3_2/1B_qlora_single_device output_dir=/workspace/output"
+    );
+}
+
+#[test]
+fn initializers_get_their_sources_and_are_no_members_of_the_gang() {
+    let mut runtime = runtime(json!({"numNodes": 2, "torch": {}}));
+    runtime["spec"]["podGroupPolicy"] = json!({"coscheduling": {}});
+    let groups = &mut runtime["spec"]["template"]["spec"]["replicatedJobs"];
+    let fetch = json!({"name": "dataset-initializer", "template": {
+        "metadata": {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "dataset-initializer"}},
+        "spec": {"template": {"spec": {"containers": [{"name": "dataset-initializer",
+            "env": [{"name": "STORAGE_URI", "value": "hf://old/one"}]}]}}},
+    }});
+    groups[0]["dependsOn"] = json!([{"name": "dataset-initializer", "status": "Complete"}]);
+    groups.as_array_mut().unwrap().insert(0, fetch);
+    let source = json!({"storageUri": "hf://new/one", "env": [{"name": "SPLIT", "value": "train"}], "secretRef": {"name": "token"}});
+    let spec = json!({"initializer": {"dataset": source}, "trainer": {"resourcesPerNode": {"requests": {"cpu": "2"}}}});
+    let Rendered { jobset, pod_group, .. } = rendered(spec, runtime);
+    assert_eq!(variables(&jobset, 0), ["STORAGE_URI=hf://new/one", "SPLIT=train"]);
+    let pods = |group: usize| jobset.spec.replicated_jobs[group].template.spec.clone().unwrap().template;
+    let secret = pods(0).spec.unwrap().containers[0].env_from.clone().unwrap()[0].secret_ref.clone().unwrap();
+    assert_eq!(secret.name, "token");
+    assert!(pods(0).metadata.is_none());
+    assert_eq!(pods(1).metadata.unwrap().labels.unwrap()["scheduling.x-k8s.io/pod-group"], "train");
+    insta::assert_yaml_snapshot!(pod_group.unwrap());
+}
+
+#[test]
+fn volcano_is_told_queue_and_topology() {
+    let mut runtime = runtime(json!({"numNodes": 4, "torch": {}}));
+    runtime["spec"]["podGroupPolicy"] = json!({"volcano": {"networkTopology": {"mode": "soft"}}});
+    let mut manifest = job(json!({}));
+    manifest["metadata"]["annotations"] = json!({"scheduling.volcano.sh/queue-name": "research", "kubectl.kubernetes.io/last-applied-configuration": "{}"});
+    let job: TrainJob = serde_json::from_value(manifest).unwrap();
+    let runtime: TrainingRuntime = serde_json::from_value(runtime).unwrap();
+    let Rendered { jobset, pod_group, .. } = render(&job, &runtime.spec, &GangScheduler::Muster);
+    insta::assert_yaml_snapshot!(pod_group.unwrap()["spec"]);
+    assert_eq!(jobset.metadata.annotations.unwrap().len(), 1, "what kubectl remembers stays with the job");
+}
+
+#[test]
+fn patches_merge_lists_by_name() {
+    let mut runtime = runtime(json!({"torch": {}}));
+    let pod =
+        &mut runtime["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"];
+    pod["volumes"] = json!([{"name": "a", "emptyDir": {}}, {"name": "b", "emptyDir": {}}]);
+    pod["tolerations"] = json!([{"key": "gpu", "operator": "Exists"}]);
+    pod["containers"][0]["volumeMounts"] = json!([{"name": "a", "mountPath": "/a"}]);
+    let change = json!({"serviceAccountName": "trainer", "volumes": [{"name": "b", "hostPath": {"path": "/b"}}],
+        "tolerations": [{"key": "gpu", "operator": "Exists"}, {"key": "spot", "operator": "Exists"}],
+        "schedulingGates": [{"name": "wait"}],
+        "containers": [{"name": "node", "volumeMounts": [{"name": "a", "mountPath": "/new"}, {"name": "b", "mountPath": "/b"}]}]});
+    let patch = |pod: Value| {
+        json!({"name": "node", "template": {"metadata": {"annotations": {"x": "y"}},
+        "spec": {"template": {"metadata": {"labels": {"l": "m"}}, "spec": pod}}}})
+    };
+    let patches = json!([{"manager": "me", "trainingRuntimeSpec": {"template": {"metadata": {"labels": {"set": "yes"}},
+        "spec": {"replicatedJobs": [patch(change)]}}}}]);
+    let set = rendered(json!({"runtimePatches": patches}), runtime).jobset;
+    assert_eq!(set.metadata.labels.unwrap()["set"], "yes");
+    insta::assert_yaml_snapshot!(set.spec.replicated_jobs[0]);
+}

@@ -1,0 +1,165 @@
+//! How a job goes from its creation to its end.
+
+use serde_json::json;
+
+use super::world::{World, job, runtime};
+
+fn torch() -> serde_json::Value {
+    runtime(json!({"torch": {}}))
+}
+
+#[test]
+fn the_jobsets_end_is_the_jobs() {
+    for (theirs, ours, why) in
+        [("Completed", "Complete", "AllJobsCompleted"), ("Failed", "Failed", "ReachedMaxRestarts")]
+    {
+        let mut world = World::new(job(json!({})), torch());
+        world.settle();
+        let node =
+            json!({"name": "node", "ready": 1, "succeeded": 0, "failed": 0, "active": 1, "suspended": 0});
+        world.report(json!({"replicatedJobsStatus": [node]}));
+        world.settle();
+        assert_eq!(serde_json::to_value(&world.status().jobs_status).unwrap(), json!([node]));
+        assert!(!world.status().is_finished());
+        world.end(theirs, why);
+        world.settle();
+        assert_eq!(world.reason(ours).as_deref(), Some(why));
+        assert_eq!(world.events.last().unwrap().reason, why);
+    }
+}
+
+#[test]
+fn a_jobset_that_runs_is_never_changed() {
+    let mut world = World::new(job(json!({})), torch());
+    world.settle();
+    let before = world.view.jobset.clone();
+    world.view.runtime.as_mut().unwrap().spec.template.spec.replicated_jobs.clear();
+    world.settle();
+    assert_eq!(world.view.jobset, before, "whatever becomes of the runtime");
+    world.view.runtime = None;
+    world.end("Completed", "AllJobsCompleted");
+    world.settle();
+    assert!(world.reason("Complete").is_some());
+}
+
+#[test]
+fn a_job_is_suspended_changed_and_resumed() {
+    let mut world = World::new(job(json!({"suspend": true})), torch());
+    world.settle();
+    let suspend = |world: &World| world.view.jobset.as_ref().unwrap().spec.suspend;
+    assert_eq!((suspend(&world), world.reason("Suspended").as_deref()), (Some(true), Some("Suspended")));
+    let patch = json!([{"manager": "kueue", "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [
+        {"name": "node", "template": {"spec": {"template": {"spec": {"nodeSelector": {"zone": "a"}}}}}}]}}}}]);
+    world.change(|job| job.spec.runtime_patches = serde_json::from_value(patch).unwrap());
+    world.settle();
+    let spec = world.view.jobset.clone().unwrap().spec.replicated_jobs[0].template.spec.clone().unwrap();
+    assert_eq!(spec.template.spec.unwrap().node_selector.unwrap()["zone"], "a");
+    world.change(|job| job.spec.suspend = Some(false));
+    world.settle();
+    assert_eq!((suspend(&world), world.reason("Suspended")), (Some(false), None));
+    assert_eq!(world.status().condition("Suspended").unwrap().reason, "Resumed");
+    world.change(|job| job.spec.suspend = Some(true));
+    world.settle();
+    assert_eq!(suspend(&world), Some(true));
+    assert_eq!(world.jobsets, 1);
+}
+
+#[test]
+fn the_deadline_counts_from_the_creation_or_the_latest_resumption() {
+    let mut world = World::new(job(json!({"activeDeadlineSeconds": 60})), torch());
+    world.settle();
+    assert_eq!(world.view.plan(world.now).requeue_after.unwrap().as_secs(), 60);
+    world.advance(50);
+    world.change(|job| job.spec.suspend = Some(true));
+    world.settle();
+    world.advance(50);
+    world.settle();
+    assert!(!world.status().is_finished(), "no time passes while it is suspended");
+    world.change(|job| job.spec.suspend = Some(false));
+    world.settle();
+    world.advance(59);
+    world.settle();
+    assert!(!world.status().is_finished());
+    world.advance(1);
+    world.settle();
+    assert_eq!(world.reason("Failed").as_deref(), Some("DeadlineExceeded"));
+    assert!(world.view.jobset.is_none(), "what runs is ended");
+}
+
+#[test]
+fn a_jobset_that_is_gone_after_its_time_is_not_made_again() {
+    let mut runtime = torch();
+    runtime["spec"]["template"]["spec"]["ttlSecondsAfterFinished"] = json!(60);
+    let mut world = World::new(job(json!({})), runtime);
+    world.settle();
+    assert_eq!(world.view.jobset.as_ref().unwrap().spec.ttl_seconds_after_finished, None);
+    world.end("Failed", "FailedJobs");
+    world.settle();
+    assert_eq!(world.view.plan(world.now).requeue_after.unwrap().as_secs(), 60);
+    world.advance(60);
+    world.settle();
+    assert!(world.view.jobset.is_none());
+    world.advance(60);
+    world.settle();
+    assert_eq!((world.jobsets, world.reason("Failed").as_deref()), (1, Some("FailedJobs")));
+}
+
+#[test]
+fn a_job_waits_for_its_runtime_and_says_so() {
+    let mut world = World::new(job(json!({})), torch());
+    let runtime = world.view.runtime.take();
+    world.settle();
+    assert!(world.view.jobset.is_none() && !world.status().is_finished());
+    assert_eq!(
+        world.events[0].message,
+        "waits for ClusterTrainingRuntime runtime, which spec.runtimeRef names"
+    );
+    world.view.runtime = runtime;
+    world.settle();
+    assert!(world.view.jobset.is_some());
+}
+
+#[test]
+fn a_job_on_something_else_than_a_runtime_fails() {
+    let mut world = World::new(job(json!({"runtimeRef": {"name": "x", "kind": "Deployment"}})), torch());
+    world.settle();
+    assert_eq!(world.reason("Failed").as_deref(), Some("TrainingRuntimeNotSupported"));
+}
+
+#[test]
+fn a_jobset_of_another_is_left_alone_and_told() {
+    let mut world = World::new(job(json!({})), torch());
+    world.settle();
+    let mut foreign = world.view.jobset.take().unwrap();
+    foreign.metadata.owner_references = None;
+    world.view.jobset = Some(foreign.clone());
+    world.settle();
+    assert_eq!(world.view.jobset, Some(foreign));
+    assert_eq!(world.events.last().unwrap().reason, "JobSetNameTaken");
+}
+
+#[test]
+fn progress_is_repeated() {
+    let mut world = World::new(job(json!({})), torch());
+    world.settle();
+    let said = json!({"progressPercentage": 40, "metrics": [{"name": "loss", "value": "0.5"}],
+        "lastUpdatedTime": "2026-11-20T10:00:00Z"});
+    world.view.trainer_status = Some(serde_json::from_value(said.clone()).unwrap());
+    world.settle();
+    assert_eq!(serde_json::to_value(world.status().trainer_status).unwrap(), said);
+    world.view.trainer_status = None;
+    world.end("Completed", "AllJobsCompleted");
+    world.settle();
+    assert_eq!(
+        serde_json::to_value(world.status().trainer_status).unwrap(),
+        said,
+        "what was said last stays"
+    );
+}
+
+#[test]
+fn another_controllers_job_is_left_alone() {
+    let mut world = World::new(job(json!({"managedBy": "kueue.x-k8s.io/multikueue"})), torch());
+    world.settle();
+    assert!(world.view.jobset.is_none() && world.view.job.status.is_none());
+}
