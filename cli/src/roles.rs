@@ -82,7 +82,7 @@ impl RoleOptions {
             volumes,
             dashboard: None,
             rendezvous,
-            mpi: mpi::Options { agent: Some(AgentSource::OnPath), ..mpi::Options::default() },
+            mpi: mpi::Options { agent: Some(AgentSource::OnPath) },
             extender: ExtenderOptions::default(),
         }
     }

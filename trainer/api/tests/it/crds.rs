@@ -150,7 +150,7 @@ fn an_mpi_job_tells_in_which_version_it_was_written() {
     let v1 = json!({"mpiReplicaSpecs": {}, "slotsPerWorker": 2, "mainContainer": "mpi", "cleanPodPolicy": "All", "runPolicy": {}});
     assert!(!spec(v1.clone()).is_v2());
     assert_eq!(serde_json::to_value(spec(v1.clone())).unwrap(), v1);
-    let v2 = json!({"mpiReplicaSpecs": {}, "sshAuthMountPath": "/home/mpi/.ssh", "mpiImplementation": "MPICH", "launcherCreationPolicy": "Later", "runLauncherAsWorker": true, "runPolicy": {}});
+    let v2 = json!({"mpiReplicaSpecs": {}, "sshAuthMountPath": "/home/mpiuser/.ssh", "mpiImplementation": "MPICH", "launcherCreationPolicy": "Later", "runLauncherAsWorker": true, "runPolicy": {}});
     assert!(spec(v2.clone()).is_v2());
     assert_eq!(serde_json::to_value(spec(v2.clone())).unwrap(), v2);
 }

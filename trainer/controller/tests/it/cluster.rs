@@ -80,7 +80,7 @@ impl Cluster {
     }
 
     pub(crate) fn controller(&self) -> RunningController {
-        let mpi = mpi::Options { agent: Some(AgentSource::OnPath), ..mpi::Options::default() };
+        let mpi = mpi::Options { agent: Some(AgentSource::OnPath) };
         let options = Options { gang_scheduler_name: "muster".to_owned(), mpi, ..Options::default() };
         let service = options.build(self.client.clone());
         let shutdown = CancellationToken::new();

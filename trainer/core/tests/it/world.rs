@@ -223,13 +223,7 @@ impl World {
 
     /// The status of a pod whose training container ended with this code.
     pub(crate) fn exited(&self, code: i32) -> Value {
-        json!({
-            "phase": if code == 0 { "Succeeded" } else { "Failed" },
-            "containerStatuses": [{
-                "name": self.job.as_ref().unwrap().kind.container, "image": "", "imageID": "", "ready": false,
-                "restartCount": 0, "state": {"terminated": {"exitCode": code}},
-            }],
-        })
+        exited(self.job.as_ref().unwrap().kind.container, code)
     }
 
     pub(crate) fn advance(&mut self, seconds: i64) {
@@ -281,6 +275,17 @@ impl View {
 
 pub(crate) fn version(job: &Job) -> u64 {
     job.metadata.resource_version.as_ref().unwrap().parse().unwrap()
+}
+
+/// The status of a pod whose container of this name ended with a code.
+pub(crate) fn exited(container: &str, code: i32) -> Value {
+    json!({
+        "phase": if code == 0 { "Succeeded" } else { "Failed" },
+        "containerStatuses": [{
+            "name": container, "image": "", "imageID": "", "ready": false,
+            "restartCount": 0, "state": {"terminated": {"exitCode": code}},
+        }],
+    })
 }
 
 pub(crate) fn phase(pod: &Pod) -> &str {

@@ -410,9 +410,7 @@ impl World {
 
 /// The status of a pod whose program has ended.
 pub(super) fn exited(code: i32) -> Value {
-    let mut status = crate::world::exited(code);
-    status["containerStatuses"][0]["name"] = json!("mpi");
-    status
+    crate::world::exited("mpi", code)
 }
 
 fn owner(pod: &Pod) -> String {

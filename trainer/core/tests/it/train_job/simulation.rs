@@ -111,9 +111,9 @@ impl Simulation {
         for step in 0..1_000 {
             let calm = step > 150;
             if self.dice.one_in(2) {
-                self.reconcile(calm)
+                self.reconcile(calm);
             } else {
-                self.live(calm)
+                self.live(calm);
             }
             after_the_end += usize::from(self.world.status().is_finished());
             if after_the_end > 60 {
