@@ -9,6 +9,7 @@
 //! creates is either named after its cause or found again through its owner reference.
 
 mod amount;
+mod at_once;
 mod catalogue;
 mod claims;
 mod cron_job;

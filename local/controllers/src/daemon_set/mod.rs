@@ -9,7 +9,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -18,6 +17,7 @@ use kube::{Client, Resource, ResourceExt as _};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::at_once;
 use crate::claims::claimed;
 use crate::error::{Result, gone_is_fine};
 use crate::events::{Recorder, Severity, post_params};
@@ -29,8 +29,6 @@ use crate::queue::Queue;
 use crate::worker::Reconcile;
 
 const COMPONENT: &str = "daemonset-controller";
-/// Pods created or deleted at the same time.
-const AT_ONCE: usize = 8;
 /// Pause before a failed pod is replaced; it doubles with every further failure on the node.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest such pause.
@@ -123,7 +121,7 @@ impl DaemonSets {
             self.recorder.tell(COMPONENT, set, Severity::Normal, "SuccessfulCreate", message);
             self.pods.shows(&written).await
         };
-        stream::iter(nodes.to_vec()).map(create).buffer_unordered(AT_ONCE).try_collect().await
+        at_once::for_each(nodes.to_vec(), create).await
     }
 
     async fn delete(&self, set: &DaemonSet, doomed: Vec<Arc<Pod>>) -> Result<()> {
@@ -140,7 +138,7 @@ impl DaemonSets {
             }
             self.pods.shows_deletion(&Key::of(&*pod), pod.metadata.uid.as_deref()).await
         };
-        stream::iter(doomed).map(delete).buffer_unordered(AT_ONCE).try_collect().await
+        at_once::for_each(doomed, delete).await
     }
 
     /// The failed pods whose node has waited long enough, and when the next has.

@@ -21,6 +21,7 @@ use kube::{Client, Resource, ResourceExt as _};
 use pod::{TRACKING, is_tracked};
 use serde_json::{Value, json};
 
+use crate::at_once;
 use crate::claims::claimed;
 use crate::error::{Result, gone_is_fine};
 use crate::events::{Recorder, Severity, post_params};
@@ -156,18 +157,17 @@ impl Jobs {
             }
             self.cache.shows(&written).await?;
         }
-        for pod in &plan.counted {
-            self.untrack(pod).await?;
-        }
-        self.remove(job, &plan.remove).await?;
-        for index in &plan.create {
+        at_once::for_each(plan.counted, async |pod| self.untrack(&pod).await).await?;
+        at_once::for_each(plan.remove, async |removal| self.remove(job, removal).await).await?;
+        at_once::for_each(plan.create, async |index| {
             let failures = index.and_then(|index| plan.failures.get(&index)).copied();
-            let pod = pod::build(job, *index, failures.unwrap_or(0));
+            let pod = pod::build(job, index, failures.unwrap_or(0));
             let written = self.pods_api(&namespace).create(&post_params(), &pod).await?;
             let message = format!("Created pod: {}", written.name_any());
             self.recorder.tell(COMPONENT, job, Severity::Normal, "SuccessfulCreate", message);
-            self.pods.shows(&written).await?;
-        }
+            self.pods.shows(&written).await
+        })
+        .await?;
         if plan.delete_job {
             let parameters = DeleteParams {
                 propagation_policy: Some(PropagationPolicy::Foreground),
@@ -179,23 +179,20 @@ impl Jobs {
         Ok(plan.again)
     }
 
-    async fn remove(&self, job: &Job, removals: &[plan::Removal]) -> Result<()> {
-        let pods = self.pods_api(&job.namespace().unwrap_or_default());
-        for removal in removals {
-            if !removal.counts {
-                self.untrack(&removal.pod).await?;
-            }
-            let parameters = DeleteParams {
-                preconditions: Some(Preconditions { uid: removal.pod.uid(), resource_version: None }),
-                ..DeleteParams::default()
-            };
-            if gone_is_fine(pods.delete(&removal.pod.name_any(), &parameters).await)?.is_some() {
-                let message = format!("Deleted pod: {}", removal.pod.name_any());
-                self.recorder.tell(COMPONENT, job, Severity::Normal, "SuccessfulDelete", message);
-            }
-            self.pods.shows_deletion(&Key::of(&*removal.pod), removal.pod.metadata.uid.as_deref()).await?;
+    async fn remove(&self, job: &Job, plan::Removal { pod, counts }: plan::Removal) -> Result<()> {
+        if !counts {
+            self.untrack(&pod).await?;
         }
-        Ok(())
+        let parameters = DeleteParams {
+            preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        let pods = self.pods_api(&job.namespace().unwrap_or_default());
+        if gone_is_fine(pods.delete(&pod.name_any(), &parameters).await)?.is_some() {
+            let message = format!("Deleted pod: {}", pod.name_any());
+            self.recorder.tell(COMPONENT, job, Severity::Normal, "SuccessfulDelete", message);
+        }
+        self.pods.shows_deletion(&Key::of(&*pod), pod.metadata.uid.as_deref()).await
     }
 }
 

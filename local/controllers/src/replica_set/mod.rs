@@ -5,13 +5,13 @@ mod plan;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Preconditions};
 use kube::{Client, Resource, ResourceExt as _};
 
+use crate::at_once;
 use crate::claims::claimed;
 use crate::error::{Result, gone_is_fine};
 use crate::events::{Recorder, Severity, post_params};
@@ -22,8 +22,6 @@ use crate::queue::Queue;
 use crate::worker::Reconcile;
 
 const COMPONENT: &str = "replicaset-controller";
-/// Pods created or deleted at the same time.
-const AT_ONCE: usize = 8;
 
 /// The replica set controller.
 pub(crate) struct ReplicaSets {
@@ -83,7 +81,7 @@ impl ReplicaSets {
             self.recorder.tell(COMPONENT, set, Severity::Normal, "SuccessfulCreate", message);
             self.pods.shows(&written).await
         };
-        stream::iter(0..count).map(create).buffer_unordered(AT_ONCE).try_collect().await
+        at_once::for_each(0..count, create).await
     }
 
     async fn delete(&self, set: &ReplicaSet, doomed: &[Arc<Pod>]) -> Result<()> {
@@ -100,7 +98,7 @@ impl ReplicaSets {
             }
             self.pods.shows_deletion(&Key::of(&*pod), pod.metadata.uid.as_deref()).await
         };
-        stream::iter(doomed.to_vec()).map(delete).buffer_unordered(AT_ONCE).try_collect().await
+        at_once::for_each(doomed.to_vec(), delete).await
     }
 }
 
