@@ -40,8 +40,8 @@ pub(crate) fn image_rules() -> Result<Vec<ImageRule>, Error> {
     Ok(images.into_iter().map(|image| ImageRule::new(image, "/")).collect())
 }
 
-/// Applies them to the embedded cluster, where their definition has just been installed. What a person has made of
-/// one stays, as far as the fields are theirs.
+/// Applies them to the embedded cluster, where their definition has just been installed. One that a person has changed
+/// stays as it is.
 pub(crate) async fn install(client: &Client) -> Result<(), Error> {
     let kind = GroupVersionKind::gvk(GROUP, VERSION, "ClusterTrainingRuntime");
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::from_gvk(&kind));
@@ -55,10 +55,12 @@ pub(crate) async fn install(client: &Client) -> Result<(), Error> {
 
 async fn apply(api: &Api<DynamicObject>, object: &Value) -> Result<(), Error> {
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    let parameters = PatchParams::apply("muster").force();
+    let parameters = PatchParams::apply("muster");
     loop {
         match api.patch(name, &parameters, &Patch::Apply(object)).await {
             Err(kube::Error::Api(status)) if status.code == 404 => tokio::time::sleep(PAUSE).await,
+            // Somebody has changed it.
+            Err(kube::Error::Api(status)) if status.code == 409 => return Ok(()),
             other => return other.map(drop).map_err(Error::from),
         }
     }

@@ -81,7 +81,7 @@ async fn a_job_is_warned_ended_and_started_again() {
     let script = "#!/bin/sh\ntrap 'echo warned' USR1\ntrap 'echo ended; exit 0' TERM\necho begun\n\
                   while :; do sleep 0.05; done\n";
     let cluster = cluster(script).await;
-    let late = muster(&cluster, "batch --wait --time 0:03 --signal USR1@1 --output late.out job.sh").await;
+    let late = muster(&cluster, "batch --wait --time 0:10 --signal USR1@5 --output late.out job.sh").await;
     assert_ne!(late.code, 0);
     assert_eq!(read(&cluster, "late.out"), "begun\nwarned\nended\n");
     let queue = muster(&cluster, "queue 1 --noheader").await.succeeded().stdout;

@@ -43,20 +43,30 @@ fill() {
 if [ -n "${MUSTER_OUTPUT-}" ]; then
     fill "$MUSTER_OUTPUT"
     echo "muster: the output of job $MUSTER_JOB_ID goes to $filled"
-    exec >"$filled" || exit 1
+    output=$filled
+    exec >"$output" || exit 1
     if [ -z "${MUSTER_ERROR-}" ]; then
         exec 2>&1
     fi
 fi
 if [ -n "${MUSTER_ERROR-}" ]; then
     fill "$MUSTER_ERROR"
-    exec 2>"$filled" || exit 1
+    if [ "$filled" = "${output-}" ]; then
+        exec 2>&1
+    else
+        exec 2>"$filled" || exit 1
+    fi
 fi
 
 file=$(mktemp "${TMPDIR:-/tmp}/muster-batch.XXXXXX") || exit 1
 printf '%s' "$script" >"$file" && chmod 700 "$file" || exit 1
 export SLURM_TASK_PID=$$
-"$file" "$@" &
+# What a shell starts beside itself is deaf to INT and QUIT otherwise.
+if env --default-signal=INT,QUIT true 2>/dev/null; then
+    env --default-signal=INT,QUIT "$file" "$@" &
+else
+    "$file" "$@" &
+fi
 child=$!
 trap 'kill -TERM "$child" 2>/dev/null' TERM
 trap 'kill -INT "$child" 2>/dev/null' INT

@@ -1,5 +1,6 @@
 //! `muster batch`: submits a script, as `sbatch` does.
 
+use std::ffi::OsString;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -183,11 +184,21 @@ fn exported(wanted: Option<&str>, on_host: bool) -> Result<Vec<(String, String)>
             Some((name, value)) if !name.is_empty() => variables.push((name.to_owned(), value.to_owned())),
             Some(_) => return Err(Error::new(format!("--export: `{word}` has no name")).with_code(USAGE)),
             None if word == "NONE" => variables.clear(),
-            None if word == "ALL" => variables.extend(std::env::vars()),
+            None if word == "ALL" => variables.extend(std::env::vars_os().filter_map(handed_on)),
             None => variables.extend(of_name(word)),
         }
     }
     Ok(variables)
+}
+
+/// A variable of this environment that a job may have: one that is text under a name that Kubernetes takes, and does not
+/// say of a job that runs this command what is not true of the next.
+fn handed_on((name, value): (OsString, OsString)) -> Option<(String, String)> {
+    let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
+    let of_job = ["SLURM_", "MUSTER_"].iter().any(|prefix| name.starts_with(prefix));
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    (is_plain && name != "JOB_COMPLETION_INDEX" && (!of_job || name == "MUSTER_HOME"))
+        .then_some((name, value))
 }
 
 /// Waits until the job has ended; the highest exit code of its pods is the answer.
@@ -196,14 +207,24 @@ async fn wait_for(connection: &Connection, id: u64) -> Result<ExitCode, Error> {
     let name = names::job_name(id);
     let own = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut changes = std::pin::pin!(watcher(jobs, own).default_backoff());
+    let deleted = || Error::new(format!("job {id} was deleted before it ended"));
+    let mut is_there = false;
     while let Some(event) = changes.next().await {
         let job = match event {
             Ok(watcher::Event::Apply(job) | watcher::Event::InitApply(job)) => job,
-            Ok(watcher::Event::Delete(_)) => {
-                return Err(Error::new(format!("job {id} was deleted before it ended")));
+            Ok(watcher::Event::Init) => {
+                is_there = false;
+                continue;
             }
-            _ => continue,
+            Ok(watcher::Event::InitDone) if is_there => continue,
+            Ok(watcher::Event::Delete(_) | watcher::Event::InitDone) => return Err(deleted()),
+            Err(watcher::Error::InitialListFailed(kube::Error::Api(status))) if is_refused(&status) => {
+                return Err(kube::Error::Api(status).into());
+            }
+            // Any other failure may pass.
+            Err(_) => continue,
         };
+        is_there = true;
         match progress(&job) {
             Progress::Succeeded => return Ok(ExitCode::SUCCESS),
             Progress::Failed => return exit_code(connection, id).await,
@@ -211,6 +232,10 @@ async fn wait_for(connection: &Connection, id: u64) -> Result<ExitCode, Error> {
         }
     }
     Err(Error::new(format!("the watch of job {id} ended")))
+}
+
+fn is_refused(status: &kube::core::Status) -> bool {
+    matches!(status.code, 401 | 403)
 }
 
 async fn exit_code(connection: &Connection, id: u64) -> Result<ExitCode, Error> {
@@ -225,6 +250,15 @@ async fn exit_code(connection: &Connection, id: u64) -> Result<ExitCode, Error> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_job_does_not_hand_on_what_is_its_own() {
+        let kept = |name: &str| handed_on((name.into(), "value".into())).is_some();
+        assert!(["PATH", "OMP_NUM_THREADS", "MUSTER_HOME"].into_iter().all(kept));
+        let own =
+            ["SLURM_ARRAY_TASK_ID", "MUSTER_ARRAY_RANGES", "JOB_COMPLETION_INDEX", "BASH_FUNC_module%%"];
+        assert!(!own.into_iter().any(kept));
+    }
 
     #[test]
     fn pods_see_the_folders_that_their_files_are_in() {

@@ -18,6 +18,9 @@ use crate::error::{Error, USAGE};
 /// Longest wait for a job that ended to make room for its next run.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// How often a job is looked at anew that changes while it is to be changed.
+const ATTEMPTS: usize = 10;
+
 /// The jobs that a command is about.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -69,21 +72,32 @@ async fn one(connection: &Connection, text: &str, control: Control) -> Result<()
             None => error.with_hint("`muster queue` shows the numbers; other jobs are for `muster delete`"),
         }
     })?;
-    let job = batch::find(connection, id).await?;
-    let over = matches!(progress(&job), Progress::Succeeded | Progress::Failed);
-    match control {
-        Control::Requeue if over => again(connection, &job).await,
-        _ if over => Err(Error::new(format!("job {id} has ended already"))),
-        Control::Hold if progress(&job) == Progress::Started => {
-            Err(Error::new(format!("job {id} runs already"))
-                .with_hint(format!("`muster requeue {id}` and then `muster hold {id}` sends it back")))
-        }
-        _ => change(connection, &job, patch(&job, control)).await,
+    for _ in 0..ATTEMPTS {
+        let job = batch::find(connection, id).await?;
+        let over = matches!(progress(&job), Progress::Succeeded | Progress::Failed);
+        return match control {
+            Control::Requeue if over => again(connection, &job).await,
+            _ if over => Err(Error::new(format!("job {id} has ended already"))),
+            Control::Hold if progress(&job) == Progress::Started && !is_suspended(&job) => {
+                Err(Error::new(format!("job {id} runs already"))
+                    .with_hint(format!("`muster requeue {id}` and then `muster hold {id}` sends it back")))
+            }
+            _ => match change(connection, &job, &patch(&job, control)).await {
+                // It has changed meanwhile, and something else may be right for it now.
+                Err(kube::Error::Api(status)) if status.code == 409 => continue,
+                answer => answer.map_err(Error::from),
+            },
+        };
     }
+    Err(Error::new(format!("job {id} keeps changing")).with_hint("try again"))
+}
+
+fn is_suspended(job: &Job) -> bool {
+    job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true)
 }
 
 fn patch(job: &Job, control: Control) -> Value {
-    let suspended = job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true);
+    let suspended = is_suspended(job);
     let waits = job.annotations().contains_key(names::DEPENDENCY);
     let (annotations, spec) = match control {
         // It fails at once, also when it has not started: those who wait for it learn of that.
@@ -101,22 +115,9 @@ fn patch(job: &Job, control: Control) -> Value {
     json!({ "metadata": { "resourceVersion": version, "annotations": annotations }, "spec": spec })
 }
 
-async fn change(connection: &Connection, job: &Job, mut patch: Value) -> Result<(), Error> {
+async fn change(connection: &Connection, job: &Job, patch: &Value) -> Result<(), kube::Error> {
     let jobs: Api<Job> = Api::namespaced(connection.client.clone(), &connection.namespace);
-    let parameters = PatchParams::default();
-    let answer = jobs.patch(&job.name_any(), &parameters, &Patch::Merge(patch.clone())).await;
-    match answer {
-        // Its status has changed meanwhile, which changes nothing about what is wanted.
-        Err(kube::Error::Api(status)) if status.code == 409 => {
-            patch["metadata"]["resourceVersion"] = Value::Null;
-            if let Some(metadata) = patch["metadata"].as_object_mut() {
-                metadata.remove("resourceVersion");
-            }
-            jobs.patch(&job.name_any(), &parameters, &Patch::Merge(patch)).await?;
-            Ok(())
-        }
-        answer => answer.map(|_| ()).map_err(Error::from),
-    }
+    jobs.patch(&job.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
 }
 
 /// Puts a new Job in the place of one that ended, under its number.
@@ -147,7 +148,7 @@ fn fresh(job: &Job) -> Job {
         ..kube::api::ObjectMeta::default()
     };
     if let Some(annotations) = &mut fresh.metadata.annotations {
-        annotations.remove(names::CANCELLED);
+        annotations.retain(|key, _| ![names::CANCELLED, names::HOLD, names::REQUEUE].contains(&key.as_str()));
     }
     let Some(spec) = &mut fresh.spec else { return fresh };
     (spec.selector, spec.manual_selector, spec.suspend, spec.active_deadline_seconds) =
@@ -187,7 +188,8 @@ mod tests {
 
     #[test]
     fn a_job_that_starts_again_is_as_it_was_submitted() {
-        let fresh = fresh(&job(json!({ names::CANCELLED: "user", names::NAME: "n" }), true));
+        let fresh =
+            fresh(&job(json!({ names::CANCELLED: "user", names::HOLD: "user", names::NAME: "n" }), true));
         assert_eq!(fresh.annotations().keys().collect::<Vec<_>>(), [names::NAME]);
         assert_eq!(fresh.labels().keys().collect::<Vec<_>>(), [names::ID]);
         let spec = fresh.spec.unwrap();

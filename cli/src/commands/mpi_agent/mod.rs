@@ -52,8 +52,8 @@ enum Deed {
         /// A host that is not waited for, by its first label
         #[arg(long, value_name = "HOST")]
         except: Vec<String>,
-        /// How long to wait, in seconds
-        #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+        /// How long to wait, in seconds; a job's own deadline mostly comes before
+        #[arg(long, value_name = "SECONDS", default_value_t = 24 * 60 * 60)]
         timeout: u64,
     },
     /// Copies this program to a file

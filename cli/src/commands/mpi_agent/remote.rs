@@ -16,8 +16,8 @@ use crate::error::Error;
 
 /// What a remote shell exits with when it could not run the command, as ssh does.
 const NOT_RUN: u8 = 255;
-/// How long a worker may take to run.
-const PATIENCE: Duration = Duration::from_mins(2);
+/// How long a worker may take to run: its name is known before its image is there.
+const PATIENCE: Duration = Duration::from_hours(1);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Variables by which the controller says where the workers are.
 const NAMESPACE: &str = "MUSTER_MPI_NAMESPACE";

@@ -1,6 +1,7 @@
 //! One look at one set.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -19,6 +20,9 @@ use crate::expectations::Expectations;
 use crate::owned;
 use crate::reconcile::Error;
 use crate::report;
+
+/// How often an object is looked at of which no watch tells.
+const LOOK: Duration = Duration::from_mins(10);
 
 /// What all reconciliations share.
 pub(super) struct Context {
@@ -69,7 +73,8 @@ pub(super) async fn reconcile(cached: Arc<JobSet>, context: Arc<Context>) -> Res
     report::publish(&context.recorder, &reference, executor.events).await;
     result?;
     context.expectations.succeeded(&executor.uid);
-    Ok(requeue_after.map_or_else(Action::await_change, Action::requeue))
+    // A change that a watch has missed is seen then.
+    Ok(Action::requeue(requeue_after.unwrap_or(LOOK)))
 }
 
 pub(super) fn retry(set: Arc<JobSet>, error: &Error, context: Arc<Context>) -> Action {

@@ -1,6 +1,7 @@
 //! One look at one job.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
@@ -27,6 +28,9 @@ use crate::owned;
 use crate::reconcile::Error;
 use crate::report;
 use crate::ssh_keys;
+
+/// How often an object is looked at of which no watch tells.
+const LOOK: Duration = Duration::from_mins(10);
 
 /// What all reconciliations share.
 pub(super) struct Context {
@@ -86,7 +90,8 @@ pub(super) async fn reconcile(cached: Arc<TrainJob>, context: Arc<Context>) -> R
     report::publish(&context.recorder, &reference, executor.events).await;
     result?;
     context.expectations.succeeded(&executor.uid);
-    Ok(requeue_after.map_or_else(Action::await_change, Action::requeue))
+    // A change that a watch has missed is seen then.
+    Ok(Action::requeue(requeue_after.unwrap_or(LOOK)))
 }
 
 pub(super) fn retry(job: Arc<TrainJob>, error: &Error, context: Arc<Context>) -> Action {

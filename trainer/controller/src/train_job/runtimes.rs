@@ -84,7 +84,7 @@ where
     let mut finalizers = runtime.finalizers().to_vec();
     if is_used && !is_marked && !is_going {
         finalizers.push(RESOURCE_IN_USE.to_owned());
-    } else if !is_used && is_marked {
+    } else if !is_used && is_marked && is_going {
         finalizers.retain(|finalizer| finalizer != RESOURCE_IN_USE);
     } else {
         return Ok(());

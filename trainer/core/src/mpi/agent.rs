@@ -73,11 +73,12 @@ impl MpiJob {
             verbs: verbs.iter().map(|verb| (*verb).to_owned()).collect(),
             ..PolicyRule::default()
         };
-        let role = Role {
-            metadata: metadata.clone(),
-            // A WebSocket begins with a GET.
-            rules: Some(vec![rule("pods", &["get"]), rule("pods/exec", &["create", "get"])]),
+        // A rule without names would hold for every pod. A WebSocket begins with a GET.
+        let rules = match self.workers() {
+            0 => Vec::new(),
+            _ => vec![rule("pods", &["get"]), rule("pods/exec", &["create", "get"])],
         };
+        let role = Role { metadata: metadata.clone(), rules: Some(rules) };
         let binding = RoleBinding {
             metadata: metadata.clone(),
             role_ref: RoleRef {

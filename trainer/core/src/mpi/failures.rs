@@ -25,6 +25,10 @@ pub(super) fn handle(planner: &mut MpiPlanner<'_>, counts: &BTreeMap<&'static st
         planner.end(ConditionType::Failed, "MPIJobEvicted".to_owned(), message, counts);
         return true;
     }
+    if planner.state.launcher_pods.iter().any(|pod| members::phase(pod) == Phase::Succeeded) {
+        // The work is done, though the launcher's Job does not say so yet: workers may go.
+        return false;
+    }
     if planner.job.is_elastic() {
         replace(planner);
         return false;

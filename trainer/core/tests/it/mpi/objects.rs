@@ -45,6 +45,16 @@ fn a_job_of_the_training_operator_starts_processes_by_the_agent() {
     assert_eq!(world.annotation("muster.dev/remote-shell"), Some("agent"));
 }
 
+/// In a role a rule without names is one for all.
+#[test]
+fn a_launcher_without_workers_may_reach_no_pod() {
+    let mut world = World::new(manifest_v1(0));
+    world.options.mpi.agent = Some(AgentSource::OnPath);
+    world.settle();
+    let Companion::Role(role) = &world.companions["Role/pi-launcher"] else { panic!() };
+    assert_eq!(role.rules, Some(Vec::new()));
+}
+
 #[test]
 fn an_image_brings_the_agent_and_a_named_account_is_given_the_rights() {
     let mut job = manifest(1);
