@@ -63,6 +63,11 @@ pub(crate) const MEANT: &[Meant] = &[
         r"^\+out: (jax|paddle|tf|xgboost)jobs  ",
         "the recorded cluster had no training kind but PyTorchJob",
     ),
+    meant(
+        "kubectl api-resources --api-group=kubeflow.org",
+        r"^[-+]out: mpijobs  ",
+        "the recorded cluster had MPIJob v2beta1 alone; here is v1 too, and kubectl shows the stable version",
+    ),
     meant("kubectl patch", r"error decoding patch", "another JSON decoder, other words"),
     meant("kubectl explain pytorchjob", r"^[-+]out:     ", "fields are described in our own words"),
     meant("kubectl explain pod", r"^[-+]out:(     .*)?$", "the built-in kinds carry no descriptions"),

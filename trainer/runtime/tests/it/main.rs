@@ -140,7 +140,7 @@ fn bad_input_is_named_with_its_exit_code() {
     let job = [("WORLD_SIZE", "2"), ("RANK", "0"), ("MASTER_PORT", "1")];
     let (code, message) = alone(&arguments(&file, &[]), &job);
     assert_eq!(code, Some(2));
-    assert!(message.contains("MASTER_ADDR is not set, but WORLD_SIZE is 2"), "{message}");
+    assert!(message.contains("MASTER_ADDR is not set, but there are 2 ranks"), "{message}");
 }
 
 #[cfg(not(feature = "libtorch"))]

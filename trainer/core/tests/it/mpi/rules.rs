@@ -146,6 +146,17 @@ fn a_worker_that_fails_restarts_launcher_and_workers_as_one() {
 }
 
 #[test]
+fn a_worker_that_goes_after_the_launcher_has_ended_well_restarts_nothing() {
+    let mut world = running(|_| {});
+    let launcher = world.launcher_pod();
+    world.set_pod_status(&launcher, exited(0));
+    world.set_pod_status("pi-worker-1", exited(7));
+    world.settle();
+    assert_eq!(world.conditions().last().unwrap(), "Succeeded=True");
+    assert_eq!(world.annotation(annotation::GANG_GENERATION), None);
+}
+
+#[test]
 fn what_the_cluster_takes_is_a_free_restart() {
     let mut world = running(|job| job["spec"]["runPolicy"] = json!({"backoffLimit": 0}));
     world.pods.remove("pi-worker-0");
