@@ -142,10 +142,11 @@ impl StatefulSets {
     /// Creates the claims of an ordinal that are missing.
     async fn furnish(&self, set: &StatefulSet, ordinal: i32) -> Result<()> {
         let pod = identity::pod_name(set, ordinal);
-        for (_, claim) in identity::claims(set, ordinal) {
+        for (_, mut claim) in identity::claims(set, ordinal) {
             if self.claims.get(&Key::of(&claim)).is_some() {
                 continue;
             }
+            claim.metadata.owner_references = retention::first_owners(set);
             let answer = self.claims_api(set).create(&post_params(), &claim).await;
             if let Some(written) = existing_is_fine(answer)? {
                 let message = format!(

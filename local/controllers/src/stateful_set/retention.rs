@@ -53,6 +53,11 @@ pub(crate) fn owners(
     (uids(before) != uids(&wanted)).then_some(wanted)
 }
 
+/// The owners of a new claim: the set may be gone before anybody looks again.
+pub(crate) fn first_owners(set: &StatefulSet) -> Option<Vec<OwnerReference>> {
+    (fate(set, false) == Fate::GoesWithSet).then(|| vec![controller_reference(set)])
+}
+
 /// Whether the claim still goes with an earlier pod of that name: a new pod must not start on what is about to be
 /// deleted.
 pub(crate) fn is_stale(claim: &PersistentVolumeClaim, pod_name: &str) -> bool {
@@ -100,6 +105,8 @@ mod tests {
             let first = wanted.first().map(|owner| owner.uid.as_str());
             assert_eq!(first, expected, "{deleted} {scaled} {condemned}");
             assert_eq!(owners(&set, &pod, condemned, &claim(&wanted)), None, "it is right then");
+            let first = first_owners(&set).unwrap_or_default();
+            assert_eq!(owners(&set, &pod, false, &claim(&first)), None, "so is a new one");
         }
         let scaled = owners(&set("Retain", "Delete"), &pod, true, &claim(&[])).unwrap();
         assert!(is_stale(&claim(&scaled), "web-0") && !is_stale(&claim(&scaled), "web-1"));
