@@ -29,6 +29,7 @@ mod monitor;
 mod namespace;
 mod node_lifecycle;
 mod owners;
+mod pod_writer;
 mod pods;
 mod queue;
 mod replica_set;

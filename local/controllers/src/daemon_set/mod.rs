@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{Api, DeleteParams, Preconditions};
+use kube::api::Api;
 use kube::{Client, Resource, ResourceExt as _};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -25,6 +25,7 @@ use crate::history::{Histories, History, REVISION_LABEL};
 use crate::informer::{Informer, Key};
 use crate::informers::Informers;
 use crate::owners::controller_of;
+use crate::pod_writer::PodWriter;
 use crate::queue::Queue;
 use crate::worker::Reconcile;
 
@@ -45,6 +46,7 @@ struct Failures {
 pub(crate) struct DaemonSets {
     client: Client,
     recorder: Recorder,
+    writer: PodWriter,
     sets: Arc<Informer<DaemonSet>>,
     nodes: Arc<Informer<Node>>,
     pods: Arc<Informer<Pod>>,
@@ -56,9 +58,11 @@ pub(crate) struct DaemonSets {
 
 impl DaemonSets {
     pub(crate) fn new(client: Client, informers: &Informers, recorder: Recorder) -> Arc<Self> {
+        let writer = PodWriter::new(client.clone(), recorder.clone(), informers.pods.clone(), COMPONENT);
         let controller = Arc::new(Self {
             client: client.clone(),
             recorder,
+            writer,
             sets: informers.daemon_sets.clone(),
             nodes: informers.nodes.clone(),
             pods: informers.pods.clone(),
@@ -107,38 +111,16 @@ impl DaemonSets {
         }
     }
 
-    fn pods_api(&self, set: &DaemonSet) -> Api<Pod> {
-        Api::namespaced(self.client.clone(), &set.namespace().unwrap_or_default())
-    }
-
     async fn create(&self, set: &DaemonSet, hash: &str, nodes: &[String]) -> Result<()> {
-        let (pods, spec) = (self.pods_api(set), eligibility::tolerant(set));
-        let (pods, spec) = (&pods, &spec);
-        let create = |node: String| async move {
-            let pod = pod::build(set, spec, hash, &node);
-            let written = pods.create(&post_params(), &pod).await?;
-            let message = format!("Created pod: {}", written.name_any());
-            self.recorder.tell(COMPONENT, set, Severity::Normal, "SuccessfulCreate", message);
-            self.pods.shows(&written).await
-        };
-        at_once::for_each(nodes.to_vec(), create).await
+        let spec = eligibility::tolerant(set);
+        at_once::for_each(nodes.to_vec(), async |node| {
+            self.writer.create(set, &pod::build(set, &spec, hash, &node)).await
+        })
+        .await
     }
 
     async fn delete(&self, set: &DaemonSet, doomed: Vec<Arc<Pod>>) -> Result<()> {
-        let pods = self.pods_api(set);
-        let pods = &pods;
-        let delete = |pod: Arc<Pod>| async move {
-            let parameters = DeleteParams {
-                preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
-                ..DeleteParams::default()
-            };
-            if gone_is_fine(pods.delete(&pod.name_any(), &parameters).await)?.is_some() {
-                let message = format!("Deleted pod: {}", pod.name_any());
-                self.recorder.tell(COMPONENT, set, Severity::Normal, "SuccessfulDelete", message);
-            }
-            self.pods.shows_deletion(&Key::of(&*pod), pod.metadata.uid.as_deref()).await
-        };
-        at_once::for_each(doomed, delete).await
+        at_once::for_each(doomed, async |pod| self.writer.delete(set, &pod).await).await
     }
 
     /// The failed pods whose node has waited long enough, and when the next has.

@@ -24,10 +24,11 @@ use serde_json::{Value, json};
 use crate::at_once;
 use crate::claims::claimed;
 use crate::error::{Result, gone_is_fine};
-use crate::events::{Recorder, Severity, post_params};
+use crate::events::{Recorder, post_params};
 use crate::informer::{Informer, Key};
 use crate::informers::Informers;
 use crate::owners::controller_of;
+use crate::pod_writer::PodWriter;
 use crate::queue::Queue;
 use crate::worker::Reconcile;
 
@@ -55,6 +56,7 @@ impl fmt::Display for Task {
 pub(crate) struct Jobs {
     client: Client,
     recorder: Recorder,
+    writer: PodWriter,
     cache: Arc<Informer<Job>>,
     pods: Arc<Informer<Pod>>,
     queue: Queue<Task>,
@@ -68,9 +70,11 @@ fn job_of(pod: &Pod) -> Option<Key> {
 
 impl Jobs {
     pub(crate) fn new(client: Client, informers: &Informers, recorder: Recorder) -> Arc<Self> {
+        let writer = PodWriter::new(client.clone(), recorder.clone(), informers.pods.clone(), COMPONENT);
         let controller = Arc::new(Self {
             client,
             recorder,
+            writer,
             cache: informers.jobs.clone(),
             pods: informers.pods.clone(),
             queue: Queue::new(),
@@ -162,10 +166,7 @@ impl Jobs {
         at_once::for_each(plan.create, async |index| {
             let failures = index.and_then(|index| plan.failures.get(&index)).copied();
             let pod = pod::build(job, index, failures.unwrap_or(0));
-            let written = self.pods_api(&namespace).create(&post_params(), &pod).await?;
-            let message = format!("Created pod: {}", written.name_any());
-            self.recorder.tell(COMPONENT, job, Severity::Normal, "SuccessfulCreate", message);
-            self.pods.shows(&written).await
+            self.writer.create(job, &pod).await
         })
         .await?;
         if plan.delete_job {
@@ -183,16 +184,7 @@ impl Jobs {
         if !counts {
             self.untrack(&pod).await?;
         }
-        let parameters = DeleteParams {
-            preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
-            ..DeleteParams::default()
-        };
-        let pods = self.pods_api(&job.namespace().unwrap_or_default());
-        if gone_is_fine(pods.delete(&pod.name_any(), &parameters).await)?.is_some() {
-            let message = format!("Deleted pod: {}", pod.name_any());
-            self.recorder.tell(COMPONENT, job, Severity::Normal, "SuccessfulDelete", message);
-        }
-        self.pods.shows_deletion(&Key::of(&*pod), pod.metadata.uid.as_deref()).await
+        self.writer.delete(job, &pod).await
     }
 }
 

@@ -8,16 +8,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, Preconditions};
+use kube::api::Api;
 use kube::{Client, Resource, ResourceExt as _};
 
 use crate::at_once;
 use crate::claims::claimed;
 use crate::error::{Result, gone_is_fine};
-use crate::events::{Recorder, Severity, post_params};
+use crate::events::{Recorder, post_params};
 use crate::informer::{Informer, Key};
 use crate::informers::Informers;
 use crate::owners::controller_of;
+use crate::pod_writer::PodWriter;
 use crate::queue::Queue;
 use crate::worker::Reconcile;
 
@@ -26,7 +27,7 @@ const COMPONENT: &str = "replicaset-controller";
 /// The replica set controller.
 pub(crate) struct ReplicaSets {
     client: Client,
-    recorder: Recorder,
+    writer: PodWriter,
     sets: Arc<Informer<ReplicaSet>>,
     pods: Arc<Informer<Pod>>,
     queue: Queue<Key>,
@@ -34,9 +35,10 @@ pub(crate) struct ReplicaSets {
 
 impl ReplicaSets {
     pub(crate) fn new(client: Client, informers: &Informers, recorder: Recorder) -> Arc<Self> {
+        let writer = PodWriter::new(client.clone(), recorder, informers.pods.clone(), COMPONENT);
         let controller = Arc::new(Self {
             client,
-            recorder,
+            writer,
             sets: informers.replica_sets.clone(),
             pods: informers.pods.clone(),
             queue: Queue::new(),
@@ -73,32 +75,12 @@ impl ReplicaSets {
     }
 
     async fn create(&self, set: &ReplicaSet, count: usize) -> Result<()> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &set.namespace().unwrap_or_default());
         let pod = plan::build(set);
-        let create = |_| async {
-            let written = pods.create(&post_params(), &pod).await?;
-            let message = format!("Created pod: {}", written.name_any());
-            self.recorder.tell(COMPONENT, set, Severity::Normal, "SuccessfulCreate", message);
-            self.pods.shows(&written).await
-        };
-        at_once::for_each(0..count, create).await
+        at_once::for_each(0..count, |_| self.writer.create(set, &pod)).await
     }
 
-    async fn delete(&self, set: &ReplicaSet, doomed: &[Arc<Pod>]) -> Result<()> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &set.namespace().unwrap_or_default());
-        let pods = &pods;
-        let delete = |pod: Arc<Pod>| async move {
-            let parameters = DeleteParams {
-                preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
-                ..DeleteParams::default()
-            };
-            if gone_is_fine(pods.delete(&pod.name_any(), &parameters).await)?.is_some() {
-                let message = format!("Deleted pod: {}", pod.name_any());
-                self.recorder.tell(COMPONENT, set, Severity::Normal, "SuccessfulDelete", message);
-            }
-            self.pods.shows_deletion(&Key::of(&*pod), pod.metadata.uid.as_deref()).await
-        };
-        at_once::for_each(doomed.to_vec(), delete).await
+    async fn delete(&self, set: &ReplicaSet, doomed: Vec<Arc<Pod>>) -> Result<()> {
+        at_once::for_each(doomed, async |pod| self.writer.delete(set, &pod).await).await
     }
 }
 
@@ -118,7 +100,7 @@ impl Reconcile for ReplicaSets {
         let plan = plan::plan(&set, &pods, Timestamp::now());
         if plan.create > 0 || !plan.delete.is_empty() {
             self.create(&set, plan.create).await?;
-            self.delete(&set, &plan.delete).await?;
+            self.delete(&set, plan.delete).await?;
         }
         let pods = self.pods.controlled_by(&*set);
         let plan = plan::plan(&set, &pods, Timestamp::now());
