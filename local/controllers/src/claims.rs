@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::{Selector, SelectorExt as _};
@@ -12,8 +13,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::error::Result;
-use crate::informer::{Informer, Object};
-use crate::owners::{Claim, claim, controller_reference};
+use crate::informer::{Informer, Key, Object};
+use crate::owners::{Claim, claim, controller_of, controller_reference};
+use crate::queue::Queue;
 
 /// The objects that the owner controls, after it took those that nobody controls and left those that its selector no
 /// longer finds. What is taken gets `finalizer`, and what is left loses it.
@@ -98,4 +100,25 @@ where
     let written = api.patch(&object.name_any(), &parameters, &Patch::Merge(patch)).await?;
     informer.shows(&written).await?;
     Ok(written)
+}
+
+/// Has the owner of a pod that has changed looked at again; of a pod that nobody controls, each that may want it.
+pub(crate) fn look_again<O>(
+    queue: &Queue<Key>,
+    owners: &Informer<O>,
+    pod: &Pod,
+    may_want: impl Fn(&O) -> bool,
+) where
+    O: Object + Resource<DynamicType = ()>,
+{
+    let namespace = pod.namespace().unwrap_or_default();
+    match controller_of(&pod.metadata) {
+        Some(owner) if owner.kind == O::kind(&()) => queue.add(Key::new(namespace, owner.name.clone())),
+        Some(_) => {}
+        None => {
+            for owner in owners.in_namespace(&namespace).into_iter().filter(|owner| may_want(owner)) {
+                queue.add(Key::of(&*owner));
+            }
+        }
+    }
 }

@@ -9,15 +9,14 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
-use kube::{Client, Resource, ResourceExt as _};
+use kube::{Client, ResourceExt as _};
 
 use crate::at_once;
-use crate::claims::claimed;
+use crate::claims::{claimed, look_again};
 use crate::error::{Result, gone_is_fine};
 use crate::events::{Recorder, post_params};
 use crate::informer::{Informer, Key};
 use crate::informers::Informers;
-use crate::owners::controller_of;
 use crate::pod_writer::PodWriter;
 use crate::queue::Queue;
 use crate::worker::Reconcile;
@@ -52,26 +51,11 @@ impl ReplicaSets {
         let own = controller.clone();
         informers.pods.on_change(move |change| {
             for pod in [change.old, change.new].into_iter().flatten() {
-                own.pod_changed(pod);
+                // Any set may want a pod by its labels.
+                look_again(&own.queue, &own.sets, pod, |_| !pod.labels().is_empty());
             }
         });
         controller
-    }
-
-    fn pod_changed(&self, pod: &Pod) {
-        let namespace = pod.namespace().unwrap_or_default();
-        match controller_of(&pod.metadata) {
-            Some(owner) if owner.kind == ReplicaSet::kind(&()) => {
-                self.queue.add(Key::new(namespace, owner.name.clone()));
-            }
-            // Any set may want a pod that nobody controls.
-            None if !pod.labels().is_empty() => {
-                for set in self.sets.in_namespace(&namespace) {
-                    self.queue.add(Key::of(&*set));
-                }
-            }
-            _ => {}
-        }
     }
 
     async fn create(&self, set: &ReplicaSet, count: usize) -> Result<()> {

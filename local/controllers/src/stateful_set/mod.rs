@@ -12,17 +12,16 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
-use kube::{Client, Resource, ResourceExt as _};
+use kube::{Client, ResourceExt as _};
 use plan::{Follows, Names, Plan};
 use serde_json::{Value, json};
 
-use crate::claims::claimed_where;
+use crate::claims::{claimed_where, look_again};
 use crate::error::{Result, existing_is_fine, gone_is_fine};
 use crate::events::{Recorder, Severity, post_params};
 use crate::history::{self, Histories, History};
 use crate::informer::{Informer, Key};
 use crate::informers::Informers;
-use crate::owners::controller_of;
 use crate::queue::Queue;
 use crate::worker::Reconcile;
 
@@ -77,28 +76,11 @@ impl StatefulSets {
         let own = controller.clone();
         informers.pods.on_change(move |change| {
             for pod in [change.old, change.new].into_iter().flatten() {
-                own.pod_changed(pod);
+                // The set whose name it bears may want it.
+                look_again(&own.queue, &own.sets, pod, |set| identity::ordinal(set, pod).is_some());
             }
         });
         controller
-    }
-
-    fn pod_changed(&self, pod: &Pod) {
-        let namespace = pod.namespace().unwrap_or_default();
-        match controller_of(&pod.metadata) {
-            Some(owner) if owner.kind == StatefulSet::kind(&()) => {
-                self.queue.add(Key::new(namespace, owner.name.clone()));
-            }
-            // The set whose name it bears may want a pod that nobody controls.
-            None => {
-                for set in self.sets.in_namespace(&namespace) {
-                    if identity::ordinal(&set, pod).is_some() {
-                        self.queue.add(Key::of(&*set));
-                    }
-                }
-            }
-            _ => {}
-        }
     }
 
     fn pods_api(&self, set: &StatefulSet) -> Api<Pod> {
