@@ -9,6 +9,7 @@
 mod jobset;
 mod kinds;
 mod laws;
+mod lives;
 mod mpi;
 mod objects;
 mod restarts;

@@ -7,6 +7,7 @@ use muster_trainer_core::jobset::Effect;
 use serde_json::json;
 
 use super::world::{Refusal, View, World, manifest, version};
+use crate::lives::live;
 use crate::simulation::Dice;
 
 /// A controller with caches that lag behind the cluster, each by its own way.
@@ -201,19 +202,13 @@ fn name(effect: &Effect) -> String {
     }
 }
 
-/// `MUSTER_SIMULATION_SEEDS` asks for more or fewer lives than the default.
 #[test]
 fn a_thousand_lives() {
-    let seeds = std::env::var("MUSTER_SIMULATION_SEEDS").map_or(1_000, |text| text.parse().unwrap());
     let mut restarts = 0;
-    for seed in 0..seeds {
+    let seeds = live(1_000, |seed| {
         let mut simulation = Simulation::new(seed);
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| simulation.run()));
-        if let Err(panic) = outcome {
-            eprintln!("seed {seed}");
-            std::panic::resume_unwind(panic);
-        }
+        simulation.run();
         restarts += simulation.world.status().restarts as u64;
-    }
+    });
     assert!(restarts > seeds / 3, "the simulation exercises restarts: {restarts}");
 }

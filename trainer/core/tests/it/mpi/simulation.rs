@@ -8,6 +8,7 @@ use muster_trainer_core::{Companion, CompanionAction, Effect};
 use serde_json::json;
 
 use super::world::{View, World, exited, manifest, version};
+use crate::lives::live;
 use crate::simulation::Dice;
 use crate::world::{Refusal, phase};
 
@@ -270,21 +271,15 @@ fn name(effect: &Effect) -> String {
     }
 }
 
-/// `MUSTER_SIMULATION_SEEDS` asks for more or fewer lives than the default.
 #[test]
 fn three_hundred_lives() {
-    let seeds = std::env::var("MUSTER_SIMULATION_SEEDS").map_or(300, |text| text.parse().unwrap());
     let (mut restarts, mut ended_well) = (0, 0);
-    for seed in 0..seeds {
+    let seeds = live(300, |seed| {
         let mut simulation = Simulation::new(seed);
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| simulation.run()));
-        if let Err(panic) = outcome {
-            eprintln!("seed {seed}");
-            std::panic::resume_unwind(panic);
-        }
+        simulation.run();
         restarts += simulation.generation();
         ended_well += u64::from(simulation.world.conditions().contains(&"Succeeded=True".to_owned()));
-    }
+    });
     assert!(restarts > seeds / 3, "the simulation exercises restarts: {restarts}");
     assert!(ended_well > seeds / 3 && ended_well < seeds, "both ends are met: {ended_well}");
 }

@@ -4,6 +4,7 @@ use muster_trainer_core::train_job::Effect;
 use serde_json::json;
 
 use super::world::{View, World, job, runtime};
+use crate::lives::live;
 use crate::simulation::Dice;
 
 struct Simulation {
@@ -137,21 +138,15 @@ fn name(effect: &Effect) -> String {
     }
 }
 
-/// `MUSTER_SIMULATION_SEEDS` asks for more or fewer lives than the default.
 #[test]
 fn a_thousand_lives() {
-    let seeds = std::env::var("MUSTER_SIMULATION_SEEDS").map_or(1_000, |text| text.parse().unwrap());
     let mut ends = std::collections::BTreeSet::new();
-    for seed in 0..seeds {
+    let seeds = live(1_000, |seed| {
         let mut simulation = Simulation::new(seed);
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| simulation.run()));
-        if let Err(panic) = outcome {
-            eprintln!("seed {seed}");
-            std::panic::resume_unwind(panic);
-        }
+        simulation.run();
         let status = simulation.world.status();
         ends.extend(status.conditions.into_iter().map(|condition| (condition.type_, condition.reason)));
-    }
+    });
     let exercised = ends.iter().filter(|(type_, _)| type_ != "Suspended").count();
     assert!(seeds < 1_000 || exercised == 3, "the simulation exercises every end: {ends:?}");
 }
