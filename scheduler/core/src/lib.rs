@@ -9,6 +9,7 @@ pub mod claims;
 mod cost;
 mod counts;
 pub mod devices;
+pub mod ended;
 pub mod explain;
 pub mod fragmentation;
 pub mod gang;
@@ -27,6 +28,7 @@ mod traffic;
 
 pub use claims::{ClaimKey, Grant};
 pub use devices::{DeviceIndices, GpuDemand};
+pub use ended::Ended;
 pub use explain::Waiting;
 pub use gang::{Closeness, Gang, Member, PodKey, Slice};
 pub use inside::Interiors;

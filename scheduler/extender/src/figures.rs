@@ -205,6 +205,7 @@ fn pod(index: usize) -> PodSeen {
         key: PodKey::new("bench", &member.name),
         member,
         gang: Some(Arc::new(gang)),
+        owner: None,
         priority: 0,
         created: Time(0),
         planned: true,

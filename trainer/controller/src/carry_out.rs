@@ -6,7 +6,9 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
-use muster_trainer_core::{Effect, Event, EventType, Kind, ObjectAction, Options, Plan, PodDeletion};
+use muster_trainer_core::{
+    Effect, Event, EventType, Kind, ObjectAction, Options, Plan, PodAnnotation, PodDeletion,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -108,6 +110,7 @@ impl Executor<'_> {
             Effect::CreateService(service) => {
                 self.create(&Api::<Service>::namespaced(self.client.clone(), &namespace), service).await
             }
+            Effect::AnnotatePod(annotation) => self.annotate_pod(annotation).await,
             Effect::DeletePod(deletion) => self.delete_pod(deletion).await,
             Effect::Companion(action) => self.act_on_companion(action).await,
             Effect::DeleteService(name) => {
@@ -198,6 +201,18 @@ impl Executor<'_> {
             }
             Ok(None) => (None, Err(error.into())),
             Err(error) => (None, Err(error.into())),
+        }
+    }
+
+    async fn annotate_pod(&self, annotation: PodAnnotation) -> (Option<Event>, Result<(), Error>) {
+        let PodAnnotation { name, uid, annotations } = annotation;
+        let pods = Api::<Pod>::namespaced(self.client.clone(), &self.namespace());
+        let patch = json!({"metadata": {"uid": uid, "annotations": annotations}});
+        let written = pods.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        match settled(written.map(drop)) {
+            // Another pod of the name has another uid, which nobody can change.
+            Err(kube::Error::Api(status)) if status.code == 422 => (None, Ok(())),
+            result => (None, result.map_err(Error::from)),
         }
     }
 

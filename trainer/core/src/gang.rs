@@ -98,6 +98,22 @@ pub(crate) fn join(job: &Job, replica: &Replica, index: i32, scheduler: &GangSch
     }
 }
 
+/// What a member must say anew, where its gang has changed since it was made: each says how many must run together, and
+/// the scheduler believes the highest.
+pub(crate) fn changed_annotations(
+    job: &Job,
+    pod: &Pod,
+    least: i32,
+    scheduler: &GangScheduler,
+) -> Option<BTreeMap<String, String>> {
+    let said = pod.metadata.annotations.as_ref()?;
+    let is_member = *scheduler == GangScheduler::Muster
+        && said.get(annotations::GANG).is_some_and(|gang| gang == job.name());
+    let least = least.to_string();
+    (is_member && said.get(annotations::GANG_MIN_AVAILABLE) != Some(&least))
+        .then(|| BTreeMap::from([(annotations::GANG_MIN_AVAILABLE.to_owned(), least)]))
+}
+
 /// Replica types whose template names another scheduler than the gang's.
 pub(crate) fn foreign_schedulers(job: &Job, scheduler: &GangScheduler) -> Vec<&'static str> {
     let Some(ours) = scheduler.scheduler_name() else { return Vec::new() };

@@ -184,10 +184,13 @@ impl Job {
         !matches!(self.run_policy.managed_by.as_deref(), None | Some("" | managed_by::TRAINING_OPERATOR))
     }
 
-    /// How many pods must be placeable together.
+    /// How many pods must be placeable together: what the job says, else the fewest that an elastic one runs with, else
+    /// all; never more than there are to be.
     pub fn min_available(&self) -> i32 {
-        let policy = self.run_policy.scheduling_policy.as_ref();
-        policy.and_then(|policy| policy.min_available).unwrap_or_else(|| self.total())
+        let said = self.run_policy.scheduling_policy.as_ref().and_then(|policy| policy.min_available);
+        let fewest = || self.framework.elastic_bounds(self).map(|(fewest, _)| fewest);
+        let total = self.total();
+        said.or_else(fewest).unwrap_or(total).min(total)
     }
 
     /// A condition or event reason of this job, such as `PyTorchJobRunning`.

@@ -67,7 +67,8 @@ pub use kind::{Framework, InitContainer, Kind, Loss, Progress, ReplicaCounts, Re
 pub use kinds::{KINDS, TrainingKind};
 pub use objects::{object_name, selector};
 pub use plan::{
-    Counter, Effect, Event, EventType, ObjectAction, Observed, Options, Plan, PodDeletion, plan, reject,
+    Counter, Effect, Event, EventType, ObjectAction, Observed, Options, Plan, PodAnnotation, PodDeletion,
+    plan, reject,
 };
 pub use rendezvous::{AUDIENCE as RENDEZVOUS_AUDIENCE, Rendezvous};
 pub use restart::RestartState;

@@ -125,6 +125,11 @@ impl<'a> Members<'a> {
 }
 
 impl Member<'_> {
+    /// Whether the pod has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Succeeded | Phase::Failed)
+    }
+
     /// Why this pod no longer does its part, if so.
     pub(crate) fn failure(&self, container: &str) -> Option<Cause> {
         match self.phase {

@@ -91,6 +91,17 @@ pub struct PodDeletion {
     pub force: bool,
 }
 
+/// Annotations of a pod to set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodAnnotation {
+    /// Its name.
+    pub name: String,
+    /// Its uid, a precondition.
+    pub uid: String,
+    /// The annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
 /// Whether an event tells of something expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventType {
@@ -138,6 +149,8 @@ pub struct Plan {
     pub pod_group: ObjectAction<Value>,
     /// What is to be done to the job's autoscaler.
     pub autoscaler: ObjectAction<HorizontalPodAutoscaler>,
+    /// Pods of which annotations are to be set.
+    pub annotate_pods: Vec<PodAnnotation>,
     /// Pods to delete.
     pub delete_pods: Vec<PodDeletion>,
     /// Names of services to delete.
@@ -170,6 +183,8 @@ pub enum Effect {
     PodGroup(ObjectAction<Value>),
     /// Act on the job's autoscaler.
     Autoscaler(ObjectAction<HorizontalPodAutoscaler>),
+    /// Set annotations of a pod.
+    AnnotatePod(PodAnnotation),
     /// Delete a pod.
     DeletePod(PodDeletion),
     /// Delete a service by its name.
@@ -198,6 +213,7 @@ impl Plan {
         if self.autoscaler != ObjectAction::Keep {
             groups.push(Effect::Autoscaler(self.autoscaler));
         }
+        groups.extend(self.annotate_pods.into_iter().map(Effect::AnnotatePod));
         let deletions = self.delete_pods.into_iter().map(Effect::DeletePod);
         let is_job = |action: &CompanionAction| {
             matches!(action, CompanionAction::Ensure(Companion::Job(_)) | CompanionAction::DeleteJob { .. })

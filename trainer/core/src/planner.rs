@@ -11,7 +11,9 @@ use muster_trainer_api::{ConditionType, JobStatus, ReplicaStatus, annotation};
 use crate::job::{Job, RestartScope};
 use crate::kind::{Progress, ReplicaCounts};
 use crate::members::{self, Members};
-use crate::plan::{Counter, Event, EventType, ObjectAction, Observed, Options, Plan, PodDeletion};
+use crate::plan::{
+    Counter, Event, EventType, ObjectAction, Observed, Options, Plan, PodAnnotation, PodDeletion,
+};
 use crate::restart::RestartState;
 use crate::{autoscaler, conditions, failures, finish, gang, objects};
 
@@ -181,8 +183,30 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// How many pods must run together, those left out that the job does without for good.
+    fn gang_least(&self) -> i32 {
+        let left = self.job.total() - i32::try_from(self.given_up.len()).unwrap_or(i32::MAX);
+        self.job.min_available().min(left).max(1)
+    }
+
+    /// Has the members that are there say what their gang is now.
+    pub(crate) fn tell_gang(&mut self, members: &[&Pod]) {
+        let (job, least) = (self.job, self.gang_least());
+        for pod in members.iter().filter(|pod| !members::is_deleting(pod)) {
+            if let Some(annotations) =
+                gang::changed_annotations(job, pod, least, &self.options.gang_scheduler)
+            {
+                let (name, uid) = (members::name(pod).to_owned(), members::uid(pod).to_owned());
+                self.plan.annotate_pods.push(PodAnnotation { name, uid, annotations });
+            }
+        }
+    }
+
     /// Brings pods, services and the rest to what the job wants.
     fn settle(&mut self) {
+        let living = self.members.current.iter().filter(|member| !member.is_over());
+        let living: Vec<&Pod> = living.map(|member| member.pod).collect();
+        self.tell_gang(&living);
         self.plan.pod_group =
             gang::keep_pod_group(self.job, self.observed.pod_group, &self.options.gang_scheduler);
         self.plan.autoscaler = autoscaler::keep(self.job, self.observed.autoscaler);
@@ -245,7 +269,13 @@ impl<'a> Planner<'a> {
         }
         let generation = self.members.generation;
         for (replica, index) in missing {
-            self.plan.create_pods.push(objects::pod(self.job, replica, index, generation, self.options));
+            let mut pod = objects::pod(self.job, replica, index, generation, self.options);
+            if let Some(annotations) =
+                gang::changed_annotations(self.job, &pod, self.gang_least(), &self.options.gang_scheduler)
+            {
+                pod.metadata.annotations.get_or_insert_default().extend(annotations);
+            }
+            self.plan.create_pods.push(pod);
         }
     }
 

@@ -20,6 +20,7 @@ pub(super) fn is_ours(facts: &PodFacts, profiles: &BTreeSet<String>) -> bool {
 pub(super) fn pod(facts: PodFacts, profiles: &BTreeSet<String>, groups: &Groups) -> PodSeen {
     let ours = is_ours(&facts, profiles);
     let mut membership = facts.membership;
+    let owner = facts.owner.filter(|_| membership.counts_ended()).map(|owner| owner.uid);
     let mut missing = None;
     match membership.described_by.as_ref().filter(|_| ours).map(|part| groups.find(part)) {
         Some(Ok((group, least))) => {
@@ -53,6 +54,7 @@ pub(super) fn pod(facts: PodFacts, profiles: &BTreeSet<String>, groups: &Groups)
         member: facts.member,
         planned,
         gang,
+        owner,
         priority: facts.priority,
         created: Time(facts.created.saturating_mul(1000)),
         own: false,

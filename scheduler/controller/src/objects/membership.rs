@@ -100,6 +100,12 @@ struct Named {
 }
 
 impl Membership {
+    /// Whether the gang does without its members that have ended well; a batch Job that describes its gang says so itself.
+    pub(crate) fn counts_ended(&self) -> bool {
+        let by_job = self.described_by.as_ref().is_some_and(|part| part.group.kind == GroupKind::Job);
+        self.named && !by_job
+    }
+
     pub(super) fn read(pod: &PodKey, spec: &PodSpec, wishes: &mut Wishes<'_>) -> Self {
         let named = named(pod, spec, wishes);
         let least = wishes.read(annotations::GANG_MIN_AVAILABLE, WHOLE_NUMBER, positive);

@@ -278,9 +278,12 @@ impl Planner {
                 let assignment = assignment.clone();
                 self.placed(facts, assignment, planned.then_some(State::Leaving));
             }
-            objects::Stage::Ended(_) => {
+            objects::Stage::Ended(ending) => {
                 self.forget(&facts.key);
                 self.words.forget(&facts.key, &facts.member.uid);
+                if *ending == objects::Ending::Succeeded {
+                    self.ended_well(facts);
+                }
             }
             objects::Stage::Waiting if planned => self.steered(facts),
             stage @ (objects::Stage::Waiting | objects::Stage::Gated(_)) => {
@@ -353,6 +356,18 @@ impl Planner {
             self.forget(key);
         }
         self.words.forget(key, uid);
+        let done_in = self.pods.ended.gone(key, uid);
+        self.changed.extend(done_in.map(GangKey::from));
+    }
+
+    /// A member is done: nobody will bring it back, and its gang does without it.
+    fn ended_well(&mut self, facts: PodFacts) {
+        let (membership, owner) = (facts.membership, facts.owner);
+        if let Some(owner) = owner.filter(|_| membership.counts_ended()) {
+            let gang = (&membership.gang).into();
+            self.changed.insert(membership.gang);
+            self.pods.ended.well(facts.key, facts.member.uid, gang, owner.uid);
+        }
     }
 
     /// What came of a binding. Places of pods that do not have them are free again, and planned anew.
@@ -463,6 +478,8 @@ impl Planner {
         {
             self.changed.insert(before.gang.clone());
         }
+        let done_in = self.pods.ended.replaced(&key);
+        self.changed.extend(done_in.map(GangKey::from));
         self.pods.insert(key, view);
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use muster_scheduler_core::node::Requirement;
-use muster_scheduler_core::{ClaimKey, Closeness, Gang, Member, PodKey};
+use muster_scheduler_core::{ClaimKey, Closeness, Ended, Gang, Member, PodKey};
 use muster_scheduler_queue::job::Restart;
 use muster_scheduler_queue::time::Milliseconds;
 use muster_scheduler_topology::GroupShape;
@@ -198,6 +198,8 @@ pub(crate) struct Pods {
     /// Gangs by the object that describes them, with how many of their pods say so.
     described: BTreeMap<GroupKey, BTreeMap<GangKey, usize>>,
     pub(super) groups: Groups,
+    /// Those that are done, and are in none of the other tables.
+    pub(super) ended: Ended,
     /// Pods by the claims that they use.
     claimed: BTreeMap<ClaimKey, BTreeSet<PodKey>>,
     /// Pods with claims.
@@ -352,11 +354,29 @@ impl Pods {
         self.described.iter().filter(move |(group, _)| group.kind == kind).flat_map(|(_, gangs)| gangs.keys())
     }
 
+    /// How many pods of the gang must run together now: those that are done are not missed.
+    pub(crate) fn least(&self, key: &GangKey) -> usize {
+        let Some(said) = self.of(key).map(|(_, pod)| pod.min_available).max() else { return 0 };
+        let done = self.done(key);
+        let described = self.described(key).and_then(Result::ok).map_or(0, |(_, least)| least);
+        said.max(described).saturating_sub(done).max(1)
+    }
+
+    /// How many members are done, of the controllers whose pods are there.
+    fn done(&self, key: &GangKey) -> usize {
+        let gang = key.into();
+        if !self.ended.any_of(&gang) {
+            return 0;
+        }
+        let owners = self.of(key).filter_map(|(_, pod)| Some(pod.owner.as_ref()?.uid.as_str()));
+        let owners: BTreeSet<&str> = owners.collect();
+        self.ended.count(&gang, owners)
+    }
+
     /// The gang as the ledger plans it: its waiting pods in rank order, and where the others are.
     pub(crate) fn gang(&self, key: &GangKey) -> Gang {
         let mut gang = Gang { namespace: key.namespace.clone(), name: key.name.clone(), ..Gang::default() };
         for (_, pod) in self.of(key) {
-            gang.min_available = gang.min_available.max(pod.min_available);
             gang.spares = gang.spares.max(pod.spares);
             gang.shape = gang.shape.or(pod.shape);
             gang.all_reduce = gang.all_reduce.max(pod.all_reduce);
@@ -369,11 +389,11 @@ impl Pods {
                 gang.closeness = pod.closeness.clone();
             }
         }
-        if let Some(Ok((group, least))) = self.described(key) {
-            gang.min_available = gang.min_available.max(least);
-            if gang.closeness == Closeness::default() {
-                gang.closeness = group.closeness.clone();
-            }
+        gang.min_available = self.least(key);
+        if let Some(Ok((group, _))) = self.described(key)
+            && gang.closeness == Closeness::default()
+        {
+            gang.closeness = group.closeness.clone();
         }
         gang.waiting.sort_by(|left, right| (left.rank, &left.name).cmp(&(right.rank, &right.name)));
         carry_once(&mut gang.waiting);

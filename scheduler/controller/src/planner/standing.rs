@@ -353,7 +353,7 @@ impl Planner {
     /// without, and that are to come back, stays its own.
     pub(super) fn rehold(&mut self, key: &GangKey, time: Time) {
         let Some(state) = self.gangs.get(key) else { return };
-        let (job, least, kept) = (state.job, state.asked.gang.min_available, self.kept(state));
+        let (job, least, kept) = (state.job, self.pods.least(key), self.kept(state));
         let (mut form, slots) = self.holding(key);
         if self.living(key) >= least {
             self.begun.insert(key.clone());

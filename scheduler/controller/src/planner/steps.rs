@@ -12,6 +12,12 @@ impl From<&GangKey> for GangName {
     }
 }
 
+impl From<GangName> for GangKey {
+    fn from(name: GangName) -> Self {
+        Self { namespace: name.namespace, name: name.name }
+    }
+}
+
 impl Planner {
     /// Counts what a gang that runs sends over uplinks that it shares with others.
     pub(super) fn listen_to(&mut self, key: &GangKey) {

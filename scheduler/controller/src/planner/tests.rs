@@ -1,4 +1,5 @@
 pub(super) mod claims;
+mod ended;
 mod gates;
 mod groups;
 mod nearness;

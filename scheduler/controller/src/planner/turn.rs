@@ -131,7 +131,7 @@ impl Planner {
         let Some(state) = self.gangs.get(key) else { return Stage::Running };
         let lost = |node: &str| self.ledger.node(node).is_none_or(|node| !node.schedulable);
         let mut pods = self.pods.of(key).filter_map(|(pod, _)| self.ledger.assignment(pod));
-        let incomplete = census.with_place() < state.asked.gang.min_available;
+        let incomplete = census.with_place() < self.pods.least(key);
         let broken = state.stage == Stage::Broken && incomplete || pods.any(|place| lost(&place.node));
         if broken { Stage::Broken } else { Stage::Running }
     }
@@ -268,12 +268,13 @@ impl Planner {
         }
     }
 
-    /// Takes the room of pods that a gang cannot do without and that are kept from it for a moment, because their binding
-    /// was refused or their claims are being written: whoever took it meanwhile would leave the gang in part. It is given
-    /// back when the turn is over, and found anew in the next.
+    /// Takes the room of pods that a gang cannot do without and that are kept from it for a moment, because the plan
+    /// before is still being carried out, their binding was refused or their claims are being written: whoever took it
+    /// meanwhile would leave the gang in part. It is given back when the turn is over, and found anew in the next.
     fn keep_room(&mut self, key: &GangKey, time: Time) -> Option<(Demand, Slots)> {
-        let is_hindered = self.pauses_because(key).is_some() || self.held(key).is_some();
-        if self.under_way.contains(key) || !self.begun.contains(key) || !is_hindered {
+        let is_hindered =
+            self.under_way.contains(key) || self.pauses_because(key).is_some() || self.held(key).is_some();
+        if !self.begun.contains(key) || !is_hindered {
             return None;
         }
         let mut gang = self.gang_on_its_nodes(key);

@@ -454,6 +454,29 @@ fn place(pod: &Pod) -> Option<(String, String)> {
     annotation("muster.dev/placed-on").zip(annotation("muster.dev/gpu-indices"))
 }
 
+#[test]
+fn the_room_of_a_pod_that_is_replaced_while_others_are_let_go_stays_with_its_gang() {
+    let mut world = World::new();
+    // Two pods on one of the small nodes; then the rest of the cluster is asked for, and somebody waits.
+    world.take(Step::Create(2));
+    world.take(Step::Hear);
+    world.take(Step::Hear);
+    world.take(Step::Decide);
+    assert_eq!(world.under_way.len(), 1);
+    world.take(Step::Replace { which: 0, heard: false, elsewhere: false });
+    for size in [4, 2, 1] {
+        world.take(Step::Create(size));
+    }
+    while !world.news.is_empty() {
+        world.take(Step::Hear);
+    }
+    world.take(Step::Decide);
+    world.settle();
+    let open = |name: &str| place(&world.pods[&PodKey::new("a", name)]).is_some();
+    assert!(open("g0-0") && open("g0-1"), "the gang that was let go is whole");
+    assert!(!open("g3-0"), "who came last waits");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 250, ..ProptestConfig::default() })]
 

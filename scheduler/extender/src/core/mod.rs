@@ -20,7 +20,7 @@ pub mod types;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use muster_scheduler_core::{Assignment, Gang, Member, Placement, PodKey};
+use muster_scheduler_core::{Assignment, Ended, Gang, Member, Placement, PodKey};
 
 pub use types::{
     BindOutcome, BindPod, BindStep, Effect, FilterStep, GangKey, GangReport, MemberReport, PlanJob, Planned,
@@ -117,6 +117,10 @@ struct GangState {
     /// The gang without its pods; nothing for a pod on its own, which needs no reservation.
     template: Option<Arc<Gang>>,
     members: BTreeSet<String>,
+    /// The controllers that its members are from, or were.
+    owners: BTreeSet<String>,
+    /// How many members have ended well: they are not missed.
+    done: usize,
     /// Pods for which it must wait until somebody changes them, and why.
     held: BTreeMap<String, String>,
     /// Pods whose bind calls wait until the reservation is durable.
@@ -156,6 +160,7 @@ pub struct ExtenderCore<P: Plans> {
     pods: HashMap<PodKey, Known>,
     by_uid: HashMap<String, PodKey>,
     gangs: BTreeMap<GangKey, GangState>,
+    ended: Ended,
     /// Gangs for which something may be left to do; the others are bound.
     open: BTreeSet<GangKey>,
     /// Reservations as last seen.
@@ -179,6 +184,7 @@ impl<P: Plans> ExtenderCore<P> {
             pods: HashMap::new(),
             by_uid: HashMap::new(),
             gangs: BTreeMap::new(),
+            ended: Ended::default(),
             open: BTreeSet::new(),
             seen: BTreeMap::new(),
             jobs: HashMap::new(),
@@ -321,13 +327,15 @@ impl<P: Plans> ExtenderCore<P> {
 
 impl GangState {
     fn needed(&self) -> usize {
-        self.template.as_ref().map_or(1, |gang| gang.min_available)
+        self.template.as_ref().map_or(1, |gang| gang.min_available.saturating_sub(self.done).max(1))
     }
 
     /// The gang with these pods, to be planned.
     fn ask(&self, key: &GangKey, waiting: Vec<Member>, placed_on: Vec<String>) -> Gang {
         match &self.template {
-            Some(template) => Gang { waiting, placed_on, ..Gang::clone(template) },
+            Some(template) => {
+                Gang { waiting, placed_on, min_available: self.needed(), ..Gang::clone(template) }
+            }
             None => Gang {
                 namespace: key.namespace.clone(),
                 name: key.name.clone(),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use muster_scheduler_core::{Node, PodKey};
+use muster_scheduler_core::{GangName, Node, PodKey};
 use muster_scheduler_topology::import::TopologySources;
 
 use super::{Binding, Durable, ExtenderCore, GangKey, GangState, Known, PodSeen, PodState, Slot, Time};
@@ -103,8 +103,13 @@ impl<P: Plans> ExtenderCore<P> {
             if self.pods.contains_key(&key) {
                 self.pod_left(now, &key, succeeded_by_another);
             }
+            if !succeeded_by_another {
+                self.ended_well(pod);
+            }
             return;
         }
+        let done_in = self.ended.replaced(&key);
+        self.count_done(done_in);
         let gang_key = match &pod.gang {
             Some(gang) => GangKey::new(&key.namespace, &gang.name),
             // Names of gangs hold no space.
@@ -142,6 +147,8 @@ impl<P: Plans> ExtenderCore<P> {
         let gang = self.gangs.entry(key.clone()).or_insert_with(|| GangState {
             template: pod.gang.clone(),
             members: BTreeSet::new(),
+            owners: BTreeSet::new(),
+            done: 0,
             held: BTreeMap::new(),
             queued: BTreeSet::new(),
             since: pod.created,
@@ -169,6 +176,32 @@ impl<P: Plans> ExtenderCore<P> {
         if grown {
             gang.forget_plans();
         }
+        if pod.owner.as_ref().is_some_and(|owner| gang.owners.insert(owner.clone())) {
+            let name = GangName { namespace: key.namespace.clone(), name: key.name.clone() };
+            self.count_done(Some(name));
+        }
+    }
+
+    /// A member is done: nobody will bring it back, and its gang does without it.
+    fn ended_well(&mut self, pod: PodSeen) {
+        if let (Some(gang), Some(owner)) = (pod.gang, pod.owner) {
+            let gang = GangName { namespace: gang.namespace.clone(), name: gang.name.clone() };
+            self.ended.well(pod.key, pod.member.uid, gang.clone(), owner);
+            self.count_done(Some(gang));
+        }
+    }
+
+    /// Counts anew those of a gang that are done.
+    fn count_done(&mut self, gang: Option<GangName>) {
+        let Some(name) = gang else { return };
+        let key = GangKey::new(&name.namespace, &name.name);
+        let Some(gang) = self.gangs.get_mut(&key) else { return };
+        let done = self.ended.count(&name, gang.owners.iter().map(String::as_str));
+        if gang.done != done {
+            gang.done = done;
+            gang.forget_plans();
+            self.open.insert(key);
+        }
     }
 
     fn bound_in_truth(
@@ -195,6 +228,8 @@ impl<P: Plans> ExtenderCore<P> {
         if self.pods.get(pod).is_some_and(|known| known.seen.member.uid == uid) {
             self.pod_left(now, pod, true);
         }
+        let done_in = self.ended.gone(pod, uid);
+        self.count_done(done_in);
     }
 
     /// Forgets a pod. A member of a gang may have a successor, for which its place is kept for a while.

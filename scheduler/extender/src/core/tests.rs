@@ -41,6 +41,7 @@ fn pod(rank: u32, uid: &str) -> PodSeen {
         key: PodKey::new("d", &member.name),
         member,
         gang: Some(Arc::new(gang)),
+        owner: None,
         priority: 0,
         created: Time(0),
         planned: true,
@@ -320,4 +321,33 @@ fn a_gang_stays_within_what_was_described_last() {
     let mut nodes = [bench.node(0, "u0"), bench.node(1, "u1")];
     nodes.sort();
     assert_eq!(nodes, ["a0", "b0"], "the racks of their labels do not count any more");
+}
+
+#[test]
+fn who_is_done_is_not_missed_when_another_comes_back() {
+    let mut bench = Bench::new();
+    let owned = |rank, uid, state| {
+        let owner = Some("job".to_owned());
+        PodSeen { owner, state, ..pod(rank, uid) }
+    };
+    let on = |node: &str, uid: &str| {
+        PodState::Bound(muster_scheduler_core::Assignment {
+            uid: uid.to_owned(),
+            node: node.to_owned(),
+            resources: Resources::new().with("nvidia.com/gpu", 2_000).with("pods", 1_000),
+            gpu_indices: vec![0, 1],
+            gpu_share: 0,
+            claims: Vec::new(),
+        })
+    };
+    bench.see(owned(0, "u0", on("a0", "u0")));
+    bench.see(owned(1, "u1", on("a1", "u1")));
+    let key = GangKey::new("d", "g");
+    bench.see(owned(0, "u0", PodState::Ended { succeeded_by_another: false }));
+    bench.core.pod_gone(bench.now, &PodKey::new("d", "g-1"), "u1");
+    bench.see(owned(1, "u1-later", PodState::Waiting));
+    assert_eq!(bench.core.incomplete(&key).map(|refusal| refusal.reason), None);
+    bench.core.pod_gone(bench.now, &PodKey::new("d", "g-0"), "u0");
+    let missing = bench.core.incomplete(&key).map(|refusal| refusal.reason);
+    assert_eq!(missing.as_deref(), Some("1/2 members created"), "it may be restarted as a whole");
 }

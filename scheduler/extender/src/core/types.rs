@@ -73,6 +73,8 @@ pub struct PodSeen {
     pub member: Member,
     /// The gang without its pods, or nothing for a pod on its own.
     pub gang: Option<Arc<Gang>>,
+    /// Uid of the controller that it is from, where its gang does without those of its pods that have ended well.
+    pub owner: Option<String>,
     /// Priority.
     pub priority: i32,
     /// When it was created.

@@ -304,6 +304,7 @@ impl Subject for ExtenderSubject {
                         key,
                         member,
                         gang,
+                        owner: None,
                         priority: 0,
                         created,
                         planned: true,

@@ -161,6 +161,7 @@ pub(crate) fn pod(namespace: &str, name: &str, uid: &str, gpus: u32) -> PodSeen 
         key: PodKey::new(namespace, name),
         member,
         gang: None,
+        owner: None,
         priority: 0,
         created: Time(0),
         planned: true,

@@ -210,6 +210,10 @@ impl MpiPlanner<'_> {
         let options = self.base.options;
         self.base.plan.pod_group =
             gang::keep_pod_group(&self.job.job, self.observed.pod_group, &options.gang_scheduler);
+        let workers = self.state.workers.iter().filter(|worker| !worker.is_over());
+        let members: Vec<&Pod> =
+            workers.map(|worker| worker.pod).chain(self.state.launcher_pods.iter().copied()).collect();
+        self.base.tell_gang(&members);
         self.delete_leftovers();
         self.keep_service();
         self.keep_configuration();

@@ -124,6 +124,46 @@ fn a_resized_job_resizes_its_group() {
     assert_eq!(world.pod_group.unwrap()["spec"]["minMember"], 3);
 }
 
+fn least_of_gang(world: &World, pod: &str) -> String {
+    let annotations = world.pods[pod].metadata.annotations.as_ref().unwrap();
+    annotations["muster.dev/gang-min-available"].clone()
+}
+
+#[test]
+fn the_members_of_a_resized_job_say_how_many_of_them_there_are_now() {
+    let mut job = manifest(3);
+    job["spec"]["elasticPolicy"] = json!({"minReplicas": 1, "maxReplicas": 6});
+    job["spec"]["runPolicy"] = json!({"schedulingPolicy": {"minAvailable": 4}});
+    let mut world = World::new(job);
+    world.options.gang_scheduler = "muster".into();
+    world.settle();
+    assert_eq!(least_of_gang(&world, "digits-worker-2"), "4");
+    let uids = |world: &World| world.pods["digits-master-0"].metadata.uid.clone();
+    let before = uids(&world);
+    world.edit(|job| job["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] = json!(1));
+    world.settle();
+    assert_eq!((least_of_gang(&world, "digits-master-0").as_str(), world.pods.len()), ("2", 2));
+    assert_eq!(uids(&world), before, "they run on");
+    world.edit(|job| job["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] = json!(2));
+    world.settle();
+    for pod in ["digits-master-0", "digits-worker-0", "digits-worker-1"] {
+        assert_eq!(least_of_gang(&world, pod), "3");
+    }
+}
+
+#[test]
+fn an_elastic_job_starts_with_the_fewest_that_it_can_do_with() {
+    let mut job = manifest(4);
+    job["spec"]["elasticPolicy"] = json!({"minReplicas": 2, "maxReplicas": 6});
+    let mut world = World::new(job);
+    world.options.gang_scheduler = "muster".into();
+    world.settle();
+    assert_eq!((least_of_gang(&world, "digits-worker-3").as_str(), world.pods.len()), ("3", 5));
+    world.edit(|job| job["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] = json!(1));
+    world.settle();
+    assert_eq!(least_of_gang(&world, "digits-worker-0"), "2", "never more than there are to be");
+}
+
 #[test]
 fn another_scheduler_in_the_template_stays_and_is_told_of() {
     let mut job = manifest(1);

@@ -143,6 +143,13 @@ impl World {
             Effect::WriteStatus(status) => self.checked_job(job_version)?.status.clone_from(status),
             Effect::PodGroup(action) => act(&mut self.pod_group, action),
             Effect::Autoscaler(action) => act(&mut self.autoscaler, action),
+            Effect::AnnotatePod(annotation) => {
+                let pod = self.pods.get_mut(&annotation.name).ok_or(Refusal::NotFound)?;
+                if pod.metadata.uid.as_deref() != Some(&annotation.uid) {
+                    return Err(Refusal::Conflict);
+                }
+                pod.metadata.annotations.get_or_insert_default().extend(annotation.annotations.clone());
+            }
             Effect::DeletePod(deletion) => {
                 let pod = self.pods.get_mut(&deletion.name).ok_or(Refusal::NotFound)?;
                 if pod.metadata.uid.as_deref() != Some(&deletion.uid) {

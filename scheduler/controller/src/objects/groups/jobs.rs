@@ -17,12 +17,14 @@ fn at_once(spec: &Value) -> Result<usize, String> {
     Ok(count(spec, "parallelism", 1)?.min(count(spec, "completions", usize::MAX)?))
 }
 
-/// All pods of all jobs; where jobs start one after the other, only each replicated job can be a gang.
-pub(super) fn job_set(mut group: ForeignGroup, spec: &Value) -> ForeignGroup {
+/// All pods of all jobs that are not done; where jobs start one after the other, only each replicated job can be a gang.
+pub(super) fn job_set(mut group: ForeignGroup, spec: &Value, status: &Value) -> ForeignGroup {
     let ordered = spec["startupPolicy"]["startupPolicyOrder"] == "InOrder";
     let dependent = list(&spec["replicatedJobs"]).any(|job| list(&job["dependsOn"]).next().is_some());
     let pods = |job: &Value| -> Result<usize, String> {
-        Ok(count(job, "replicas", 1)? * at_once(&job["template"]["spec"])?)
+        let status = list(&status["replicatedJobsStatus"]).find(|status| status["name"] == job["name"]);
+        let done = status.map_or(Ok(0), |status| count(status, "succeeded", 0))?;
+        Ok(count(job, "replicas", 1)?.saturating_sub(done) * at_once(&job["template"]["spec"])?)
     };
     let mut together = Ok(0);
     for job in list(&spec["replicatedJobs"]) {
@@ -98,6 +100,19 @@ mod tests {
         let ordered = jobs(json!({"startupPolicyOrder": "InOrder"}));
         assert!(ordered.least(None).unwrap_err().ends_with("write ReplicatedJob in muster.dev/gang-by"));
         assert_eq!(ordered.least(Some("driver")), Ok(1));
+    }
+
+    #[test]
+    fn a_job_set_does_without_its_jobs_that_are_done() {
+        let jobs = read(
+            GroupKind::JobSet,
+            json!({"spec": {"replicatedJobs": [
+                {"name": "driver", "template": {"spec": {"parallelism": 1}}},
+                {"name": "workers", "replicas": 3, "template": {"spec": {"parallelism": 4}}}]},
+                "status": {"replicatedJobsStatus": [
+                    {"name": "workers", "succeeded": 2, "active": 1}, {"name": "driver", "succeeded": 1}]}}),
+        );
+        assert_eq!((jobs.least(None), jobs.least(Some("workers"))), (Ok(4), Ok(4)));
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl ForeignGroup {
             GroupKind::Volcano => pod_groups::volcano(group, spec),
             GroupKind::Native => pod_groups::native(group, spec),
             GroupKind::Job => jobs::job(group, spec, &object.data["status"]),
-            GroupKind::JobSet => jobs::job_set(group, spec),
+            GroupKind::JobSet => jobs::job_set(group, spec, &object.data["status"]),
             GroupKind::RayCluster => jobs::ray_cluster(group, spec),
         }
     }

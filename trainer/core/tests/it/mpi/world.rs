@@ -147,6 +147,10 @@ impl World {
                 }
                 ObjectAction::Delete => self.pod_group = None,
             },
+            Effect::AnnotatePod(annotation) => {
+                let pod = self.pods.get_mut(&annotation.name).ok_or(Refusal::NotFound)?;
+                pod.metadata.annotations.get_or_insert_default().extend(annotation.annotations.clone());
+            }
             Effect::DeletePod(deletion) => {
                 let pod = self.pods.get(&deletion.name).ok_or(Refusal::NotFound)?;
                 if pod.metadata.uid.as_deref() != Some(&deletion.uid) {
