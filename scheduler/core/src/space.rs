@@ -2,7 +2,7 @@
 
 mod devices;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use muster_scheduler_topology::import::TopologySources;
@@ -44,6 +44,8 @@ impl NodeId {
 struct Nodes {
     by_id: Vec<Option<Arc<Node>>>,
     ids: BTreeMap<String, NodeId>,
+    /// The same, for those who ask for thousands of names at a time.
+    index: HashMap<String, NodeId>,
 }
 
 /// What is free on every node. A copy costs about a hundred bytes a node; [`Space::find`](crate::Space::find)
@@ -75,6 +77,9 @@ impl Space {
             let vacant = nodes.by_id.iter().position(Option::is_none);
             NodeId::new(vacant.unwrap_or(nodes.by_id.len()))
         });
+        if !nodes.index.contains_key(&node.name) {
+            nodes.index.insert(node.name.clone(), id);
+        }
         if id.index() == nodes.by_id.len() {
             nodes.by_id.push(None);
             self.rooms.push(Room::default());
@@ -89,6 +94,7 @@ impl Space {
         let id = self.id(name)?;
         let nodes = Arc::make_mut(&mut self.nodes);
         nodes.ids.remove(name);
+        nodes.index.remove(name);
         nodes.by_id[id.index()] = None;
         self.rooms[id.index()] = Room::default();
         self.map = None;
@@ -116,7 +122,7 @@ impl Space {
 
     /// The node of a name.
     pub fn id(&self, name: &str) -> Option<NodeId> {
-        self.nodes.ids.get(name).copied()
+        self.nodes.index.get(name).copied()
     }
 
     /// What is known of a node.
@@ -276,6 +282,12 @@ impl Space {
         }
         self.counts.push(counts.clone());
         counts
+    }
+
+    /// Counts for pods like this one what copies would count anew each time.
+    pub fn get_ready_for(&mut self, member: &Member) {
+        let shape = self.shape(member);
+        self.fits(&shape);
     }
 
     /// How many pods of a shape fit in the whole cluster, one after the other.

@@ -67,8 +67,8 @@ pub trait Plans: Send + 'static {
     /// What a gang that has places sends over uplinks that it shares, with these pods in the order of their ranks;
     /// nothing when it has no pods.
     fn talks(&mut self, gang: &Gang, pods: &[PodKey]);
-    /// A copy on which the room of `without` is free.
-    fn snapshot(&mut self, without: &[PodKey]) -> Self::Snapshot;
+    /// A copy to plan a gang on, on which the room of `without` is free.
+    fn snapshot(&mut self, gang: &Gang, without: &[PodKey]) -> Self::Snapshot;
 
     /// Whether all places could be taken.
     fn fits(&mut self, placement: &Placement, instead_of: &[PodKey]) -> bool {
@@ -177,9 +177,14 @@ impl Plans for Ledger {
     }
 
     /// A ledger of the same space that does not know who has what: the space is cheap to copy, its pods are not.
-    fn snapshot(&mut self, without: &[PodKey]) -> Ledger {
+    fn snapshot(&mut self, gang: &Gang, without: &[PodKey]) -> Ledger {
+        let space = self.space();
+        // The others mostly ask for the same.
+        if let Some(first) = gang.waiting.first() {
+            space.get_ready_for(first);
+        }
         let mut copy = Ledger::default();
-        *copy.space() = self.space().clone();
+        *copy.space() = space.clone();
         for pod in without {
             if let Some((node, shape, devices)) = self.holding(pod) {
                 copy.space().give_back(node, shape, devices);

@@ -122,6 +122,8 @@ pub struct Planner {
     begun: BTreeSet<GangKey>,
     /// Gangs whose last binding was refused.
     refusals: BTreeMap<GangKey, refusals::Refusal>,
+    /// Gangs that have given room back because they were refused, and have not found any since.
+    gave_back: BTreeSet<GangKey>,
     /// Gangs of which pods could not be evicted.
     not_evicted: BTreeSet<GangKey>,
     /// Pods whose gates are open and that are not bound yet.
@@ -155,6 +157,7 @@ impl Planner {
             written: BTreeMap::new(),
             begun: BTreeSet::new(),
             refusals: BTreeMap::new(),
+            gave_back: BTreeSet::new(),
             not_evicted: BTreeSet::new(),
             steered: gates::Steered::default(),
             words: gates::Words::default(),
@@ -386,6 +389,7 @@ impl Planner {
             {
                 view.state = State::Waiting;
                 self.changed.insert(view.gang.clone());
+                self.gave_back.insert(key.clone());
                 self.ledger.release(pod);
                 self.pods.resolve_again(pod);
                 self.gained = true;
@@ -460,6 +464,7 @@ impl Planner {
                 self.changed.insert(view.gang.clone());
             }
         }
+        self.gave_back.remove(gang);
         self.under_way.insert(gang.clone());
         binding
     }

@@ -36,11 +36,12 @@ impl Planner {
         for key in changed {
             self.discard(&key, &mut decisions);
         }
-        // Whose binding was refused has given its room back just now; who has lost a node needs other room anyway.
+        // Whose binding was refused has given its room back just now; who has lost a pod or a node needs other room anyway.
         let broken = |key: &GangKey| self.gangs.get(key).map(|state| state.stage) == Some(Stage::Broken);
-        let (last, first): (Vec<_>, Vec<_>) = self.joined.iter().cloned().partition(broken);
+        let mut joined: Vec<GangKey> = self.joined.iter().cloned().collect();
+        joined.sort_by_key(|key| (!self.gave_back.contains(key), broken(key)));
         let mut kept = Vec::new();
-        for key in first.into_iter().chain(last) {
+        for key in joined {
             self.join(&key, Purpose::Repair, now, &mut decisions);
             kept.extend(self.keep_room(&key, time));
         }
@@ -143,6 +144,7 @@ impl Planner {
         }
         self.begun.remove(key);
         self.refusals.remove(key);
+        self.gave_back.remove(key);
         if let Some(written) = self.written.get(key).cloned() {
             self.under_way.insert(key.clone());
             let (namespace, gang) = (key.namespace.clone(), key.name.clone());

@@ -147,7 +147,7 @@ impl<P: Plans> ExtenderCore<P> {
             self.jobs.insert(id, key.clone());
             self.effects.push(Effect::Plan(PlanJob {
                 id,
-                snapshot: self.plans.snapshot(&[]),
+                snapshot: self.plans.snapshot(&ask, &[]),
                 gang: ask,
                 offered,
             }));

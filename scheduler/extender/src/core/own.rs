@@ -40,7 +40,7 @@ impl<P: Plans> ExtenderCore<P> {
         let mut refused = false;
         if !waiting.is_empty() && gang.plans.is_empty() && gang.refusals.is_empty() {
             let ask = gang.ask(key, waiting, placed_on);
-            match self.plans.snapshot(&[]).place(&ask) {
+            match self.plans.snapshot(&ask, &[]).place(&ask) {
                 Ok(placement) => {
                     let fits_at = self.taken;
                     gang.plans.push(Cached { placement, instead_of: Vec::new(), fits_at });

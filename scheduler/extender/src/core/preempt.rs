@@ -39,7 +39,7 @@ impl<P: Plans> ExtenderCore<P> {
             let without: Vec<PodKey> =
                 victims.iter().filter_map(|uid| self.by_uid.get(uid).cloned()).collect();
             // Nobody is evicted in vain.
-            let Ok(placement) = self.plans.snapshot(&without).place(&ask) else { continue };
+            let Ok(placement) = self.plans.snapshot(&ask, &without).place(&ask) else { continue };
             if placement.0.iter().any(|(_, place)| place.node == *candidate.node) {
                 let pods = victims.into_iter().map(|uid| Victim { uid }).collect();
                 let budget_violations = candidate.budget_violations;
