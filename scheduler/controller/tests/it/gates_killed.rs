@@ -477,6 +477,61 @@ fn the_room_of_a_pod_that_is_replaced_while_others_are_let_go_stays_with_its_gan
     assert!(!open("g3-0"), "who came last waits");
 }
 
+/// A life that was found among some thousands: a pod of one gang goes and its room is taken, while another gang's pod is
+/// refused and gives its room back.
+#[test]
+fn who_was_refused_finds_its_room_again_before_who_lost_a_pod() {
+    use Step::{Create, Decide, Hear, Kill, OpenByHand, Refuse, Replace, Request};
+    let replace = Replace { which: 58, heard: true, elsewhere: false };
+    let life = [
+        &[
+            Create(2),
+            Create(3),
+            OpenByHand(210),
+            Hear,
+            Create(3),
+            Hear,
+            Hear,
+            Hear,
+            Hear,
+            Hear,
+            Create(3),
+            Hear,
+        ][..],
+        &[
+            Create(2),
+            Create(1),
+            Hear,
+            Hear,
+            Decide,
+            Request(0),
+            Request(2),
+            Kill(true),
+            Request(0),
+            Request(29),
+        ],
+        &[
+            Hear,
+            Request(11),
+            Request(0),
+            Hear,
+            Request(62),
+            replace,
+            Request(0),
+            Hear,
+            Decide,
+            Request(35),
+            Refuse(0),
+        ],
+    ];
+    let mut world = World::new();
+    life.concat().into_iter().for_each(|step| world.take(step));
+    let refused = world.under_way.iter().find(|one| one.binding.gang == "g2").unwrap().refused.len();
+    assert_eq!(refused, 1, "of the gang of which two pods have been let go");
+    world.settle();
+    assert!((0..3).all(|index| place(&world.pods[&PodKey::new("a", format!("g2-{index}"))]).is_some()));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 250, ..ProptestConfig::default() })]
 
