@@ -9,10 +9,12 @@ mod shapes;
 
 use super::*;
 use jiff::SignedDuration;
+use k8s_openapi::api::core::v1 as core;
 use kube::ResourceExt;
 use muster_scheduler_api::{
     GangReservation, GangReservationSpec, GangReservationStatus, ReservationPhase, ReservedMember,
 };
+use muster_scheduler_core::PodKey;
 use serde_json::json;
 
 pub(super) fn node(name: &str, gpus: u32) -> core::Node {

@@ -315,7 +315,7 @@ fn a_restart_finds_the_devices_of_the_plan_that_was_written() {
     let mut planner = with_devices();
     gang(&mut planner, "g", 2, &exactly(json!({})));
     let first = binding(&decide(&mut planner)).clone();
-    let members = first.placement.0.iter().map(|(pod, place)| plan::reserved(pod, place));
+    let members = first.placement.0.iter().map(|(pod, place)| crate::plan::reserved(pod, place));
     let spec = GangReservationSpec { gang: "g".into(), epoch: 1, members: members.collect() };
     let mut reservation = GangReservation::new("g", spec);
     reservation.metadata.namespace = Some("a".into());

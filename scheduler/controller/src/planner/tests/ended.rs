@@ -18,13 +18,23 @@ fn on(mut pod: core::Pod, node: &str, phase: &str) -> core::Pod {
     pod
 }
 
-/// A gang of three runs, one of it ends well, and one is lost: its successor is there.
-fn one_done_and_one_lost(planner: &mut Planner) {
+/// A gang of three runs.
+fn three_run(planner: &mut Planner) -> Vec<core::Pod> {
     let pods: Vec<core::Pod> = (0..3).map(|index| member(index, &format!("u{index}"), "j1", 3)).collect();
-    pods.iter().for_each(|pod| planner.pod_seen(pod));
+    for pod in &pods {
+        planner.pod_seen(pod);
+    }
     assert_eq!(bound(&decide(planner)), [3]);
     carried_out(planner, "g", &[]);
-    pods.iter().for_each(|pod| planner.pod_seen(&on(pod.clone(), "n0", "Running")));
+    for pod in &pods {
+        planner.pod_seen(&on(pod.clone(), "n0", "Running"));
+    }
+    pods
+}
+
+/// A gang of three runs, one of it ends well, and one is lost: its successor is there.
+fn one_done_and_one_lost(planner: &mut Planner) {
+    let pods = three_run(planner);
     planner.pod_seen(&on(pods[0].clone(), "n0", "Succeeded"));
     gone(planner, &pods[1]);
     assert_eq!(bound(&decide(planner)), [0usize; 0]);
@@ -52,11 +62,7 @@ fn who_is_done_is_known_after_a_restart() {
 #[test]
 fn who_is_done_gives_its_quota_back() {
     let mut planner = planner(3);
-    let pods: Vec<core::Pod> = (0..3).map(|index| member(index, &format!("u{index}"), "j1", 3)).collect();
-    pods.iter().for_each(|pod| planner.pod_seen(pod));
-    decide(&mut planner);
-    carried_out(&mut planner, "g", &[]);
-    pods.iter().for_each(|pod| planner.pod_seen(&on(pod.clone(), "n0", "Running")));
+    let pods = three_run(&mut planner);
     let used = |planner: &mut Planner| {
         decide(planner);
         let gang = GangKey { namespace: "a".into(), name: "g".into() };
