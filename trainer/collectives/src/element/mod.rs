@@ -1,8 +1,14 @@
 //! The element types a collective can carry and how they are reduced.
 
-use half::{bf16, f16};
+#![allow(unsafe_code)]
+#![expect(
+    clippy::inline_always,
+    reason = "a conversion must be compiled inside the function that enables the processor's features"
+)]
 
-use crate::half_precision;
+mod implementations;
+
+use crate::kernels::Instructions;
 
 /// The type of the elements in a buffer, as announced to the other ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -135,6 +141,34 @@ pub trait Element: bytemuck::Pod + Default + Send + Sync + private::Sealed {
     fn widen(self) -> Self::Accumulator;
     #[doc(hidden)]
     fn narrow(accumulator: Self::Accumulator) -> Self;
+
+    /// Combines each accumulator with the value in its place.
+    ///
+    /// # Safety
+    /// The processor must have the instructions.
+    #[doc(hidden)]
+    #[inline(always)]
+    unsafe fn take_in<I: Instructions>(
+        values: &[Self],
+        accumulators: &mut [Self::Accumulator],
+        combine: impl Fn(Self::Accumulator, Self::Accumulator) -> Self::Accumulator,
+    ) {
+        for (accumulator, value) in accumulators.iter_mut().zip(values) {
+            *accumulator = combine(*accumulator, value.widen());
+        }
+    }
+
+    /// Turns each accumulator into the value in its place.
+    ///
+    /// # Safety
+    /// The processor must have the instructions.
+    #[doc(hidden)]
+    #[inline(always)]
+    unsafe fn give_out<I: Instructions>(accumulators: &[Self::Accumulator], values: &mut [Self]) {
+        for (value, accumulator) in values.iter_mut().zip(accumulators) {
+            *value = Self::narrow(*accumulator);
+        }
+    }
 }
 
 /// What an accumulator can do. An implementation detail of [`Element`].
@@ -150,90 +184,6 @@ pub trait Arithmetic: Copy + Default {
 mod private {
     pub trait Sealed {}
 }
-
-macro_rules! float_arithmetic {
-    ($($type:ty),*) => {$(
-        impl Arithmetic for $type {
-            #[inline(always)]
-            fn add(self, other: Self) -> Self {
-                self + other
-            }
-            #[inline(always)]
-            fn times(self, other: Self) -> Self {
-                self * other
-            }
-            #[inline(always)]
-            fn smaller(self, other: Self) -> Self {
-                if self < other || self.is_nan() { self } else { other }
-            }
-            #[inline(always)]
-            fn larger(self, other: Self) -> Self {
-                if self > other || self.is_nan() { self } else { other }
-            }
-            #[inline(always)]
-            fn divided_by(self, count: usize) -> Self {
-                self / count as Self
-            }
-        }
-    )*};
-}
-
-macro_rules! integer_arithmetic {
-    ($($type:ty),*) => {$(
-        impl Arithmetic for $type {
-            #[inline(always)]
-            fn add(self, other: Self) -> Self {
-                self.wrapping_add(other)
-            }
-            #[inline(always)]
-            fn times(self, other: Self) -> Self {
-                self.wrapping_mul(other)
-            }
-            #[inline(always)]
-            fn smaller(self, other: Self) -> Self {
-                self.min(other)
-            }
-            #[inline(always)]
-            fn larger(self, other: Self) -> Self {
-                self.max(other)
-            }
-            #[inline(always)]
-            fn divided_by(self, count: usize) -> Self {
-                self.wrapping_div(count as Self)
-            }
-        }
-    )*};
-}
-
-float_arithmetic!(f32, f64);
-integer_arithmetic!(i32, i64);
-
-macro_rules! element {
-    ($type:ty, $data_type:ident, $accumulator:ty, $widen:expr, $narrow:expr) => {
-        impl private::Sealed for $type {}
-        impl Element for $type {
-            const DATA_TYPE: DataType = DataType::$data_type;
-            type Accumulator = $accumulator;
-            #[inline(always)]
-            fn widen(self) -> $accumulator {
-                $widen(self)
-            }
-            #[inline(always)]
-            fn narrow(accumulator: $accumulator) -> Self {
-                $narrow(accumulator)
-            }
-        }
-    };
-}
-
-element!(f32, F32, f32, |value| value, |value| value);
-element!(f64, F64, f64, |value| value, |value| value);
-element!(i32, I32, i32, |value| value, |value| value);
-element!(i64, I64, i64, |value| value, |value| value);
-element!(f16, F16, f32, half_precision::widen_f16, half_precision::narrow_f16);
-element!(bf16, BF16, f32, half_precision::widen_bf16, half_precision::narrow_bf16);
-element!(i8, I8, i32, i32::from, |sum| sum as i8);
-element!(u8, U8, i32, i32::from, |sum| sum as u8);
 
 #[cfg(test)]
 mod tests {
