@@ -20,6 +20,10 @@ const SEGMENT: usize = 512 << 10;
 /// it and adds.
 const WORTH_A_THREAD: usize = 2 << 20;
 
+/// Rounds by which results lag where threads send and receive on their own. One of them that the system does not let run
+/// for a moment then keeps the other hosts from nothing, as long as the buffers of the connections have room.
+const LAG: usize = 4;
+
 /// Memory of this host's ranks that holds, from the same offset on, what each of them passes into a reduction, and
 /// where its result goes. All of it is this rank's alone while it works on its share.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +95,8 @@ impl Remote {
         let is_long = range.len() * size_of::<W>() >= WORTH_A_THREAD;
         let largest = SEGMENT / size_of::<W>();
         let rounds = share(range.len(), 0, self.hosts.len()).len().div_ceil(largest).max(1);
-        let work = Work { remote: self, local, call, memory, range, reduction, largest, rounds };
+        let lag = if is_long { LAG } else { 1 };
+        let work = Work { remote: self, local, call, memory, range, reduction, largest, rounds, lag };
         // SAFETY: the caller's promise.
         unsafe { if is_long { work.on_two_threads::<W>() } else { work.on_one_thread::<W>() } }
     }

@@ -17,8 +17,8 @@ use crate::shared_memory::{SharedMemory, share};
 /// A share to reduce. Each host reduces a piece of it, in rounds of a segment.
 ///
 /// To each other host goes in turn a segment of what this host contributes to its piece, and the segment of the own
-/// piece that was reduced in the round before. So nobody waits for a result before it has sent what the next one
-/// needs. A segment of another host's piece is written only with what came of it, which is after it was sent.
+/// piece that was reduced some rounds before, which is the lag. So nobody waits for a result before it has sent what the
+/// next ones need. A segment of another host's piece is written only with what came of it, which is after it was sent.
 #[derive(Clone, Debug)]
 pub(super) struct Work<'a, T> {
     pub(super) remote: &'a Remote,
@@ -30,6 +30,8 @@ pub(super) struct Work<'a, T> {
     /// Elements of a segment.
     pub(super) largest: usize,
     pub(super) rounds: usize,
+    /// Rounds by which results come later than what they are made of; at least one, and on all hosts the same.
+    pub(super) lag: usize,
 }
 
 impl<T: Element> Work<'_, T> {
@@ -51,17 +53,20 @@ impl<T: Element> Work<'_, T> {
         let mut contributions = vec![Vec::new(); self.remote.hosts.len()];
         let mut received = vec![Vec::new(); self.remote.hosts.len()];
         let mut own = Vec::new();
-        for round in 0..=self.rounds {
+        for round in 0..self.rounds + self.lag {
+            let late = round.checked_sub(self.lag);
             // SAFETY: the caller's promise; what goes out and what comes in are different segments.
             unsafe {
                 let mut outgoing = self.contributions::<W>(round, &mut contributions);
                 let mut incoming = self.places_for_contributions::<W>(round, &mut received);
-                if let Some(last) = round.checked_sub(1) {
-                    outgoing.extend(self.results(last));
-                    incoming.extend(self.places_for_results(last));
+                if let Some(late) = late {
+                    outgoing.extend(self.results(late));
+                    incoming.extend(self.places_for_results(late));
                 }
                 self.remote.exchange(self.local, self.call, &mut outgoing, &mut incoming)?;
-                self.take_results(round);
+                if let Some(late) = late {
+                    self.take_results(late);
+                }
                 self.combine::<W>(round, &received, &mut own);
             }
         }
@@ -100,18 +105,18 @@ impl<T: Element> Work<'_, T> {
         is_reduced: &mpsc::Receiver<()>,
     ) -> Result<(), Error> {
         let mut contributions = vec![Vec::new(); self.remote.hosts.len()];
-        for round in 0..=self.rounds {
+        for round in 0..self.rounds + self.lag {
             // SAFETY: the caller's promise.
             let mut outgoing = unsafe { self.contributions::<W>(round, &mut contributions) };
             self.remote.exchange(self.local, self.call, &mut outgoing, &mut [])?;
-            let Some(last) = round.checked_sub(1) else { continue };
+            let Some(late) = round.checked_sub(self.lag) else { continue };
             // Ends with the other thread, none of whose waits is without an end.
             if is_reduced.recv().is_err() {
                 // It has failed, and tells why.
                 return Ok(());
             }
             // SAFETY: the caller's promise; the segment is reduced.
-            let mut outgoing: Vec<_> = unsafe { self.results(last) }.collect();
+            let mut outgoing: Vec<_> = unsafe { self.results(late) }.collect();
             self.remote.exchange(self.local, self.call, &mut outgoing, &mut [])?;
         }
         Ok(())
@@ -125,7 +130,7 @@ impl<T: Element> Work<'_, T> {
     ) -> Result<(), Error> {
         let mut received = vec![Vec::new(); self.remote.hosts.len()];
         let mut own = Vec::new();
-        for round in 0..=self.rounds {
+        for round in 0..self.rounds + self.lag {
             // SAFETY: the caller's promise.
             unsafe {
                 let mut incoming = self.places_for_contributions::<W>(round, &mut received);
@@ -133,10 +138,10 @@ impl<T: Element> Work<'_, T> {
                 self.combine::<W>(round, &received, &mut own);
                 // A sender that has failed has ended the group, which the next exchange notices.
                 let _ = reduced.send(());
-                if let Some(last) = round.checked_sub(1) {
-                    let mut incoming: Vec<_> = self.places_for_results(last).collect();
+                if let Some(late) = round.checked_sub(self.lag) {
+                    let mut incoming: Vec<_> = self.places_for_results(late).collect();
                     self.remote.exchange(self.local, self.call, &mut [], &mut incoming)?;
-                    self.take_results(round);
+                    self.take_results(late);
                 }
             }
         }
@@ -152,7 +157,7 @@ impl<T: Element> Work<'_, T> {
         round: usize,
         scratch: &'a mut [Vec<W>],
     ) -> Vec<Outgoing<'a>> {
-        if round == self.rounds {
+        if round >= self.rounds {
             return Vec::new();
         }
         let others = scratch.iter_mut().enumerate().filter(|(host, _)| *host != self.remote.own_host);
@@ -170,7 +175,7 @@ impl<T: Element> Work<'_, T> {
         round: usize,
         received: &'a mut [Vec<W>],
     ) -> Vec<Incoming<'a>> {
-        if round == self.rounds {
+        if round >= self.rounds {
             return Vec::new();
         }
         let count = self.segment(self.remote.own_host, round).len();
@@ -210,14 +215,13 @@ impl<T: Element> Work<'_, T> {
         })
     }
 
-    /// Copies the results that have come in a round from the first destination to the others.
+    /// Copies the results of a round that have come from the first destination to the others.
     ///
     /// # Safety
     /// As [`Remote::reduce_share`].
     unsafe fn take_results(&self, round: usize) {
         let [first, others @ ..] = self.memory.destinations else { return };
-        let Some(last) = round.checked_sub(1) else { return };
-        for segment in self.remote.other_hosts().map(|host| self.segment(host, last)) {
+        for segment in self.remote.other_hosts().map(|host| self.segment(host, round)) {
             for other in others {
                 // SAFETY: the caller's promise; destinations are apart from each other.
                 unsafe {
@@ -238,7 +242,7 @@ impl<T: Element> Work<'_, T> {
         received: &[Vec<W>],
         scratch: &mut Vec<W>,
     ) {
-        if round == self.rounds {
+        if round >= self.rounds {
             return;
         }
         let segment = self.segment(self.remote.own_host, round);
