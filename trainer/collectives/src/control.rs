@@ -96,6 +96,8 @@ pub(crate) enum Failure {
     Aborted { rank: usize },
     /// Something that another host told `witness`, which holds the report.
     Elsewhere { witness: usize },
+    /// The rank's memory could be read before, and then no more.
+    Unreadable { rank: usize },
 }
 
 impl Failure {
@@ -109,6 +111,7 @@ impl Failure {
             Self::Parts { from, to, witness } => (6, from, to, witness),
             Self::Aborted { rank } => (7, rank, 0, 0),
             Self::Elsewhere { witness } => (8, witness, 0, 0),
+            Self::Unreadable { rank } => (9, rank, 0, 0),
         };
         kind | (first as u64) << 8 | (second as u64) << 24 | (third as u64) << 40
     }
@@ -125,7 +128,8 @@ impl Failure {
             5 => Some(Self::Message { from: rank, to: second, slot: third & 1 }),
             6 => Some(Self::Parts { from: rank, to: second, witness: third }),
             7 => Some(Self::Aborted { rank }),
-            _ => Some(Self::Elsewhere { witness: rank }),
+            8 => Some(Self::Elsewhere { witness: rank }),
+            _ => Some(Self::Unreadable { rank }),
         }
     }
 }

@@ -222,10 +222,12 @@ pub enum LossCause {
     Silent,
     /// Its connection carried what no rank of this group sends.
     Garbled,
+    /// Another rank of its host could read its memory before, and was then refused.
+    Unreadable,
 }
 
 impl LossCause {
-    const ALL: [Self; 4] = [Self::Died, Self::Left, Self::Silent, Self::Garbled];
+    const ALL: [Self; 5] = [Self::Died, Self::Left, Self::Silent, Self::Garbled, Self::Unreadable];
 
     pub(crate) fn code(self) -> u64 {
         self as u64
@@ -243,6 +245,9 @@ impl fmt::Display for LossCause {
             Self::Left => "it left the group while others still waited for it",
             Self::Silent => "nothing was heard of it for too long (stopped, or its host or network is down)",
             Self::Garbled => "its connection carried what no rank of this group sends",
+            Self::Unreadable => {
+                "its memory can no longer be read (a security module may have come to forbid it)"
+            }
         })
     }
 }

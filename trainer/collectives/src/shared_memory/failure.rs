@@ -44,6 +44,7 @@ impl SharedMemory {
         match failure {
             Failure::Died { rank } => lost(rank, LossCause::Died),
             Failure::Left { rank } => lost(rank, LossCause::Left),
+            Failure::Unreadable { rank } => lost(rank, LossCause::Unreadable),
             Failure::TimedOut { rank } => {
                 let mut waiting_for: Vec<usize> = (0..self.world_size())
                     .filter(|peer| *peer == rank || !self.control.step(*peer).has_reached(self.sequence))

@@ -211,9 +211,9 @@ impl SharedMemory {
         if let Err(failed) = self.check_failure(call) {
             return failed;
         }
-        self.control.abort(Failure::Aborted { rank: self.rank });
         let rank = self.membership.members[peer];
-        Error::system(format!("read the memory of rank {rank}"))(error)
+        tracing::warn!(rank, %error, "the memory of a rank can no longer be read");
+        self.fail(Failure::Unreadable { rank: peer }, call)
     }
 }
 
@@ -243,17 +243,21 @@ mod tests {
         })
     }
 
-    /// Adds up what the ranks hold, for all elements the same.
-    fn sum(group: &mut SharedMemory, index: u64, data: &mut [i32]) {
-        let call = Call {
+    fn call(index: u64, count: usize) -> Call {
+        Call {
             index,
             operation: Operation::AllReduce,
             data_type: Some(DataType::I32),
-            count: data.len(),
+            count,
             reduction: Some(Reduction::Sum),
             root: None,
             placement: Placement::Staged,
-        };
+        }
+    }
+
+    /// Adds up what the ranks hold, for all elements the same.
+    fn sum(group: &mut SharedMemory, index: u64, data: &mut [i32]) {
+        let call = call(index, data.len());
         let own = data[0];
         group.reduce_staged(call, data, Reduction::Sum, None).unwrap();
         let other = own ^ 3;
@@ -288,6 +292,62 @@ mod tests {
             group.reading.works
         });
         assert_eq!(works, [Some(false); 2]);
+    }
+
+    /// Lets the system refuse this thread the memory of any process, as it does in containers with a strict profile.
+    fn forbid_reading() {
+        let instruction = |code: u32, k: u32, jt: u8| libc::sock_filter { code: code as u16, jt, jf: 0, k };
+        let readv = libc::SYS_process_vm_readv as u32;
+        let mut program = [
+            // The number of the call stands first in what the filter is given.
+            instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+            instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, readv, 1),
+            instruction(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0),
+            instruction(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32, 0),
+        ];
+        let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+        // SAFETY: the filter lives until the calls return, and is this thread's alone.
+        let results = unsafe {
+            [
+                libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+                libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter),
+            ]
+        };
+        assert_eq!(results, [0, 0], "{}", io::Error::last_os_error());
+    }
+
+    #[test]
+    fn where_the_system_forbids_one_rank_to_read_all_stage_even_if_it_did_not_before() {
+        on_two_ranks(|mut group| {
+            let mut data = vec![1 + group.rank() as i32; COUNT];
+            sum(&mut group, 0, &mut data);
+            if group.rank() == 1 {
+                forbid_reading();
+                assert!(!peer_memory::is_readable(&data));
+            }
+            sum(&mut group, 1, &mut data);
+            sum(&mut group, 2, &mut data);
+        });
+    }
+
+    #[test]
+    fn memory_that_can_no_longer_be_read_is_an_error_on_all_ranks_that_names_whose_it_was() {
+        let errors = on_two_ranks(|mut group| {
+            let mut data = vec![1 + group.rank() as i32; COUNT];
+            sum(&mut group, 0, &mut data);
+            let call = call(1, COUNT);
+            let error = if group.rank() == 1 {
+                // No process has memory there.
+                // SAFETY: the data is ours.
+                unsafe { group.read_from::<i32>(0, 8, data.as_mut_ptr(), 1, call) }.unwrap_err()
+            } else {
+                group.step(call).unwrap_err()
+            };
+            error.to_string()
+        });
+        assert_eq!(errors[0], errors[1]);
+        assert!(errors[0].starts_with("lost rank 0 on "), "{errors:?}");
+        assert!(errors[0].contains("its memory can no longer be read"), "{errors:?}");
     }
 
     #[test]
