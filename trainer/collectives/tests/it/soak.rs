@@ -2,8 +2,9 @@
 //!
 //! `MUSTER_SOAK_OPERATIONS` says how many; by default a few ten thousand.
 
-use muster_collectives::{Communicator, Reduction};
+use muster_collectives::{Communicator, Reduction, bf16, f16};
 
+use crate::samples::{Sample, expected, reductions};
 use crate::support::{on_hosts, on_threads};
 
 /// A small generator that all ranks seed alike (splitmix64).
@@ -35,8 +36,38 @@ fn value(rank: usize, index: usize, salt: i64) -> i64 {
     (rank as i64 + 1) * (index as i64 % 97 + salt)
 }
 
-fn operation(group: &mut Communicator, random: &mut Random) {
+/// Reduces numbers in any way that their type allows, where they lie or staged, and looks at some hundred results, bit
+/// for bit.
+fn reduction_of<T: Sample>(group: &mut Communicator, layout: &[usize], random: &mut Random) {
+    let (count, first) = (random.count(), random.below(10_000));
+    let all: Vec<Reduction> = reductions::<T>().collect();
+    let reduction = all[random.below(all.len())];
+    let own: Vec<T> = (first..first + count).map(|index| T::sample(group.rank(), index)).collect();
+    let results = if random.below(2) == 0 {
+        let mut buffer = group.allocate::<T>(count).unwrap();
+        buffer.copy_from_slice(&own);
+        group.all_reduce(&mut buffer, reduction).unwrap();
+        buffer.to_vec()
+    } else {
+        let mut data = own;
+        group.all_reduce_staged(&mut data, reduction).unwrap();
+        data
+    };
+    for (index, result) in results.iter().enumerate().step_by(1 + count / 256) {
+        let expected = expected::<T>(reduction, layout, first + index);
+        assert_eq!(result.bits(), expected, "{} {reduction:?} {count} [{index}]", T::DATA_TYPE.name());
+    }
+}
+
+fn operation(group: &mut Communicator, layout: &[usize], random: &mut Random) {
     let (rank, world_size) = (group.rank(), group.world_size());
+    match random.below(20) {
+        0 => return reduction_of::<f32>(group, layout, random),
+        1 => return reduction_of::<f16>(group, layout, random),
+        2 => return reduction_of::<bf16>(group, layout, random),
+        3 => return reduction_of::<u8>(group, layout, random),
+        _ => {}
+    }
     let (kind, count, root) = (random.below(9), random.count(), random.below(world_size));
     let salt = random.below(1000) as i64;
     let own: Vec<i64> = (0..count).map(|index| value(rank, index, salt)).collect();
@@ -108,8 +139,8 @@ fn random_operations() {
             world_size,
             |_| (),
             |mut group| {
-                let mut random = Random(world_size as u64);
-                (0..share).for_each(|_| operation(&mut group, &mut random));
+                let (layout, mut random) = (vec![0; world_size], Random(world_size as u64));
+                (0..share).for_each(|_| operation(&mut group, &layout, &mut random));
             },
         );
     }
@@ -125,7 +156,7 @@ fn random_operations_between_hosts() {
             |_| (),
             |mut group| {
                 let mut random = Random(layout.len() as u64);
-                (0..operations / 4).for_each(|_| operation(&mut group, &mut random));
+                (0..operations / 4).for_each(|_| operation(&mut group, layout, &mut random));
             },
         );
     }
