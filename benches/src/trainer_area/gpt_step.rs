@@ -25,7 +25,8 @@ const TORCH_PROGRAM: &str = include_str!("peers/ddp_step_torch.py");
 struct Told {
     /// Milliseconds of the fastest step.
     fastest: f64,
-    /// Share of the time in which a rank did nothing but wait for others; not a number where it is not told.
+    /// Share of the time in which the rank that came last did nothing but wait for data; not a number where it is not
+    /// told. What other ranks wait for that one is no communication.
     exposed: f64,
     /// Of the last step, in nats.
     loss: f64,

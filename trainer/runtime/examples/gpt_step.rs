@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "an example prints and fails by panicking")]
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -76,6 +77,7 @@ fn main() {
     for mut child in children {
         assert!(child.wait().unwrap().success());
     }
+    tell(&directory, arguments.ranks);
     std::fs::remove_dir_all(&directory).unwrap();
 }
 
@@ -88,30 +90,51 @@ fn train<L: Library>(library: L, rank: usize, folder: &str, arguments: &Argument
     group.arena_bytes = Engine::arena_bytes(&gpt.build::<L>(), &options, ranks);
     let communicator = Communicator::connect(&group).unwrap();
     let mut engine = Engine::new(library, gpt.build(), communicator, options, 1).unwrap();
-    let (mut times, mut losses) = (Vec::new(), Vec::new());
+    let (mut waits, mut times, mut losses) = (Vec::new(), Vec::new(), Vec::new());
     for step in 0..steps {
         let token = |place: usize| ((place + (step * ranks + rank) * 977) * 7919 % 8191 % VOCABULARY) as u32;
         let tokens: Vec<u32> = (0..BATCH * CONTEXT).map(token).collect();
         let labels: Vec<u32> = (1..=BATCH * CONTEXT).map(token).collect();
-        let began = Instant::now();
+        let (began, waited) = (Instant::now(), engine.exposed_communication().as_secs_f64());
         let input = Input::Tokens { tokens: &tokens, length: CONTEXT };
         let outcome = engine.accumulate(input, &labels, true).unwrap();
         losses.push(engine.step(3e-4, [outcome.loss]).unwrap().averages[0]);
         times.push(began.elapsed().as_secs_f64() * 1e3);
+        waits.push((engine.exposed_communication().as_secs_f64() - waited) * 1e3);
     }
-    let total: f64 = times.iter().sum();
-    let exposed = engine.exposed_communication().as_secs_f64() * 1e3 / total;
+    let steps: Vec<String> = times.iter().zip(&waits).map(|(time, wait)| format!("{time} {wait}")).collect();
+    std::fs::write(Path::new(folder).join(format!("steps-{rank}")), steps.join("\n")).unwrap();
     times.sort_by(f64::total_cmp);
     if rank == 0 {
-        println!(
-            "library={:?} ranks={ranks} sharding={sharding:?} min_ms={:.1} median_ms={:.1} exposed={:.3} state_mib={:.1} loss={:.4}->{:.4}",
+        print!(
+            "library={:?} ranks={ranks} sharding={sharding:?} min_ms={:.1} median_ms={:.1} state_mib={:.1} loss={:.4}->{:.4}",
             arguments.library,
             times[0],
             times[times.len() / 2],
-            exposed,
             engine.state_bytes() as f64 / f64::from(1 << 20),
             losses[0],
             losses[losses.len() - 1],
         );
     }
+}
+
+/// Ends the line of rank 0 with the shares of the time in which ranks only wait. The rank that waits least in a step is
+/// the last to come, so that its wait is communication as such; what others wait longer is because it came late.
+fn tell(directory: &Path, ranks: usize) {
+    let rank = |rank: usize| -> Vec<[f64; 2]> {
+        let told = std::fs::read_to_string(directory.join(format!("steps-{rank}"))).unwrap();
+        let number = |word: &str| word.parse().unwrap();
+        let step =
+            |line: &str| line.split_once(' ').map(|(time, waited)| [time, waited].map(number)).unwrap();
+        told.lines().map(step).collect()
+    };
+    let ranks: Vec<_> = (0..ranks).map(rank).collect();
+    let (mut total, mut least, mut most) = (0.0, 0.0, 0.0);
+    for step in 0..ranks[0].len() {
+        let waits = || ranks.iter().map(|steps| steps[step][1]);
+        total += ranks[0][step][0];
+        least += waits().fold(f64::INFINITY, f64::min);
+        most += waits().fold(0.0, f64::max);
+    }
+    println!(" exposed={:.3} imbalance={:.3}", least / total, (most - least) / total);
 }
