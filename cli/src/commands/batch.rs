@@ -72,6 +72,11 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     for (line, option) in &directives.unsupported {
         output::note(&format!("{name}:{line}: {option} is not supported and left out"));
     }
+    if let Some(line) = calls_srun(&text) {
+        output::note(&format!(
+            "{name}:{line}: srun is no program of Muster's; unless the image has one, call mpirun"
+        ));
+    }
     let BatchCluster { kubeconfig, context, namespace, home } = cluster;
     let connection = ClusterArguments { kubeconfig, context, namespace, home }.connect().await?;
     let nodes = Nodes::read(&connection).await;
@@ -86,6 +91,12 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         true if request.layout.nodes() > 1 => wait_for::<MpiJob>(&connection, id).await,
         true => wait_for::<Job>(&connection, id).await,
     }
+}
+
+/// The first line of a script that starts processes by `srun`.
+fn calls_srun(script: &str) -> Option<usize> {
+    let calls = |line: &str| line.split_whitespace().find(|word| *word != "exec") == Some("srun");
+    script.lines().position(calls).map(|line| line + 1)
 }
 
 /// The script and what to call it.
@@ -150,4 +161,18 @@ async fn exit_code(connection: &Connection, id: u64) -> Result<ExitCode, Error> 
         .filter_map(|container| container.state.as_ref()?.terminated.as_ref());
     let highest = codes.map(|ended| ended.exit_code).max().unwrap_or(0);
     Ok(ExitCode::from(u8::try_from(highest).ok().filter(|code| *code > 0).unwrap_or(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_that_counts_on_srun_is_told_where() {
+        assert_eq!(
+            calls_srun("#!/bin/sh\n# srun a\necho srun\n  exec srun -n 2 hostname\nsrun b\n"),
+            Some(4)
+        );
+        assert_eq!(calls_srun("#!/bin/sh\nmpirun hostname\n"), None);
+    }
 }
