@@ -24,7 +24,6 @@ impl Kind {
 
     /// A merge patch of the object with these fields of how it runs, which are `suspend` and `activeDeadlineSeconds` in
     /// both kinds; only if it still is of this version, where one is given.
-    #[expect(clippy::needless_pass_by_value, reason = "JSON that is made for this")]
     pub fn patch(self, version: Option<&str>, annotations: Value, run: Value) -> Value {
         let spec = match self {
             Self::Job => run,

@@ -86,10 +86,12 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     }
     let id = batch::submit(&connection, &request).await?;
     output::print(&if parsable { format!("{id}\n") } else { format!("Submitted batch job {id}\n") })?;
-    match wait {
-        false => Ok(ExitCode::SUCCESS),
-        true if request.layout.nodes() > 1 => wait_for::<MpiJob>(&connection, id).await,
-        true => wait_for::<Job>(&connection, id).await,
+    if !wait {
+        Ok(ExitCode::SUCCESS)
+    } else if request.layout.nodes() > 1 {
+        wait_for::<MpiJob>(&connection, id).await
+    } else {
+        wait_for::<Job>(&connection, id).await
     }
 }
 
