@@ -172,7 +172,7 @@ fn what_cannot_run_is_refused() {
     assert_eq!(late.check(), Err(RequestError::LateWarning { seconds: 60, time: 60 }));
     let array = Some("0-3".parse().unwrap());
     let layout = Layout::new(Some(2), None, None).unwrap();
-    let several = Request { array, layout, ..request("#!/bin/sh\n") };
+    let several = Request { layout, array, ..request("#!/bin/sh\n") };
     assert_eq!(several.check(), Err(RequestError::ArrayOfSeveralNodes(2)));
 }
 
