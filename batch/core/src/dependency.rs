@@ -29,14 +29,14 @@ impl Condition {
     }
 
     /// What a job's progress means to one that waits.
-    fn judge(self, progress: Progress) -> Verdict {
+    fn judge(self, progress: Progress) -> Outlook {
         match (self, progress) {
-            (Self::After, Progress::Started) => Verdict::Holds,
-            (_, Progress::Waiting | Progress::Started) => Verdict::Waits,
+            (Self::After, Progress::Started) => Outlook::Holds,
+            (_, Progress::Waiting | Progress::Started) => Outlook::Waits,
             (_, Progress::Unknown)
             | (Self::AfterOk, Progress::Failed)
-            | (Self::AfterNotOk, Progress::Succeeded) => Verdict::Never,
-            _ => Verdict::Holds,
+            | (Self::AfterNotOk, Progress::Succeeded) => Outlook::Never,
+            _ => Outlook::Holds,
         }
     }
 }
@@ -56,13 +56,21 @@ pub enum Progress {
     Failed,
 }
 
-/// Whether a job may start.
+/// What one condition has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outlook {
+    Holds,
+    Waits,
+    Never,
+}
+
+/// Whether a job may start.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Now.
     Holds,
-    /// Not yet.
-    Waits,
+    /// Not yet; this is what still decides.
+    Waits(Dependency),
     /// Not any more.
     Never,
 }
@@ -135,20 +143,29 @@ impl Dependency {
 
     /// Whether the job may start, given how far the others are.
     pub fn judge(&self, progress: impl Fn(u64) -> Progress) -> Verdict {
-        let verdicts = self.conditions.iter().map(|(condition, id)| condition.judge(progress(*id)));
-        let verdicts: Vec<Verdict> = verdicts.collect();
-        let (decides, otherwise) =
-            if self.any { (Verdict::Holds, Verdict::Never) } else { (Verdict::Never, Verdict::Holds) };
-        match () {
-            () if verdicts.contains(&decides) => decides,
-            () if verdicts.contains(&Verdict::Waits) => Verdict::Waits,
-            () => otherwise,
+        let outlooks: Vec<Outlook> =
+            self.conditions.iter().map(|(condition, id)| condition.judge(progress(*id))).collect();
+        let (decides, otherwise) = if self.any {
+            ((Outlook::Holds, Verdict::Holds), Verdict::Never)
+        } else {
+            ((Outlook::Never, Verdict::Never), Verdict::Holds)
+        };
+        if outlooks.contains(&decides.0) {
+            return decides.1;
+        }
+        let open = self.conditions.iter().zip(outlooks).filter(|(_, outlook)| *outlook == Outlook::Waits);
+        let conditions: Vec<_> = open.map(|(condition, _)| *condition).collect();
+        match conditions.len() {
+            0 => otherwise,
+            left => Verdict::Waits(Self { conditions, any: self.any && left > 1 }),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -168,21 +185,61 @@ mod tests {
     #[test]
     fn a_job_starts_when_the_others_went_as_they_must() {
         use Progress::{Failed, Started, Succeeded, Unknown, Waiting};
-        use Verdict::{Holds, Never, Waits};
         let verdicts = |text: &str| {
             let dependency: Dependency = text.parse().unwrap();
-            [Unknown, Waiting, Started, Succeeded, Failed].map(|progress| dependency.judge(|_| progress))
+            [Unknown, Waiting, Started, Succeeded, Failed].map(|progress| {
+                match dependency.judge(|_| progress) {
+                    Verdict::Holds => "holds",
+                    Verdict::Waits(_) => "waits",
+                    Verdict::Never => "never",
+                }
+            })
         };
-        assert_eq!(verdicts("after:1"), [Never, Waits, Holds, Holds, Holds]);
-        assert_eq!(verdicts("afterany:1"), [Never, Waits, Waits, Holds, Holds]);
-        assert_eq!(verdicts("afterok:1"), [Never, Waits, Waits, Holds, Never]);
-        assert_eq!(verdicts("afternotok:1"), [Never, Waits, Waits, Never, Holds]);
-        let both: Dependency = "afterok:1:2".parse().unwrap();
-        assert_eq!(both.judge(|id| if id == 1 { Succeeded } else { Started }), Waits);
-        assert_eq!(both.judge(|id| if id == 1 { Failed } else { Started }), Never);
-        let either: Dependency = "afterok:1?afterok:2".parse().unwrap();
-        assert_eq!(either.judge(|id| if id == 1 { Succeeded } else { Started }), Holds);
-        assert_eq!(either.judge(|id| if id == 1 { Failed } else { Started }), Waits);
-        assert_eq!(either.judge(|_| Failed), Never);
+        assert_eq!(verdicts("after:1"), ["never", "waits", "holds", "holds", "holds"]);
+        assert_eq!(verdicts("afterany:1"), ["never", "waits", "waits", "holds", "holds"]);
+        assert_eq!(verdicts("afterok:1"), ["never", "waits", "waits", "holds", "never"]);
+        assert_eq!(verdicts("afternotok:1"), ["never", "waits", "waits", "never", "holds"]);
+    }
+
+    #[test]
+    fn what_has_come_need_not_be_waited_for_again() {
+        use Progress::{Failed, Started, Succeeded};
+        let judge = |text: &str, progress: &dyn Fn(u64) -> Progress| {
+            text.parse::<Dependency>().unwrap().judge(progress)
+        };
+        let rest = |text: &str| Verdict::Waits(text.parse().unwrap());
+        let first = |first: Progress| move |id: u64| if id == 1 { first } else { Started };
+        assert_eq!(judge("afterok:1:2", &first(Succeeded)), rest("afterok:2"));
+        assert_eq!(judge("afterok:1:2", &first(Failed)), Verdict::Never);
+        assert_eq!(judge("afterok:1?afterok:2", &first(Succeeded)), Verdict::Holds);
+        assert_eq!(judge("afterok:1?afterok:2", &first(Failed)), rest("afterok:2"));
+        assert_eq!(judge("afterok:1?afterok:2", &|_| Failed), Verdict::Never);
+    }
+
+    proptest! {
+        /// Whatever happens in whichever order, and whether or not what is left is written down after each step and
+        /// those who have ended are forgotten then, a job starts in the same cases.
+        #[test]
+        fn narrowing_changes_no_end(
+            any in any::<bool>(),
+            kinds in proptest::collection::vec(0_usize..4, 1..5),
+            ends in proptest::collection::vec(any::<bool>(), 5),
+        ) {
+            let separator = if any { "?" } else { "," };
+            let parts = (0..).zip(&kinds).map(|(id, kind)| format!("{}:{id}", Condition::ALL[*kind].0));
+            let whole: Dependency = parts.collect::<Vec<_>>().join(separator).parse().unwrap();
+            let end = |id: u64| if ends[id as usize] { Progress::Succeeded } else { Progress::Failed };
+            let last = kinds.len() as u64;
+            let mut verdict = Verdict::Waits(whole.clone());
+            for step in 0..last {
+                let Verdict::Waits(left) = &verdict else { break };
+                verdict = left.judge(|id| match id {
+                    id if id < step => Progress::Unknown,
+                    id if id == step => end(id),
+                    _ => Progress::Waiting,
+                });
+            }
+            prop_assert_eq!(verdict, whole.judge(end));
+        }
     }
 }

@@ -66,6 +66,19 @@ pub fn memory(text: &str) -> Result<Option<String>, LimitError> {
     Ok((number > 0).then(|| format!("{number}{unit}")))
 }
 
+/// A quantity as [`memory`] writes it in MiB, rounded down; none for one of other units.
+pub(crate) fn mebibytes(quantity: &str) -> Option<u64> {
+    let (digits, unit) = quantity.split_at(quantity.len().checked_sub(2)?);
+    let number: u64 = digits.parse().ok()?;
+    match unit {
+        "Ki" => Some(number >> 10),
+        "Mi" => Some(number),
+        "Gi" => Some(number << 10),
+        "Ti" => Some(number << 20),
+        _ => None,
+    }
+}
+
 /// A signal that a job gets some time before its limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
@@ -125,6 +138,8 @@ mod tests {
         {
             assert_eq!(memory(text), Ok(Some(quantity.to_owned())), "{text}");
         }
+        let read = ["512Mi", "4Gi", "2Ti", "2048Ki", "4", "4G"].map(mebibytes);
+        assert_eq!(read, [Some(512), Some(4096), Some(2 << 20), Some(2), None, None]);
         assert_eq!(memory("0"), Ok(None));
         assert!(memory("much").is_err() && memory("4X").is_err() && memory("").is_err());
     }

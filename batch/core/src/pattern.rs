@@ -29,7 +29,7 @@ pub fn fill(pattern: &str, known: Known<'_>) -> String {
             Some('A' | 'J') => filled.push_str(&known.id.to_string()),
             Some('x') => filled.push_str(&plain(known.name)),
             Some('u') => filled.push_str(&plain(known.user)),
-            // There is one node and one task of it.
+            // The batch step is one task, on the first node.
             Some('n' | 't') => filled.push('0'),
             Some(other @ ('a' | 'j' | 'N' | '%')) => filled.extend(['%', other]),
             Some(other) => filled.extend(['%', '%', other]),

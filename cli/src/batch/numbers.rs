@@ -6,8 +6,9 @@ use std::time::Duration;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
-use kube::api::{ListParams, ObjectMeta, PostParams};
-use muster_batch_core::{Request, names, state};
+use kube::api::{ObjectMeta, PostParams};
+use muster_batch_core::{Request, Work, names};
+use muster_trainer_api::MpiJob;
 
 use crate::connect::Connection;
 use crate::error::Error;
@@ -17,13 +18,24 @@ const TRIES: u32 = 200;
 /// Longest pause between two.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Creates the Job of a request under the next number, which it returns.
+/// Creates the object of a request under the next number, which it returns.
 pub(crate) async fn submit(connection: &Connection, request: &Request) -> Result<u64, Error> {
     let jobs: Api<Job> = Api::namespaced(connection.client.clone(), &connection.namespace);
+    let mpi_jobs: Api<MpiJob> = Api::namespaced(connection.client.clone(), &connection.namespace);
     for _ in 0..TRIES {
         let Some(id) = take(connection, request.numbers()).await? else { continue };
-        match jobs.create(&PostParams::default(), &request.job(id)).await {
-            Ok(_) => return Ok(id),
+        let created = match request.work(id) {
+            Work::Job(job) => jobs.create(&PostParams::default(), &job).await.map(drop),
+            Work::MpiJob(job) => mpi_jobs.create(&PostParams::default(), &job).await.map(drop),
+        };
+        match created {
+            Ok(()) => return Ok(id),
+            Err(kube::Error::Api(status)) if status.code == 404 && request.layout.nodes() > 1 => {
+                return Err(Error::new(
+                    "this cluster does not know kubeflow.org/v1 MPIJob, which a job of several nodes becomes",
+                )
+                .with_hint("`muster install` installs the kind and its controller"));
+            }
             // The counter was lost, or set back.
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             Err(error) => return Err(error.into()),
@@ -63,9 +75,6 @@ async fn take(connection: &Connection, count: u64) -> Result<Option<u64>, Error>
 
 /// The first number that no job of the namespace has.
 async fn after_all(connection: &Connection) -> Result<u64, Error> {
-    let jobs: Api<Job> = Api::namespaced(connection.client.clone(), &connection.namespace);
-    let all = jobs.list(&ListParams::default().labels(names::ID)).await?;
-    let tasks = |job: &Job| job.spec.as_ref().and_then(|spec| spec.completions).unwrap_or(1).max(1);
-    let after = |job: &Job| Some(state::id(job)? + u64::try_from(tasks(job)).unwrap_or(1));
-    Ok(all.iter().filter_map(after).max().unwrap_or(1))
+    let all = super::list(connection).await?;
+    Ok(all.iter().filter_map(|work| Some(work.id()? + work.numbers())).max().unwrap_or(1))
 }

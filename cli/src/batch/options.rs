@@ -1,6 +1,7 @@
 //! The options of `muster batch`, which scripts give in lines `#SBATCH` or `#MUSTER`, too.
 
 use clap::Args;
+use muster_batch_core::gpus::{Gpus, Gres};
 use muster_batch_core::limits::{self, Warning};
 use muster_batch_core::{Array, Dependency};
 
@@ -11,10 +12,10 @@ pub(crate) struct Options {
     /// Name of the job [default: that of the script's file]
     #[arg(long, short = 'J', value_name = "NAME")]
     pub(crate) job_name: Option<String>,
-    /// Nodes; jobs over several nodes are not made yet
+    /// Nodes; the script runs once, and starts processes on all of them by `mpirun`
     #[arg(long, short = 'N', value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) nodes: Option<u32>,
-    /// Processes that the script means to start
+    /// Processes that the script means to start, on all nodes together
     #[arg(long, short = 'n', value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) ntasks: Option<u32>,
     /// The same for each node
@@ -23,9 +24,18 @@ pub(crate) struct Options {
     /// Cores for each process [default: 1]
     #[arg(long, short = 'c', value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) cpus_per_task: Option<u32>,
-    /// GPUs on each node
-    #[arg(long, alias = "gpus", short = 'G', value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(0..=1024))]
-    pub(crate) gpus_per_node: Option<u32>,
+    /// GPUs on each node; TYPE is a model such as a100, as the nodes' label nvidia.com/gpu.product names it
+    #[arg(long, value_name = "[TYPE:]NUMBER")]
+    pub(crate) gpus_per_node: Option<Gpus>,
+    /// GPUs in all, the same number on each node
+    #[arg(long, short = 'G', value_name = "[TYPE:]NUMBER")]
+    pub(crate) gpus: Option<Gpus>,
+    /// GPUs for each process
+    #[arg(long, value_name = "[TYPE:]NUMBER")]
+    pub(crate) gpus_per_task: Option<Gpus>,
+    /// GPUs on each node, as gpu:NUMBER or gpu:TYPE:NUMBER
+    #[arg(long, value_name = "LIST")]
+    pub(crate) gres: Option<Gres>,
     /// Memory on each node: MiB, or a number with K, M, G or T
     #[arg(long, value_name = "SIZE", value_parser = parsed(limits::memory))]
     pub(crate) mem: Option<Limit<String>>,
@@ -41,6 +51,9 @@ pub(crate) struct Options {
     /// Start when other jobs have started or ended, such as afterok:17
     #[arg(long, short = 'd', value_name = "CONDITION")]
     pub(crate) dependency: Option<Dependency>,
+    /// Cancel the job when what it waits for cannot come any more, rather than let it wait for a person
+    #[arg(long, value_name = "YES|NO", value_parser = yes_or_no)]
+    pub(crate) kill_on_invalid_dep: Option<bool>,
     /// Queue
     #[arg(long, short = 'p', value_name = "QUEUE")]
     pub(crate) partition: Option<String>,
@@ -65,9 +78,17 @@ pub(crate) struct Options {
     /// Do not
     #[arg(long, overrides_with = "requeue")]
     pub(crate) no_requeue: bool,
-    /// Container image [default: the machine itself, which the embedded cluster has under the name `host`]
+    /// Container image [default: $MUSTER_BATCH_IMAGE, else on the embedded cluster the machine itself]
     #[arg(long, value_name = "IMAGE")]
     pub(crate) image: Option<String>,
+}
+
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err("write yes or no".to_owned()),
+    }
 }
 
 /// A limit, or that there is none.
@@ -92,11 +113,15 @@ impl Options {
             ntasks_per_node: self.ntasks_per_node.or(other.ntasks_per_node),
             cpus_per_task: self.cpus_per_task.or(other.cpus_per_task),
             gpus_per_node: self.gpus_per_node.or(other.gpus_per_node),
+            gpus: self.gpus.or(other.gpus),
+            gpus_per_task: self.gpus_per_task.or(other.gpus_per_task),
+            gres: self.gres.or(other.gres),
             mem: self.mem.or(other.mem),
             time: self.time.or(other.time),
             signal: self.signal.or(other.signal),
             array: self.array.or(other.array),
             dependency: self.dependency.or(other.dependency),
+            kill_on_invalid_dep: self.kill_on_invalid_dep.or(other.kill_on_invalid_dep),
             partition: self.partition.or(other.partition),
             output: self.output.or(other.output),
             error: self.error.or(other.error),

@@ -1,36 +1,33 @@
 //! `muster batch`: submits a script, as `sbatch` does.
 
-use std::ffi::OsString;
+use std::fmt::Debug;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use futures::StreamExt as _;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
 use kube::api::ListParams;
 use kube::runtime::{WatchStreamExt as _, watcher};
-use muster_batch_core::board::progress;
+use kube::{Api, Resource};
 use muster_batch_core::dependency::Progress;
-use muster_batch_core::job::MOST_SCRIPT_BYTES;
-use muster_batch_core::{Request, names};
+use muster_batch_core::job::{MOST_SCRIPT_BYTES, SCRIPT};
+use muster_batch_core::{Work, names};
+use muster_trainer_api::MpiJob;
+use serde::de::DeserializeOwned;
 
-use crate::batch::{self, Directives, Options};
+use crate::batch::{self, Directives, Nodes, Options};
 use crate::connect::{ClusterArguments, Connection};
-use crate::error::{Error, USAGE};
+use crate::error::Error;
 use crate::output;
-
-/// Variables that a script gets unless something else is said: what it needs to find programs and files.
-const EXPORTED: [&str; 7] = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ"];
-/// The image that stands for the machine itself.
-const HOST: &str = "host";
 
 /// Submits a script as a batch job; its lines `#SBATCH` and `#MUSTER` are options, too
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  muster batch train.sh\n  muster batch --time 2:00:00 --gpus-per-node 1 --array 0-99%10 sweep.sh\n  muster batch --dependency afterok:17 evaluate.sh\n  muster batch --wait --parsable job.sh arguments\n\nIt becomes a Job, which every other client of the cluster sees. The script finds Slurm's variables, and the same as MUSTER_*."
+    after_help = "Examples:\n  muster batch train.sh\n  muster batch --time 2:00:00 --gpus-per-node 1 --array 0-99%10 sweep.sh\n  muster batch --dependency afterok:17 evaluate.sh\n  muster batch --nodes 4 --ntasks-per-node 8 simulate.sh   # which calls mpirun\n  muster batch --wait --parsable job.sh arguments\n\nIt becomes a Job, over several nodes an MPIJob, which every other client of the cluster sees. The script finds Slurm's variables, and the same as MUSTER_*."
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -75,15 +72,33 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     for (line, option) in &directives.unsupported {
         output::note(&format!("{name}:{line}: {option} is not supported and left out"));
     }
-    let request = request(options.or(directives.options), &name, text, words.collect())?;
+    if let Some(line) = calls_srun(&text) {
+        output::note(&format!(
+            "{name}:{line}: srun is no program of Muster's; unless the image has one, call mpirun"
+        ));
+    }
     let BatchCluster { kubeconfig, context, namespace, home } = cluster;
     let connection = ClusterArguments { kubeconfig, context, namespace, home }.connect().await?;
+    let nodes = Nodes::read(&connection).await;
+    let request = batch::request(options.or(directives.options), &name, text, words.collect(), &nodes)?;
     for id in request.dependency.iter().flat_map(muster_batch_core::Dependency::ids) {
         batch::find(&connection, id).await?;
     }
     let id = batch::submit(&connection, &request).await?;
     output::print(&if parsable { format!("{id}\n") } else { format!("Submitted batch job {id}\n") })?;
-    if wait { wait_for(&connection, id).await } else { Ok(ExitCode::SUCCESS) }
+    if !wait {
+        Ok(ExitCode::SUCCESS)
+    } else if request.layout.nodes() > 1 {
+        wait_for::<MpiJob>(&connection, id).await
+    } else {
+        wait_for::<Job>(&connection, id).await
+    }
+}
+
+/// The first line of a script that starts processes by `srun`.
+fn calls_srun(script: &str) -> Option<usize> {
+    let calls = |line: &str| line.split_whitespace().find(|word| *word != "exec") == Some("srun");
+    script.lines().position(calls).map(|line| line + 1)
 }
 
 /// The script and what to call it.
@@ -98,112 +113,13 @@ fn read(path: Option<String>) -> Result<(String, String), Error> {
     Ok((path, text))
 }
 
-fn request(options: Options, name: &str, script: String, arguments: Vec<String>) -> Result<Request, Error> {
-    let usage = |text: String| Error::new(text).with_code(USAGE);
-    if options.nodes.is_some_and(|nodes| nodes > 1) {
-        return Err(usage("--nodes: jobs over several nodes are not made yet".to_owned())
-            .with_hint("an array runs on as many nodes as it has tasks at a time"));
-    }
-    let tasks = match (options.ntasks, options.ntasks_per_node) {
-        (Some(all), Some(each)) if all > each => {
-            return Err(usage(format!(
-                "--ntasks {all} do not fit on one node with --ntasks-per-node {each}"
-            )));
-        }
-        (all, each) => all.or(each).unwrap_or(1),
-    };
-    let on_host = options.image.is_none();
-    let folder = match options.chdir {
-        Some(folder) => Some(absolute(&folder)?),
-        None if on_host => Some(absolute(".")?),
-        None => None,
-    };
-    let default_output = || {
-        let pattern = if options.array.is_some() { "slurm-%A_%a.out" } else { "slurm-%j.out" };
-        on_host.then(|| pattern.to_owned())
-    };
-    let output = options.output.clone().or_else(default_output);
-    let files = [output.as_deref(), options.error.as_deref()];
-    let folders = if on_host { seen_by_pods(folder.as_deref(), &files) } else { Vec::new() };
-    let file = Path::new(name).file_name().map(|name| name.to_string_lossy().into_owned());
-    let request = Request {
-        script,
-        arguments,
-        name: options.job_name.or(file).unwrap_or_else(|| name.to_owned()),
-        user: std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default(),
-        image: options.image.unwrap_or_else(|| HOST.to_owned()),
-        folder,
-        folders,
-        environment: exported(options.export.as_deref(), on_host)?,
-        tasks,
-        cpus_per_task: options.cpus_per_task.unwrap_or(1),
-        gpus: options.gpus_per_node.unwrap_or(0),
-        memory: options.mem.and_then(|memory| memory.0),
-        time: options.time.and_then(|time| time.0),
-        warning: options.signal,
-        output,
-        array: options.array,
-        dependency: options.dependency,
-        error: options.error,
-        hold: options.hold,
-        requeue: options.requeue && !options.no_requeue,
-        queue: options.partition,
-    };
-    request.check().map_err(|error| usage(format!("{name}: {error}")))?;
-    Ok(request)
-}
-
-/// The folders that a script on the machine itself reads and writes; all else that it changes is gone with its pod.
-fn seen_by_pods(folder: Option<&str>, files: &[Option<&str>]) -> Vec<String> {
-    let parent = |file: &str| Path::new(file).parent()?.to_str().map(str::to_owned);
-    let far = files.iter().flatten().filter(|file| file.starts_with('/')).filter_map(|file| parent(file));
-    let mut folders: Vec<String> = Vec::new();
-    for folder in folder.map(str::to_owned).into_iter().chain(far.filter(|folder| !folder.contains('%'))) {
-        if !folders.iter().any(|seen| Path::new(&folder).starts_with(seen)) {
-            folders.push(folder);
-        }
-    }
-    folders
-}
-
-fn absolute(folder: &str) -> Result<String, Error> {
-    let path = fs_err::canonicalize(folder).map_err(|error| Error::from_source("--chdir", &error))?;
-    Ok(path.to_string_lossy().into_owned())
-}
-
-/// The variables that `--export` names.
-fn exported(wanted: Option<&str>, on_host: bool) -> Result<Vec<(String, String)>, Error> {
-    let of_name = |name: &str| std::env::var(name).ok().map(|value| (name.to_owned(), value));
-    let defaults = || EXPORTED.iter().filter_map(|name| of_name(name));
-    let Some(wanted) = wanted else {
-        return Ok(if on_host { defaults().collect() } else { Vec::new() });
-    };
-    let mut variables: Vec<(String, String)> = if on_host { defaults().collect() } else { Vec::new() };
-    for word in wanted.split(',') {
-        match word.split_once('=') {
-            Some((name, value)) if !name.is_empty() => variables.push((name.to_owned(), value.to_owned())),
-            Some(_) => return Err(Error::new(format!("--export: `{word}` has no name")).with_code(USAGE)),
-            None if word == "NONE" => variables.clear(),
-            None if word == "ALL" => variables.extend(std::env::vars_os().filter_map(handed_on)),
-            None => variables.extend(of_name(word)),
-        }
-    }
-    Ok(variables)
-}
-
-/// A variable of this environment that a job may have: one that is text under a name that Kubernetes takes, and does not
-/// say of a job that runs this command what is not true of the next.
-fn handed_on((name, value): (OsString, OsString)) -> Option<(String, String)> {
-    let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
-    let of_job = ["SLURM_", "MUSTER_"].iter().any(|prefix| name.starts_with(prefix));
-    let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    (is_plain && name != "JOB_COMPLETION_INDEX" && (!of_job || name == "MUSTER_HOME"))
-        .then_some((name, value))
-}
-
 /// Waits until the job has ended; the highest exit code of its pods is the answer.
-async fn wait_for(connection: &Connection, id: u64) -> Result<ExitCode, Error> {
-    let jobs: Api<Job> = Api::namespaced(connection.client.clone(), &connection.namespace);
+async fn wait_for<K>(connection: &Connection, id: u64) -> Result<ExitCode, Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    K: Into<Work> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let jobs: Api<K> = Api::namespaced(connection.client.clone(), &connection.namespace);
     let name = names::job_name(id);
     let own = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut changes = std::pin::pin!(watcher(jobs, own).default_backoff());
@@ -225,7 +141,7 @@ async fn wait_for(connection: &Connection, id: u64) -> Result<ExitCode, Error> {
             Err(_) => continue,
         };
         is_there = true;
-        match progress(&job) {
+        match job.into().progress() {
             Progress::Succeeded => return Ok(ExitCode::SUCCESS),
             Progress::Failed => return exit_code(connection, id).await,
             _ => {}
@@ -242,7 +158,9 @@ async fn exit_code(connection: &Connection, id: u64) -> Result<ExitCode, Error> 
     let pods: Api<Pod> = Api::namespaced(connection.client.clone(), &connection.namespace);
     let pods = pods.list(&ListParams::default().labels(&format!("{}={id}", names::ID))).await?;
     let containers = pods.iter().filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref()).flatten();
-    let codes = containers.filter_map(|container| container.state.as_ref()?.terminated.as_ref());
+    let codes = containers
+        .filter(|container| container.name == SCRIPT)
+        .filter_map(|container| container.state.as_ref()?.terminated.as_ref());
     let highest = codes.map(|ended| ended.exit_code).max().unwrap_or(0);
     Ok(ExitCode::from(u8::try_from(highest).ok().filter(|code| *code > 0).unwrap_or(1)))
 }
@@ -252,21 +170,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_does_not_hand_on_what_is_its_own() {
-        let kept = |name: &str| handed_on((name.into(), "value".into())).is_some();
-        assert!(["PATH", "OMP_NUM_THREADS", "MUSTER_HOME"].into_iter().all(kept));
-        let own =
-            ["SLURM_ARRAY_TASK_ID", "MUSTER_ARRAY_RANGES", "JOB_COMPLETION_INDEX", "BASH_FUNC_module%%"];
-        assert!(!own.into_iter().any(kept));
-    }
-
-    #[test]
-    fn pods_see_the_folders_that_their_files_are_in() {
-        let files = [Some("out/%j.log"), Some("/var/log/jobs/%j.err")];
-        assert_eq!(seen_by_pods(Some("/scratch/eve"), &files), ["/scratch/eve", "/var/log/jobs"]);
+    fn a_script_that_counts_on_srun_is_told_where() {
         assert_eq!(
-            seen_by_pods(Some("/scratch/eve"), &[Some("/scratch/eve/out/a"), Some("/srv/%x/a")]),
-            ["/scratch/eve"]
+            calls_srun("#!/bin/sh\n# srun a\necho srun\n  exec srun -n 2 hostname\nsrun b\n"),
+            Some(4)
         );
+        assert_eq!(calls_srun("#!/bin/sh\nmpirun hostname\n"), None);
     }
 }

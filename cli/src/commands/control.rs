@@ -1,22 +1,13 @@
 //! `muster cancel`, `hold`, `release` and `requeue`: batch jobs by their numbers.
 
 use clap::Args;
-use k8s_openapi::api::batch::v1::Job;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::runtime::wait::{await_condition, conditions};
-use kube::{Api, ResourceExt as _};
-use muster_batch_core::board::progress;
 use muster_batch_core::dependency::Progress;
-use muster_batch_core::names;
+use muster_batch_core::{Work, names};
 use serde_json::{Value, json};
-use tokio::time::{Duration, timeout};
 
 use crate::batch;
 use crate::connect::{ClusterArguments, Connection};
 use crate::error::{Error, USAGE};
-
-/// Longest wait for a job that ended to make room for its next run.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How often a job is looked at anew that changes while it is to be changed.
 const ATTEMPTS: usize = 10;
@@ -73,16 +64,16 @@ async fn one(connection: &Connection, text: &str, control: Control) -> Result<()
         }
     })?;
     for _ in 0..ATTEMPTS {
-        let job = batch::find(connection, id).await?;
-        let over = matches!(progress(&job), Progress::Succeeded | Progress::Failed);
+        let work = batch::find(connection, id).await?;
+        let over = work.is_over();
         return match control {
-            Control::Requeue if over => again(connection, &job).await,
+            Control::Requeue if over => batch::again(connection, &work).await,
             _ if over => Err(Error::new(format!("job {id} has ended already"))),
-            Control::Hold if progress(&job) == Progress::Started && !is_suspended(&job) => {
+            Control::Hold if work.progress() == Progress::Started && !work.is_suspended() => {
                 Err(Error::new(format!("job {id} runs already"))
                     .with_hint(format!("`muster requeue {id}` and then `muster hold {id}` sends it back")))
             }
-            _ => match change(connection, &job, &patch(&job, control)).await {
+            _ => match batch::change(connection, &work, &patch(&work, control)).await {
                 // It has changed meanwhile, and something else may be right for it now.
                 Err(kube::Error::Api(status)) if status.code == 409 => continue,
                 answer => answer.map_err(Error::from),
@@ -92,14 +83,10 @@ async fn one(connection: &Connection, text: &str, control: Control) -> Result<()
     Err(Error::new(format!("job {id} keeps changing")).with_hint("try again"))
 }
 
-fn is_suspended(job: &Job) -> bool {
-    job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true)
-}
-
-fn patch(job: &Job, control: Control) -> Value {
-    let suspended = is_suspended(job);
-    let waits = job.annotations().contains_key(names::DEPENDENCY);
-    let (annotations, spec) = match control {
+fn patch(work: &Work, control: Control) -> Value {
+    let suspended = work.is_suspended();
+    let waits = work.annotation(names::DEPENDENCY).is_some();
+    let (annotations, run) = match control {
         // It fails at once, also when it has not started: those who wait for it learn of that.
         Control::Cancel => {
             let annotations =
@@ -111,89 +98,33 @@ fn patch(job: &Job, control: Control) -> Value {
         Control::Requeue if suspended => (json!({}), json!({})),
         Control::Requeue => (json!({ names::REQUEUE: "true" }), json!({ "suspend": true })),
     };
-    let version = job.resource_version();
-    json!({ "metadata": { "resourceVersion": version, "annotations": annotations }, "spec": spec })
-}
-
-async fn change(connection: &Connection, job: &Job, patch: &Value) -> Result<(), kube::Error> {
-    let jobs: Api<Job> = Api::namespaced(connection.client.clone(), &connection.namespace);
-    jobs.patch(&job.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
-}
-
-/// Puts a new Job in the place of one that ended, under its number.
-async fn again(connection: &Connection, job: &Job) -> Result<(), Error> {
-    let jobs: Api<Job> = Api::namespaced(connection.client.clone(), &connection.namespace);
-    let (name, uid) = (job.name_any(), job.uid().unwrap_or_default());
-    jobs.delete(&name, &DeleteParams::foreground()).await?;
-    let gone = await_condition(jobs.clone(), &name, conditions::is_deleted(&uid));
-    match timeout(PATIENCE, gone).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => return Err(Error::from_source("cannot see whether the ended job is gone", &error)),
-        Err(_) => {
-            return Err(Error::new(format!("{name} is still there"))
-                .with_hint("a process that does not end holds it; see `muster describe`"));
-        }
-    }
-    jobs.create(&PostParams::default(), &fresh(job)).await?;
-    Ok(())
-}
-
-/// The Job as it was submitted.
-fn fresh(job: &Job) -> Job {
-    let mut fresh = Job { status: None, ..job.clone() };
-    fresh.metadata = kube::api::ObjectMeta {
-        name: job.metadata.name.clone(),
-        labels: job.metadata.labels.clone(),
-        annotations: job.metadata.annotations.clone(),
-        ..kube::api::ObjectMeta::default()
-    };
-    if let Some(annotations) = &mut fresh.metadata.annotations {
-        annotations.retain(|key, _| ![names::CANCELLED, names::HOLD, names::REQUEUE].contains(&key.as_str()));
-    }
-    let Some(spec) = &mut fresh.spec else { return fresh };
-    (spec.selector, spec.manual_selector, spec.suspend, spec.active_deadline_seconds) =
-        (None, None, None, None);
-    // What the server wrote into the template for the old Job.
-    let labels = spec.template.metadata.as_mut().and_then(|metadata| metadata.labels.as_mut());
-    for labels in [labels, fresh.metadata.labels.as_mut()].into_iter().flatten() {
-        labels.retain(|key, _| key.starts_with("muster.dev/"));
-    }
-    fresh
+    work.kind().patch(work.metadata().resource_version.as_deref(), annotations, run)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::api::batch::v1::Job;
 
-    fn job(annotations: Value, suspended: bool) -> Job {
-        serde_json::from_value(json!({
+    fn job(annotations: Value, suspended: bool) -> Work {
+        let job: Job = serde_json::from_value(json!({
             "metadata": { "name": "batch-3", "uid": "u", "resourceVersion": "5", "annotations": annotations,
                           "labels": { names::ID: "3", "job-name": "batch-3" } },
             "spec": { "suspend": suspended, "selector": {}, "activeDeadlineSeconds": 0, "template": {
                 "metadata": { "labels": { names::ID: "3", "controller-uid": "u" } } } },
         }))
-        .unwrap()
+        .unwrap();
+        job.into()
     }
 
     #[test]
     fn a_released_job_still_waits_for_others() {
         let waiting = json!({ names::HOLD: "user", names::DEPENDENCY: "afterok:1" });
-        let spec = |job: &Job, control| patch(job, control)["spec"]["suspend"].clone();
+        let spec = |work: &Work, control| patch(work, control)["spec"]["suspend"].clone();
         assert_eq!(spec(&job(waiting, true), Control::Release), json!(true));
         assert_eq!(spec(&job(json!({ names::HOLD: "user" }), true), Control::Release), json!(false));
         assert_eq!(spec(&job(json!({}), false), Control::Hold), json!(true));
         assert_eq!(spec(&job(json!({}), false), Control::Requeue), json!(true));
         assert_eq!(spec(&job(json!({}), true), Control::Requeue), Value::Null, "it has not started");
-    }
-
-    #[test]
-    fn a_job_that_starts_again_is_as_it_was_submitted() {
-        let fresh =
-            fresh(&job(json!({ names::CANCELLED: "user", names::HOLD: "user", names::NAME: "n" }), true));
-        assert_eq!(fresh.annotations().keys().collect::<Vec<_>>(), [names::NAME]);
-        assert_eq!(fresh.labels().keys().collect::<Vec<_>>(), [names::ID]);
-        let spec = fresh.spec.unwrap();
-        assert!(spec.selector.is_none() && spec.active_deadline_seconds.is_none() && spec.suspend.is_none());
-        assert_eq!(spec.template.metadata.unwrap().labels.unwrap().keys().collect::<Vec<_>>(), [names::ID]);
     }
 }

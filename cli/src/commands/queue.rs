@@ -4,21 +4,22 @@ use std::collections::HashMap;
 
 use clap::Args;
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
-use muster_batch_core::names;
 use muster_batch_core::state::{Row, State, rows};
+use muster_batch_core::{Work, names};
+use serde_json::{Value, json};
 
+use crate::batch::{self, Forecasts};
 use crate::connect::ClusterArguments;
 use crate::error::Error;
-use crate::output::{self, Table};
+use crate::output::{self, DocumentFormat, Table};
 
 /// Shows the batch jobs that run and wait
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  muster queue\n  muster queue --all             # those that ended, too\n  muster queue --user eve --states PD\n\nStates: PD waits, R runs, CG is about to end, CD ended well, F failed, TO had no time left, CA was cancelled."
+    after_help = "Examples:\n  muster queue\n  muster queue --all             # those that ended, too\n  muster queue --user eve --states PD\n  muster queue --start           # when those that wait are expected to start\n  muster queue -o json\n\nStates: PD waits, R runs, CG is about to end, CD ended well, F failed, TO had no time left, CA was cancelled."
 )]
 pub(crate) struct Arguments {
     /// Only these jobs
@@ -36,6 +37,12 @@ pub(crate) struct Arguments {
     /// Only those of this queue
     #[arg(long, short, value_name = "QUEUE")]
     partition: Option<String>,
+    /// Those that wait alone, with when they are expected to start where the scheduler knows it
+    #[arg(long)]
+    start: bool,
+    /// For programs, instead of a table
+    #[arg(long, short, value_enum)]
+    output: Option<DocumentFormat>,
     /// No headings
     #[arg(long)]
     noheader: bool,
@@ -46,22 +53,33 @@ pub(crate) struct Arguments {
 /// Runs the command.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     let connection = arguments.cluster.connect().await?;
-    let jobs: Api<Job> = Api::namespaced(connection.client.clone(), &connection.namespace);
     let pods: Api<Pod> = Api::namespaced(connection.client.clone(), &connection.namespace);
     let numbered = ListParams::default().labels(names::ID);
-    let (jobs, pods) = tokio::try_join!(jobs.list(&numbered), pods.list(&numbered))?;
+    let pods = async { pods.list(&numbered).await.map_err(Error::from) };
+    let (jobs, pods) = tokio::try_join!(batch::list(&connection), pods)?;
     let mut by_job: HashMap<&str, Vec<&Pod>> = HashMap::new();
     for pod in &pods.items {
-        if let Some(job) = pod.owner_references().iter().find(|owner| owner.controller == Some(true)) {
-            by_job.entry(job.uid.as_str()).or_default().push(pod);
-        }
+        by_job.entry(pod.labels().get(names::ID).map_or("", String::as_str)).or_default().push(pod);
     }
-    let own = |job: &Job| by_job.get(job.metadata.uid.as_deref().unwrap_or_default()).cloned();
-    let all = jobs.items.iter().flat_map(|job| rows(job, &own(job).unwrap_or_default()));
+    let own = |work: &Work| by_job.get(work.id()?.to_string().as_str()).cloned();
+    let all = jobs.iter().flat_map(|work| rows(work, &own(work).unwrap_or_default()));
     let mut shown: Vec<Row> = all.filter(|row| arguments.wants(row)).collect();
-    // Those that wait first, as in Slurm's list; among them in the order of their numbers.
-    shown.sort_by_key(|row| (row.state != State::Pending, row.state.is_over(), row.id));
-    output::print(&table(&shown, Timestamp::now()).render(!arguments.noheader))
+    let now = Timestamp::now();
+    let forecasts = Forecasts::read(&connection, &shown, now).await;
+    for row in &mut shown {
+        forecasts.refine(row);
+    }
+    // Those that wait first, as in Slurm's list; among them in the order of their numbers, or of their expected starts.
+    let start = |row: &Row| forecasts.start(row).unwrap_or(Timestamp::MAX);
+    shown.sort_by_key(|row| {
+        let start = if arguments.start { start(row) } else { Timestamp::MAX };
+        (row.state != State::Pending, row.state.is_over(), start, row.id)
+    });
+    if let Some(format) = arguments.output {
+        return output::print(&output::document(&document(&shown, &forecasts), format.into())?);
+    }
+    let table = if arguments.start { starts(&shown, &forecasts) } else { table(&shown, now) };
+    output::print(&table.render(!arguments.noheader))
 }
 
 impl Arguments {
@@ -74,6 +92,7 @@ impl Arguments {
             }
         };
         state
+            && (!self.start || row.state == State::Pending)
             && (self.jobs.is_empty() || self.jobs.contains(&row.id))
             && self.user.as_ref().is_none_or(|user| *user == row.user)
             && self.partition.as_ref().is_none_or(|queue| *queue == row.queue)
@@ -92,11 +111,55 @@ fn table(rows: &[Row], now: Timestamp) -> Table {
             row.user.clone(),
             row.state.code().to_owned(),
             clock(row.started.map_or(0, since).max(0)),
-            "1".to_owned(),
-            row.place.clone(),
+            row.node_count.to_string(),
+            row.place(),
         ]);
     }
     table
+}
+
+fn starts(rows: &[Row], forecasts: &Forecasts) -> Table {
+    let mut table =
+        Table::new(["JOBID", "PARTITION", "NAME", "USER", "ST", "START_TIME", "NODES", "NODELIST(REASON)"]);
+    for row in rows {
+        // As Slurm writes times, in the zone of the reader.
+        let local = |start: Timestamp| {
+            start.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%dT%H:%M:%S").to_string()
+        };
+        table.row([
+            row.label(),
+            row.queue.clone(),
+            row.name.clone(),
+            row.user.clone(),
+            row.state.code().to_owned(),
+            forecasts.start(row).map_or_else(|| "N/A".to_owned(), local),
+            row.node_count.to_string(),
+            row.place(),
+        ]);
+    }
+    table
+}
+
+/// The rows for programs, under the names that Slurm's own JSON has where it has them; times are RFC 3339.
+fn document(rows: &[Row], forecasts: &Forecasts) -> Value {
+    let job = |row: &Row| {
+        json!({
+            "job_id": row.id,
+            "array_task_string": row.tasks,
+            "partition": row.queue,
+            "name": row.name,
+            "user_name": row.user,
+            "job_state": row.state.name(),
+            "state_reason": row.reason,
+            "state_description": forecasts.detail(row),
+            "start_time": row.started.map(|time| time.to_string()),
+            "end_time": row.ended.map(|time| time.to_string()),
+            "expected_start_time": forecasts.start(row).map(|time| time.to_string()),
+            "node_count": row.node_count,
+            "nodes": row.nodes,
+        })
+    };
+    json!({ "jobs": rows.iter().map(job).collect::<Vec<_>>() })
 }
 
 /// Seconds as Slurm shows them: `1-02:03:04`, `2:03:04`, `3:04`.

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client, ResourceExt as _};
 use muster_batch_controller::Options;
@@ -116,5 +116,39 @@ async fn what_happened_while_nobody_looked_counts() {
     cluster.until(2, "started", runs).await;
     let again = cluster.until(3, "started again", runs).await;
     assert!(!again.annotations().contains_key(names::REQUEUE));
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn what_came_counts_after_the_job_that_brought_it_is_gone() {
+    let mut cluster = Cluster::start().await;
+    for id in [1, 2] {
+        cluster.create(id, json!({})).await;
+    }
+    cluster.create(3, json!({ names::DEPENDENCY: "afterok:1:2" })).await;
+    cluster.create(4, json!({ names::DEPENDENCY: "afternotok:1?afterok:2" })).await;
+    cluster.control();
+    cluster.ends(1, "Complete").await;
+    let left = |job: &Job| job.annotations().get(names::DEPENDENCY).is_some_and(|text| text == "afterok:2");
+    cluster.until(3, "one is done", left).await;
+    cluster.until(4, "one cannot come any more", left).await;
+    cluster.jobs().delete(&names::job_name(1), &DeleteParams::default()).await.expect("deleted");
+    cluster.ends(2, "Complete").await;
+    cluster.until(3, "started", runs).await;
+    cluster.until(4, "started", runs).await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_that_can_never_start_is_cancelled_where_that_was_wanted() {
+    let mut cluster = Cluster::start().await;
+    cluster.create(1, json!({})).await;
+    let annotations = json!({ names::DEPENDENCY: "afterok:1", names::KILL_ON_INVALID_DEPENDENCY: "yes" });
+    cluster.create(2, annotations).await;
+    cluster.control();
+    cluster.ends(1, "Failed").await;
+    let cancelled = cluster.until(2, "cancelled", runs).await;
+    assert_eq!(cancelled.annotations()[names::CANCELLED], "dependency");
+    assert_eq!(cancelled.spec.and_then(|spec| spec.active_deadline_seconds), Some(0));
     cluster.stop().await;
 }
