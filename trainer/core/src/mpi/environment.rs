@@ -82,7 +82,8 @@ impl MpiJob {
 
 impl MpiJob {
     /// Adds these variables to a container's; ours win over the template's, and a name occurs once. Where the
-    /// template does not say, programs that are not of MPI (torch, Muster's own trainer) learn where rank 0 is.
+    /// template does not say, programs that are not of MPI (torch, Muster's own trainer) learn where rank 0 is, and
+    /// Open MPI binds no processes to processors that workers share.
     pub(super) fn extend_environment(&self, variables: &mut Vec<EnvVar>, role: Role, options: &Options) {
         let ours = self.environment(role, options);
         variables.retain(|variable| ours.iter().all(|our| our.name != variable.name));
@@ -90,7 +91,11 @@ impl MpiJob {
         let leads = self.launcher_is_worker || self.workers() == 0;
         let first = if leads { self.launcher_name() } else { self.worker_name(0) };
         let address = self.host(&first, options.cluster_domain.as_deref());
-        for (name, value) in [("MASTER_ADDR", address), ("MASTER_PORT", KIND.port.to_string())] {
+        let mut unless_said = vec![("MASTER_ADDR", address), ("MASTER_PORT", KIND.port.to_string())];
+        if role == Role::Launcher {
+            unless_said.extend(self.binding().map(|(name, value)| (name, value.to_owned())));
+        }
+        for (name, value) in unless_said {
             if variables.iter().all(|variable| variable.name != name) {
                 variables.push(variable(name, value));
             }

@@ -24,6 +24,7 @@
 //! * A job that is not valid fails and says why, instead of waiting for ever.
 
 mod agent;
+mod binding;
 mod configuration;
 mod environment;
 mod failures;

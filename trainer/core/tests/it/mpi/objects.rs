@@ -113,6 +113,34 @@ fn each_implementation_is_told_in_its_own_words() {
 }
 
 #[test]
+fn open_mpi_binds_processes_only_to_processors_of_their_own() {
+    let policy = |resources: Value, said: Option<&str>| {
+        let mut job = manifest(2);
+        job["spec"]["mpiReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["resources"] =
+            resources;
+        let name = "OMPI_MCA_hwloc_base_binding_policy";
+        if let Some(said) = said {
+            job["spec"]["mpiReplicaSpecs"]["Launcher"]["template"]["spec"]["containers"][0]["env"] =
+                json!([{"name": name, "value": said}]);
+        }
+        let world = settled(job);
+        let template = world.launchers["pi-launcher"].spec.clone().unwrap().template;
+        let variables = template.spec.unwrap().containers[0].env.clone().unwrap();
+        let found: Vec<_> = variables.into_iter().filter(|variable| variable.name == name).collect();
+        assert!(found.len() < 2);
+        found.first().and_then(|variable| variable.value.clone())
+    };
+    let none = Some("none".to_owned());
+    assert_eq!(policy(json!({}), None), none);
+    assert_eq!(policy(json!({"limits": {"cpu": "4"}}), None), none);
+    assert_eq!(policy(json!({"limits": {"cpu": "1500m", "memory": "1Gi"}}), None), none);
+    let burstable = json!({"limits": {"cpu": "4", "memory": "1Gi"}, "requests": {"cpu": "1"}});
+    assert_eq!(policy(burstable, None), none);
+    assert_eq!(policy(json!({"limits": {"cpu": "4", "memory": "1Gi"}}), None), None);
+    assert_eq!(policy(json!({}), Some("core")), Some("core".to_owned()));
+}
+
+#[test]
 fn hostfiles_are_written_as_each_implementation_reads_them() {
     let hostfile = |implementation: &str| {
         let mut job = manifest(2);
