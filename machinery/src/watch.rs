@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kube::Resource;
 use kube::runtime::utils::Backoff;
 
 /// The first pause after a watch broke, before jitter.
@@ -18,6 +19,20 @@ const FACTOR: u32 = 2;
 /// is one in which a part does not know what the cluster looks like.
 pub fn backoff() -> impl Backoff + use<> {
     Pauses { next: FIRST }
+}
+
+/// For `WatchStreamExt::modify` before a cache: forgets which manager wrote which field. Parsed, that is larger than
+/// the rest of a pod or a job, and no controller asks. An object that is written back without it keeps its managers.
+pub fn without_managers<K: Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
+}
+
+/// For `WatchStreamExt::modify` before objects are kept as they come: without their managers, and without the room to
+/// spare that lists have after they were parsed, which may be three times what a list holds.
+pub fn as_kept<K: Resource + Clone>(object: &mut K) {
+    without_managers(object);
+    // Only a copy has no such room, at any depth.
+    *object = object.clone();
 }
 
 struct Pauses {

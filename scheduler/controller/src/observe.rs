@@ -7,6 +7,7 @@ use futures::TryStreamExt;
 use kube::ResourceExt;
 use kube::api::Api;
 use kube::runtime::watcher::{self, Event, watcher};
+use muster_machinery::watch::without_managers;
 use tokio::sync::mpsc;
 
 /// An object by namespace and name.
@@ -74,8 +75,8 @@ where
     H: Send,
 {
     use kube::runtime::WatchStreamExt;
-    let mut events =
-        pin!(watcher(api, watcher::Config::default()).backoff(muster_machinery::watch::backoff()));
+    let events = watcher(api, watcher::Config::default()).modify(without_managers);
+    let mut events = pin!(events.backoff(muster_machinery::watch::backoff()));
     let mut warned = false;
     loop {
         match events.try_next().await {

@@ -11,6 +11,8 @@
 //! job, and pods are deleted by uid.
 
 mod carry_out;
+mod children;
+mod events;
 mod expectations;
 pub mod jobset;
 mod kinds;

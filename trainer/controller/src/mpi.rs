@@ -2,26 +2,29 @@
 
 use std::sync::Arc;
 
+use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll};
-use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job as Launcher;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service as KubeService};
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::{DynamicResourceScope, GroupVersionKind, NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config};
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, applier, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
+use muster_machinery::watch::without_managers;
 use muster_trainer_api::label;
 use muster_trainer_api::names::{GROUP, VERSION};
 use muster_trainer_core::mpi::{self, KIND, OPERATOR_NAMES};
 use muster_trainer_core::{Plan, reject};
 
+use crate::children::Children;
+use crate::events::Recorder;
 use crate::expectations::Expectations;
 use crate::reconcile::{
-    Error, Reconciliation, current_object, of_job, pod_group_of, pod_group_resource, status_of, wait_to_retry,
+    Error, Reconciliation, current_object, pod_group_of, pod_group_resource, status_of, wait_to_retry,
 };
 use crate::service::{Options, Trigger, report};
 
@@ -31,10 +34,10 @@ struct Context {
     resource: ApiResource,
     options: muster_trainer_core::Options,
     jobs: Store<DynamicObject>,
-    pods: Store<Pod>,
-    services: Store<KubeService>,
-    config_maps: Store<ConfigMap>,
-    launchers: Store<Launcher>,
+    pods: Children<Pod>,
+    services: Children<KubeService>,
+    config_maps: Children<ConfigMap>,
+    launchers: Children<Launcher>,
     recorder: Recorder,
     expectations: Expectations,
 }
@@ -52,6 +55,7 @@ pub(crate) async fn run(options: &Options, client: &Client) {
     let (launchers, of_launchers) = watched.children::<Launcher>();
     let rules = options.rules();
     let own = watcher(watched.dynamic(&resource), watcher::Config::default())
+        .modify(without_managers)
         .backoff(muster_machinery::watch::backoff())
         .reflect(job_writer)
         .touched_objects();
@@ -108,7 +112,7 @@ impl Watched<'_> {
 
     /// A cache of objects of MPI jobs, and what their changes trigger. The pods of launchers are their Jobs', so all
     /// of them are found by their label.
-    fn children<K>(&self) -> (Store<K>, BoxStream<'static, Trigger>)
+    fn children<K>(&self) -> (Children<K>, BoxStream<'static, Trigger>)
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + Clone
@@ -123,12 +127,14 @@ impl Watched<'_> {
             None => Api::all(self.client.clone()),
         };
         let selector = format!("{} in ({})", label::OPERATOR_NAME, OPERATOR_NAMES.join(","));
-        let (store, writer) = reflector::store();
-        let children = watcher(api, watcher::Config::default().labels(&selector))
-            .backoff(muster_machinery::watch::backoff())
-            .reflect(writer)
-            .touched_objects();
-        (store, jobs_of(children, self.resource.clone()).boxed())
+        let jobs = self.resource.clone();
+        let job_of = move |child: &K| {
+            let job = child.labels().get(label::JOB_NAME)?;
+            Some(job_named(job, child.namespace(), &jobs))
+        };
+        let config = watcher::Config::default().labels(&selector);
+        let (children, triggers) = Children::watch(api, config, job_of);
+        (children, triggers.boxed())
     }
 
     /// What changes of the gang scheduler's groups trigger, where it has any: they bear their job's name.
@@ -161,28 +167,11 @@ fn job_named(name: &str, namespace: Option<String>, resource: &ApiResource) -> O
     }
 }
 
-fn jobs_of<K: Resource>(
-    children: impl Stream<Item = Result<K, watcher::Error>> + Send + 'static,
-    resource: ApiResource,
-) -> impl Stream<Item = Trigger> + Send + 'static {
-    children.filter_map(move |child| {
-        let trigger = match child {
-            Err(error) => Some(Err(error)),
-            Ok(child) => {
-                let job = child.labels().get(label::JOB_NAME);
-                job.map(|job| Ok(job_named(job, child.namespace(), &resource)))
-            }
-        };
-        futures::future::ready(trigger)
-    })
-}
-
 /// Sees, plans and carries out.
 async fn reconcile(cached: Arc<DynamicObject>, context: Arc<Context>) -> Result<Action, Error> {
-    context.pods.wait_until_ready().await.map_err(|_| Error::CachesClosed)?;
-    context.services.wait_until_ready().await.map_err(|_| Error::CachesClosed)?;
-    context.config_maps.wait_until_ready().await.map_err(|_| Error::CachesClosed)?;
-    context.launchers.wait_until_ready().await.map_err(|_| Error::CachesClosed)?;
+    if !context.is_ready().await {
+        return Err(Error::CachesClosed);
+    }
     let namespace = cached.namespace().unwrap_or_else(|| "default".to_owned());
     let jobs = Api::<DynamicObject>::namespaced_with(context.client.clone(), &namespace, &context.resource);
     let Some(object) = current_object(&cached, &jobs, &context.expectations).await? else {
@@ -231,13 +220,20 @@ impl Seen {
 }
 
 impl Context {
+    async fn is_ready(&self) -> bool {
+        self.pods.is_ready().await
+            && self.services.is_ready().await
+            && self.config_maps.is_ready().await
+            && self.launchers.is_ready().await
+    }
+
     fn observe(&self, job: &DynamicObject, namespace: &str) -> Seen {
         let name = job.name_any();
         Seen {
-            pods: of_job(&self.pods, namespace, &name),
-            services: of_job(&self.services, namespace, &name),
-            config_maps: of_job(&self.config_maps, namespace, &name),
-            launchers: of_job(&self.launchers, namespace, &name),
+            pods: self.pods.of_job(namespace, &name),
+            services: self.services.of_job(namespace, &name),
+            config_maps: self.config_maps.of_job(namespace, &name),
+            launchers: self.launchers.of_job(namespace, &name),
         }
     }
 

@@ -12,6 +12,7 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use muster_machinery::CancellationToken;
+use muster_machinery::watch::without_managers;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -67,8 +68,11 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
-    let changes =
-        watcher(api, config).backoff(muster_machinery::watch::backoff()).reflect(writer).touched_objects();
+    let changes = watcher(api, config)
+        .modify(without_managers)
+        .backoff(muster_machinery::watch::backoff())
+        .reflect(writer)
+        .touched_objects();
     (store, changes)
 }
 

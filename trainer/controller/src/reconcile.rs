@@ -9,14 +9,15 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
 use kube::runtime::controller::Action;
-use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, Resource, ResourceExt};
-use muster_trainer_api::{JobStatus, label};
+use muster_trainer_api::JobStatus;
 use muster_trainer_core::{Job, Kind, Observed, Options, Plan, TrainingKind, plan, reject};
 use serde_json::Value;
 
 use crate::carry_out::Executor;
+use crate::children::Children;
+use crate::events::Recorder;
 use crate::expectations::Expectations;
 use crate::report;
 
@@ -74,8 +75,8 @@ pub(crate) struct Context {
     pub(crate) resource: ApiResource,
     pub(crate) options: Options,
     pub(crate) jobs: Store<DynamicObject>,
-    pub(crate) pods: Store<Pod>,
-    pub(crate) services: Store<Service>,
+    pub(crate) pods: Children<Pod>,
+    pub(crate) services: Children<Service>,
     pub(crate) recorder: Recorder,
     pub(crate) expectations: Expectations,
 }
@@ -89,8 +90,9 @@ pub(crate) fn pod_group_resource(options: &Options) -> Option<ApiResource> {
 
 /// Sees, plans and carries out.
 pub(crate) async fn reconcile(cached: Arc<DynamicObject>, context: Arc<Context>) -> Result<Action, Error> {
-    context.pods.wait_until_ready().await.map_err(|_| Error::CachesClosed)?;
-    context.services.wait_until_ready().await.map_err(|_| Error::CachesClosed)?;
+    if !(context.pods.is_ready().await && context.services.is_ready().await) {
+        return Err(Error::CachesClosed);
+    }
     let uid = cached.uid().unwrap_or_default();
     let namespace = cached.namespace().unwrap_or_else(|| "default".to_owned());
     let jobs = Api::<DynamicObject>::namespaced_with(context.client.clone(), &namespace, &context.resource);
@@ -198,10 +200,7 @@ impl Seen {
 impl Context {
     fn observe(&self, job: &DynamicObject, namespace: &str) -> Seen {
         let name = job.name_any();
-        Seen {
-            pods: of_job(&self.pods, namespace, &name),
-            services: of_job(&self.services, namespace, &name),
-        }
+        Seen { pods: self.pods.of_job(namespace, &name), services: self.services.of_job(namespace, &name) }
     }
 
     async fn plan(&self, object: &DynamicObject, seen: &Seen, now: Timestamp) -> Result<Plan, Error> {
@@ -249,16 +248,4 @@ pub(crate) async fn pod_group_of(
 
 fn is_controlled_by(object: &impl Resource, job: &Job) -> bool {
     object.owner_references().iter().any(|owner| owner.controller == Some(true) && owner.uid == job.uid())
-}
-
-/// The objects in a cache that are of this job.
-pub(crate) fn of_job<K>(store: &Store<K>, namespace: &str, name: &str) -> Vec<K>
-where
-    K: Resource<DynamicType = ()> + Clone + 'static,
-{
-    let of_job = |object: &K| {
-        object.namespace().as_deref() == Some(namespace)
-            && object.labels().get(label::JOB_NAME).is_some_and(|job| job == name)
-    };
-    store.state_filter(of_job).iter().map(|object| (**object).clone()).collect()
 }

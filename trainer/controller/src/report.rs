@@ -1,8 +1,10 @@
 //! Events and metrics.
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::events::{Event as KubeEvent, EventType as KubeEventType, Recorder};
+use kube::runtime::events::{Event as KubeEvent, EventType as KubeEventType};
 use muster_trainer_core::{Counter, Event, EventType, Kind};
+
+use crate::events::Recorder;
 
 /// Longest note the events API takes, in bytes.
 const NOTE_LIMIT: usize = 1024;

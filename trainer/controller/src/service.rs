@@ -10,16 +10,19 @@ use k8s_openapi::api::core::v1::{Pod, Service as KubeService};
 use kube::api::DynamicObject;
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{self, Config};
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, applier, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use muster_machinery::CancellationToken;
+use muster_machinery::watch::without_managers;
 use muster_trainer_api::label;
 use muster_trainer_core::{
     GangScheduler, InitContainer, KINDS, Kind, Rendezvous, RestartBackoff, TrainingKind, mpi,
 };
 
+use crate::children::Children;
+use crate::events::Recorder;
 use crate::expectations::Expectations;
 use crate::kinds;
 use crate::reconcile::{Context, Error, is_race, pod_group_resource, reconcile, wait_to_retry};
@@ -126,6 +129,7 @@ async fn run_kind(training: TrainingKind, options: &Options, client: &Client) {
     let (services, service_triggers) = children::<KubeService>(options, client, owned, training);
     let of_resource = resource.clone();
     let job_triggers = watcher(jobs_api, watcher::Config::default())
+        .modify(without_managers)
         .backoff(muster_machinery::watch::backoff())
         .reflect(job_writer)
         .touched_objects()
@@ -168,7 +172,7 @@ fn children<K>(
     client: &Client,
     config: watcher::Config,
     training: TrainingKind,
-) -> (Store<K>, BoxStream<'static, Trigger>)
+) -> (Children<K>, BoxStream<'static, Trigger>)
 where
     K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
         + Clone
@@ -182,10 +186,8 @@ where
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
-    let (store, writer) = reflector::store();
-    let children =
-        watcher(api, config).backoff(muster_machinery::watch::backoff()).reflect(writer).touched_objects();
-    (store, owners(children, training).boxed())
+    let (children, triggers) = Children::watch(api, config, move |child| owner(child, training));
+    (children, triggers.boxed())
 }
 
 /// What changes of the gang scheduler's groups trigger, where it has any.

@@ -9,13 +9,13 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
 use kube::api::PostParams;
 use kube::runtime::controller::Action;
-use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, Resource, ResourceExt};
 use muster_trainer_api::jobset::{JobSet, reason};
 use muster_trainer_core::jobset::{Effect, Observed, Plan, plan, subdomain};
 use muster_trainer_core::{Event, EventType, GangScheduler};
 
+use crate::events::Recorder;
 use crate::expectations::Expectations;
 use crate::owned;
 use crate::reconcile::Error;

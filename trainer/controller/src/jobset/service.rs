@@ -7,13 +7,14 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Service as KubeService;
 use kube::Client;
 use kube::runtime::controller::Config;
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use kube::runtime::{applier, watcher};
 use muster_machinery::CancellationToken;
 use muster_trainer_api::jobset::{JobSet, label};
 use muster_trainer_core::GangScheduler;
 
 use super::reconcile::{Context, reconcile, retry};
+use crate::events::Recorder;
 use crate::expectations::Expectations;
 use crate::owned;
 

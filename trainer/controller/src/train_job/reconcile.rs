@@ -9,7 +9,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{GroupVersionKind, TypeMeta};
 use kube::runtime::controller::Action;
-use kube::runtime::events::Recorder;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 use muster_trainer_api::jobset::JobSet;
@@ -23,6 +22,7 @@ use serde_json::Value;
 
 use super::progress;
 use super::runtimes::RuntimeStores;
+use crate::events::Recorder;
 use crate::expectations::Expectations;
 use crate::owned;
 use crate::reconcile::Error;

@@ -7,7 +7,7 @@ use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Config;
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, applier, watcher};
 use kube::{Api, Client, ResourceExt};
@@ -20,6 +20,7 @@ use muster_trainer_core::train_job::{RuntimeKey, RuntimeScope, runtime_of};
 use super::progress;
 use super::reconcile::{Context, reconcile, retry};
 use super::runtimes::{self, RuntimeStores};
+use crate::events::Recorder;
 use crate::expectations::Expectations;
 use crate::owned::{self, Trigger};
 
