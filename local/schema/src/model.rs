@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 /// A schema, or the name of a built-in definition that is looked up when needed (built-in types recurse).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SchemaRef {
     /// A schema written in place, as custom resources have them.
     Inline(Arc<Schema>),
@@ -47,7 +47,7 @@ pub enum ListKind {
 }
 
 /// A node of a Kubernetes object schema.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Schema {
     /// The JSON type.
     pub kind: Type,
@@ -88,7 +88,7 @@ pub struct Schema {
 }
 
 /// Value constraints as a custom resource's structural schema states them.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Constraints {
     /// Allowed values.
     pub enumeration: Vec<Value>,
@@ -127,7 +127,7 @@ pub struct Constraints {
 }
 
 /// One CEL rule of `x-kubernetes-validations`.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rule {
     /// The CEL expression over `self` and `oldSelf`.
     pub rule: String,

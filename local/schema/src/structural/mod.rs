@@ -13,6 +13,7 @@ mod metadata;
 mod prune;
 mod scale;
 mod schema;
+mod share;
 mod status;
 mod update;
 mod validate;

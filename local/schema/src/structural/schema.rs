@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Number, Value};
 
+use super::share::shared;
 use crate::field::{self, FieldError};
 use crate::model::{Constraints, ListKind, Rule, Schema, SchemaRef, Type};
 
@@ -83,7 +84,7 @@ impl Reader<'_> {
             let below = field::child(path, "items");
             schema.items = Some(SchemaRef::Inline(self.node(items, &below, inner, depth + 1)));
         }
-        Arc::new(schema)
+        shared(schema)
     }
 
     fn kind(&mut self, source: &Map<String, Value>, path: &str) -> Type {
