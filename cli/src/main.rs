@@ -66,6 +66,7 @@ fn main() -> ExitCode {
 
 /// Runs a command on the asynchronous runtime; its exit code is the process's.
 fn with_runtime(command: Command) -> ExitCode {
+    muster_node::share_one_heap();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error::Error::from_source("cannot start", &error)),

@@ -33,3 +33,4 @@ pub use images::{ImageRule, ImageRuleError};
 pub use network::Error as NetworkError;
 pub use options::{Isolation, NodeDescription, Options};
 pub use spawner::spawner_main;
+pub use sys::memory::share_one_heap;
