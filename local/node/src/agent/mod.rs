@@ -26,6 +26,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use kube::runtime::{WatchStreamExt as _, watcher};
+use muster_machinery::watch::as_kept;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -166,7 +167,8 @@ async fn follow_pods(context: Arc<Context>, nodes: Vec<String>, ready: Arc<watch
     let mut watched: HashMap<String, Watched> = HashMap::new();
     let api: Api<Pod> = Api::all(context.client.clone());
     let config = watcher::Config::default().fields("spec.nodeName!=");
-    let mut stream = watcher(api, config).backoff(muster_machinery::watch::backoff()).boxed();
+    let events = watcher(api, config).modify(as_kept);
+    let mut stream = events.backoff(muster_machinery::watch::backoff()).boxed();
     let mut listed: Vec<String> = Vec::new();
     loop {
         let event = tokio::select! {

@@ -8,8 +8,9 @@ mod report;
 mod start;
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -60,7 +61,7 @@ pub(crate) struct Worker {
     updates: watch::Receiver<Option<Arc<Pod>>>,
     changes: broadcast::Receiver<Change>,
     pod: Arc<Pod>,
-    spec: Arc<PodSpec>,
+    spec: SpecOf,
     policy: RestartPolicy,
     references: std::collections::BTreeSet<Reference>,
     directory: PathBuf,
@@ -84,6 +85,25 @@ pub(crate) struct Worker {
     deleted_version: Option<String>,
 }
 
+/// The spec inside a pod: a copy of it would be as large as the rest.
+struct SpecOf(Arc<Pod>);
+
+impl SpecOf {
+    /// Nothing for a pod without a spec, which no API server gives out.
+    fn of(pod: &Arc<Pod>) -> Option<Self> {
+        pod.spec.is_some().then(|| Self(Arc::clone(pod)))
+    }
+}
+
+impl Deref for SpecOf {
+    type Target = PodSpec;
+
+    fn deref(&self) -> &PodSpec {
+        static EMPTY: LazyLock<PodSpec> = LazyLock::new(PodSpec::default);
+        self.0.spec.as_ref().unwrap_or(&EMPTY)
+    }
+}
+
 /// What woke the worker.
 enum Wake {
     Object,
@@ -103,7 +123,7 @@ impl Worker {
     ) -> Option<Self> {
         let metadata = &pod.metadata;
         let uid = metadata.uid.clone()?;
-        let spec = Arc::new(pod.spec.clone()?);
+        let spec = SpecOf::of(&pod)?;
         let directory = context.pods_dir().join(&uid);
         let begun = found.as_ref().is_some_and(|record| !record.finished);
         let record = found.unwrap_or_else(|| Record {
@@ -156,16 +176,17 @@ impl Worker {
 
     /// Works until the pod's object is gone and nothing of the pod is left.
     pub(crate) async fn run(mut self) {
-        self.take_over().await;
+        // Most of its life a worker waits: what it needs for its steps alone is not kept meanwhile.
+        Box::pin(self.take_over()).await;
         loop {
             if self.updates.borrow().is_none() {
-                self.vanish().await;
+                Box::pin(self.vanish()).await;
                 return;
             }
-            self.step().await;
+            Box::pin(self.step()).await;
             self.report(false);
             let wake = self.wait().await;
-            self.handle(wake).await;
+            Box::pin(self.handle(wake)).await;
         }
     }
 
@@ -224,8 +245,8 @@ impl Worker {
         match wake {
             Wake::Object => {
                 let Some(pod) = self.updates.borrow_and_update().clone() else { return };
-                if let Some(spec) = &pod.spec {
-                    self.spec = Arc::new(spec.clone());
+                if let Some(spec) = SpecOf::of(&pod) {
+                    self.spec = spec;
                 }
                 self.pod = pod;
             }
