@@ -25,7 +25,7 @@ use super::runtimes::RuntimeStores;
 use crate::events::Recorder;
 use crate::expectations::Expectations;
 use crate::owned;
-use crate::reconcile::Error;
+use crate::reconcile::{Error, is_refused};
 use crate::report;
 use crate::ssh_keys;
 
@@ -173,10 +173,20 @@ impl Executor<'_> {
                 }
                 Effect::Apply(object) => {
                     let result = self.apply(object).await;
-                    if let Err(error) = &result {
-                        self.tell_refused(error);
-                    }
-                    result?;
+                    self.or_told(result)?;
+                }
+                Effect::CreateJobSet(set) => {
+                    let result = self.create(&set).await;
+                    self.or_told(result)?;
+                }
+                Effect::ChangeJobSet(change) => {
+                    let sets = Api::<JobSet>::namespaced(self.context.client.clone(), &self.namespace);
+                    let parameters =
+                        PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+                    let patch = Patch::<()>::Json(change.patch);
+                    let written = sets.patch(&change.name, &parameters, &patch).await;
+                    let changed = written.map(drop).map_err(Error::from);
+                    self.or_told(changed)?;
                 }
                 Effect::DeleteJobSet(set) => {
                     let sets = Api::<JobSet>::namespaced(self.context.client.clone(), &self.namespace);
@@ -187,7 +197,7 @@ impl Executor<'_> {
         Ok(())
     }
 
-    async fn apply(&mut self, object: Value) -> Result<(), Error> {
+    async fn apply(&self, object: Value) -> Result<(), Error> {
         let types: TypeMeta = serde_json::from_value(object.clone())?;
         let kind =
             GroupVersionKind::try_from(&types).map_err(|error| kube::Error::Service(Box::new(error)))?;
@@ -195,24 +205,33 @@ impl Executor<'_> {
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let api =
             Api::<DynamicObject>::namespaced_with(self.context.client.clone(), &self.namespace, &resource);
-        if kind.kind == "JobSet" {
-            self.context.expectations.creating(&self.uid, &name, Timestamp::now());
-        }
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
-        match api.patch(&name, &parameters, &Patch::Apply(object)).await {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                self.context.expectations.not_created(&self.uid, &name);
-                Err(error.into())
-            }
-        }
+        api.patch(&name, &parameters, &Patch::Apply(object)).await?;
+        Ok(())
     }
 
-    fn tell_refused(&mut self, error: &Error) {
-        self.events.push(Event {
-            type_: EventType::Warning,
-            reason: "TrainJobResourcesCreationFailed".to_owned(),
-            message: error.to_string(),
-        });
+    async fn create(&self, set: &JobSet) -> Result<(), Error> {
+        let name = set.name_any();
+        let sets = Api::<JobSet>::namespaced(self.context.client.clone(), &self.namespace);
+        self.context.expectations.creating(&self.uid, &name, Timestamp::now());
+        let created = owned::create(&sets, set, &self.uid).await;
+        if created.is_err() {
+            self.context.expectations.not_created(&self.uid, &name);
+        }
+        created.map(drop)
+    }
+
+    /// What the cluster refuses is told, unless somebody else was only faster.
+    fn or_told(&mut self, result: Result<(), Error>) -> Result<(), Error> {
+        if let Err(error) = &result
+            && !matches!(error, Error::Kube(error) if is_refused(error))
+        {
+            self.events.push(Event {
+                type_: EventType::Warning,
+                reason: "TrainJobResourcesCreationFailed".to_owned(),
+                message: error.to_string(),
+            });
+        }
+        result
     }
 }

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Service;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use muster_machinery::CancellationToken;
-use muster_trainer_api::jobset::JobSet;
+use muster_trainer_api::jobset::{JobSet, JobSetSpec};
 use muster_trainer_api::train_job::{TrainJob, TrainingRuntime, names};
 use muster_trainer_controller::{jobset, train_job};
 use serde_json::{Value, json};
@@ -201,6 +201,41 @@ async fn a_job_is_suspended_and_resumed_and_its_set_with_it() {
     }
     let status = api::<TrainJob>(&cluster).get("train").await.unwrap().status.unwrap();
     assert_eq!(status.condition("Suspended").unwrap().reason, "Resumed");
+    controllers.stop().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_suspended_and_resumed_after_its_runtime_was_edited() {
+    let cluster = Cluster::start().await;
+    let controllers = Controllers::start(&cluster);
+    create_runtime(&cluster, json!({})).await;
+    create_job(&cluster, json!({})).await;
+    fresh_job(&cluster, &[]).await;
+    let replicas = |spec: &JobSetSpec| spec.replicated_jobs[0].template.spec.clone().unwrap();
+    let runtimes = api::<TrainingRuntime>(&cluster);
+    until("the runtime is edited", async || {
+        let mut runtime = runtimes.get("torch").await.unwrap();
+        let group = &mut runtime.spec.template.spec.replicated_jobs[0];
+        let pod = group.template.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
+        pod.containers[0].image = Some("newer".to_owned());
+        pod.node_selector = Some([("zone".to_owned(), "b".to_owned())].into());
+        // The controller may be writing its finalizer.
+        runtimes.replace("torch", &PostParams::default(), &runtime).await.ok()
+    })
+    .await;
+    for suspend in [true, false] {
+        let patch = Patch::Merge(json!({"spec": {"suspend": suspend}}));
+        api::<TrainJob>(&cluster).patch("train", &PatchParams::default(), &patch).await.unwrap();
+        let set = until("the set follows", async || {
+            let set = api::<JobSet>(&cluster).get("train").await.unwrap();
+            let pod = replicas(&set.spec).template.spec.unwrap();
+            (set.spec.suspend == Some(suspend) && pod.node_selector.is_some()).then_some(set)
+        })
+        .await;
+        let pod = replicas(&set.spec).template.spec.unwrap();
+        assert_eq!(pod.containers[0].image.as_deref(), Some("host"));
+    }
     controllers.stop().await;
     cluster.stop().await;
 }

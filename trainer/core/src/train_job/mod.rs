@@ -8,6 +8,8 @@
 //!   reason `TrainJobInvalid`. One whose runtime is not there yet waits, and events say so.
 //! * A JobSet made here has no time to live of its own. It is deleted when its time is over *and* the job says
 //!   that it has ended, so a job whose JobSet is gone is never run again by mistake.
+//! * A JobSet that exists is never rendered anew: of it only `suspend` and what JobSet lets change meanwhile follow
+//!   the job and its runtime. What else was changed since is told.
 //! * `trainer.env`, `trainer.image` and `trainer.resourcesPerNode` reach all nodes of an MPI job, not its
 //!   launcher alone.
 //! * Progress comes from an annotation of the first node's pod instead of a server that pods call.
@@ -15,6 +17,8 @@
 mod env;
 mod initializer;
 mod jax;
+mod made;
+mod make;
 mod mpi;
 mod patches;
 mod plan;
@@ -28,7 +32,7 @@ mod validation;
 mod xgboost;
 
 pub use mpi::{hostfile_name, ssh_secret_name};
-pub use plan::{Effect, JobSetDeletion, Observed, Plan, SshKeys, plan};
+pub use plan::{Effect, JobSetChange, JobSetDeletion, Observed, Plan, SshKeys, plan};
 pub use render::{Rendered, render};
 pub use runtime::{RuntimeKey, RuntimeScope, RuntimeSeen, runtime_of};
 pub use validation::validate;

@@ -40,6 +40,15 @@ pub struct JobSetDeletion {
     pub uid: String,
 }
 
+/// A change of the JobSet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobSetChange {
+    /// Its name.
+    pub name: String,
+    /// What changes, provided that nothing else has.
+    pub patch: json_patch::Patch,
+}
+
 /// A Secret with fresh ssh keys.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SshKeys {
@@ -57,6 +66,10 @@ pub enum Effect {
     CreateSshKeys(SshKeys),
     /// Apply an object, as the owner of what it says.
     Apply(Value),
+    /// Create the JobSet; one that is there stays.
+    CreateJobSet(JobSet),
+    /// Change the JobSet.
+    ChangeJobSet(JobSetChange),
     /// Delete the JobSet.
     DeleteJobSet(JobSetDeletion),
 }
@@ -70,8 +83,10 @@ pub struct Plan {
     pub create_ssh_keys: Option<SshKeys>,
     /// What the JobSet needs to be there.
     pub apply_surroundings: Vec<Value>,
-    /// The JobSet.
-    pub apply_jobset: Option<Value>,
+    /// The JobSet to create.
+    pub create_jobset: Option<JobSet>,
+    /// What changes in the JobSet that is there.
+    pub change_jobset: Option<JobSetChange>,
     /// The JobSet to delete.
     pub delete_jobset: Option<JobSetDeletion>,
     /// What to tell, once the status is written.
@@ -89,7 +104,8 @@ impl Plan {
         let stages = vec![
             self.status.map(Effect::WriteStatus).into_iter().collect(),
             keys.into_iter().chain(self.apply_surroundings.into_iter().map(Effect::Apply)).collect(),
-            self.apply_jobset.map(Effect::Apply).into_iter().collect(),
+            self.create_jobset.map(Effect::CreateJobSet).into_iter().collect(),
+            self.change_jobset.map(Effect::ChangeJobSet).into_iter().collect(),
             self.delete_jobset.map(Effect::DeleteJobSet).into_iter().collect(),
         ];
         stages.into_iter().filter(|stage: &Vec<_>| !stage.is_empty()).collect()

@@ -2,37 +2,21 @@
 
 use jiff::{SignedDuration, Timestamp};
 use muster_trainer_api::jobset::{self, JobSet};
-use muster_trainer_api::train_job::names::{GROUP, VERSION};
 use muster_trainer_api::train_job::{JobStatus, TrainJob, TrainJobStatus, condition_type, reason};
-use serde_json::{Value, json};
 
-use super::plan::{JobSetDeletion, Observed, Plan, SshKeys};
-use super::render::{Rendered, metadata, render};
-use super::runtime::{RuntimeSeen, runtime_of};
-use super::validation::validate;
+use super::made::{mark, marked};
+use super::plan::{JobSetDeletion, Observed, Plan};
 use crate::condition::{self, Said};
-use crate::digest::sha1_hex;
 use crate::gang::GangScheduler;
 use crate::plan::{Event, EventType};
 
-/// Annotations of a JobSet that was made of a job.
-mod mark {
-    /// What it was made of, in short: it is applied again when that changes.
-    pub(super) const RENDERED: &str = "muster.dev/rendered";
-    /// Seconds for which it is kept once the job has ended.
-    pub(super) const TTL: &str = "muster.dev/ttl-seconds-after-finished";
-}
-
-/// How soon a job is looked at again whose way is blocked by something that nobody watches.
-const BLOCKED: std::time::Duration = std::time::Duration::from_secs(30);
-
 pub(super) struct Planner<'a> {
-    job: &'a TrainJob,
-    observed: &'a Observed<'a>,
+    pub(super) job: &'a TrainJob,
+    pub(super) observed: &'a Observed<'a>,
     now: Timestamp,
-    scheduler: &'a GangScheduler,
+    pub(super) scheduler: &'a GangScheduler,
     status: TrainJobStatus,
-    plan: Plan,
+    pub(super) plan: Plan,
 }
 
 impl<'a> Planner<'a> {
@@ -66,7 +50,7 @@ impl<'a> Planner<'a> {
         owners.any(|owner| Some(&owner.uid) == self.job.metadata.uid.as_ref())
     }
 
-    fn is_suspended(&self) -> bool {
+    pub(super) fn is_suspended(&self) -> bool {
         self.job.spec.suspend == Some(true)
     }
 
@@ -153,63 +137,6 @@ impl<'a> Planner<'a> {
         !left.is_positive()
     }
 
-    fn make(&mut self, jobset: Option<&JobSet>) {
-        if self.observed.jobset.is_some() && jobset.is_none() {
-            let name = self.job.metadata.name.as_deref().unwrap_or_default();
-            let message =
-                format!("a JobSet {name} exists and belongs to another; delete it or rename the job");
-            self.plan.requeue_after = Some(BLOCKED);
-            return self.tell(EventType::Warning, "JobSetNameTaken", message);
-        }
-        let Some(key) = runtime_of(self.job) else {
-            let reference = &self.job.spec.runtime_ref;
-            let message = format!(
-                "spec.runtimeRef names a {} of {}; use ClusterTrainingRuntime or TrainingRuntime of {GROUP}",
-                reference.kind.as_deref().unwrap_or_default(),
-                reference.api_group.as_deref().unwrap_or_default(),
-            );
-            return self.fail(reason::RUNTIME_NOT_SUPPORTED, message);
-        };
-        let RuntimeSeen::Found(runtime) = self.observed.runtime else {
-            let message = format!("waits for {key}, which spec.runtimeRef names");
-            return self.tell(EventType::Warning, reason::RUNTIME_NOT_FOUND, message);
-        };
-        let errors = validate(self.job, runtime);
-        if !errors.is_empty() {
-            let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
-            return self.fail(reason::INVALID, format!("the job is not valid: {}", errors.join("; ")));
-        }
-        let rendered = render(self.job, runtime, self.scheduler);
-        self.apply(rendered, jobset);
-    }
-
-    fn apply(&mut self, rendered: Rendered, jobset: Option<&JobSet>) {
-        if let Some(name) = rendered.ssh_secret.filter(|_| !self.observed.has_ssh_secret) {
-            self.plan.create_ssh_keys = Some(SshKeys { metadata: metadata(self.job, name) });
-        }
-        if let Some(hostfile) = rendered.hostfile
-            && self.observed.hostfile.is_none_or(|seen| seen.data != hostfile.data)
-        {
-            self.plan.apply_surroundings.push(json!(hostfile));
-        }
-        if let Some(group) = rendered.pod_group
-            && !self.observed.pod_group.is_some_and(|seen| shows(&seen["spec"], &group["spec"]))
-        {
-            self.plan.apply_surroundings.push(group);
-        }
-        let mut wanted = rendered.jobset;
-        if let Some(seconds) = rendered.ttl_seconds {
-            let marks = wanted.metadata.annotations.get_or_insert_default();
-            marks.insert(mark::TTL.to_owned(), seconds.to_string());
-        }
-        let digest = digest(&json!(wanted));
-        let made_of = |set: &&JobSet| marked(set, mark::RENDERED) == Some(&digest);
-        if jobset.is_none_or(|set| !made_of(&set)) {
-            wanted.metadata.annotations.get_or_insert_default().insert(mark::RENDERED.to_owned(), digest);
-            self.plan.apply_jobset = Some(json!(wanted));
-        }
-    }
-
     fn clean_up(&mut self, jobset: Option<&JobSet>) {
         let Some(set) = jobset.filter(|set| set.metadata.deletion_timestamp.is_none()) else { return };
         let ends = [condition_type::COMPLETE, condition_type::FAILED];
@@ -227,7 +154,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn fail(&mut self, reason: &str, message: String) {
+    pub(super) fn fail(&mut self, reason: &str, message: String) {
         self.set_condition(condition_type::FAILED, true, reason, message.clone());
         self.tell(EventType::Warning, reason, message);
     }
@@ -237,20 +164,7 @@ impl<'a> Planner<'a> {
         condition::set(&mut self.status.conditions, said, None, self.now)
     }
 
-    fn tell(&mut self, type_: EventType, reason: &str, message: String) {
+    pub(super) fn tell(&mut self, type_: EventType, reason: &str, message: String) {
         self.plan.events.push(Event { type_, reason: reason.to_owned(), message });
     }
-}
-
-fn marked<'a>(set: &'a JobSet, mark: &str) -> Option<&'a String> {
-    set.metadata.annotations.as_ref()?.get(mark)
-}
-
-/// Whether an object has every field that is wanted of it.
-fn shows(seen: &Value, wanted: &Value) -> bool {
-    wanted.as_object().is_none_or(|wanted| wanted.iter().all(|(field, value)| seen.get(field) == Some(value)))
-}
-
-fn digest(object: &Value) -> String {
-    sha1_hex(&format!("{GROUP}/{VERSION} {object}"))
 }

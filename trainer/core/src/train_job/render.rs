@@ -12,7 +12,7 @@ use muster_trainer_api::train_job::names::{GROUP, NODE, TRAINER_PORT, VERSION};
 use muster_trainer_api::train_job::{MlPolicy, TrainJob, Trainer, TrainingRuntimeSpec, label};
 use serde_json::Value;
 
-use super::{env, initializer, jax, mpi, patches, pod_group, torch, xgboost};
+use super::{env, initializer, jax, made, mpi, patches, pod_group, torch, xgboost};
 use crate::gang::GangScheduler;
 
 /// What a job wants.
@@ -26,6 +26,8 @@ pub struct Rendered {
     pub hostfile: Option<ConfigMap>,
     /// Name of the Secret with the ssh keys of an MPI job.
     pub ssh_secret: Option<String>,
+    /// What of the JobSet cannot change once it exists, in short.
+    pub made_of: String,
     /// Seconds for which the JobSet is kept once the job has ended; forever when absent.
     pub ttl_seconds: Option<i32>,
 }
@@ -132,6 +134,16 @@ pub(super) fn metadata(job: &TrainJob, name: String) -> ObjectMeta {
 
 /// Makes what a valid job wants.
 pub fn render(job: &TrainJob, runtime: &TrainingRuntimeSpec, scheduler: &GangScheduler) -> Rendered {
+    render_for(job, runtime, scheduler, None)
+}
+
+/// As [`render`], on the JobSet that exists already: what cannot change in it is as it was made.
+pub(super) fn render_for(
+    job: &TrainJob,
+    runtime: &TrainingRuntimeSpec,
+    scheduler: &GangScheduler,
+    existing: Option<&JobSet>,
+) -> Rendered {
     let policy = runtime.ml_policy.clone().unwrap_or_default();
     let wanted = job.spec.trainer.as_ref().and_then(|trainer| trainer.num_nodes);
     let nodes = wanted.or(policy.num_nodes).unwrap_or(1);
@@ -153,8 +165,12 @@ pub fn render(job: &TrainJob, runtime: &TrainingRuntimeSpec, scheduler: &GangSch
         hostfile = Some(mpi::complete(&mut draft));
         ssh_secret = Some(mpi::ssh_secret_name(draft.name()));
     }
-    let pod_group = pod_group::complete(&mut draft, runtime.pod_group_policy.as_ref(), scheduler);
     let ttl_seconds = draft.spec.ttl_seconds_after_finished.take();
+    let made_of = made::digest_of_rest(&draft.spec);
+    if let Some(existing) = existing {
+        draft.spec = made::keep(&existing.spec, draft.spec);
+    }
+    let pod_group = pod_group::complete(&mut draft, runtime.pod_group_policy.as_ref(), scheduler);
     draft.spec.suspend = Some(job.spec.suspend.unwrap_or(false));
     let Draft { spec, .. } = draft;
     let mut jobset = JobSet::new(job.metadata.name.as_deref().unwrap_or_default(), spec);
@@ -162,7 +178,7 @@ pub fn render(job: &TrainJob, runtime: &TrainingRuntimeSpec, scheduler: &GangSch
     let marks = template.metadata.unwrap_or_default();
     jobset.metadata.labels = inherited(marks.labels, job.metadata.labels.clone());
     jobset.metadata.annotations = inherited(marks.annotations, job.metadata.annotations.clone());
-    Rendered { jobset, pod_group, hostfile, ssh_secret, ttl_seconds }
+    Rendered { jobset, pod_group, hostfile, ssh_secret, made_of, ttl_seconds }
 }
 
 /// The runtime's marks and the job's; what tools remember of the job stays there.

@@ -64,6 +64,76 @@ fn a_job_is_suspended_changed_and_resumed() {
     assert_eq!(world.jobsets, 1);
 }
 
+/// The JobSet is not made anew of a runtime that was edited, which JobSet would refuse.
+#[test]
+fn a_job_whose_runtime_was_edited_meanwhile_is_suspended_and_resumed() {
+    let mut world = World::new(job(json!({})), torch());
+    world.settle();
+    let made = world.view.jobset.clone().unwrap().spec;
+    world.edit_runtime("newer", "b");
+    world.view.runtime.as_mut().unwrap().spec.ml_policy.as_mut().unwrap().num_nodes = Some(3);
+    world.settle();
+    assert_eq!(world.view.jobset.as_ref().unwrap().spec, made, "what runs stays as it is");
+    for suspend in [true, false] {
+        world.change(|job| job.spec.suspend = Some(suspend));
+        world.settle();
+        let spec = world.view.jobset.clone().unwrap().spec;
+        assert_eq!(spec.suspend, Some(suspend));
+        let job = spec.replicated_jobs[0].template.spec.clone().unwrap();
+        assert_eq!(job.completions, Some(1));
+        let pod = job.template.spec.unwrap();
+        assert_eq!(pod.containers[0].image.as_deref(), Some("host"));
+        assert_eq!(pod.node_selector.unwrap()["zone"], "b");
+    }
+    assert!(world.events.iter().any(|event| event.reason == "JobSetKept"), "what does not change is told");
+    assert_eq!(world.jobsets, 1);
+}
+
+#[test]
+fn a_job_whose_runtime_is_gone_or_makes_no_sense_any_more_is_suspended_and_resumed() {
+    for breaks in [true, false] {
+        let mut world = World::new(job(json!({})), torch());
+        world.settle();
+        if breaks {
+            world.view.runtime.as_mut().unwrap().spec.template.spec.replicated_jobs.clear();
+        } else {
+            world.view.runtime = None;
+        }
+        for suspend in [true, false] {
+            world.change(|job| job.spec.suspend = Some(suspend));
+            world.settle();
+            assert_eq!(world.view.jobset.as_ref().unwrap().spec.suspend, Some(suspend));
+            assert!(!world.status().is_finished());
+        }
+    }
+}
+
+/// As Kueue does, which takes the nodes back when it suspends a job.
+#[test]
+fn what_a_patch_said_of_pods_goes_with_it_and_what_others_said_stays() {
+    let patch = json!([{"manager": "kueue", "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [
+        {"name": "node", "template": {"spec": {"template": {"spec": {
+            "nodeSelector": {"zone": "a"}, "tolerations": [{"key": "spot", "operator": "Exists"}],
+            "schedulingGates": [{"name": "gate"}]}}}}}]}}}}]);
+    let mut world = World::new(job(json!({"suspend": true, "runtimePatches": patch})), torch());
+    world.settle();
+    let pod = |world: &World| {
+        let job = world.view.jobset.clone().unwrap().spec.replicated_jobs[0].template.spec.clone();
+        job.unwrap().template.spec.unwrap()
+    };
+    assert_eq!(pod(&world).tolerations.unwrap().len(), 1);
+    world.change(|job| job.spec.runtime_patches.clear());
+    world.settle();
+    let bare = pod(&world);
+    assert_eq!((bare.node_selector, bare.tolerations, bare.scheduling_gates), (None, None, None));
+    let group = &mut world.view.jobset.as_mut().unwrap().spec.replicated_jobs[0];
+    let foreign = Some([("of".to_owned(), "another".to_owned())].into());
+    group.template.spec.as_mut().unwrap().template.spec.as_mut().unwrap().node_selector.clone_from(&foreign);
+    world.change(|job| job.spec.suspend = Some(false));
+    world.settle();
+    assert_eq!(pod(&world).node_selector, foreign);
+}
+
 #[test]
 fn the_deadline_counts_from_the_creation_or_the_latest_resumption() {
     let mut world = World::new(job(json!({"activeDeadlineSeconds": 60})), torch());

@@ -73,14 +73,8 @@ impl Simulation {
         let log = self.log.join("\n");
         let is_finished = self.world.status().is_finished();
         match effect {
-            Effect::Apply(object) if object["kind"] == "JobSet" => {
+            Effect::CreateJobSet(_) => {
                 assert!(!is_finished || self.world.view.jobset.is_some(), "a JobSet for an ended job\n{log}");
-                let stored = self.world.view.jobset.as_ref();
-                if let Some(stored) = stored.filter(|set| set.spec.suspend == Some(false)) {
-                    let wanted = &object["spec"]["replicatedJobs"];
-                    let stored = serde_json::to_value(&stored.spec.replicated_jobs).unwrap();
-                    assert_eq!(*wanted, stored, "a JobSet that runs is changed\n{log}");
-                }
             }
             Effect::WriteStatus(status) if is_finished => {
                 assert_eq!(status.conditions, self.world.status().conditions, "an ended job changes\n{log}");
@@ -101,6 +95,11 @@ impl Simulation {
                 let type_ = if self.dice.one_in(2) { "Completed" } else { "Failed" };
                 self.world.end(type_, "SomeReason");
                 self.log.push(format!("the JobSet is {type_}"));
+            }
+            2 => {
+                let image = format!("image-{}", self.dice.roll(3));
+                let zone = format!("zone-{}", self.dice.roll(3));
+                self.world.edit_runtime(&image, &zone);
             }
             _ => self.world.advance(self.dice.roll(20) as i64),
         }
@@ -133,7 +132,7 @@ fn name(effect: &Effect) -> String {
             let held = status.conditions.iter().filter(|condition| condition.status == "True");
             format!("status {:?}", held.map(|condition| condition.reason.as_str()).collect::<Vec<_>>())
         }
-        Effect::Apply(object) => format!("apply {} suspended {}", object["kind"], object["spec"]["suspend"]),
+        Effect::CreateJobSet(set) => format!("create suspended {:?}", set.spec.suspend),
         other => format!("{other:?}"),
     }
 }

@@ -45,6 +45,8 @@ pub(super) struct World {
     pub(super) events: Vec<Event>,
     /// How many JobSets there have been.
     pub(super) jobsets: u64,
+    /// How often a JobSet was written.
+    writes: u64,
 }
 
 pub(super) fn job(spec: Value) -> Value {
@@ -80,6 +82,29 @@ pub(super) fn runtime(policy: Value) -> Value {
     })
 }
 
+/// JobSet's webhook: what may change in a set, and when.
+fn review(old: &JobSet, new: &JobSet) {
+    let mut new_spec = serde_json::to_value(&new.spec).unwrap();
+    let mut old_spec = serde_json::to_value(&old.spec).unwrap();
+    let is_open = old.spec.suspend == Some(true) || new.spec.suspend == Some(true);
+    for spec in [&mut new_spec, &mut old_spec] {
+        spec["suspend"] = json!(null);
+        for group in spec["replicatedJobs"].as_array_mut().unwrap().iter_mut().filter(|_| is_open) {
+            let template = &mut group["template"]["spec"]["template"];
+            for (part, field) in [
+                ("metadata", "annotations"),
+                ("metadata", "labels"),
+                ("spec", "nodeSelector"),
+                ("spec", "tolerations"),
+                ("spec", "schedulingGates"),
+            ] {
+                template[part][field] = json!(null);
+            }
+        }
+    }
+    assert_eq!(new_spec, old_spec, "spec: Invalid value: field is immutable");
+}
+
 impl World {
     pub(super) fn new(job: Value, runtime: Value) -> Self {
         Self {
@@ -95,6 +120,7 @@ impl World {
             now: Timestamp::from_second(1_000_000).unwrap(),
             events: Vec::new(),
             jobsets: 0,
+            writes: 0,
         }
     }
 
@@ -142,21 +168,29 @@ impl World {
             }
             Effect::CreateSshKeys(_) => self.view.has_ssh_secret = true,
             Effect::Apply(object) => match object["kind"].as_str().unwrap() {
-                "JobSet" => {
-                    let mut set: JobSet = serde_json::from_value(object.clone()).unwrap();
-                    if let Some(stored) = &self.view.jobset {
-                        set.status.clone_from(&stored.status);
-                        set.metadata.uid.clone_from(&stored.metadata.uid);
-                    } else {
-                        self.jobsets += 1;
-                        set.metadata.uid = Some(format!("set-{}", self.jobsets));
-                    }
-                    self.view.jobset = Some(set);
-                }
                 "PodGroup" => self.view.pod_group = Some(object.clone()),
                 "ConfigMap" => self.view.hostfile = Some(serde_json::from_value(object.clone()).unwrap()),
                 other => panic!("a {other} is applied"),
             },
+            Effect::CreateJobSet(set) if self.view.jobset.is_none() => {
+                self.jobsets += 1;
+                let mut set = set.clone();
+                set.metadata.uid = Some(format!("set-{}", self.jobsets));
+                self.store(set);
+            }
+            // It is there.
+            Effect::CreateJobSet(_) => {}
+            Effect::ChangeJobSet(change) => {
+                let stored = self.view.jobset.clone().ok_or(Conflict)?;
+                let mut changed = serde_json::to_value(&stored).unwrap();
+                json_patch::patch(&mut changed, &change.patch).unwrap();
+                let changed: JobSet = serde_json::from_value(changed).unwrap();
+                if changed.metadata.resource_version != stored.metadata.resource_version {
+                    return Err(Conflict);
+                }
+                review(&stored, &changed);
+                self.store(changed);
+            }
             Effect::DeleteJobSet(deletion) => {
                 self.view.jobset.take_if(|set| set.metadata.uid.as_ref() == Some(&deletion.uid));
             }
@@ -170,6 +204,15 @@ impl World {
         self.view.job.metadata.resource_version = Some((self.version() + 1).to_string());
     }
 
+    /// Somebody gives the runtime's nodes another image and sends their pods elsewhere.
+    pub(super) fn edit_runtime(&mut self, image: &str, zone: &str) {
+        let runtime = self.view.runtime.as_mut().unwrap();
+        let group = &mut runtime.spec.template.spec.replicated_jobs[0];
+        let pod = group.template.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
+        pod.containers[0].image = Some(image.to_owned());
+        pod.node_selector = Some([("zone".to_owned(), zone.to_owned())].into());
+    }
+
     /// The JobSet controller reports an end.
     pub(super) fn end(&mut self, type_: &str, reason: &str) {
         let condition = json!({"type": type_, "status": "True", "reason": reason, "message": "it is over",
@@ -178,7 +221,15 @@ impl World {
     }
 
     pub(super) fn report(&mut self, status: Value) {
-        self.view.jobset.as_mut().unwrap().status = Some(serde_json::from_value(status).unwrap());
+        let mut set = self.view.jobset.clone().unwrap();
+        set.status = Some(serde_json::from_value(status).unwrap());
+        self.store(set);
+    }
+
+    fn store(&mut self, mut set: JobSet) {
+        self.writes += 1;
+        set.metadata.resource_version = Some(self.writes.to_string());
+        self.view.jobset = Some(set);
     }
 
     pub(super) fn advance(&mut self, seconds: i64) {
