@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::core::Status;
 use kube::{Client, Resource};
 use muster_machinery::CancellationToken;
 use serde_json::json;
@@ -92,6 +93,31 @@ impl Recorder {
             tracing::debug!(component, "event dropped, too many are waiting");
         }
     }
+}
+
+impl Recorder {
+    /// Tells that the API server refused something for an object. That somebody else was faster, or that the namespace
+    /// is going, needs nobody's attention.
+    pub(crate) fn tell_refused<K: Resource<DynamicType = ()>>(
+        &self,
+        component: &'static str,
+        about: &K,
+        reason: &'static str,
+        deed: &str,
+        error: &kube::Error,
+    ) {
+        let why = match error {
+            kube::Error::Api(status) if matches!(status.code, 404 | 409) || is_of_ending(status) => return,
+            kube::Error::Api(status) => status.message.clone(),
+            other => other.to_string(),
+        };
+        self.tell(component, about, Severity::Warning, reason, format!("{deed}: {why}"));
+    }
+}
+
+fn is_of_ending(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 impl Notebook {

@@ -32,9 +32,21 @@ impl PodWriter {
         Api::namespaced(self.client.clone(), &owner.namespace().unwrap_or_default())
     }
 
+    fn tell_refused<O: Resource<DynamicType = ()>>(
+        &self,
+        owner: &O,
+        reason: &'static str,
+        doing: &str,
+        error: &kube::Error,
+    ) {
+        self.recorder.tell_refused(self.component, owner, reason, &format!("Error {doing}"), error);
+    }
+
     /// Creates a pod beside its owner.
     pub(crate) async fn create<O: Resource<DynamicType = ()>>(&self, owner: &O, pod: &Pod) -> Result<()> {
-        let written = self.api(owner).create(&post_params(), pod).await?;
+        let answer = self.api(owner).create(&post_params(), pod).await;
+        let written =
+            answer.inspect_err(|error| self.tell_refused(owner, "FailedCreate", "creating", error))?;
         let message = format!("Created pod: {}", written.name_any());
         self.recorder.tell(self.component, owner, Severity::Normal, "SuccessfulCreate", message);
         self.pods.shows(&written).await
@@ -46,7 +58,9 @@ impl PodWriter {
             preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
             ..DeleteParams::default()
         };
-        if gone_is_fine(self.api(owner).delete(&pod.name_any(), &parameters).await)?.is_some() {
+        let answer = self.api(owner).delete(&pod.name_any(), &parameters).await;
+        let answer = answer.inspect_err(|error| self.tell_refused(owner, "FailedDelete", "deleting", error));
+        if gone_is_fine(answer)?.is_some() {
             let message = format!("Deleted pod: {}", pod.name_any());
             self.recorder.tell(self.component, owner, Severity::Normal, "SuccessfulDelete", message);
         }

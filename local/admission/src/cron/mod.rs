@@ -93,6 +93,14 @@ impl Schedule {
         parse::schedule(text).map(Self)
     }
 
+    /// How long after the last time something is due, if that alone decides.
+    pub fn every(&self) -> Option<SignedDuration> {
+        match self.0 {
+            Due::Fields(_) => None,
+            Due::Every(pause) => Some(pause),
+        }
+    }
+
     /// The first time after `after` that something is due; none if that is never.
     pub fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         match &self.0 {

@@ -18,6 +18,9 @@ pub(crate) struct Due {
 
 /// The latest time after `since`, up to `now`.
 pub(crate) fn latest(schedule: &Schedule, zone: &TimeZone, since: Timestamp, now: Timestamp) -> Option<Due> {
+    if let Some(pause) = schedule.every() {
+        return latest_of_every(pause, schedule.next(since, zone)?, now);
+    }
     let mut times = times(schedule, zone, since, now);
     let last = times.by_ref().take(MANY).last()?;
     let Some(next) = times.next() else { return Some(Due { at: last, many_missed: false }) };
@@ -28,6 +31,17 @@ pub(crate) fn latest(schedule: &Schedule, zone: &TimeZone, since: Timestamp, now
         self::times(schedule, zone, start.max(next), now).last()
     });
     Some(Due { at: recent.into_iter().next().unwrap_or(next), many_missed: true })
+}
+
+/// These times go on from the one before them, so they are counted and not looked for.
+fn latest_of_every(pause: SignedDuration, first: Timestamp, now: Timestamp) -> Option<Due> {
+    if first > now {
+        return None;
+    }
+    let seconds = pause.as_secs().max(1);
+    let more = now.duration_since(first).as_secs() / seconds;
+    let at = first.checked_add(SignedDuration::from_secs(more.checked_mul(seconds)?)).ok()?;
+    Some(Due { at, many_missed: usize::try_from(more).is_ok_and(|more| more >= MANY) })
 }
 
 fn times<'a>(
@@ -52,9 +66,11 @@ mod tests {
         fn the_latest_time_is_the_last_of_all(
             since in 1_700_000_000_i64..1_700_100_000,
             length in 0_i64..3_000_000,
-            choice in 0..4_usize,
+            choice in 0..6_usize,
         ) {
-            let schedule = ["* * * * *", "*/7 * * * *", "30 3 * * *", "0 0 1 * *"][choice];
+            let schedules =
+                ["* * * * *", "*/7 * * * *", "30 3 * * *", "0 0 1 * *", "@every 90s", "@every 26h"];
+            let schedule = schedules[choice];
             let schedule = Schedule::parse(schedule).unwrap();
             let [since, now] = [since, since + length].map(|second| Timestamp::from_second(second).unwrap());
             let all: Vec<Timestamp> = times(&schedule, &TimeZone::UTC, since, now).collect();

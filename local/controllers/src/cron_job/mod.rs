@@ -149,7 +149,7 @@ impl Reconcile for CronJobs {
         for note in plan.notes {
             self.tell(&cron, note);
         }
-        for job in &plan.delete {
+        for job in &plan.replace {
             self.delete(&cron, job).await?;
         }
         let mut status = plan.status;
@@ -163,6 +163,9 @@ impl Reconcile for CronJobs {
             status.last_schedule_time = Some(Time(due));
         }
         self.write(&cron, status).await?;
+        for job in &plan.outdated {
+            self.delete(&cron, job).await?;
+        }
         Ok(plan.again.map(|pause| pause.min(LOOK)))
     }
 }

@@ -31,15 +31,18 @@ pub(crate) struct Note {
     pub once: Option<Timestamp>,
 }
 
-/// What to do, in this order.
+/// What to do, in this order. Old jobs go last: one of them may be all that is known of a time that the status does not
+/// tell yet.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Plan {
-    /// Jobs to delete: old ones that ended, and those that a new one replaces.
-    pub delete: Vec<Arc<Job>>,
+    /// Jobs to delete: a new one replaces them.
+    pub replace: Vec<Arc<Job>>,
     /// The job to create, and when it was due.
     pub start: Option<(Job, Timestamp)>,
     /// The status before the job is created.
     pub status: CronJobStatus,
+    /// Jobs to delete once the status is written: they ended, and there are newer ones to look at.
+    pub outdated: Vec<Arc<Job>>,
     /// What to tell.
     pub notes: Vec<Note>,
     /// When the next job is due.
@@ -61,7 +64,7 @@ pub(crate) fn plan(cron: &CronJob, jobs: &[Arc<Job>], now: Timestamp) -> Plan {
     if cron.metadata.deletion_timestamp.is_some() {
         return plan;
     }
-    plan.delete = outdated(spec, jobs);
+    plan.outdated = outdated(spec, jobs);
     if spec.suspend == Some(true) {
         return plan;
     }
@@ -156,14 +159,16 @@ struct Look<'a> {
 impl Look<'_> {
     fn start(&self, schedule: &Schedule, zone: &TimeZone, plan: &mut Plan) {
         let (spec, now) = (self.spec, self.now);
-        plan.again = schedule.next(now, zone).map(|next| next.duration_since(now).unsigned_abs());
         let created = self.cron.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
         let mut since = plan.status.last_schedule_time.as_ref().map_or(created, |time| time.0);
         let deadline = spec.starting_deadline_seconds.map(SignedDuration::from_secs);
         if let Some(earliest) = deadline.and_then(|deadline| now.checked_sub(deadline).ok()) {
             since = since.max(earliest);
         }
-        let Some(due) = due::latest(schedule, zone, since, now) else { return };
+        let due = due::latest(schedule, zone, since, now);
+        let next = schedule.next(due.map_or(since, |due| due.at), zone);
+        plan.again = next.map(|next| next.duration_since(now).max(SignedDuration::ZERO).unsigned_abs());
+        let Some(due) = due else { return };
         let job = build(self.cron, spec, due.at, zone);
         if self.jobs.iter().any(|known| known.metadata.name == job.metadata.name) {
             // It was started, and only the status not written.
@@ -182,7 +187,7 @@ impl Look<'_> {
                 return;
             }
             Some("Replace") => {
-                plan.delete.extend(self.active.iter().cloned());
+                plan.replace.extend(self.active.iter().cloned());
                 plan.status.active = None;
             }
             _ => {}

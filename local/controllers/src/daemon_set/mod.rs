@@ -167,8 +167,12 @@ impl Reconcile for DaemonSets {
         let hash = history.present.labels().get(REVISION_LABEL).cloned().unwrap_or_default();
         let plan = plan::plan(&set, &self.nodes.all(), &pods, &hash, Timestamp::now());
         let (ripe, next) = self.ripe(&set, &plan.failed);
-        self.delete(&set, plan.delete.into_iter().chain(ripe).collect()).await?;
-        self.create(&set, &hash, &plan.create).await?;
+        let delete = plan.delete.into_iter().chain(ripe).collect();
+        // What the set has and lacks is told also when a pod is refused.
+        let acted = match self.delete(&set, delete).await {
+            Ok(()) => self.create(&set, &hash, &plan.create).await,
+            failed => failed,
+        };
         let pods = self.pods.controlled_by(&*set);
         let plan = plan::plan(&set, &self.nodes.all(), &pods, &hash, Timestamp::now());
         let mut status = plan.status;
@@ -182,6 +186,7 @@ impl Reconcile for DaemonSets {
                 self.sets.shows(&written).await?;
             }
         }
+        acted?;
         self.forget(&set, &history, &pods).await?;
         Ok(plan.again.into_iter().chain(next).min())
     }

@@ -82,10 +82,11 @@ impl Reconcile for ReplicaSets {
         let Some(spec) = &set.spec else { return Ok(None) };
         let pods = claimed(&self.client, &self.pods, &*set, &spec.selector, None).await?;
         let plan = plan::plan(&set, &pods, Timestamp::now());
-        if plan.create > 0 || !plan.delete.is_empty() {
-            self.create(&set, plan.create).await?;
-            self.delete(&set, plan.delete).await?;
-        }
+        // What the set has and lacks is told also when a pod is refused.
+        let acted = match self.create(&set, plan.create).await {
+            Ok(()) => self.delete(&set, plan.delete).await,
+            failed => failed,
+        };
         let pods = self.pods.controlled_by(&*set);
         let plan = plan::plan(&set, &pods, Timestamp::now());
         if set.status.as_ref() != Some(&plan.status) {
@@ -97,6 +98,7 @@ impl Reconcile for ReplicaSets {
                 self.sets.shows(&written).await?;
             }
         }
+        acted?;
         Ok(plan.again)
     }
 }

@@ -129,7 +129,10 @@ impl StatefulSets {
                 continue;
             }
             claim.metadata.owner_references = retention::first_owners(set);
-            let answer = self.claims_api(set).create(&post_params(), &claim).await;
+            let answer = self.claims_api(set).create(&post_params(), &claim).await.inspect_err(|error| {
+                let what = format!("Claim {} Pod {pod}", claim.name_any());
+                self.tell_refused(set, "create", "FailedCreate", &what, error);
+            });
             if let Some(written) = existing_is_fine(answer)? {
                 let message = format!(
                     "create Claim {} Pod {pod} in StatefulSet {} success",
@@ -148,8 +151,23 @@ impl StatefulSets {
         self.recorder.tell(COMPONENT, set, Severity::Normal, reason, message);
     }
 
+    fn tell_refused(
+        &self,
+        set: &StatefulSet,
+        verb: &str,
+        reason: &'static str,
+        what: &str,
+        error: &kube::Error,
+    ) {
+        let deed = format!("{verb} {what} in StatefulSet {} failed error", set.name_any());
+        self.recorder.tell_refused(COMPONENT, set, reason, &deed, error);
+    }
+
     async fn create(&self, set: &StatefulSet, pod: Pod) -> Result<()> {
-        let written = self.pods_api(set).create(&post_params(), &pod).await?;
+        let answer = self.pods_api(set).create(&post_params(), &pod).await.inspect_err(|error| {
+            self.tell_refused(set, "create", "FailedCreate", &format!("Pod {}", pod.name_any()), error);
+        });
+        let written = answer?;
         self.tell(set, "create", "SuccessfulCreate", &written.name_any());
         self.pods.shows(&written).await
     }
@@ -172,7 +190,10 @@ impl StatefulSets {
             preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
             ..DeleteParams::default()
         };
-        if gone_is_fine(self.pods_api(set).delete(&pod.name_any(), &parameters).await)?.is_some() {
+        let answer = self.pods_api(set).delete(&pod.name_any(), &parameters).await.inspect_err(|error| {
+            self.tell_refused(set, "delete", "FailedDelete", &format!("Pod {}", pod.name_any()), error);
+        });
+        if gone_is_fine(answer)?.is_some() {
             self.tell(set, "delete", "SuccessfulDelete", &pod.name_any());
         }
         self.pods.shows_deletion(&Key::of(pod), pod.metadata.uid.as_deref()).await
@@ -258,12 +279,14 @@ impl Reconcile for StatefulSets {
         if set.metadata.deletion_timestamp.is_none() {
             self.retain(&set, &pods).await?;
         }
-        let waits = self.act(&set, &plan, &templates).await?;
+        let acted = self.act(&set, &plan, &templates).await;
         let pods = self.pods.controlled_by(&*set);
         let plan = plan::plan(&set, &pods, templates.names, Timestamp::now());
         let mut status = plan.status;
         status.collision_count = Some(history.collisions);
+        // What the set has and lacks is told also when a pod is refused.
         self.write(&set, status).await?;
+        let waits = acted?;
         let followed = pods.iter().map(|pod| identity::revision(pod).to_owned());
         let named = [templates.names.current.to_owned(), templates.names.update.to_owned()];
         let in_use: BTreeSet<String> = followed.chain(named).collect();

@@ -10,6 +10,7 @@ mod harness;
 mod jobs;
 mod namespaces;
 mod nodes;
+mod refusals;
 mod resource_claims;
 mod services;
 mod stateful_sets;
