@@ -22,6 +22,9 @@ use crate::reconcile::{Error, is_not_found, is_refused};
 /// How often it is looked whether a kind is served by now.
 const NOT_SERVED_PAUSE: Duration = Duration::from_secs(10);
 
+/// How soon an object is looked at again whose way is blocked by something that nobody watches.
+const BLOCKED: Duration = Duration::from_secs(30);
+
 pub(crate) type Trigger<O> = Result<ObjectRef<O>, watcher::Error>;
 
 /// Of all namespaces or of one.
@@ -148,15 +151,27 @@ where
     }
 }
 
+/// A name that another has is no failure: it was told, and is tried again after this wait.
+pub(crate) fn unless_taken(result: Result<(), Error>) -> Result<Option<Duration>, Error> {
+    match result {
+        Err(Error::NameTaken { .. }) => Ok(Some(BLOCKED)),
+        other => other.map(|()| None),
+    }
+}
+
 /// When a reconciliation that failed is tried again: at once if somebody else was faster, else ever later.
 pub(crate) fn retry(object: &impl Resource, error: &Error, expectations: &Expectations) -> Action {
     if matches!(error, Error::Kube(error) if is_refused(error)) {
         return Action::requeue(Duration::from_millis(20));
     }
     let uid = object.meta().uid.clone().unwrap_or_default();
-    let doublings = expectations.failed(&uid).saturating_sub(1);
-    let wait = Duration::from_millis(100).saturating_mul(2_u32.saturating_pow(doublings));
-    Action::requeue(wait.min(Duration::from_mins(1)))
+    Action::requeue(pause(expectations.failed(&uid).saturating_sub(1)))
+}
+
+/// How long to wait after so many failures in a row before the last one.
+pub(crate) fn pause(failures: u32) -> Duration {
+    let wait = Duration::from_millis(100).saturating_mul(2_u32.saturating_pow(failures));
+    wait.min(Duration::from_mins(1))
 }
 
 /// Tells how a reconciliation ended; what was remembered of objects that are gone is forgotten.

@@ -31,12 +31,22 @@ pub(crate) enum Error {
     #[error("object is not well formed: {0}")]
     Malformed(#[from] serde_json::Error),
     /// A name the job needs is taken by an object of another owner.
-    #[error("the name of {kind} {name} is taken by an object of another owner")]
+    #[error("{kind} {name} exists and belongs to another; delete it or rename what needs the name")]
     NameTaken {
         /// Kind of the object.
         kind: String,
         /// Its name.
         name: String,
+    },
+    /// A kind that the job needs is of software that is not installed.
+    #[error(
+        "the cluster does not serve {kind} of {api_version}; install what the runtime's podGroupPolicy names"
+    )]
+    NotServed {
+        /// The kind.
+        kind: String,
+        /// Its API.
+        api_version: String,
     },
     /// There are no keys to give to a job.
     #[error(transparent)]
@@ -234,6 +244,14 @@ pub(crate) fn status_of(object: &DynamicObject) -> Result<JobStatus, Error> {
     Ok(status.transpose()?.unwrap_or_default())
 }
 
+/// An object, if it is there. Of a kind that is not served there is none: that is told when one is made.
+pub(crate) async fn find(api: &Api<DynamicObject>, name: &str) -> Result<Option<DynamicObject>, Error> {
+    match api.get_opt(name).await {
+        Err(error) if is_not_found(&error) => Ok(None),
+        found => Ok(found?),
+    }
+}
+
 /// The job's `PodGroup`, where its scheduler has any.
 pub(crate) async fn pod_group_of(
     client: &Client,
@@ -242,7 +260,7 @@ pub(crate) async fn pod_group_of(
 ) -> Result<Option<Value>, Error> {
     let Some(resource) = pod_group_resource(options) else { return Ok(None) };
     let api = Api::<DynamicObject>::namespaced_with(client.clone(), job.namespace(), &resource);
-    let found = api.get_opt(job.name()).await?.filter(|group| is_controlled_by(group, job));
+    let found = find(&api, job.name()).await?.filter(|group| is_controlled_by(group, job));
     Ok(found.map(serde_json::to_value).transpose()?)
 }
 

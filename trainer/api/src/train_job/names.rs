@@ -53,6 +53,8 @@ pub mod condition_type {
     pub const COMPLETE: &str = "Complete";
     /// The job has failed for good.
     pub const FAILED: &str = "Failed";
+    /// Pods wait for nodes, and why; there only while they do. Muster's own.
+    pub const PODS_WAITING: &str = "PodsWaiting";
 }
 
 /// Reasons of conditions.

@@ -71,10 +71,10 @@ pub(super) async fn reconcile(cached: Arc<JobSet>, context: Arc<Context>) -> Res
     let result = executor.carry_out(plan).await;
     let reference = executor.set.object_ref(&());
     report::publish(&context.recorder, &reference, executor.events).await;
-    result?;
+    let wait = owned::unless_taken(result)?;
     context.expectations.succeeded(&executor.uid);
     // A change that a watch has missed is seen then.
-    Ok(Action::requeue(requeue_after.unwrap_or(LOOK)))
+    Ok(Action::requeue(wait.into_iter().chain(requeue_after).min().unwrap_or(LOOK)))
 }
 
 pub(super) fn retry(set: Arc<JobSet>, error: &Error, context: Arc<Context>) -> Action {
@@ -103,9 +103,11 @@ struct Executor<'a> {
 }
 
 impl Executor<'_> {
-    /// Takes every step of the plan, in order, up to the first that is refused.
+    /// Takes every step of the plan, in order, up to the first that is refused. A name that another has ends nothing:
+    /// Jobs run without the service, too.
     async fn carry_out(&mut self, mut plan: Plan) -> Result<(), Error> {
         let mut told = Some(std::mem::take(&mut plan.events));
+        let mut taken = Ok(());
         for stage in plan.stages() {
             let mut others = Vec::new();
             for effect in stage {
@@ -128,9 +130,12 @@ impl Executor<'_> {
                 self.events.extend(event);
                 outcome = outcome.and(result);
             }
-            outcome?;
+            match outcome {
+                Err(Error::NameTaken { .. }) => taken = outcome,
+                other => other?,
+            }
         }
-        Ok(())
+        taken
     }
 
     fn api<K>(&self) -> Api<K>

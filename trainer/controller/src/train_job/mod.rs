@@ -1,5 +1,6 @@
 //! The controllers of `TrainJob` and of the runtimes that jobs name.
 
+mod first_pods;
 mod progress;
 mod reconcile;
 mod runtimes;

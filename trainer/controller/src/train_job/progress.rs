@@ -6,41 +6,23 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::ListParams;
-use kube::runtime::reflector::ObjectRef;
-use kube::{Api, Resource, ResourceExt};
-use muster_trainer_api::jobset::label::JOBSET_NAME;
+use kube::ResourceExt;
+use muster_trainer_api::train_job::TrainerStatus;
 use muster_trainer_api::train_job::names::annotation::TRAINER_STATUS;
-use muster_trainer_api::train_job::{TrainJob, TrainerStatus};
 
-/// The first pods of all JobSets' Jobs.
-pub(super) const SELECTOR: &str = "jobset.sigs.k8s.io/jobset-name,batch.kubernetes.io/job-completion-index=0";
 /// Longest annotation that is read, in bytes.
 const LONGEST: usize = 64 << 10;
 /// Most metrics, and the longest name or value of one, as the definition allows.
 const MOST_METRICS: usize = 256;
 const LONGEST_TEXT: usize = 64;
 
-/// The job of a pod that says how far it has come.
-pub(super) fn job_of(pod: &impl Resource) -> Option<ObjectRef<TrainJob>> {
-    pod.annotations().get(TRAINER_STATUS)?;
-    let job = ObjectRef::new(pod.labels().get(JOBSET_NAME)?);
-    Some(job.within(&pod.namespace()?))
-}
-
-/// What the latest pod of a job says.
-pub(super) async fn of_job(
-    pods: &Api<Pod>,
-    job: &str,
-    now: Time,
-) -> Result<Option<TrainerStatus>, kube::Error> {
-    let selector = format!("{JOBSET_NAME}={job},batch.kubernetes.io/job-completion-index=0");
-    let list = pods.list_metadata(&ListParams::default().labels(&selector)).await?;
-    let said = list.items.iter().filter_map(|pod| {
-        let said = read(pod.annotations().get(TRAINER_STATUS)?, &now)?;
+/// What the latest of a job's first pods says.
+pub(super) fn of_job(pods: &[Pod], now: &Time) -> Option<TrainerStatus> {
+    let said = pods.iter().filter_map(|pod| {
+        let said = read(pod.annotations().get(TRAINER_STATUS)?, now)?;
         Some((pod.creation_timestamp(), said))
     });
-    Ok(said.max_by_key(|(created, _)| created.as_ref().map(|time| time.0)).map(|(_, said)| said))
+    said.max_by_key(|(created, _)| created.as_ref().map(|time| time.0)).map(|(_, said)| said)
 }
 
 /// What the definition does not allow is left out, so that a careless program cannot break the job's status.

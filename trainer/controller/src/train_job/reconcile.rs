@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{GroupVersionKind, TypeMeta};
@@ -15,17 +15,18 @@ use muster_trainer_api::jobset::JobSet;
 use muster_trainer_api::train_job::names::FIELD_MANAGER;
 use muster_trainer_api::train_job::{TrainJob, TrainerStatus, TrainingRuntimeSpec};
 use muster_trainer_core::train_job::{
-    Effect, Observed, Plan, RuntimeSeen, hostfile_name, plan, runtime_of, ssh_secret_name,
+    Effect, Observed, Plan, RuntimeSeen, Waiting, hostfile_name, plan, runtime_of, ssh_secret_name,
 };
 use muster_trainer_core::{Event, EventType, GangScheduler};
 use serde_json::Value;
 
+use super::first_pods;
 use super::progress;
 use super::runtimes::RuntimeStores;
 use crate::events::Recorder;
 use crate::expectations::Expectations;
 use crate::owned;
-use crate::reconcile::{Error, is_refused};
+use crate::reconcile::{Error, find, is_refused};
 use crate::report;
 use crate::ssh_keys;
 
@@ -50,6 +51,7 @@ struct Surroundings {
     hostfile: Option<ConfigMap>,
     has_ssh_secret: bool,
     trainer_status: Option<TrainerStatus>,
+    waiting: Option<Waiting>,
 }
 
 /// Sees, plans and carries out.
@@ -81,6 +83,7 @@ pub(super) async fn reconcile(cached: Arc<TrainJob>, context: Arc<Context>) -> R
         hostfile: seen.hostfile.as_ref(),
         has_ssh_secret: seen.has_ssh_secret,
         trainer_status: seen.trainer_status,
+        waiting: seen.waiting,
     };
     let plan = plan(&job, &observed, now, &context.scheduler);
     let requeue_after = plan.requeue_after;
@@ -88,10 +91,10 @@ pub(super) async fn reconcile(cached: Arc<TrainJob>, context: Arc<Context>) -> R
     let result = executor.carry_out(plan).await;
     let reference = executor.job.object_ref(&());
     report::publish(&context.recorder, &reference, executor.events).await;
-    result?;
+    let wait = owned::unless_taken(result)?;
     context.expectations.succeeded(&executor.uid);
     // A change that a watch has missed is seen then.
-    Ok(Action::requeue(requeue_after.unwrap_or(LOOK)))
+    Ok(Action::requeue(wait.into_iter().chain(requeue_after).min().unwrap_or(LOOK)))
 }
 
 pub(super) fn retry(job: Arc<TrainJob>, error: &Error, context: Arc<Context>) -> Action {
@@ -121,20 +124,19 @@ impl Context {
             let kind = GroupVersionKind::gvk(group, version, "PodGroup");
             let resource = ApiResource::from_gvk_with_plural(&kind, "podgroups");
             let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &resource);
-            pod_group = api.get_opt(&name).await?.map(serde_json::to_value).transpose()?;
+            pod_group = find(&api, &name).await?.map(serde_json::to_value).transpose()?;
         }
         let jobset = self.sets.get(&ObjectRef::new(&name).within(namespace));
-        let trainer_status = match &jobset {
-            Some(_) => {
-                let pods = Api::<Pod>::namespaced(self.client.clone(), namespace);
-                // Without a time of its own, what is said again is not said anew.
-                let since = job.status.as_ref().and_then(|status| status.trainer_status.as_ref());
-                let since = since.and_then(|said| said.last_updated_time.clone()).unwrap_or(Time(now));
-                progress::of_job(&pods, &name, since).await?
-            }
-            None => None,
+        let pods = match &jobset {
+            Some(_) => first_pods::of_job(&Api::namespaced(self.client.clone(), namespace), &name).await?,
+            None => Vec::new(),
         };
-        Ok(Surroundings { runtime, jobset, pod_group, hostfile, has_ssh_secret, trainer_status })
+        // Without a time of its own, what is said again is not said anew.
+        let since = job.status.as_ref().and_then(|status| status.trainer_status.as_ref());
+        let since = since.and_then(|said| said.last_updated_time.clone()).unwrap_or(Time(now));
+        let trainer_status = progress::of_job(&pods, &since);
+        let waiting = first_pods::waiting(&pods);
+        Ok(Surroundings { runtime, jobset, pod_group, hostfile, has_ssh_secret, trainer_status, waiting })
     }
 }
 
@@ -169,7 +171,8 @@ impl Executor<'_> {
                 Effect::CreateSshKeys(keys) => {
                     let secrets = Api::<Secret>::namespaced(self.context.client.clone(), &self.namespace);
                     let secret = ssh_keys::secret(keys.metadata)?;
-                    owned::create(&secrets, &secret, &self.uid).await?;
+                    let created = owned::create(&secrets, &secret, &self.uid).await.map(drop);
+                    self.or_told(created)?;
                 }
                 Effect::Apply(object) => {
                     let result = self.apply(object).await;
@@ -206,8 +209,13 @@ impl Executor<'_> {
         let api =
             Api::<DynamicObject>::namespaced_with(self.context.client.clone(), &self.namespace, &resource);
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
-        api.patch(&name, &parameters, &Patch::Apply(object)).await?;
-        Ok(())
+        match api.patch(&name, &parameters, &Patch::Apply(object)).await {
+            // A path that is not served is answered without saying what was not found.
+            Err(kube::Error::Api(status)) if status.code == 404 && status.details.is_none() => {
+                Err(Error::NotServed { kind: kind.kind, api_version: resource.api_version })
+            }
+            applied => applied.map(drop).map_err(Error::from),
+        }
     }
 
     async fn create(&self, set: &JobSet) -> Result<(), Error> {

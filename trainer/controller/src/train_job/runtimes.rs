@@ -1,8 +1,10 @@
 //! Runtimes that jobs use cannot go: they carry a finalizer while a job names them.
 
+use std::collections::HashMap;
 use std::fmt::Debug;
 
 use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -12,6 +14,7 @@ use muster_trainer_core::train_job::{RuntimeKey, RuntimeScope, runtime_of};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use crate::owned;
 use crate::reconcile::{is_not_found, is_refused};
 
 /// The runtimes of both kinds.
@@ -36,7 +39,8 @@ impl RuntimeStores {
     }
 }
 
-/// Looks at each runtime that something happened to, or to a job that names it.
+/// Looks at each runtime that something happened to, or to a job that names it; again, later and later, at one whose
+/// finalizer could not be written.
 pub(super) async fn keep(
     client: Client,
     jobs: Store<TrainJob>,
@@ -51,25 +55,48 @@ pub(super) async fn keep(
     if !ready.await {
         return;
     }
-    while let Some(key) = seen.next().await {
-        let is_used = jobs.find(|job| runtime_of(job).as_ref() == Some(&key)).is_some();
-        let result = match &key.scope {
-            RuntimeScope::Cluster => match runtimes.cluster.get(&ObjectRef::new(&key.name)) {
-                Some(runtime) => mark(&Api::all(client.clone()), &*runtime, is_used).await,
-                None => Ok(()),
+    let mut failures: HashMap<RuntimeKey, u32> = HashMap::new();
+    let mut again = FuturesUnordered::new();
+    loop {
+        let key = tokio::select! {
+            Some(key) = again.next() => key,
+            key = seen.next() => match key {
+                Some(key) => key,
+                None => return,
             },
-            RuntimeScope::Namespace(namespace) => {
-                match runtimes.namespaced.get(&ObjectRef::new(&key.name).within(namespace)) {
-                    Some(runtime) => {
-                        mark(&Api::namespaced(client.clone(), namespace), &*runtime, is_used).await
-                    }
-                    None => Ok(()),
-                }
-            }
         };
-        if let Err(error) = result {
-            // The next change of the runtime, or of a job that names it, brings the next look.
-            tracing::info!(runtime = %key, %error, "the runtime's finalizer could not be written");
+        let Err(error) = look_at(&client, &jobs, &runtimes, &key).await else {
+            failures.remove(&key);
+            continue;
+        };
+        tracing::info!(runtime = %key, %error, "the runtime's finalizer could not be written, it will be tried again");
+        let count = failures.entry(key.clone()).or_default();
+        let pause = owned::pause(*count);
+        *count += 1;
+        again.push(async move {
+            tokio::time::sleep(pause).await;
+            key
+        });
+    }
+}
+
+async fn look_at(
+    client: &Client,
+    jobs: &Store<TrainJob>,
+    runtimes: &RuntimeStores,
+    key: &RuntimeKey,
+) -> Result<(), kube::Error> {
+    let is_used = jobs.find(|job| runtime_of(job).as_ref() == Some(key)).is_some();
+    match &key.scope {
+        RuntimeScope::Cluster => match runtimes.cluster.get(&ObjectRef::new(&key.name)) {
+            Some(runtime) => mark(&Api::all(client.clone()), &*runtime, is_used).await,
+            None => Ok(()),
+        },
+        RuntimeScope::Namespace(namespace) => {
+            match runtimes.namespaced.get(&ObjectRef::new(&key.name).within(namespace)) {
+                Some(runtime) => mark(&Api::namespaced(client.clone(), namespace), &*runtime, is_used).await,
+                None => Ok(()),
+            }
         }
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
-use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Config;
 use kube::runtime::events::Reporter;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -17,7 +16,7 @@ use muster_trainer_api::train_job::{ClusterTrainingRuntime, TrainJob, TrainingRu
 use muster_trainer_core::GangScheduler;
 use muster_trainer_core::train_job::{RuntimeKey, RuntimeScope, runtime_of};
 
-use super::progress;
+use super::first_pods;
 use super::reconcile::{Context, reconcile, retry};
 use super::runtimes::{self, RuntimeStores};
 use crate::events::Recorder;
@@ -168,12 +167,12 @@ where
     triggers.boxed()
 }
 
-/// First pods of jobs that say how far they have come.
-fn told(api: Api<PartialObjectMeta<Pod>>) -> BoxStream<'static, Trigger<TrainJob>> {
-    let config = watcher::Config::default().labels(progress::SELECTOR);
+/// First pods of jobs that have something to say.
+fn told(api: Api<Pod>) -> BoxStream<'static, Trigger<TrainJob>> {
+    let config = watcher::Config::default().labels(first_pods::SELECTOR);
     let changes = watcher(api, config).backoff(muster_machinery::watch::backoff()).touched_objects();
     let triggers = changes.filter_map(|pod| {
-        let trigger = pod.map(|pod| progress::job_of(&pod)).transpose();
+        let trigger = pod.map(|pod| first_pods::job_of(&pod)).transpose();
         futures::future::ready(trigger)
     });
     triggers.boxed()

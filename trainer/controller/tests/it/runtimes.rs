@@ -1,9 +1,14 @@
 //! Jobs on runtimes, with the controllers of training jobs and of JobSets; the tests play the Job controller.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::{Api, ResourceExt};
+use kube::client::Body;
+use kube::{Api, Client, ResourceExt};
 use muster_machinery::CancellationToken;
 use muster_trainer_api::jobset::{JobSet, JobSetSpec};
 use muster_trainer_api::train_job::{TrainJob, TrainingRuntime, names};
@@ -20,12 +25,16 @@ struct Controllers {
 
 impl Controllers {
     fn start(cluster: &Cluster) -> Self {
+        Self::start_with(&cluster.client)
+    }
+
+    fn start_with(client: &Client) -> Self {
         let shutdown = CancellationToken::new();
         let jobs =
             train_job::Options { gang_scheduler_name: "muster".to_owned(), ..train_job::Options::default() };
         let sets = jobset::Options { gang_scheduler_name: "muster".to_owned(), ..jobset::Options::default() };
-        let jobs = jobs.build(cluster.client.clone());
-        let sets = sets.build(cluster.client.clone());
+        let jobs = jobs.build(client.clone());
+        let sets = sets.build(client.clone());
         let (stop_jobs, stop_sets) = (shutdown.clone(), shutdown.clone());
         let tasks = [
             tokio::spawn(async move { jobs.run(stop_jobs).await }),
@@ -241,6 +250,97 @@ async fn a_job_is_suspended_and_resumed_after_its_runtime_was_edited() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_service_of_another_is_told_and_the_set_runs_without() {
+    let cluster = Cluster::start().await;
+    let services = api::<Service>(&cluster);
+    let foreign = json!({"metadata": {"name": "train"}, "spec": {"ports": [{"port": 80}]}});
+    services.create(&PostParams::default(), &serde_json::from_value(foreign).unwrap()).await.unwrap();
+    let controllers = Controllers::start(&cluster);
+    create_runtime(&cluster, json!({})).await;
+    create_job(&cluster, json!({})).await;
+    fresh_job(&cluster, &[]).await;
+    let note = until("the event", async || {
+        let events = api::<Event>(&cluster).list(&ListParams::default()).await.unwrap().items;
+        events
+            .into_iter()
+            .find(|event| event.reason.as_deref() == Some("HeadlessServiceCreationFailed"))?
+            .note
+    })
+    .await;
+    assert_eq!(note, "Service train exists and belongs to another; delete it or rename what needs the name");
+    services.delete("train", &DeleteParams::default()).await.unwrap();
+    let touch = Patch::Merge(json!({"metadata": {"annotations": {"test": "look"}}}));
+    api::<JobSet>(&cluster).patch("train", &PatchParams::default(), &touch).await.unwrap();
+    until("the set's own service", async || {
+        let service = services.get_opt("train").await.unwrap()?;
+        service.labels().contains_key("jobset.sigs.k8s.io/jobset-name").then_some(())
+    })
+    .await;
+    controllers.stop().await;
+    cluster.stop().await;
+}
+
+/// Complaint 8: where the scheduler of a gang is missing, half of it must not run as if nothing were wanted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gang_whose_scheduler_is_not_installed_is_told_and_makes_nothing() {
+    let cluster = Cluster::start().await;
+    create_runtime(&cluster, json!({})).await;
+    let policy = Patch::Merge(json!({"spec": {"podGroupPolicy": {"coscheduling": {}}}}));
+    api::<TrainingRuntime>(&cluster).patch("torch", &PatchParams::default(), &policy).await.unwrap();
+    create_job(&cluster, json!({})).await;
+    let controllers = Controllers::start(&cluster);
+    let note = until("the event", async || {
+        let events = api::<Event>(&cluster).list(&ListParams::default()).await.unwrap().items;
+        events
+            .into_iter()
+            .find(|event| event.reason.as_deref() == Some("TrainJobResourcesCreationFailed"))?
+            .note
+    })
+    .await;
+    let expected = "the cluster does not serve PodGroup of scheduling.x-k8s.io/v1alpha1; ";
+    assert!(note.starts_with(expected), "{note}");
+    assert!(api::<JobSet>(&cluster).get_opt("train").await.unwrap().is_none());
+    controllers.stop().await;
+    cluster.stop().await;
+}
+
+/// A client of the cluster whose first changes of runtimes are refused.
+fn refusing(cluster: &Cluster, count: usize) -> Client {
+    let (client, left) = (cluster.client.clone(), Arc::new(AtomicUsize::new(count)));
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let (client, left) = (client.clone(), left.clone());
+        async move {
+            let is_change = request.method() == http::Method::PATCH
+                && request.uri().path().contains("/trainingruntimes/");
+            let refuses = |count: usize| count.checked_sub(1);
+            if is_change && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, refuses).is_ok() {
+                let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 500,
+                    "reason": "InternalError", "message": "by the test"});
+                let answer = Body::from(status.to_string().into_bytes());
+                return Ok(http::Response::builder().status(500).body(answer).unwrap());
+            }
+            client.send(request).await
+        }
+    });
+    Client::new(service, "default")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_that_could_not_be_marked_is_marked_later() {
+    let cluster = Cluster::start().await;
+    let controllers = Controllers::start_with(&refusing(&cluster, 6));
+    create_runtime(&cluster, json!({})).await;
+    create_job(&cluster, json!({"suspend": true})).await;
+    until("the runtime is held", async || {
+        let runtime = api::<TrainingRuntime>(&cluster).get("torch").await.unwrap();
+        runtime.finalizers().iter().any(|finalizer| finalizer == names::RESOURCE_IN_USE).then_some(())
+    })
+    .await;
+    controllers.stop().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_first_pod_says_of_its_progress_is_in_the_status() {
     let cluster = Cluster::start().await;
     let controllers = Controllers::start(&cluster);
@@ -263,6 +363,41 @@ async fn what_the_first_pod_says_of_its_progress_is_in_the_status() {
     })
     .await;
     assert_eq!(said.progress_percentage, Some(40));
+    controllers.stop().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_first_pod_waits_for_is_in_the_status_until_it_has_a_node() {
+    let cluster = Cluster::start().await;
+    let controllers = Controllers::start(&cluster);
+    create_runtime(&cluster, json!({})).await;
+    create_job(&cluster, json!({})).await;
+    fresh_job(&cluster, &[]).await;
+    let pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "train-node-0-0",
+            "labels": {"jobset.sigs.k8s.io/jobset-name": "train", "batch.kubernetes.io/job-completion-index": "0"},
+        },
+        "spec": {"containers": [{"name": "node", "image": "host"}]},
+    });
+    cluster.pods().create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    let scheduled = async |status: &str, reason: &str| {
+        let condition = json!({"type": "PodScheduled", "status": status, "reason": reason,
+            "message": "8 GPUs are wanted, 4 are free"});
+        let patch = Patch::Merge(json!({"status": {"phase": "Pending", "conditions": [condition]}}));
+        cluster.pods().patch_status("train-node-0-0", &PatchParams::default(), &patch).await.unwrap();
+    };
+    scheduled("False", "Unschedulable").await;
+    assert_eq!(reason(&cluster, "PodsWaiting").await, "Unschedulable");
+    scheduled("True", "").await;
+    until("nothing waits", async || {
+        let status = api::<TrainJob>(&cluster).get("train").await.unwrap().status?;
+        status.condition("PodsWaiting").is_none().then_some(())
+    })
+    .await;
     controllers.stop().await;
     cluster.stop().await;
 }

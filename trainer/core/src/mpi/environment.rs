@@ -10,7 +10,7 @@ use super::labels::Role;
 use crate::plan::Options;
 
 /// What SSH is told: to be patient, and that nobody has seen these hosts before. Its keys are the job's own.
-const SSH_OPTIONS: &str = "-o ConnectionAttempts=10 -o StrictHostKeyChecking=no \
+pub(crate) const SSH_OPTIONS: &str = "-o ConnectionAttempts=10 -o StrictHostKeyChecking=no \
                            -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR";
 
 fn variable(name: &str, value: impl Into<String>) -> EnvVar {

@@ -26,7 +26,7 @@
 mod agent;
 mod binding;
 mod configuration;
-mod environment;
+pub(crate) mod environment;
 mod failures;
 mod framework;
 mod job;

@@ -32,7 +32,7 @@ mod validation;
 mod xgboost;
 
 pub use mpi::{hostfile_name, ssh_secret_name};
-pub use plan::{Effect, JobSetChange, JobSetDeletion, Observed, Plan, SshKeys, plan};
+pub use plan::{Effect, JobSetChange, JobSetDeletion, Observed, Plan, SshKeys, Waiting, plan};
 pub use render::{Rendered, render};
 pub use runtime::{RuntimeKey, RuntimeScope, RuntimeSeen, runtime_of};
 pub use validation::validate;

@@ -12,6 +12,7 @@ use muster_trainer_api::train_job::names::{LAUNCHER, NODE};
 
 use super::env;
 use super::render::{Draft, container, is_trainer, metadata, pods, set_pods};
+use crate::mpi::environment::SSH_OPTIONS;
 
 const HOSTFILE_FOLDER: &str = "/etc/mpi";
 const HOSTFILE: &str = "hostfile";
@@ -58,6 +59,9 @@ pub(super) fn complete(draft: &mut Draft<'_>) -> ConfigMap {
         let Some(node) = container(group, NODE) else { continue };
         if is_launcher {
             env::set(&mut node.env, &variables(slots));
+            if let Some(passed_on) = passed_on(node, &trainer.env) {
+                env::set(&mut node.env, &[passed_on]);
+            }
         } else {
             // The ranks run here, whatever runs mpirun.
             if let Some(image) = &trainer.image {
@@ -79,16 +83,26 @@ pub(super) fn complete(draft: &mut Draft<'_>) -> ConfigMap {
 /// For Open MPI 4 (ORTE) and 5 (PRTE), which reads none of the former's.
 fn variables(slots: i32) -> Vec<EnvVar> {
     let hostfile = format!("{HOSTFILE_FOLDER}/{HOSTFILE}");
-    let ssh = "-o ConnectionAttempts=10";
     vec![
         env::value("OMPI_MCA_orte_default_hostfile", &hostfile),
         env::value("OMPI_MCA_orte_keep_fqdn_hostnames", "true"),
         env::value("OMPI_MCA_orte_set_default_slots", slots.to_string()),
-        env::value("OMPI_MCA_plm_rsh_args", ssh),
+        env::value("OMPI_MCA_plm_rsh_args", SSH_OPTIONS),
         env::value("PRTE_MCA_prte_default_hostfile", &hostfile),
         env::value("PRTE_MCA_prte_keep_fqdn_hostnames", "false"),
-        env::value("PRTE_MCA_plm_ssh_args", ssh),
+        env::value("PRTE_MCA_prte_set_default_slots", slots.to_string()),
+        env::value("PRTE_MCA_plm_ssh_args", SSH_OPTIONS),
     ]
+}
+
+/// Has Open MPI give the ranks the job's variables: a shell that SSH opens has none of its container's.
+///
+/// Open MPI refuses to be told so in two ways, so a command that says `-x` itself is left alone.
+fn passed_on(launcher: &Container, variables: &[EnvVar]) -> Option<EnvVar> {
+    let words = launcher.command.iter().chain(&launcher.args).flatten();
+    let says_so = words.flat_map(|word| word.split_whitespace()).any(|word| word == "-x");
+    let names: Vec<_> = variables.iter().map(|variable| variable.name.as_str()).collect();
+    (!says_so && !names.is_empty()).then(|| env::value("OMPI_MCA_mca_base_env_list", names.join(";")))
 }
 
 fn mount_keys(group: &mut ReplicatedJob, job: &str, mpi: &Mpi) {

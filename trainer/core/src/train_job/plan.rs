@@ -29,6 +29,17 @@ pub struct Observed<'a> {
     pub has_ssh_secret: bool,
     /// How far its first node says that it has come.
     pub trainer_status: Option<TrainerStatus>,
+    /// Why its pods have no nodes yet, if they have none.
+    pub waiting: Option<Waiting>,
+}
+
+/// Why pods have no nodes yet, as their scheduler says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// In one word, such as `Unschedulable`.
+    pub reason: String,
+    /// For people.
+    pub message: String,
 }
 
 /// A JobSet to delete, its pods first.

@@ -5,7 +5,7 @@ use muster_trainer_api::jobset::{self, JobSet};
 use muster_trainer_api::train_job::{JobStatus, TrainJob, TrainJobStatus, condition_type, reason};
 
 use super::made::{mark, marked};
-use super::plan::{JobSetDeletion, Observed, Plan};
+use super::plan::{JobSetDeletion, Observed, Plan, Waiting};
 use crate::condition::{self, Said};
 use crate::gang::GangScheduler;
 use crate::plan::{Event, EventType};
@@ -34,11 +34,12 @@ impl<'a> Planner<'a> {
         let jobset = self.observed.jobset.filter(|set| self.is_ours(set));
         if !self.status.is_finished() {
             self.go_on(jobset);
+            self.tell_of_waiting();
         }
         if self.status.is_finished() {
             self.clean_up(jobset);
         }
-        if self.job.status.as_ref() != Some(&self.status) && self.status != TrainJobStatus::default() {
+        if self.job.status.clone().unwrap_or_default() != self.status {
             self.plan.status = Some(self.status);
         }
         self.plan
@@ -112,6 +113,19 @@ impl<'a> Planner<'a> {
         };
         if self.set_condition(condition_type::SUSPENDED, value, reason, message.to_owned()) {
             self.tell(EventType::Normal, reason, message.to_owned());
+        }
+    }
+
+    /// The condition comes when pods wait and goes with it, so that it never is the latest one for long.
+    fn tell_of_waiting(&mut self) {
+        let waiting =
+            self.observed.waiting.clone().filter(|_| !self.is_suspended() && !self.status.is_finished());
+        let Some(Waiting { reason, message }) = waiting else {
+            self.status.conditions.retain(|condition| condition.type_ != condition_type::PODS_WAITING);
+            return;
+        };
+        if self.set_condition(condition_type::PODS_WAITING, true, &reason, message.clone()) {
+            self.tell(EventType::Warning, &reason, message);
         }
     }
 

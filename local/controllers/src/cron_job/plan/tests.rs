@@ -94,7 +94,7 @@ fn of_missed_times_only_the_latest_is_made_up_for_and_many_are_told() {
 fn what_is_due_every_so_often_goes_on_from_the_last_time() {
     let cron = with_last(cron(json!({ "schedule": "@every 90s" })), "2026-01-01T00:00:00Z");
     let early = plan(&cron, &[], at("2026-01-01T00:00:30Z"));
-    assert_eq!((started(&early), early.again), (None, Some(Duration::from_secs(60))));
+    assert_eq!((started(&early), early.again), (None, Some(Duration::from_mins(1))));
     let late = plan(&cron, &[], at("2026-01-02T00:00:50Z"));
     assert_eq!(late.start.map(|(_, due)| due), Some(at("2026-01-02T00:00:00Z")));
     assert_eq!(late.again, Some(Duration::from_secs(40)));

@@ -106,6 +106,20 @@ fn an_mpi_job_has_hosts_keys_and_variables_of_both_generations_of_open_mpi() {
     insta::assert_yaml_snapshot!(jobset.spec.replicated_jobs[1]);
 }
 
+/// Complaint 17: a shell that SSH opens on a node has none of its container's variables.
+#[test]
+fn open_mpi_is_told_to_pass_the_jobs_variables_to_ranks_unless_the_command_does() {
+    let listed = |command: Value, env: Value| {
+        let set = rendered(json!({"trainer": {"command": command, "env": env}}), mpi_runtime()).jobset;
+        let all = variables(&set, 1);
+        all.into_iter().find_map(|v| v.strip_prefix("OMPI_MCA_mca_base_env_list=").map(str::to_owned))
+    };
+    let env = json!([{"name": "A", "value": "b"}, {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}]);
+    assert_eq!(listed(json!(["mpirun", "train"]), env.clone()).as_deref(), Some("A;NODE"));
+    assert_eq!(listed(json!(["sh", "-c", "mpirun -x A train"]), env), None);
+    assert_eq!(listed(json!(["mpirun", "train"]), json!([])), None);
+}
+
 #[test]
 fn torchtune_gets_its_recipe_and_configuration_from_the_runtime_and_the_job() {
     let mut runtime = runtime(json!({"torch": {}}));

@@ -2,6 +2,8 @@
 
 use serde_json::json;
 
+use muster_trainer_core::train_job::Waiting;
+
 use super::world::{World, job, runtime};
 
 fn torch() -> serde_json::Value {
@@ -225,6 +227,30 @@ fn progress_is_repeated() {
         said,
         "what was said last stays"
     );
+}
+
+/// Complaint 7: a gang that never forms says why.
+#[test]
+fn what_pods_wait_for_is_told_while_they_do() {
+    let mut world = World::new(job(json!({})), torch());
+    world.settle();
+    let waiting =
+        |message: &str| Some(Waiting { reason: "Unschedulable".to_owned(), message: message.to_owned() });
+    world.view.waiting = waiting("8 GPUs are wanted, 4 are free");
+    world.settle();
+    assert_eq!(world.reason("PodsWaiting").as_deref(), Some("Unschedulable"));
+    world.view.waiting = waiting("8 GPUs are wanted, 6 are free");
+    world.settle();
+    let told: Vec<_> = world.events.iter().map(|event| event.message.as_str()).collect();
+    assert_eq!(told, ["8 GPUs are wanted, 4 are free", "8 GPUs are wanted, 6 are free"]);
+    world.view.waiting = None;
+    world.settle();
+    assert!(world.status().conditions.is_empty());
+    world.view.waiting = waiting("8 GPUs are wanted, 6 are free");
+    world.settle();
+    world.end("Failed", "FailedJobs");
+    world.settle();
+    assert_eq!(world.reason("PodsWaiting"), None);
 }
 
 #[test]

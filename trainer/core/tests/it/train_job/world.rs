@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ConfigMap;
 use muster_trainer_api::jobset::JobSet;
 use muster_trainer_api::train_job::{TrainJob, TrainJobStatus, TrainerStatus, TrainingRuntime};
-use muster_trainer_core::train_job::{Effect, Observed, Plan, RuntimeSeen, plan};
+use muster_trainer_core::train_job::{Effect, Observed, Plan, RuntimeSeen, Waiting, plan};
 use muster_trainer_core::{Event, GangScheduler};
 use serde_json::{Value, json};
 
@@ -18,6 +18,7 @@ pub(super) struct View {
     pub(super) hostfile: Option<ConfigMap>,
     pub(super) has_ssh_secret: bool,
     pub(super) trainer_status: Option<TrainerStatus>,
+    pub(super) waiting: Option<Waiting>,
 }
 
 impl View {
@@ -30,6 +31,7 @@ impl View {
             hostfile: self.hostfile.as_ref(),
             has_ssh_secret: self.has_ssh_secret,
             trainer_status: self.trainer_status.clone(),
+            waiting: self.waiting.clone(),
         };
         plan(&self.job, &observed, now, &GangScheduler::Muster)
     }
@@ -116,6 +118,7 @@ impl World {
                 hostfile: None,
                 has_ssh_secret: false,
                 trainer_status: None,
+                waiting: None,
             },
             now: Timestamp::from_second(1_000_000).unwrap(),
             events: Vec::new(),
