@@ -123,6 +123,14 @@ pub enum Error {
         /// The error of rank 0: who is missing.
         reason: String,
     },
+    /// The group was [called off](crate::CallOff) while it formed.
+    #[error("rank {rank} gave the group up before it had formed: {reason}")]
+    CalledOff {
+        /// This rank.
+        rank: usize,
+        /// Who does not come, in the words of whoever called it off.
+        reason: String,
+    },
     /// Rank 0 did not form the group in time.
     #[error("rank {rank} found no group at {place} within {after:?}: {cause}")]
     NoRendezvous {
@@ -187,6 +195,18 @@ impl From<CredentialsError> for Error {
 }
 
 impl Error {
+    /// It tells of a group that did not come about since ranks did not come, or went.
+    pub(crate) fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            Self::NotJoined { .. }
+                | Self::NotFormed { .. }
+                | Self::NoRendezvous { .. }
+                | Self::PeerLost { .. }
+                | Self::Timeout { .. }
+        )
+    }
+
     pub(crate) fn system(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
         move |source| Self::System { action, source }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::call_off::CallOff;
 use crate::control::MAXIMUM_RANKS;
 use crate::error::Error;
 
@@ -98,6 +99,8 @@ pub struct Options {
     pub arena_bytes: usize,
     /// How to reach ranks on other hosts; none where all ranks are on this one.
     pub network: Option<NetworkOptions>,
+    /// Gives the group up while it forms, where somebody watches over its ranks.
+    pub call_off: Option<CallOff>,
 }
 
 impl Options {
@@ -119,6 +122,7 @@ impl Options {
             deadline: Duration::from_mins(1),
             arena_bytes: 256 << 20,
             network: None,
+            call_off: None,
         }
     }
 

@@ -6,6 +6,7 @@
 //! change nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 /// How long newcomers wait for others before the members at work are asked to end their epoch.
@@ -47,6 +48,8 @@ pub(crate) struct Seat {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Arrival {
     pub(crate) member: String,
+    /// What errors call its host.
+    pub(crate) host: String,
     /// Where it listens if it becomes rank 0.
     pub(crate) address: String,
     pub(crate) bounds: Bounds,
@@ -54,6 +57,27 @@ pub(crate) struct Arrival {
     pub(crate) seat: Option<Seat>,
     /// It works at that place, and does not wait for another.
     pub(crate) works: bool,
+}
+
+/// A member that is in its epoch no more. Others need not wait for it, if they still form the epoch's group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// The epoch.
+    pub epoch: u64,
+    /// Its rank there.
+    pub rank: usize,
+    /// How its host is called.
+    pub host: String,
+    /// It has gone from the training; else it waits for the next epoch.
+    pub has_left: bool,
+}
+
+impl fmt::Display for Departure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { epoch, rank, host, has_left } = self;
+        let what = if *has_left { "has left the training" } else { "has given the group up" };
+        write!(formatter, "rank {rank} of epoch {epoch} on {host} {what}")
+    }
 }
 
 /// What a member is told.
@@ -67,11 +91,14 @@ pub(crate) enum Order {
     Over,
     /// As many work as there may be: a place is free when one of them has gone.
     Reserve,
+    /// One that had a place in its epoch is there no more.
+    Departure(Departure),
 }
 
 #[derive(Debug)]
 struct Member {
     connection: Connection,
+    host: String,
     address: String,
     /// In the order of coming.
     number: u64,
@@ -80,6 +107,16 @@ struct Member {
     waits: Option<Duration>,
     /// It has been told that it is in reserve.
     knows_reserve: bool,
+    /// It has been told of the departure from its epoch.
+    knows_departure: bool,
+}
+
+impl Member {
+    /// Its departure from the epoch that it had a place in, if it had one and `has_left`, or has just begun to wait.
+    fn departure(&self, has_left: bool) -> Option<Departure> {
+        let Seat { epoch, rank } = self.seat.filter(|_| !has_left || self.waits.is_none())?;
+        Some(Departure { epoch, rank, host: self.host.clone(), has_left })
+    }
 }
 
 /// The members of one training.
@@ -94,6 +131,8 @@ pub(crate) struct Group {
     arrivals: u64,
     /// The members at work have been asked to end their epoch.
     asked: bool,
+    /// The first one from the newest epoch that had any.
+    departure: Option<Departure>,
     is_over: bool,
 }
 
@@ -107,6 +146,7 @@ impl Group {
             members: BTreeMap::new(),
             arrivals: 0,
             asked: false,
+            departure: None,
             is_over: false,
         }
     }
@@ -123,7 +163,7 @@ impl Group {
 
     /// A member has come, or come back; its earlier connection counts no more.
     pub(crate) fn arrive(&mut self, now: Duration, connection: Connection, arrival: Arrival) {
-        let Arrival { member, address, bounds, seat, works } = arrival;
+        let Arrival { member, host, address, bounds, seat, works } = arrival;
         self.bounds = bounds;
         if let Some(seat) = seat {
             self.epoch = self.epoch.max(seat.epoch);
@@ -133,8 +173,19 @@ impl Group {
         self.arrivals += 1;
         let number = self.members.get(&member).map_or(self.arrivals, |known| known.number);
         let waits = (!works || seat.is_none()).then_some(now);
-        let known = Member { connection, address, number, seat, waits, knows_reserve: false };
+        let known = Member {
+            connection,
+            host,
+            address,
+            number,
+            seat,
+            waits,
+            knows_reserve: false,
+            knows_departure: false,
+        };
+        let departure = known.waits.and_then(|_| known.departure(false));
         self.members.insert(member, known);
+        self.depart(departure);
     }
 
     /// A member is done with an epoch, and waits for the next.
@@ -145,12 +196,24 @@ impl Group {
             && member.seat.is_none_or(|seat| seat.epoch <= epoch)
         {
             member.waits = Some(now);
+            let departure = member.departure(false);
+            self.depart(departure);
         }
     }
 
     /// A connection has ended, and with it the member if it has no other.
     pub(crate) fn leave(&mut self, connection: Connection) {
-        self.members.retain(|_, member| member.connection != connection);
+        let name = self.members.iter().find(|(_, member)| member.connection == connection);
+        let Some(name) = name.map(|(name, _)| name.clone()) else { return };
+        let departure = self.members.remove(&name).and_then(|member| member.departure(true));
+        self.depart(departure);
+    }
+
+    fn depart(&mut self, departure: Option<Departure>) {
+        let newest = self.departure.as_ref().map_or(0, |departure| departure.epoch);
+        if let Some(departure) = departure.filter(|departure| departure.epoch > newest) {
+            self.departure = Some(departure);
+        }
     }
 
     /// The training has reached its end.
@@ -166,11 +229,14 @@ impl Group {
             self.members.retain(|_, member| member.waits.is_none());
             return told;
         }
-        match self.next_change() {
+        // First, since what follows may be of another epoch.
+        let mut told = self.tell_departure();
+        told.extend(match self.next_change() {
             Some((at, Change::Ask)) if at <= now => self.ask(),
             Some((at, Change::Form)) if at <= now => self.form(),
             _ => self.tell_reserve(),
-        }
+        });
+        told
     }
 
     /// When [`advance`](Self::advance) has something to say, if nothing happens before.
@@ -237,6 +303,19 @@ impl Group {
         seat.is_some_and(|seat| seat.epoch == self.epoch)
     }
 
+    /// Tells those at work in an epoch that one of its members is there no more.
+    fn tell_departure(&mut self) -> Vec<(Connection, Order)> {
+        let Some(departure) = &self.departure else { return Vec::new() };
+        let is_left_behind = |member: &&mut Member| {
+            member.waits.is_none() && member.seat.is_some_and(|seat| seat.epoch == departure.epoch)
+        };
+        let tell = |member: &mut Member| {
+            let knew = std::mem::replace(&mut member.knows_departure, true);
+            (!knew).then(|| (member.connection, Order::Departure(departure.clone())))
+        };
+        self.members.values_mut().filter(is_left_behind).filter_map(tell).collect()
+    }
+
     /// Tells those that wait while as many work as may be.
     fn tell_reserve(&mut self) -> Vec<(Connection, Order)> {
         let working = self.members.values().filter(|member| member.waits.is_none()).count();
@@ -276,6 +355,7 @@ impl Group {
             member.seat = Some(Seat { epoch, rank });
             member.waits = None;
             member.knows_reserve = false;
+            member.knows_departure = false;
             (member.connection, Order::Place { epoch, rank, world_size, leader: leader.clone() })
         };
         members.into_iter().enumerate().map(place).collect()

@@ -8,7 +8,8 @@
 //! from them.
 //!
 //! * [`Service`] serves any number of trainings; [`Admission`] tells which one a caller belongs to.
-//! * [`Member`] is a rank's side: it asks for a place, and learns that others want to join.
+//! * [`Member`] is a rank's side: it asks for a place, and learns that others want to join, and while the group of an
+//!   epoch forms that one of its ranks will not come.
 //!
 //! What the ranks do in an epoch is not known here: they form a group of `muster-collectives`, whose generation is the
 //! epoch, so that ranks of different epochs cannot meet.
@@ -18,8 +19,8 @@ mod member;
 mod messages;
 mod service;
 
-pub use group::Bounds;
-pub use member::{Error as MemberError, Member, MemberOptions, Placement};
+pub use group::{Bounds, Departure};
+pub use member::{Error as MemberError, Member, MemberOptions, Placement, Watch};
 pub use service::{
     Admission, Bound, COMEBACK, Caller, Error as ServiceError, NotAdmitted, Service, ServiceOptions,
 };

@@ -14,7 +14,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
 
-use crate::group::Bounds;
+use crate::group::{Bounds, Departure};
 use crate::messages::rendezvous_client::RendezvousClient;
 use crate::messages::{Finished, FromMember, Introduction, Ready, from_member, to_member};
 
@@ -144,6 +144,8 @@ struct Heard {
     placement: Option<Placement>,
     /// This rank waits while as many take part as may.
     in_reserve: bool,
+    /// The last one that was told.
+    departure: Option<Departure>,
     /// No more will be said.
     end: Option<Error>,
     trouble: Option<String>,
@@ -200,6 +202,11 @@ impl Member {
         self.shared.change.load(Ordering::Relaxed) >= epoch
     }
 
+    /// What others of an epoch say of its members, for whoever forms its group.
+    pub fn watch(&self, epoch: u64) -> Watch {
+        Watch { shared: self.shared.clone(), epoch }
+    }
+
     /// Says that the training has reached its end, so that whoever still wants to join is told.
     pub fn finish(mut self) {
         self.mean(|intent| intent.is_finished = true);
@@ -218,6 +225,21 @@ impl Member {
             // It waits for nothing without a deadline; what it panics with is on standard error.
             let _ = thread.join();
         }
+    }
+}
+
+/// Hears whether a member of an epoch is there no more.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    shared: Arc<Shared>,
+    epoch: u64,
+}
+
+impl Watch {
+    /// The first one that has gone, or has given the epoch up.
+    pub fn departure(&self) -> Option<Departure> {
+        let heard = self.shared.heard.lock();
+        heard.departure.clone().filter(|departure| departure.epoch == self.epoch)
     }
 }
 
@@ -415,6 +437,10 @@ impl Shared {
                 self.change.fetch_max(change.epoch, Ordering::Relaxed);
             }
             Some(to_member::Message::Reserve(_)) => self.heard.lock().in_reserve = true,
+            Some(to_member::Message::Departure(departure)) => {
+                let crate::messages::Departure { epoch, rank, host, has_left } = departure;
+                self.heard.lock().departure = Some(Departure { epoch, rank: rank as usize, host, has_left });
+            }
             Some(to_member::Message::Over(_)) | None => {}
         }
     }

@@ -1,6 +1,6 @@
 //! The messages on the wire, and what they mean here.
 
-use crate::group::{Arrival, Bounds, Order, Seat};
+use crate::group::{self, Arrival, Bounds, Order, Seat};
 
 #[expect(unreachable_pub, clippy::pedantic, reason = "generated from rendezvous.proto, which documents it")]
 mod generated {
@@ -46,6 +46,7 @@ impl Introduction {
         }
         Ok(Arrival {
             member: self.member.clone(),
+            host: self.host.clone(),
             address: self.address.clone(),
             bounds,
             seat: (self.epoch > 0).then_some(Seat { epoch: self.epoch, rank: self.rank as usize }),
@@ -72,6 +73,9 @@ impl From<Order> for ToMember {
             Order::Change { epoch } => to_member::Message::Change(Change { epoch }),
             Order::Over => to_member::Message::Over(Over {}),
             Order::Reserve => to_member::Message::Reserve(Reserve {}),
+            Order::Departure(group::Departure { epoch, rank, host, has_left }) => {
+                to_member::Message::Departure(Departure { epoch, rank: rank as u32, host, has_left })
+            }
         };
         Self { message: Some(message) }
     }

@@ -338,7 +338,12 @@ impl Rendezvous for Service {
                     Some(from_member::Message::Introduction(_)) | None => break,
                 }
             }
-            shared.leave(&name, connection);
+            if over.is_cancelled() {
+                // The end of the service is not that of its members.
+                shared.groups.lock().members.0.remove(&connection);
+            } else {
+                shared.leave(&name, connection);
+            }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }

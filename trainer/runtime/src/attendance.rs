@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use muster_collectives::CallOff;
 use muster_rendezvous::{Bounds, Member, MemberError, MemberOptions};
 
 use crate::error::Error;
@@ -60,6 +61,12 @@ impl Attendance {
         let placement = self.member.place(self.epoch, patience)?;
         self.epoch = placement.epoch;
         Ok(self.base.placed(placement))
+    }
+
+    /// Calls off the group that belongs to the last place, once the rendezvous knows that one of its ranks will not come.
+    pub(crate) fn call_off(&self) -> CallOff {
+        let watch = self.member.watch(self.epoch);
+        CallOff::once(move || watch.departure().map(|departure| departure.to_string()))
     }
 
     /// Others want to join.

@@ -218,6 +218,7 @@ fn is_transient(error: &muster_collectives::Error) -> bool {
             | Collective::NotJoined { .. }
             | Collective::NoRendezvous { .. }
             | Collective::NotFormed { .. }
+            | Collective::CalledOff { .. }
             | Collective::Aborted { .. }
             | Collective::GivenUp { .. }
             | Collective::Minority { .. }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use muster_collectives::{Communicator, NetworkOptions, Options, TlsFiles, Token};
+use muster_collectives::{CallOff, Communicator, NetworkOptions, Options, TlsFiles, Token};
 use muster_rendezvous::{Bounds, Placement};
 
 use crate::attendance::Rendezvous;
@@ -257,12 +257,13 @@ fn tls_files(variable: impl Fn(&str) -> Option<String>) -> Result<Option<TlsFile
 
 impl World {
     /// Brings the ranks together. `deadline` is how long a call may wait for others, `join_deadline` how long they may take to
-    /// come; `arena_bytes` is the room for buffers.
+    /// come; `arena_bytes` is the room for buffers; `call_off` gives the group up while it forms.
     pub(crate) fn join(
         &self,
         deadline: Duration,
         join_deadline: Duration,
         arena_bytes: usize,
+        call_off: Option<CallOff>,
     ) -> Result<Communicator, crate::Error> {
         let (directory, network) = match &self.meeting {
             Meeting::Directory(directory) => (directory.clone(), None),
@@ -279,6 +280,7 @@ impl World {
         options.deadline = deadline;
         options.join_deadline = join_deadline;
         options.arena_bytes = arena_bytes;
+        options.call_off = call_off;
         Communicator::connect(&options).map_err(|source| crate::Error::Collective { rank: self.rank, source })
     }
 }

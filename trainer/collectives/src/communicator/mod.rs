@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::aborter::Aborter;
 use crate::arena::RegisteredBuffer;
 use crate::call::{Call, Operation, Placement};
+use crate::call_off::CallOff;
 use crate::element::{Element, Reduction};
 use crate::error::Error;
 use crate::hierarchy::Hierarchy;
@@ -48,9 +49,20 @@ impl Communicator {
     /// As [`Self::connect`]; `door` is where this rank listens already, if it does.
     pub(crate) fn connect_at(options: &Options, door: Option<Arc<Door>>) -> Result<Self, Error> {
         options.validate()?;
+        let formed = Self::form(options, door);
+        let reason = || options.call_off.as_ref().and_then(CallOff::reason);
+        formed.map_err(|error| match error.is_absence().then(reason).flatten() {
+            // Whom this rank missed is only what follows from that.
+            Some(reason) => Error::CalledOff { rank: options.rank, reason },
+            None => error,
+        })
+    }
+
+    fn form(options: &Options, door: Option<Arc<Door>>) -> Result<Self, Error> {
         let transport = Hierarchy::join(options, door)?;
-        let mut communicator =
-            Self { transport, options: options.clone(), calls: 0, traffic: Traffic::default() };
+        // Groups that come from this one have ranks that are there.
+        let own = Options { call_off: None, ..options.clone() };
+        let mut communicator = Self { transport, options: own, calls: 0, traffic: Traffic::default() };
         communicator.barrier()?;
         tracing::debug!(
             rank = options.rank,

@@ -34,7 +34,7 @@ pub(super) fn introduce(
     socket: TcpStream,
     hello: Hello,
     credentials: &Credentials,
-    patience: Patience,
+    patience: Patience<'_>,
 ) -> Result<Stream, Attempt> {
     let stream = Stream::Plain(socket);
     let mut bytes = [0; CHALLENGE_BYTES];
@@ -63,7 +63,7 @@ fn secure(
     challenge: &Challenge,
     hello: &Hello,
     credentials: &Credentials,
-    patience: Patience,
+    patience: Patience<'_>,
 ) -> Result<Stream, Attempt> {
     let unusable = |error: rustls::Error| Attempt::Untrusted(error.to_string());
     let (Some(connection), Stream::Plain(socket)) = (credentials.calling().map_err(unusable)?, &stream)

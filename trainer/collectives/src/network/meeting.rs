@@ -65,7 +65,7 @@ pub(super) fn lead(
     options: &Options,
     network: &NetworkOptions,
     credentials: &Credentials,
-    patience: Patience,
+    patience: Patience<'_>,
     door: Option<Arc<Door>>,
     identity: &str,
 ) -> Result<Meeting, Error> {
@@ -95,7 +95,7 @@ pub(super) fn lead(
     Ok(Meeting { roster, door })
 }
 
-fn open_door(address: &str, patience: Patience) -> Result<Arc<Door>, Error> {
+fn open_door(address: &str, patience: Patience<'_>) -> Result<Arc<Door>, Error> {
     loop {
         match sockets::listening_address(address).and_then(Door::open) {
             Ok(door) => return Ok(Arc::new(door)),
@@ -114,7 +114,7 @@ fn gather(
     network: &NetworkOptions,
     credentials: &Credentials,
     door: &Door,
-    patience: Patience,
+    patience: Patience<'_>,
 ) -> Result<Vec<Arrival>, Error> {
     let mut reception = Reception::new(door, credentials);
     let mut seats: Vec<Option<Arrival>> = (1..options.world_size).map(|_| None).collect();
@@ -132,7 +132,8 @@ fn gather(
                 hung_up: hung_up.into_iter().flatten().filter(|gone| is_missing(&gone.rank)).collect(),
                 refused: refused.or(reception.turned_away),
             };
-            let answer = Answer::GaveUp { reason: error.to_string() };
+            let answer =
+                Answer::GaveUp { reason: patience.called_off().unwrap_or_else(|| error.to_string()) };
             for arrival in seats.iter().flatten() {
                 // One that is gone needs no answer.
                 let _ = arrival.answer(&answer, &[], &credentials.token);
@@ -203,7 +204,7 @@ pub(super) fn join(
     options: &Options,
     network: &NetworkOptions,
     credentials: &Credentials,
-    patience: Patience,
+    patience: Patience<'_>,
     mut door: Option<Arc<Door>>,
     identity: &str,
 ) -> Result<Meeting, Error> {
@@ -236,7 +237,7 @@ fn attempt(
     options: &Options,
     network: &NetworkOptions,
     credentials: &Credentials,
-    patience: Patience,
+    patience: Patience<'_>,
     door: &mut Option<Arc<Door>>,
     identity: &str,
 ) -> Result<Meeting, Attempt> {

@@ -31,7 +31,7 @@ pub(super) fn weave(
     network: &NetworkOptions,
     credentials: &Credentials,
     meeting: &Meeting,
-    patience: Patience,
+    patience: Patience<'_>,
 ) -> Result<Vec<Option<Connections>>, Error> {
     let Meeting { roster, door } = meeting;
     let own = &roster.seats[options.rank].identity;
@@ -68,7 +68,7 @@ fn call(
     rank: usize,
     address: SocketAddr,
     hello: &Hello,
-    patience: Patience,
+    patience: Patience<'_>,
 ) -> Result<Stream, Error> {
     loop {
         let attempt = || {
@@ -117,7 +117,7 @@ fn receive(
     door: &Door,
     expected: &[usize],
     streams: &mut [[Option<Stream>; 3]],
-    patience: Patience,
+    patience: Patience<'_>,
 ) -> Result<(), Error> {
     let mut reception = Reception::new(door, credentials);
     let mut refused = None;

@@ -70,21 +70,21 @@ impl Hosts {
 
 /// A group whose ranks know each other, before they are connected.
 #[derive(Debug)]
-pub(crate) struct Acquaintance {
+pub(crate) struct Acquaintance<'a> {
     meeting: Meeting,
     credentials: Credentials,
-    patience: Patience,
+    patience: Patience<'a>,
     pub(crate) hosts: Hosts,
 }
 
-impl Acquaintance {
+impl<'a> Acquaintance<'a> {
     /// Finds the other ranks; `door` is where this rank listens already, if it does.
     pub(crate) fn make(
-        options: &Options,
+        options: &'a Options,
         network: &NetworkOptions,
         door: Option<Arc<Door>>,
     ) -> Result<Self, Error> {
-        let patience = Patience::new(options.join_deadline);
+        let patience = Patience::to_form(options);
         let credentials = Credentials::read(network)?;
         let identity = meeting::identity(&options.directory)
             .map_err(Error::system(format!("tell the host by {}", options.directory.display())))?;

@@ -55,7 +55,7 @@ impl Secured {
     }
 
     /// The handshake of the side that has called.
-    pub(super) fn shake(&self, patience: Patience) -> io::Result<()> {
+    pub(super) fn shake(&self, patience: Patience<'_>) -> io::Result<()> {
         let connection = &mut *held(&self.connection);
         let mut wire = Wire { socket: &self.socket, flags: SendFlags::NOSIGNAL };
         while connection.is_handshaking() || connection.wants_write() {

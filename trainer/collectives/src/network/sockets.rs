@@ -51,12 +51,12 @@ pub(super) fn listening_address(address: &str) -> io::Result<SocketAddr> {
 }
 
 /// Connects to the first address behind a name that answers.
-pub(super) fn connect(address: &str, patience: Patience) -> io::Result<TcpStream> {
+pub(super) fn connect(address: &str, patience: Patience<'_>) -> io::Result<TcpStream> {
     let mut last = io::Error::other(format!("{address} has no address"));
     for address in address.to_socket_addrs()? {
-        let Some(remaining) = patience.remaining() else { return Err(io::ErrorKind::TimedOut.into()) };
+        let Some(left) = patience.left() else { return Err(io::ErrorKind::TimedOut.into()) };
         // A dead host must not eat the time in which another answers.
-        match TcpStream::connect_timeout(&address, remaining.min(Duration::from_secs(5))) {
+        match TcpStream::connect_timeout(&address, left.min(Duration::from_secs(5))) {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }

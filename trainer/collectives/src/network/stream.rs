@@ -84,7 +84,7 @@ impl Stream {
     }
 
     /// Fills `bytes` from a blocking stream before the deadline.
-    pub(super) fn read_exactly(&self, bytes: &mut [u8], patience: Patience) -> io::Result<()> {
+    pub(super) fn read_exactly(&self, bytes: &mut [u8], patience: Patience<'_>) -> io::Result<()> {
         let mut done = 0;
         while done < bytes.len() {
             let remaining = patience.remaining().ok_or(io::ErrorKind::TimedOut)?;
@@ -100,7 +100,7 @@ impl Stream {
     }
 
     /// Reads what stands behind its length of 16 bits.
-    pub(super) fn read_framed(&self, longest: usize, patience: Patience) -> io::Result<Vec<u8>> {
+    pub(super) fn read_framed(&self, longest: usize, patience: Patience<'_>) -> io::Result<Vec<u8>> {
         let mut length = [0; 2];
         self.read_exactly(&mut length, patience)?;
         let length = usize::from(u16::from_le_bytes(length));
@@ -115,7 +115,7 @@ impl Stream {
     }
 
     /// Writes all of `bytes`, to a socket blocking or not, before the deadline.
-    pub(super) fn write_all(&self, mut bytes: &[u8], patience: Patience) -> io::Result<()> {
+    pub(super) fn write_all(&self, mut bytes: &[u8], patience: Patience<'_>) -> io::Result<()> {
         self.socket().set_nonblocking(false)?;
         while !bytes.is_empty() {
             let remaining = patience.remaining().ok_or(io::ErrorKind::TimedOut)?;

@@ -28,7 +28,7 @@ enum Attempt {
 pub(super) fn join(
     options: &Options,
     path: &Path,
-    patience: Patience,
+    patience: Patience<'_>,
     member: &Member,
     own: &Peer,
     lifeline: OwnedFd,
@@ -59,7 +59,7 @@ type Welcome = (u64, OwnedFd, Vec<Peer>);
 fn attempt(
     options: &Options,
     path: &Path,
-    patience: Patience,
+    patience: Patience<'_>,
     member: &Member,
     own: &Peer,
 ) -> Result<Welcome, Attempt> {

@@ -27,7 +27,7 @@ struct Joined {
 pub(super) fn lead(
     options: &Options,
     path: &Path,
-    patience: Patience,
+    patience: Patience<'_>,
     own_member: Member,
     own: Peer,
     lifeline: OwnedFd,
@@ -63,7 +63,7 @@ pub(super) fn lead(
 }
 
 /// Waits until every other rank has come; gives them in rank order.
-fn gather(options: &Options, door: &Door, patience: Patience) -> Result<Vec<Joined>, Error> {
+fn gather(options: &Options, door: &Door, patience: Patience<'_>) -> Result<Vec<Joined>, Error> {
     let mut seats: Vec<Option<Joined>> = (1..options.world_size).map(|_| None).collect();
     let mut arriving: Vec<OwnedFd> = Vec::new();
     // By seat, the last one who left it.
@@ -80,7 +80,9 @@ fn gather(options: &Options, door: &Door, patience: Patience) -> Result<Vec<Join
                 hung_up: hung_up.into_iter().flatten().filter(|gone| is_missing(&gone.rank)).collect(),
                 refused,
             };
-            let answer = Answer::GaveUp { reason: error.to_string() }.encode();
+            let answer =
+                Answer::GaveUp { reason: patience.called_off().unwrap_or_else(|| error.to_string()) }
+                    .encode();
             for joined in seats.iter().flatten() {
                 // One that is gone needs no answer.
                 let _ = send(&joined.socket, &answer, &[]);

@@ -16,6 +16,7 @@ use rustix::net::SocketAddrUnix;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::arena::segment_length;
+use crate::call_off::{CallOff, LOOK};
 use crate::error::Error;
 use crate::memory;
 use crate::options::Options;
@@ -65,7 +66,7 @@ pub(crate) fn form(options: &Options) -> Result<Group, Error> {
         lifeline: lifeline_end,
     };
     let path = options.directory.join(format!("{}.sock", options.group));
-    let patience = Patience::new(options.join_deadline);
+    let patience = Patience::to_form(options);
     if options.rank == 0 {
         lead::lead(options, &path, patience, member, own, lifeline)
     } else {
@@ -78,14 +79,20 @@ const MOST_LATE: Duration = Duration::from_secs(5);
 
 /// A deadline that remembers how long it was.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct Patience<'a> {
     since: Instant,
     pub(crate) limit: Duration,
+    call_off: Option<&'a CallOff>,
 }
 
-impl Patience {
+impl<'a> Patience<'a> {
     pub(crate) fn new(limit: Duration) -> Self {
-        Self { since: Instant::now(), limit }
+        Self { since: Instant::now(), limit, call_off: None }
+    }
+
+    /// That with which a group forms; it is over as soon as the group is called off.
+    pub(crate) fn to_form(options: &'a Options) -> Self {
+        Self { call_off: options.call_off.as_ref(), ..Self::new(options.join_deadline) }
     }
 
     /// That of a rank which waits for rank 0's word: rank 0 may have begun a little later, and at its own deadline it
@@ -95,8 +102,19 @@ impl Patience {
     }
 
     /// The time that is left, if any is.
+    pub(crate) fn left(self) -> Option<Duration> {
+        let left = self.limit.checked_sub(self.since.elapsed()).filter(|left| !left.is_zero());
+        left.filter(|_| self.called_off().is_none())
+    }
+
+    /// How long to wait before asking again; none when nothing is left.
     pub(crate) fn remaining(self) -> Option<Duration> {
-        self.limit.checked_sub(self.since.elapsed()).filter(|left| !left.is_zero())
+        self.left().map(|left| if self.call_off.is_some() { left.min(LOOK) } else { left })
+    }
+
+    /// Why the group was called off, if it was.
+    pub(crate) fn called_off(self) -> Option<String> {
+        self.call_off.and_then(CallOff::reason)
     }
 }
 

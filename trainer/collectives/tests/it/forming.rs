@@ -1,9 +1,11 @@
 //! Groups that lose a rank while they form.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use muster_collectives::{Communicator, Error, HungUp, Options};
+use muster_collectives::{CallOff, Communicator, Error, HungUp, Options};
 
 use crate::support::{Process, on_host, options, unused_address};
 
@@ -117,5 +119,34 @@ fn a_rank_that_died_is_replaced_before_the_deadline() {
             drop(place.rank_2());
             [2, 3].into_iter().for_each(start);
         });
+    }
+}
+
+#[test]
+fn a_group_that_is_called_off_waits_no_longer() {
+    const REASON: &str = "rank 2 on host-2 has left the training";
+    // No rank would come to the end of its patience.
+    let patience = Duration::from_hours(1);
+    for place in [Place::of_one_host(), Place::of_several_hosts()] {
+        let is_gone = Arc::new(AtomicBool::new(false));
+        let known = Arc::clone(&is_gone);
+        let call_off = CallOff::once(move || known.load(Ordering::Relaxed).then(|| REASON.to_owned()));
+        let connect = |rank, call_off: Option<CallOff>| {
+            let options = Options { call_off, ..place.options(rank, patience) };
+            Communicator::connect(&options).unwrap_err()
+        };
+        std::thread::scope(|scope| {
+            let leader = scope.spawn(|| connect(0, Some(call_off.clone())));
+            let other = scope.spawn(|| connect(1, None));
+            drop(place.rank_2());
+            is_gone.store(true, Ordering::Relaxed);
+            let error = leader.join().unwrap();
+            assert!(matches!(&error, Error::CalledOff { rank: 0, reason } if reason == REASON), "{error}");
+            let error = other.join().unwrap();
+            // It may have come only after rank 0 had gone, if it knew nothing by itself.
+            assert_eq!(error.to_string(), format!("rank 0 gave the group up: {REASON}"));
+        });
+        let error = connect(3, Some(call_off));
+        assert!(matches!(&error, Error::CalledOff { rank: 3, reason } if reason == REASON), "{error}");
     }
 }

@@ -11,7 +11,14 @@ fn at(milliseconds: u64) -> Duration {
 }
 
 fn newcomer(name: &str, bounds: Bounds) -> Arrival {
-    Arrival { member: name.into(), address: format!("{name}:1"), bounds, seat: None, works: false }
+    Arrival {
+        member: name.into(),
+        host: format!("host-of-{name}"),
+        address: format!("{name}:1"),
+        bounds,
+        seat: None,
+        works: false,
+    }
 }
 
 /// A group, and what its members were told last.
@@ -127,6 +134,51 @@ fn who_waits_tells_the_others_that_their_epoch_has_ended() {
     assert_eq!(training.place(1), (2, 0, 3));
     training.ready(at(14), 1, 1);
     assert_eq!(training.group.wakes_at(), None, "that was about an epoch of the past");
+}
+
+fn departure(epoch: u64, member: u64, has_left: bool) -> Departure {
+    let (rank, host) = (member as usize - 1, format!("host-of-m{member}"));
+    Departure { epoch, rank, host, has_left }
+}
+
+#[test]
+fn whoever_may_still_form_the_group_is_told_that_one_has_gone() {
+    let mut training = Training::new();
+    (1..=3).for_each(|member| training.arrive(at(0), member));
+    training.group.leave(Connection(2));
+    training.group.leave(Connection(2));
+    training.advance(at(1));
+    assert_eq!(
+        [1, 3].map(|member| training.told[&member].clone()),
+        [1, 3].map(|_| Order::Departure(departure(1, 2, true)))
+    );
+    let said = departure(1, 2, true).to_string();
+    assert_eq!(said, "rank 1 of epoch 1 on host-of-m2 has left the training");
+    assert_eq!(training.group.advance(at(2)), [], "once is enough");
+    training.ready(at(3), 1, 1);
+    training.ready(at(4), 3, 1);
+    assert_eq!([1, 3].map(|member| training.place(member)), [(2, 0, 2), (2, 1, 2)]);
+    // One that waits for the next epoch is missed in this one as well.
+    training.group.ready(at(5), Connection(3), 2);
+    let told = training.group.advance(at(5));
+    let given_up = Departure { epoch: 2, rank: 1, host: "host-of-m3".into(), has_left: false };
+    assert_eq!(given_up.to_string(), "rank 1 of epoch 2 on host-of-m3 has given the group up");
+    assert_eq!(
+        told,
+        [(Connection(1), Order::Departure(given_up)), (Connection(1), Order::Change { epoch: 2 })]
+    );
+}
+
+#[test]
+fn members_that_wait_or_come_back_are_no_departures() {
+    let mut training = Training::new();
+    (1..=5).for_each(|member| training.arrive(at(0), member));
+    training.group.leave(Connection(5));
+    assert_eq!(training.group.advance(at(1)), [], "it had no place");
+    let back = Arrival { seat: Some(Seat { epoch: 1, rank: 1 }), works: true, ..newcomer("m2", BOUNDS) };
+    training.group.arrive(at(2), Connection(12), back);
+    training.group.leave(Connection(2));
+    assert_eq!(training.group.advance(at(3)), [], "it has another connection");
 }
 
 #[test]
@@ -334,6 +386,10 @@ proptest! {
                     }
                     Order::Over => prop_assert!(false, "nobody has finished"),
                     Order::Reserve => prop_assert!(!view.works),
+                    Order::Departure(departure) => {
+                        prop_assert!(view.works);
+                        prop_assert_eq!(view.seat.unwrap().epoch, departure.epoch);
+                    }
                 }
             }
             if let Some((epoch, world_size, _)) = ranks.first().copied() {

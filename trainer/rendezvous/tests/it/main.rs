@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_rendezvous::{
-    Admission, Bounds, Caller, Member, MemberError, MemberOptions, NotAdmitted, Placement, ServiceOptions,
+    Admission, Bounds, Caller, Departure, Member, MemberError, MemberOptions, NotAdmitted, Placement,
+    ServiceOptions, Watch,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +57,17 @@ fn ranks(placements: &[Placement]) -> Vec<(u64, usize, usize)> {
     placements.iter().map(|placement| (placement.epoch, placement.rank, placement.world_size)).collect()
 }
 
+fn wait_for_departure(watch: &Watch) -> Departure {
+    let began = std::time::Instant::now();
+    loop {
+        if let Some(departure) = watch.departure() {
+            return departure;
+        }
+        assert!(began.elapsed() < LONG, "nobody tells of a departure");
+        std::thread::yield_now();
+    }
+}
+
 /// Until the members at work are asked to end their epoch.
 fn wait_for_change(member: &Member, epoch: u64) {
     let began = std::time::Instant::now();
@@ -86,8 +98,12 @@ fn members_come_and_go() {
     assert_eq!(joined[0].rank, placements[0].rank, "who was there keeps the order");
     assert!(!first.is_change_wanted(2));
 
-    // One is lost: the others say that their epoch has ended.
+    // One is lost: the others hear of it, and say that their epoch has ended.
+    let watch = second.watch(2);
+    assert_eq!(watch.departure(), None);
     drop(first);
+    let lost = Departure { epoch: 2, rank: joined[0].rank, host: "a".into(), has_left: true };
+    assert_eq!(wait_for_departure(&watch), lost);
     let left = places(&[&second, &third], 2);
     assert_eq!(left.iter().map(|placement| placement.epoch).collect::<Vec<_>>(), [3, 3]);
     assert_eq!(ranks(&left), [(3, 0, 2), (3, 1, 2)]);

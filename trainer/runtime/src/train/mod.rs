@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use muster_collectives::{Communicator, Error as CollectiveError};
+use muster_collectives::{CallOff, Communicator, Error as CollectiveError};
 use muster_rendezvous::MemberError;
 
 use crate::arguments::{Arguments, ModelKind};
@@ -115,10 +115,11 @@ impl Agreement {
         arena_bytes: usize,
         interrupt: &mut Interrupt,
         grace: Duration,
+        call_off: Option<CallOff>,
     ) -> Result<Communicator, Error> {
         let patience = arguments.join_deadline;
         let patience = if world.rendezvous.is_some() { patience.min(EPOCH_PATIENCE) } else { patience };
-        let join = || world.join(arguments.deadline, patience, arena_bytes);
+        let join = || world.join(arguments.deadline, patience, arena_bytes, call_off);
         let mut communicator = interrupt.ending_after(grace, join)?;
         let mut all = vec![0_i64; 2 * world.size];
         let own = [self.data, self.settings].map(u64::cast_signed);
@@ -138,8 +139,9 @@ impl Agreement {
     }
 }
 
-/// How long ranks of an elastic training that have their places may take to come together; then they ask for others.
-const EPOCH_PATIENCE: Duration = Duration::from_secs(3);
+/// How long ranks of an elastic training that have their places may take to come together; then they ask for others. If
+/// one of them dies meanwhile the rendezvous says so at once, and if one falls silent sooner than this.
+const EPOCH_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a rank waits for a place until it says so, and again.
 const SAYS_SO: Duration = Duration::from_secs(10);
@@ -174,10 +176,13 @@ fn come_together(
             }
             Err(error) => return Err(error.into()),
         };
-        match agreement.join(arguments, &world, arena_bytes, interrupt, grace) {
+        let call_off = Some(attendance.call_off());
+        match agreement.join(arguments, &world, arena_bytes, interrupt, grace, call_off) {
             Ok(communicator) => return Ok((world, communicator)),
             Err(error) if !error.is_loss() => return Err(error),
-            Err(error) => tracing::debug!(%error, epoch = world.epoch, "ranks did not come together"),
+            Err(error) => {
+                let _ = writeln!(stderr(), "muster-train: {error}; asking for another place");
+            }
         }
     }
 }
@@ -229,7 +234,7 @@ fn train<L: Library, W: Write>(
     let (world, communicator) = if let Some(attendance) = &mut attendance {
         come_together(attendance, agreement, arguments, arena_bytes, interrupt, grace)?
     } else {
-        (world.clone(), agreement.join(arguments, world, arena_bytes, interrupt, grace)?)
+        (world.clone(), agreement.join(arguments, world, arena_bytes, interrupt, grace, None)?)
     };
     let failed = Error::of_rank(world.rank);
     let mut engine = Engine::new(library, model, communicator, options, arguments.seed).map_err(failed)?;

@@ -87,7 +87,7 @@ impl<L: Library> Trainer<'_, L> {
                 }
                 (None, _, communicator) => {
                     drop(communicator);
-                    Ok(agreement.join(arguments, &world, arena_bytes, interrupt, Duration::ZERO)?)
+                    Ok(agreement.join(arguments, &world, arena_bytes, interrupt, Duration::ZERO, None)?)
                 }
             }
         });

@@ -1,10 +1,13 @@
 //! Ranks of an elastic training come and go.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use nix::sys::signal::Signal;
+use muster_rendezvous::{Bounds, Member, MemberOptions};
+use nix::sys::signal::{Signal, raise};
 
 use crate::job::{Job, arguments, digits, field, own_address, text};
 use crate::running::Running;
@@ -15,6 +18,16 @@ fn tell(rendezvous: SocketAddr, command: &mut Command, nodes: &str) {
         .env("MUSTER_RENDEZVOUS", format!("http://{rendezvous}"))
         .env("PET_NNODES", nodes)
         .env("MUSTER_REPLICAS", "1");
+}
+
+/// Makes a rank that of a host of its own.
+fn as_host(command: &mut Command, folder: &Path, rank: usize, first_port: usize) {
+    let own = folder.join(format!("host-{rank}"));
+    fs_err::create_dir_all(&own).unwrap();
+    // Hosts that share this machine's network need a port each.
+    let port = first_port + rank;
+    command.env_remove("MUSTER_PEERS_DIR").env("TMPDIR", own).env("MASTER_PORT", port.to_string());
+    command.env("MASTER_ADDR", "digits");
 }
 
 /// A job whose ranks share memory.
@@ -106,12 +119,7 @@ fn ranks_come_and_go_on_several_hosts() {
         |_| words.clone(),
         |command, rank| {
             tell(rendezvous.address, command, "1:4");
-            let own = folder.path().join(format!("host-{rank}"));
-            fs_err::create_dir_all(&own).unwrap();
-            // Hosts that share this machine's network need a port each.
-            let port = 23_500 + rank;
-            command.env_remove("MUSTER_PEERS_DIR").env("TMPDIR", own).env("MASTER_PORT", port.to_string());
-            command.env("MASTER_ADDR", "digits");
+            as_host(command, folder.path(), rank, 23_500);
         },
     );
     ranks_come_and_go(&mut job);
@@ -210,6 +218,76 @@ fn newcomers_that_die_while_they_join_cost_no_state() {
         }
         stop(&mut job, &[0, 1]);
     }
+}
+
+/// Not a test by itself: a rank that is killed when it has its place, before it has met the others.
+#[test]
+fn role_of_a_rank_that_never_comes() {
+    let Ok(address) = std::env::var("MUSTER_TEST_RENDEZVOUS") else { return };
+    let options = MemberOptions {
+        addresses: vec![address],
+        authority: None,
+        token_file: None,
+        member: "phantom".into(),
+        group: std::env::var("MUSTER_TEST_GROUP").unwrap(),
+        host: "phantom".into(),
+        listens: String::new(),
+        bounds: Bounds { fewest: 1, expected: 1, most: 4 },
+    };
+    let member = Member::attend(options).unwrap();
+    member.place(0, Duration::from_mins(1)).unwrap();
+    raise(Signal::SIGKILL).unwrap();
+}
+
+fn lose_a_rank_that_has_its_place(job: &mut Job<'_>, rendezvous: SocketAddr, group: &str) {
+    job.start_rank(0);
+    job.wait_for(0, "step=1 ");
+    job.start_rank(1);
+    let before = step(&wait_for_group(job, 0, 2));
+    let mut phantom = Command::new(std::env::current_exe().unwrap());
+    phantom
+        .args(["elastic::role_of_a_rank_that_never_comes", "--exact", "--nocapture"])
+        .env("MUSTER_TEST_RENDEZVOUS", format!("http://{rendezvous}"))
+        .env("MUSTER_TEST_GROUP", group)
+        .stdout(Stdio::null());
+    assert_eq!(phantom.status().unwrap().signal(), Some(Signal::SIGKILL as i32));
+    let change = step(&job.wait_for(0, "event=change "));
+    let again = step(&wait_for_group(job, 0, 2));
+    assert!(before <= change && change == again, "{before}, {change}, {again}: nothing is lost");
+    job.wait_for(0, "train_accuracy=1.0000 ");
+    for rank in [0, 1] {
+        job.signal(rank, Signal::SIGTERM);
+    }
+    // Not that they waited in vain: they were told.
+    let told = |rank: usize| {
+        format!(
+            "muster-train: rank {rank}: rank {rank} gave the group up before it had formed: rank 2 of epoch 3 on phantom \
+             has left the training; asking for another place\n"
+        )
+    };
+    for rank in [0, 1] {
+        let output = job.finish(rank);
+        let said = text(&output.stderr);
+        assert!(said.contains(&told(0)) || said.contains(&told(1)), "{said}");
+    }
+}
+
+#[test]
+fn a_rank_that_dies_between_its_place_and_its_group_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = digits(folder.path());
+    let rendezvous = Running::open((own_address(), 0).into());
+    let words = arguments(&data, &more("--sharding=none"));
+    let mut on_one_host = job(rendezvous.address, folder.path(), "1:4", |_| words.clone());
+    lose_a_rank_that_has_its_place(&mut on_one_host, rendezvous.address, "training-elastic");
+    let mut on_several = Job::prepare(
+        |_| words.clone(),
+        |command, rank| {
+            tell(rendezvous.address, command, "1:4");
+            as_host(command, folder.path(), rank, 23_600);
+        },
+    );
+    lose_a_rank_that_has_its_place(&mut on_several, rendezvous.address, "digits-elastic");
 }
 
 #[test]
