@@ -31,5 +31,5 @@ mod volumes;
 pub use agent::{Error, Handle, Service, tear_down};
 pub use images::{ImageRule, ImageRuleError};
 pub use network::Error as NetworkError;
-pub use options::{Isolation, NodeDescription, Options};
+pub use options::{Isolation, NodeDescription, Options, StreamPatience};
 pub use spawner::spawner_main;
