@@ -31,6 +31,6 @@ mod volumes;
 pub use agent::{Error, Handle, Service, tear_down};
 pub use images::{ImageRule, ImageRuleError};
 pub use network::Error as NetworkError;
-pub use options::{Isolation, NodeDescription, Options};
+pub use options::{Isolation, NodeDescription, Options, StreamPatience};
 pub use spawner::spawner_main;
 pub use sys::memory::share_one_heap;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::images::ImageRule;
 
@@ -41,6 +42,25 @@ impl NodeDescription {
     }
 }
 
+/// How patient the node is with clients of `exec`, `attach` and `port-forward`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamPatience {
+    /// How often a client is asked whether it is there.
+    pub ask: Duration,
+    /// A client that leaves that and all else unanswered for so long is gone. Time in which its input is not read, because
+    /// a command leaves it, does not count.
+    pub silence: Duration,
+    /// An attached client that takes nothing for so long of what a program prints is let go, so that the program goes on.
+    pub stuck: Duration,
+}
+
+impl Default for StreamPatience {
+    /// Clients that read only now and then have two minutes; a connection that is cut is noticed at the third question.
+    fn default() -> Self {
+        Self { ask: Duration::from_secs(15), silence: Duration::from_mins(2), stuck: Duration::from_secs(10) }
+    }
+}
+
 /// How to run the node.
 #[derive(Clone)]
 pub struct Options {
@@ -65,6 +85,8 @@ pub struct Options {
     pub offered_addresses: Vec<SocketAddr>,
     /// How many processes and threads a pod may have at once; `None` is as many as the machine allows.
     pub pod_processes: Option<u64>,
+    /// How long clients of streams may keep silent.
+    pub stream_patience: StreamPatience,
     /// Command of the spawner; it must call [`crate::spawner_main`] before any thread exists.
     pub spawner: Vec<OsString>,
 }
@@ -84,6 +106,7 @@ impl Options {
             api_address: None,
             offered_addresses: Vec::new(),
             pod_processes: None,
+            stream_patience: StreamPatience::default(),
             spawner,
         }
     }

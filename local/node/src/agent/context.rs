@@ -18,6 +18,7 @@ use crate::gpu::GpuSlots;
 use crate::hosts::{self, Identity};
 use crate::images::ImageRule;
 use crate::network::Network;
+use crate::options::StreamPatience;
 use crate::runtime::Spawner;
 use crate::services::directory::Directory;
 use crate::sources::{Entries, Reference, Sources};
@@ -47,6 +48,8 @@ pub(crate) struct Context {
     pub(crate) groups: Groups,
     /// How many processes and threads a pod may have.
     pub(crate) pod_processes: Option<u64>,
+    /// With clients of streams.
+    pub(crate) stream_patience: StreamPatience,
     /// Allocatable resources by node.
     pub(crate) allocatable: BTreeMap<String, BTreeMap<String, String>>,
     pub(crate) gpus: Mutex<HashMap<String, GpuSlots>>,

@@ -45,6 +45,7 @@ pub(super) async fn build(options: Options) -> Result<Service, Error> {
         api_address,
         offered_addresses,
         pod_processes,
+        stream_patience,
         spawner,
     } = options;
     fs::create_dir_all(&state_dir)?;
@@ -121,6 +122,7 @@ pub(super) async fn build(options: Options) -> Result<Service, Error> {
         host_ip,
         groups: find_groups(&state_dir)?,
         pod_processes,
+        stream_patience,
         allocatable,
         gpus: Mutex::new(gpus),
         gpus_freed: tokio::sync::Notify::new(),

@@ -1,6 +1,7 @@
 //! Clients attached to a container's program: they see what it prints, as its log does, and may write its input.
 //!
-//! A client that is slow holds up the program, so that it misses nothing; one that takes nothing for a while is cut off.
+//! A client that is slow holds up the program, so that it misses nothing; one that takes nothing for a while is cut off,
+//! and told so.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -14,8 +15,6 @@ use super::sessions::{Kind, Session, tell};
 use crate::protocol::session::{Incoming, SessionEvent};
 use crate::protocol::{ContainerStart, ProgramInput};
 
-/// A client that takes nothing for so long does not hold up the program any longer.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// What ends the input of a terminal.
 const END_OF_INPUT: [u8; 1] = [4];
 
@@ -101,6 +100,8 @@ pub(super) struct Attached {
     error: Option<Sink>,
     /// It writes the program's input.
     writes: bool,
+    /// How long it may take nothing.
+    stuck: Duration,
     /// How the program ended.
     exit: Option<i32>,
 }
@@ -167,7 +168,8 @@ impl Session {
 
     /// When the client is cut off.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.attached()?.sinks().map(|sink| sink.stuck_since + PATIENCE).min()
+        let attached = self.attached()?;
+        attached.sinks().map(|sink| sink.stuck_since + attached.stuck).min()
     }
 }
 
@@ -179,6 +181,7 @@ impl Init<'_> {
         container: String,
         wants_input: bool,
         pipes: [Option<OwnedFd>; 2],
+        stuck: Duration,
     ) {
         let refuse = |message: String| tell(&stream, &SessionEvent::Failed { message }, &[]);
         let Some(found) = self.containers.get(&container).filter(|found| found.runs()) else {
@@ -191,7 +194,7 @@ impl Init<'_> {
         let ready = SessionEvent::Ready { terminal: terminal.is_some() };
         tell(&stream, &ready, &descriptor.into_iter().collect::<Vec<_>>());
         let [output, error] = pipes.map(|pipe| pipe.and_then(|pipe| Sink::new(pipe).ok()));
-        let kind = Kind::Attached(Attached { output, error, writes, exit: None });
+        let kind = Kind::Attached(Attached { output, error, writes, stuck, exit: None });
         let id = self.next_id();
         self.sessions.insert(id, Session { connection: Some(stream), container, kind });
     }
@@ -237,7 +240,19 @@ impl Init<'_> {
     /// Cuts off those that took nothing for too long.
     pub(super) fn drop_stuck_clients(&mut self) {
         let now = Instant::now();
-        self.sessions.retain(|_, session| session.deadline().is_none_or(|deadline| now < deadline));
+        self.sessions.retain(|_, session| {
+            let stays = session.deadline().is_none_or(|deadline| now < deadline);
+            if let (false, Some(connection), Some(attached)) =
+                (stays, &session.connection, session.attached())
+            {
+                let message = format!(
+                    "the client took nothing for {:?}, and the program does not wait for it any longer; attach again",
+                    attached.stuck
+                );
+                tell(connection, &SessionEvent::Failed { message }, &[]);
+            }
+            stays
+        });
     }
 
     /// The program ended, and what it printed last is on its way.

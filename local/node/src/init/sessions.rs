@@ -149,10 +149,10 @@ impl Init<'_> {
                     Err(message) => tell(&stream, &SessionEvent::Failed { message }, &[]),
                 }
             }
-            SessionRequest::Attach { container, input, output, error } => {
+            SessionRequest::Attach { container, input, output, error, stuck } => {
                 let mut descriptors = descriptors.into_iter();
                 let pipes = [output, error].map(|wanted| if wanted { descriptors.next() } else { None });
-                self.attach(stream, container, input, pipes);
+                self.attach(stream, container, input, pipes, stuck);
             }
             SessionRequest::Socket { family } => {
                 let family = match family {

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,8 @@ pub(crate) enum SessionRequest {
         output: bool,
         /// Standard error is wanted.
         error: bool,
+        /// How long the client may take nothing before the program no longer waits for it.
+        stuck: Duration,
     },
     /// A TCP socket of the pod's network that is not connected yet.
     Socket {

@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, PostParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
-use muster_node::{Handle, Isolation, NodeDescription, Options};
+use muster_node::{Handle, Isolation, NodeDescription, Options, StreamPatience};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,7 @@ pub(crate) struct Cluster {
     node: Option<(Handle, CancellationToken, JoinHandle<()>)>,
     isolation: Isolation,
     pod_processes: Option<u64>,
+    stream_patience: StreamPatience,
 }
 
 /// Tests of namespaces need root; says so when they are skipped.
@@ -43,6 +44,19 @@ impl Cluster {
 
     /// With a limit of processes for every pod.
     pub(crate) async fn start_limited(isolation: Isolation, pod_processes: Option<u64>) -> Self {
+        Self::start_with(isolation, pod_processes, StreamPatience::default()).await
+    }
+
+    /// With another patience for clients of streams.
+    pub(crate) async fn start_patient(stream_patience: StreamPatience) -> Self {
+        Self::start_with(Isolation::Light, None, stream_patience).await
+    }
+
+    async fn start_with(
+        isolation: Isolation,
+        pod_processes: Option<u64>,
+        stream_patience: StreamPatience,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let options = muster_apiserver::Options {
             in_memory: true,
@@ -56,8 +70,18 @@ impl Cluster {
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
         let server = Some(tokio::spawn(async move { service.run(stop).await.unwrap() }));
-        let mut cluster =
-            Self { client, folder, shutdown, server, kubeconfig, api, node: None, isolation, pod_processes };
+        let mut cluster = Self {
+            client,
+            folder,
+            shutdown,
+            server,
+            kubeconfig,
+            api,
+            node: None,
+            isolation,
+            pod_processes,
+            stream_patience,
+        };
         cluster.start_node().await;
         cluster
     }
@@ -71,6 +95,7 @@ impl Cluster {
         let mut options = Options::new(self.client.clone(), self.state_dir(), spawner);
         options.isolation = self.isolation;
         options.pod_processes = self.pod_processes;
+        options.stream_patience = self.stream_patience;
         options.api_address = Some(self.api);
         options.tools = vec![("muster-true".to_owned(), Path::new("/bin/true").to_owned())];
         options.nodes = (0..2)
@@ -208,6 +233,11 @@ impl Cluster {
     }
 
     /// A client over the network: streams need a connection of their own.
+    /// What clients over the network know of the API server.
+    pub(crate) fn kubeconfig(&self) -> &str {
+        &self.kubeconfig
+    }
+
     pub(crate) async fn client_by_network(&self) -> kube::Client {
         let kubeconfig = kube::config::Kubeconfig::from_yaml(&self.kubeconfig).unwrap();
         let options = kube::config::KubeConfigOptions::default();

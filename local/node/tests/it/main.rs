@@ -15,4 +15,5 @@ mod observation;
 mod services;
 mod specification;
 mod streams;
+mod vanishing;
 mod volumes;

@@ -12,6 +12,8 @@ const PING: u16 = 6;
 const HEADERS: u16 = 8;
 const VERSION: u16 = 3;
 const FIN: u8 = 1;
+/// Pings of the server have even numbers, those of clients odd ones.
+pub(crate) const FIRST_OWN_PING: u32 = 2;
 /// Length of what comes before every frame's content.
 const HEAD: usize = 8;
 /// No control frame needs more.
@@ -43,7 +45,7 @@ pub(crate) enum Frame {
         /// Its number.
         stream: u32,
     },
-    /// Wants to come back.
+    /// Wants to come back; the number is odd.
     Ping(u32),
 }
 
@@ -121,7 +123,8 @@ impl Decoder {
             // All blocks have to be read, since they share the compressor's state.
             SYN_REPLY | HEADERS => self.headers.decode(rest).map(|_| None),
             RST_STREAM => Ok(Some(Frame::Reset { stream })),
-            PING => Ok(Some(Frame::Ping(number))),
+            // Others are our own, come back.
+            PING => Ok((number % 2 == 1).then_some(Frame::Ping(number))),
             _ => Ok(None),
         }
     }
@@ -154,7 +157,7 @@ pub(crate) fn encode_reset(stream: u32) -> Vec<u8> {
     frame
 }
 
-/// The answer to a ping.
+/// A ping, or the answer to one.
 pub(crate) fn encode_ping(number: u32) -> Vec<u8> {
     let mut frame = control(PING, 0, 4);
     frame.extend_from_slice(&number.to_be_bytes());
@@ -192,6 +195,7 @@ mod tests {
         assert_eq!(decode(&[0x80, 3, 0, 1, 0, 1, 0, 1]), Err(SpdyError::TooLarge(65_537)));
         assert_eq!(decode(&[0x80, 3, 0, 6, 0, 0, 0, 0]), Err(SpdyError::TooShort(PING)));
         assert_eq!(decode(&encode_ping(7)), Ok(Some(Frame::Ping(7))));
+        assert_eq!(decode(&encode_ping(FIRST_OWN_PING)), Ok(None), "an answer asks for none");
         assert_eq!(decode(&encode_reset(5)), Ok(Some(Frame::Reset { stream: 5 })));
     }
 
@@ -205,7 +209,7 @@ mod tests {
             bytes.extend(open(3, &[("streamtype", "error")], false));
             for (stream, data, fin) in &datas {
                 bytes.extend(encode_data(*stream, data, *fin));
-                bytes.extend(encode_ping(*stream));
+                bytes.extend(encode_ping(2 * stream + 1));
             }
             let (mut decoder, mut frames, mut rest) = (Decoder::default(), Vec::new(), bytes.as_slice());
             for cut in cuts.iter().cycle() {

@@ -5,7 +5,7 @@ mod dictionary;
 mod frame;
 mod headers;
 
-pub(crate) use frame::{Decoder, Frame, encode_data, encode_ping, encode_reset};
+pub(crate) use frame::{Decoder, FIRST_OWN_PING, Frame, encode_data, encode_ping, encode_reset};
 pub(crate) use headers::{Headers, ReplyEncoder};
 
 /// What a client sends is not SPDY as Kubernetes' clients speak it.

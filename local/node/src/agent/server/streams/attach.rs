@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -15,22 +16,30 @@ use crate::streams::query::CommandOptions;
 use crate::streams::status;
 
 /// Shows the client what the program prints, from now on, and gives the program what the client writes, until the
-/// program ends or the client leaves; `over` ends it with the agent.
-pub(super) async fn run(start: CommandStart<'_>, mut client: Client, over: &CancellationToken) {
+/// program ends or the client leaves, or takes nothing for so long as `stuck`; `over` ends it with the agent.
+pub(super) async fn run(
+    start: CommandStart<'_>,
+    mut client: Client,
+    stuck: Duration,
+    over: &CancellationToken,
+) {
     let ran = tokio::select! {
-        ran = try_run(start, &mut client) => ran,
+        ran = try_run(start, stuck, &mut client) => ran,
         () = over.cancelled() => Err(Broken::Failed("the node's agent is stopping".to_owned())),
     };
     let status = match ran {
         // Not how the program ended: clients find that in the pod's status.
         Ok(_) => status::success(),
-        Err(Broken::Failed(why)) => status::failed(&format!("error attaching to container: {why}")),
+        Err(Broken::Failed(why)) => {
+            tracing::debug!(%why, "an attached client is let go");
+            status::failed(&format!("error attaching to container: {why}"))
+        }
         Err(Broken::HungUp) => return,
     };
     let _ = client.to.send(ToClient::Status(status)).await;
 }
 
-async fn try_run(start: CommandStart<'_>, client: &mut Client) -> Result<i32, Broken> {
+async fn try_run(start: CommandStart<'_>, stuck: Duration, client: &mut Client) -> Result<i32, Broken> {
     let CommandStart { directory, container, options } = start;
     let CommandOptions { input, output, error, .. } = options;
     let mut theirs: Vec<OwnedFd> = Vec::new();
@@ -43,7 +52,7 @@ async fn try_run(start: CommandStart<'_>, client: &mut Client) -> Result<i32, Br
         Descriptor::reader(reader).map(Some)
     };
     let (output_end, error_end) = (pipe(output)?, pipe(error)?);
-    let request = SessionRequest::Attach { container, input, output, error };
+    let request = SessionRequest::Attach { container, input, output, error, stuck };
     let mut connection = open(directory, request, &theirs)?;
     drop(theirs);
     let (is_terminal, descriptor) = ready(&mut connection).await?;

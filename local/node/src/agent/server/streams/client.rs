@@ -7,7 +7,7 @@ use crate::streams::channel::{FromClient, ToClient};
 /// Messages under way in either direction: what is read ahead of a slow command or a slow client.
 const UNDER_WAY: usize = 4;
 
-/// What the side that runs the command has of the client. When the client vanishes `from` ends and `to` refuses.
+/// What the side that runs the command has of the client. When the client vanishes `from` ends and `to` is closed.
 #[derive(Debug)]
 pub(super) struct Client {
     /// What it says.

@@ -1,9 +1,9 @@
 //! Runs a command in a container for a client.
 //!
 //! A client that vanishes hangs up on its command: on a terminal the kernel does it, without one the pod's init sends
-//! SIGHUP to the command's group (containerd lets such a command run on). A client that closes its connection in good
-//! order while the input is open has ended the input, as v4 has no other way to say it: the command runs to its end,
-//! and what it prints is dropped.
+//! SIGHUP to the command's group (containerd lets such a command run on, with its input closed). A client that closes its
+//! connection in good order while the input is open has ended the input, as v4 has no other way to say it: the command
+//! runs to its end, and what it prints is dropped.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -127,12 +127,16 @@ pub(super) async fn carry<AtEnd: Future<Output = ()>>(
     let (mut feeding, mut showing) = (true, true);
     let code = loop {
         tokio::select! {
+            // What a client said before it went is the command's, as far as the command takes it.
+            biased;
             ended = &mut ended => break ended?,
             left = &mut fed, if feeding => match left {
                 Left::HungUp => return Err(Broken::HungUp),
                 Left::InputAlone => feeding = false,
             },
             _ = &mut shown, if showing => showing = false,
+            // Heard also while the command leaves its input unread.
+            () = client.to.closed(), if feeding => return Err(Broken::HungUp),
         }
     };
     over.cancel();

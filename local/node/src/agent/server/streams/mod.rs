@@ -6,9 +6,11 @@ mod client;
 mod command;
 mod descriptor;
 mod dial;
+mod heartbeat;
 mod ports;
 mod spdy;
 mod spdy_channels;
+mod spdy_connection;
 mod tunnel;
 mod websocket;
 
@@ -19,10 +21,12 @@ use std::time::Duration;
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 
 use self::command::CommandStart;
 use self::dial::Target;
+use self::heartbeat::{Gone, Heartbeat};
 use self::websocket::Handshake;
 use super::super::context::Context;
 use super::super::record::Record;
@@ -101,6 +105,7 @@ pub(super) fn in_container(
         }
     };
     let (container, over) = (container.to_owned(), over.clone());
+    let (patience, heartbeat) = (context.stream_patience, Heartbeat::new(context.stream_patience));
     tokio::spawn(async move {
         let upgraded = match hyper::upgrade::on(request).await {
             Ok(upgraded) => upgraded,
@@ -110,15 +115,20 @@ pub(super) fn in_container(
         let wanted = options.clone();
         let carried = async {
             match version {
-                Some(version) => channels::carry(websocket::socket(upgraded).await, version, command).await,
-                None => spdy_channels::carry(upgraded, wanted, command).await,
+                Some(version) => {
+                    channels::carry(websocket::socket(upgraded).await, version, command, &heartbeat).await;
+                }
+                None => spdy_channels::carry(TokioIo::new(upgraded), wanted, command, &heartbeat).await,
             }
         };
         let start = CommandStart { directory: &directory, container, options };
-        match wish {
-            Wish::Exec => drop(tokio::join!(command::run(start, client, &over), carried)),
-            Wish::Attach => drop(tokio::join!(attach::run(start, client, &over), carried)),
-        }
+        let served = async {
+            match wish {
+                Wish::Exec => command::run(start, client, &over).await,
+                Wish::Attach => attach::run(start, client, patience.stuck, &over).await,
+            }
+        };
+        tokio::join!(served, carried);
     });
     response
 }
@@ -155,7 +165,7 @@ pub(super) fn port_forward(
         };
         (handshake.response(), way)
     };
-    let over = over.clone();
+    let (over, heartbeat) = (over.clone(), Heartbeat::new(context.stream_patience));
     tokio::spawn(async move {
         let upgraded = match hyper::upgrade::on(request).await {
             Ok(upgraded) => upgraded,
@@ -163,10 +173,12 @@ pub(super) fn port_forward(
         };
         let forwarded = async {
             match way {
-                Way::Spdy => tunnel::raw(upgraded, &target).await,
-                Way::Tunnel => tunnel::websocket(websocket::socket(upgraded).await, &target).await,
+                Way::Spdy => tunnel::raw(upgraded, &target, &heartbeat).await,
+                Way::Tunnel => {
+                    tunnel::websocket(websocket::socket(upgraded).await, &target, &heartbeat).await;
+                }
                 Way::Channels(ports) => {
-                    ports::forward(websocket::socket(upgraded).await, ports, &target).await;
+                    ports::forward(websocket::socket(upgraded).await, ports, &target, &heartbeat).await;
                 }
             }
         };
@@ -176,6 +188,13 @@ pub(super) fn port_forward(
         }
     });
     response
+}
+
+/// Says in the log why a client is no longer told anything.
+fn note(told: Result<(), Gone>) {
+    if let Err(error) = told {
+        tracing::debug!(%error, "a client of a stream is gone");
+    }
 }
 
 /// How a client wants its ports forwarded.

@@ -9,9 +9,10 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::FAREWELL;
 use super::dial::Target;
+use super::heartbeat::Heartbeat;
 use super::websocket::Socket;
+use super::{FAREWELL, note};
 
 /// The subprotocol.
 pub(super) const PROTOCOL: &str = "v4.channel.k8s.io";
@@ -21,7 +22,7 @@ const UNDER_WAY: usize = 8;
 const CHUNK: usize = 32 << 10;
 
 /// Forwards until every port's connection is over, or the client is gone.
-pub(super) async fn forward(socket: Socket, ports: Vec<u16>, target: &Target) {
+pub(super) async fn forward(socket: Socket, ports: Vec<u16>, target: &Target, heartbeat: &Heartbeat) {
     let (mut sink, mut stream) = socket.split();
     let (to_client, mut for_client) = mpsc::channel::<Bytes>(UNDER_WAY);
     let (to_ports, for_ports): (Vec<_>, Vec<_>) = ports.iter().map(|_| mpsc::channel(UNDER_WAY)).unzip();
@@ -34,14 +35,22 @@ pub(super) async fn forward(socket: Socket, ports: Vec<u16>, target: &Target) {
         drop(to_client);
     };
     let written = async {
-        while let Some(message) = for_client.recv().await {
-            sink.send(Message::Binary(message)).await?;
+        let mut times = heartbeat.times();
+        loop {
+            let message = tokio::select! {
+                bytes = for_client.recv() => match bytes {
+                    Some(bytes) => Message::Binary(bytes),
+                    None => break,
+                },
+                _ = times.tick() => Message::Ping(Bytes::new()),
+            };
+            heartbeat.tell(sink.send(message)).await?;
         }
-        sink.send(Message::Close(None)).await
+        heartbeat.tell(sink.send(Message::Close(None))).await
     };
     let read = async {
         let mut to_ports = to_ports;
-        while let Some(Ok(message)) = stream.next().await {
+        while let Some(Ok(message)) = heartbeat.hear(stream.next()).await {
             let Message::Binary(bytes) = message else { continue };
             let Some((channel, rest)) = bytes.split_first().map(|(channel, _)| (*channel, bytes.slice(1..)))
             else {
@@ -60,7 +69,7 @@ pub(super) async fn forward(socket: Socket, ports: Vec<u16>, target: &Target) {
     tokio::select! {
         written = served => match written {
             Ok(()) => drop(timeout(FAREWELL, read).await),
-            Err(error) => tracing::debug!(%error, "a client of forwarded ports is gone"),
+            gone => note(gone),
         },
         // The connections close with this.
         () = &mut read => {}

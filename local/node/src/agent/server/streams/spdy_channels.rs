@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_util::io::ReaderStream;
 
-use super::FAREWELL;
 use super::client::Command;
+use super::heartbeat::Heartbeat;
+use super::spdy_connection::{pieces, write};
+use super::{FAREWELL, note};
 use crate::streams::channel::{FromClient, ToClient, decode_size};
 use crate::streams::query::CommandOptions;
 use crate::streams::spdy::{Decoder, Frame, ReplyEncoder, encode_data, encode_ping, encode_reset};
@@ -29,21 +28,19 @@ const UNDER_WAY: usize = 8;
 type Streams = HashMap<&'static str, u32>;
 
 /// Carries until the command has said all, or the client is gone.
-pub(super) async fn carry(upgraded: Upgraded, options: CommandOptions, command: Command) {
-    let (reader, mut writer) = tokio::io::split(TokioIo::new(upgraded));
-    let incoming = ReaderStream::new(reader).filter_map(|piece| std::future::ready(piece.ok()));
-    let (outgoing, mut frames) = mpsc::channel::<Bytes>(UNDER_WAY);
-    let written = async {
-        while let Some(frame) = frames.recv().await {
-            writer.write_all(&frame).await?;
-            writer.flush().await?;
-        }
-        Ok::<_, std::io::Error>(())
-    };
+pub(super) async fn carry(
+    connection: impl AsyncRead + AsyncWrite + Send,
+    options: CommandOptions,
+    command: Command,
+    heartbeat: &Heartbeat,
+) {
+    let (reader, writer) = tokio::io::split(connection);
+    let (outgoing, frames) = mpsc::channel::<Bytes>(UNDER_WAY);
+    let incoming = pieces(reader, heartbeat);
     let connection = Connection { incoming, decoder: Decoder::default(), outgoing };
     tokio::select! {
         () = speak(connection, &options, command) => {}
-        written = written => tracing::debug!(?written, "a client of a stream is gone"),
+        written = write(writer, frames, heartbeat) => note(written),
     }
 }
 
