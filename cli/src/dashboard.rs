@@ -96,7 +96,7 @@ impl Suppose for Manifests {
                 gang_scheduler: &gang_scheduler,
             };
             let connection = Connection { client: caller, namespace };
-            supposition.tell(&connection, planner).await.map_err(refusal)
+            Box::pin(supposition.tell(&connection, planner)).await.map_err(refusal)
         }
         .boxed()
     }

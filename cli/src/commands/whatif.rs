@@ -54,7 +54,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         more_nodes: arguments.add_nodes.zip(arguments.like.as_deref()),
         gang_scheduler: &arguments.gang_scheduler_name,
     };
-    let prospects = supposition.tell(connection, planner).await?.prospects(Timestamp::now());
+    let prospects = Box::pin(supposition.tell(connection, planner)).await?.prospects(Timestamp::now());
     let waiting_only = documents.is_empty();
     let text = match arguments.output {
         Some(format) => output::document(&json!({ "gangs": prospects }), format.into())?,
