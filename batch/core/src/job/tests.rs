@@ -51,6 +51,17 @@ fn run(pod: &PodSpec, more: &[(&str, &str)], folder: &std::path::Path) -> (Optio
     (ended.status.code(), String::from_utf8_lossy(&ended.stdout).into_owned())
 }
 
+/// A search path on which `sleep` writes down how long it was to last, and ends when the script has set its trap.
+fn path_of_a_sleep_that_waits_for_the_script(folder: &std::path::Path) -> String {
+    use std::os::unix::fs::PermissionsExt;
+
+    let sleep = folder.join("sleep");
+    std::fs::write(&sleep, "#!/bin/sh\necho $1 >slept\nwhile [ ! -e trapped ]; do /bin/sleep 0.01; done\n")
+        .unwrap();
+    std::fs::set_permissions(&sleep, std::fs::Permissions::from_mode(0o755)).unwrap();
+    format!("{}:{}", folder.display(), std::env::var("PATH").unwrap())
+}
+
 fn pod(job: &Job) -> &PodSpec {
     job.spec.as_ref().unwrap().template.spec.as_ref().unwrap()
 }
@@ -110,12 +121,14 @@ fn a_task_of_an_array_knows_which_it_is_and_has_files_of_its_own() {
 fn a_warning_reaches_the_script_and_does_not_end_it() {
     let folder = tempfile::tempdir().unwrap();
     // It ends by itself once it has been warned.
-    let script = "#!/bin/sh\ntrap 'echo warned; exit 5' USR1\nwhile :; do sleep 0.01; done\n";
+    let script =
+        "#!/bin/sh\ntrap 'echo warned; exit 5' USR1\n: >trapped\nwhile :; do /bin/sleep 0.01; done\n";
     let warning = Some(crate::limits::Warning { signal: "USR1".to_owned(), seconds: 9 });
-    let request = Request { time: Some(10), warning, ..request(script) };
+    let request = Request { time: Some(100), warning, ..request(script) };
     assert_eq!(request.check(), Ok(()));
     let job = request.job(1);
-    assert_eq!(run(pod(&job), &[], folder.path()), (Some(5), "warned\n".to_owned()));
+    let path = path_of_a_sleep_that_waits_for_the_script(folder.path());
+    assert_eq!(run(pod(&job), &[("PATH", &path)], folder.path()), (Some(5), "warned\n".to_owned()));
 }
 
 #[test]
@@ -185,11 +198,15 @@ fn time_counts_from_the_start_of_the_pod() {
     std::fs::File::create(&mark).unwrap().set_modified(began).unwrap();
     let seconds = began.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let script = "#!/bin/sh\ntrap 'echo $SLURM_JOB_START_TIME $SLURM_JOB_END_TIME; exit 5' USR1\n\
-                  while :; do sleep 0.01; done\n";
+                  : >trapped\nwhile :; do /bin/sleep 0.01; done\n";
     let warning = Some(crate::limits::Warning { signal: "USR1".to_owned(), seconds: 60 });
-    let job = Request { time: Some(100), warning, ..request(script) }.job(1);
-    let (code, log) = run(pod(&job), &[("MUSTER_START_MARK", mark.to_str().unwrap())], folder.path());
-    assert_eq!((code, log), (Some(5), format!("{seconds} {}\n", seconds + 100)));
+    let job = Request { time: Some(7200), warning, ..request(script) }.job(1);
+    let path = path_of_a_sleep_that_waits_for_the_script(folder.path());
+    let more = [("MUSTER_START_MARK", mark.to_str().unwrap()), ("PATH", &path)];
+    let (code, log) = run(pod(&job), &more, folder.path());
+    assert_eq!((code, log), (Some(5), format!("{seconds} {}\n", seconds + 7200)));
+    let slept: u64 = std::fs::read_to_string(folder.path().join("slept")).unwrap().trim().parse().unwrap();
+    assert!((6000..=7200 - 60 - 60).contains(&slept), "{slept}");
 }
 
 #[test]
