@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client, ResourceExt};
@@ -15,6 +16,9 @@ use crate::kinds::Kinds;
 use crate::manifest::{self, Document};
 
 const FILE: (&str, &str) = ("deploy/runtimes.yaml", include_str!("../../deploy/runtimes.yaml"));
+/// Where Kubeflow's client expects the trainer, and the version whose kinds are served.
+const SYSTEM_NAMESPACE: &str = "kubeflow-system";
+const SERVED: &str = "v2.3.0";
 /// Longest wait for a definition to be served.
 const DEADLINE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -40,9 +44,24 @@ pub(crate) fn image_rules() -> Result<Vec<ImageRule>, Error> {
     Ok(images.into_iter().map(|image| ImageRule::new(image, "/")).collect())
 }
 
+/// Tells Kubeflow's `TrainerClient` which trainer is there, where it looks for that.
+async fn announce(client: &Client) -> Result<(), Error> {
+    let namespaces = Api::<Namespace>::all(client.clone());
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let parameters = PatchParams::apply("muster").force();
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM_NAMESPACE}});
+    namespaces.patch(SYSTEM_NAMESPACE, &parameters, &Patch::Apply(namespace)).await?;
+    let name = "kubeflow-trainer-public";
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
+        "data": {"kubeflow_trainer_version": SERVED}});
+    maps.patch(name, &parameters, &Patch::Apply(map)).await?;
+    Ok(())
+}
+
 /// Applies them to the embedded cluster, where their definition has just been installed. One that a person has changed
 /// stays as it is.
 pub(crate) async fn install(client: &Client) -> Result<(), Error> {
+    announce(client).await?;
     let kind = GroupVersionKind::gvk(GROUP, VERSION, "ClusterTrainingRuntime");
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::from_gvk(&kind));
     for document in documents()? {

@@ -149,6 +149,70 @@ async fn both_implementations_start_processes_over_sshd() {
     cluster.stop().await;
 }
 
+/// Kubeflow's runtime for `DeepSpeed`, with this machine in place of its image: `mpirun` and `sshd` are root's.
+fn on_this_machine(mut shipped: Value) -> Value {
+    shipped["kind"] = json!("TrainingRuntime");
+    shipped["metadata"] = json!({"name": "open-mpi"});
+    let mpi = &mut shipped["spec"]["mlPolicy"]["mpi"];
+    mpi.as_object_mut().expect("an MPI policy").remove("sshAuthMountPath");
+    let groups = shipped["spec"]["template"]["spec"]["replicatedJobs"].as_array_mut().expect("groups");
+    for group in groups {
+        let pod = group["template"]["spec"]["template"]["spec"].as_object_mut().expect("a pod");
+        pod.remove("securityContext");
+        pod.insert("terminationGracePeriodSeconds".to_owned(), json!(0));
+        let container = pod["containers"][0].as_object_mut().expect("a container");
+        container.remove("securityContext");
+        container.insert("image".to_owned(), json!("host"));
+        if container.remove("args").is_some() {
+            let server = json!(["sh", "-c", "mkdir -p /run/sshd && exec /usr/sbin/sshd -De"]);
+            container.insert("command".to_owned(), server);
+            container
+                .insert("readinessProbe".to_owned(), json!({"tcpSocket": {"port": 22}, "periodSeconds": 1}));
+        }
+    }
+    shipped
+}
+
+#[tokio::test]
+async fn a_train_job_runs_open_mpi_on_its_launcher_and_nodes() {
+    need_mpi!();
+    let cluster = Cluster::start(&[]).await;
+    let shipped = cluster.object("clustertrainingruntime/deepspeed-distributed").await;
+    apply(&cluster, &on_this_machine(shipped)).await;
+    let run = async |name: &str, nodes: u8, processes: u8, env: Value, program: &[&str]| {
+        let command: Vec<&str> = [OPEN_MPI.run, program].concat();
+        let job = json!({
+            "apiVersion": "trainer.kubeflow.org/v1alpha1",
+            "kind": "TrainJob",
+            "metadata": {"name": name},
+            "spec": {
+                "runtimeRef": {"name": "open-mpi", "kind": "TrainingRuntime"},
+                "trainer": {"numNodes": nodes, "numProcPerNode": processes, "env": env, "command": command},
+            },
+        });
+        apply(&cluster, &job).await;
+        cluster.wait_for(&format!("trainjob/{name}"), "condition=Complete").await;
+        cluster.kubectl(&["logs", &format!("job/{name}-launcher-0")]).await.succeeded().stdout
+    };
+    let says = json!([{"name": "GREETING", "value": "hello; it is me"}]);
+    let printed = run("names", 3, 2, says, &["sh", "-c", "echo $(hostname) says $GREETING"]).await;
+    let pods = ["names-launcher-0-0", "names-node-0-0", "names-node-0-1"];
+    let expected: Vec<String> =
+        pods.iter().flat_map(|pod| vec![format!("{pod} says hello; it is me"); 2]).collect();
+    assert_eq!(hosts(&printed), expected);
+
+    let program = all_reduce(&cluster.home, OPEN_MPI).await;
+    let printed = run("sums", 2, 1, json!([]), &[&program]).await;
+    let mut lines: Vec<&str> = printed.lines().filter(|line| line.starts_with("rank ")).collect();
+    lines.sort_unstable();
+    let expected = [
+        "rank 0 of 2 on sums-launcher-0-0: 20 sums, 0 wrong numbers",
+        "rank 1 of 2 on sums-node-0-0: 20 sums, 0 wrong numbers",
+    ];
+    assert_eq!(lines, expected, "{printed}");
+    cluster.stop().await;
+}
+
 /// What the controller has written down of the hosts.
 async fn discovered(cluster: &Cluster, name: &str) -> String {
     let map = cluster.object(&format!("configmap/{name}-config")).await;

@@ -1,5 +1,6 @@
 """Drives a cluster with Kubeflow's TrainerClient; prints one line for each thing that held."""
 
+import logging
 import os
 import shutil
 import sys
@@ -24,7 +25,12 @@ def count(steps):
 
 
 def main():
+    warnings = []
+    listener = logging.Handler(logging.WARNING)
+    listener.emit = lambda record: warnings.append(record.getMessage())
+    logging.getLogger("kubeflow.trainer").addHandler(listener)
     client = TrainerClient()
+    assert warnings == [], warnings
     say("runtimes: " + ", ".join(sorted(runtime.name for runtime in client.list_runtimes())))
     torch = client.get_runtime("torch-distributed")
     assert torch.trainer.framework == "torch" and torch.trainer.num_nodes == 1, torch
