@@ -100,39 +100,33 @@ impl Arguments {
 }
 
 fn table(rows: &[Row], now: Timestamp) -> Table {
-    let mut table =
-        Table::new(["JOBID", "PARTITION", "NAME", "USER", "ST", "TIME", "NODES", "NODELIST(REASON)"]);
-    for row in rows {
+    let lasted = |row: &Row| {
         let since = |started: Timestamp| row.ended.unwrap_or(now).duration_since(started).as_secs();
-        table.row([
-            row.label(),
-            row.queue.clone(),
-            row.name.clone(),
-            row.user.clone(),
-            row.state.code().to_owned(),
-            clock(row.started.map_or(0, since).max(0)),
-            row.node_count.to_string(),
-            row.place(),
-        ]);
-    }
-    table
+        clock(row.started.map_or(0, since).max(0))
+    };
+    table_with("TIME", rows, lasted)
 }
 
 fn starts(rows: &[Row], forecasts: &Forecasts) -> Table {
+    // As Slurm writes times, in the zone of the reader.
+    let local = |start: Timestamp| {
+        start.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%dT%H:%M:%S").to_string()
+    };
+    table_with("START_TIME", rows, |row| forecasts.start(row).map_or_else(|| "N/A".to_owned(), local))
+}
+
+/// Slurm's columns, the times among them being these.
+fn table_with(times: &str, rows: &[Row], time: impl Fn(&Row) -> String) -> Table {
     let mut table =
-        Table::new(["JOBID", "PARTITION", "NAME", "USER", "ST", "START_TIME", "NODES", "NODELIST(REASON)"]);
+        Table::new(["JOBID", "PARTITION", "NAME", "USER", "ST", times, "NODES", "NODELIST(REASON)"]);
     for row in rows {
-        // As Slurm writes times, in the zone of the reader.
-        let local = |start: Timestamp| {
-            start.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%dT%H:%M:%S").to_string()
-        };
         table.row([
             row.label(),
             row.queue.clone(),
             row.name.clone(),
             row.user.clone(),
             row.state.code().to_owned(),
-            forecasts.start(row).map_or_else(|| "N/A".to_owned(), local),
+            time(row),
             row.node_count.to_string(),
             row.place(),
         ]);

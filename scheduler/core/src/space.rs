@@ -75,11 +75,10 @@ impl Space {
         let nodes = Arc::make_mut(&mut self.nodes);
         let id = *nodes.ids.entry(node.name.clone()).or_insert_with(|| {
             let vacant = nodes.by_id.iter().position(Option::is_none);
-            NodeId::new(vacant.unwrap_or(nodes.by_id.len()))
-        });
-        if !nodes.index.contains_key(&node.name) {
+            let id = NodeId::new(vacant.unwrap_or(nodes.by_id.len()));
             nodes.index.insert(node.name.clone(), id);
-        }
+            id
+        });
         if id.index() == nodes.by_id.len() {
             nodes.by_id.push(None);
             self.rooms.push(Room::default());

@@ -1,8 +1,13 @@
 //! Pods that the API server refuses: their owner says so, and goes on once it may.
 
+use std::fmt::Debug;
+
 use k8s_openapi::api::apps::v1::{DaemonSet, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Event, Node, ResourceQuota};
+use kube::Resource;
 use kube::api::{Api, DeleteParams, PostParams};
+use kube::core::NamespaceResourceScope;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::harness::Cluster;
@@ -44,8 +49,31 @@ async fn told(cluster: &Cluster, kind: &str) -> String {
     events.iter().find(is_told).and_then(|event| event.message.clone()).expect("a message")
 }
 
-async fn lift(cluster: &Cluster) {
+/// The same for a set whose pods have names of the API server.
+async fn refused_is_told(cluster: &Cluster, kind: &str) {
+    let message = told(cluster, kind).await;
+    assert!(
+        message.starts_with("Error creating: pods \"web-") && message.contains("exceeded quota"),
+        "{message}"
+    );
+}
+
+/// The status says so when one pod is ready, and both when the quota no longer forbids the other.
+async fn both_come_once_the_quota_is_lifted<K, F>(cluster: Cluster, has: impl Fn(i32) -> F)
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+    F: Fn(&[K]) -> bool,
+{
+    cluster.until(cluster.api(), "one ready", has(1)).await;
     cluster.api::<ResourceQuota>().delete("one", &DeleteParams::default()).await.expect("deleted");
+    cluster.until(cluster.api(), "both ready", has(2)).await;
+    cluster.stop().await;
 }
 
 #[tokio::test]
@@ -62,10 +90,7 @@ async fn a_stateful_set_tells_of_its_status_and_of_a_pod_that_is_refused() {
     let start =
         "create Pod web-1 in StatefulSet web failed error: pods \"web-1\" is forbidden: exceeded quota: one";
     assert!(message.starts_with(start), "{message}");
-    cluster.until(cluster.api(), "one ready", has(1)).await;
-    lift(&cluster).await;
-    cluster.until(cluster.api(), "both ready", has(2)).await;
-    cluster.stop().await;
+    both_come_once_the_quota_is_lifted(cluster, has).await;
 }
 
 #[tokio::test]
@@ -78,15 +103,8 @@ async fn a_daemon_set_tells_of_its_status_and_of_a_pod_that_is_refused() {
             status.is_some_and(|status| (status.desired_number_scheduled, status.number_ready) == (2, ready))
         }
     };
-    let message = told(&cluster, "DaemonSet").await;
-    assert!(
-        message.starts_with("Error creating: pods \"web-") && message.contains("exceeded quota"),
-        "{message}"
-    );
-    cluster.until(cluster.api(), "one ready", has(1)).await;
-    lift(&cluster).await;
-    cluster.until(cluster.api(), "both ready", has(2)).await;
-    cluster.stop().await;
+    refused_is_told(&cluster, "DaemonSet").await;
+    both_come_once_the_quota_is_lifted(cluster, has).await;
 }
 
 #[tokio::test]
@@ -99,13 +117,6 @@ async fn a_replica_set_tells_of_its_status_and_of_a_pod_that_is_refused() {
             status.is_some_and(|status| (status.replicas, status.ready_replicas) == (ready, Some(ready)))
         }
     };
-    let message = told(&cluster, "ReplicaSet").await;
-    assert!(
-        message.starts_with("Error creating: pods \"web-") && message.contains("exceeded quota"),
-        "{message}"
-    );
-    cluster.until(cluster.api(), "one ready", has(1)).await;
-    lift(&cluster).await;
-    cluster.until(cluster.api(), "both ready", has(2)).await;
-    cluster.stop().await;
+    refused_is_told(&cluster, "ReplicaSet").await;
+    both_come_once_the_quota_is_lifted(cluster, has).await;
 }
