@@ -1,8 +1,14 @@
 //! `metadata.managedFields`: who owns which fields.
 
+use std::cmp::Ordering;
+
 use serde_json::{Map, Value};
 
 use super::set::{FieldSet, SetError};
+use super::{Writer, owned};
+
+/// Where an object carries its managers.
+pub(super) const POINTER: &str = "/metadata/managedFields";
 
 /// How fields came to be owned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,7 +76,7 @@ impl Entry {
         })
     }
 
-    fn to_value(&self) -> Value {
+    pub(super) fn to_value(&self) -> Value {
         let mut entry = Map::new();
         let mut put = |name: &str, text: &str| {
             if !text.is_empty() {
@@ -94,37 +100,10 @@ const MAX_UPDATE_ENTRIES: usize = 10;
 /// The owner that the oldest `Update` entries are folded into.
 const ANCIENT: &str = "ancient-changes";
 
-/// What an object says about its managers.
-pub(super) enum Given {
-    /// Nothing, or nothing readable.
-    Nothing,
-    /// `[{}]`: forget all managers.
-    Reset,
-    /// Entries.
-    Entries(Vec<Entry>),
-}
-
-/// Reads the managed fields of an object.
-pub(super) fn read(object: &Value) -> Given {
-    let Some(list) = object.pointer("/metadata/managedFields").and_then(Value::as_array) else {
-        return Given::Nothing;
-    };
-    match list.as_slice() {
-        [] => Given::Nothing,
-        [Value::Object(only)] if only.is_empty() => Given::Reset,
-        list => match list.iter().map(Entry::parse).collect() {
-            Ok(entries) => Given::Entries(entries),
-            Err(_) => Given::Nothing,
-        },
-    }
-}
-
 /// The entries of a stored object.
 pub(super) fn entries(object: &Value) -> Vec<Entry> {
-    match read(object) {
-        Given::Entries(entries) => entries,
-        Given::Nothing | Given::Reset => Vec::new(),
-    }
+    let list = object.pointer(POINTER).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    list.iter().map(Entry::parse).collect::<Result<_, _>>().unwrap_or_default()
 }
 
 /// Removes the managed fields of an object.
@@ -135,21 +114,15 @@ pub(super) fn strip(object: &mut Value) {
 }
 
 /// Writes `entries` into an object, in Kubernetes' order, without empty ones.
-pub(super) fn write(object: &mut Value, mut entries: Vec<Entry>) {
-    entries.retain(|entry| !entry.fields.is_empty());
+pub(super) fn write(object: &mut Value, entries: &[Entry]) {
+    write_values(object, entries.iter().map(Entry::to_value).collect());
+}
+
+/// Like [`write`], for entries in their written form.
+pub(super) fn write_values(object: &mut Value, mut entries: Vec<Value>) {
+    entries.retain_mut(|entry| fields_mut(entry).is_some_and(|fields| !fields.is_empty()));
     fold_ancient(&mut entries);
-    entries.sort_by(|left, right| {
-        let key = |entry: &Entry| {
-            (
-                entry.operation,
-                entry.time.clone(),
-                entry.manager.clone(),
-                entry.api_version.clone(),
-                entry.subresource.clone(),
-            )
-        };
-        key(left).cmp(&key(right))
-    });
+    entries.sort_by(order);
     strip(object);
     if entries.is_empty() {
         return;
@@ -157,33 +130,120 @@ pub(super) fn write(object: &mut Value, mut entries: Vec<Entry>) {
     if let Some(fields) = object.as_object_mut() {
         let metadata = fields.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
         if let Some(metadata) = metadata.as_object_mut() {
-            let list = entries.iter().map(Entry::to_value).collect();
-            metadata.insert("managedFields".to_owned(), Value::Array(list));
+            metadata.insert("managedFields".to_owned(), Value::Array(entries));
         }
     }
 }
 
+fn text<'a>(entry: &'a Value, name: &str) -> &'a str {
+    entry.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Kubernetes' order of entries: appliers first, then by time and names.
+fn order(left: &Value, right: &Value) -> Ordering {
+    let by = |name: &str| text(left, name).cmp(text(right, name));
+    // "Apply" comes before "Update" by its letters, too.
+    ["operation", "time", "manager", "apiVersion", "subresource"]
+        .into_iter()
+        .fold(Ordering::Equal, |order, name| order.then_with(|| by(name)))
+}
+
+/// What an entry owns, in its written form.
+pub(super) fn fields_mut(entry: &mut Value) -> Option<&mut Map<String, Value>> {
+    entry.get_mut("fieldsV1").and_then(Value::as_object_mut)
+}
+
+/// An entry that owns nothing yet.
+pub(super) fn new_entry(writer: &Writer<'_>, operation: Operation) -> Entry {
+    Entry {
+        manager: writer.manager.to_owned(),
+        operation,
+        api_version: writer.api_version.to_owned(),
+        subresource: writer.subresource.to_owned(),
+        time: None,
+        fields: FieldSet::default(),
+    }
+}
+
+/// The written entry of what `writer` owns by updates, if it has one: as [`Entry::same_owner`] says.
+pub(super) fn position_of_updates(entries: &[Value], writer: &Writer<'_>) -> Option<usize> {
+    entries.iter().position(|entry| {
+        text(entry, "operation") == "Update"
+            && text(entry, "manager") == writer.manager
+            && text(entry, "subresource") == writer.subresource
+            && text(entry, "apiVersion") == writer.api_version
+    })
+}
+
+/// Notes that what an entry owns changed at `now`.
+pub(super) fn set_time(entry: &mut Value, now: &str) {
+    if let Some(entry) = entry.as_object_mut() {
+        entry.insert("time".to_owned(), now.into());
+    }
+}
+
+/// Takes out of a written object what it says about its managers. `kept` is what the stored object says, which needs no
+/// second look when it comes back as it was.
+pub(super) fn take_given(object: &mut Value, kept: Option<&Value>) -> Given {
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
+        return Given::Nothing;
+    };
+    match metadata.remove("managedFields") {
+        Some(Value::Array(list)) if list.is_empty() => Given::Nothing,
+        Some(given) if kept == Some(&given) => match given {
+            Value::Array(list) => Given::Entries(list),
+            _ => Given::Nothing,
+        },
+        Some(Value::Array(list)) => match list.as_slice() {
+            [Value::Object(only)] if only.is_empty() => Given::Reset,
+            list => match list.iter().map(Entry::parse).collect::<Result<Vec<_>, _>>() {
+                Ok(entries) => Given::Entries(entries.iter().map(Entry::to_value).collect()),
+                Err(_) => Given::Nothing,
+            },
+        },
+        _ => Given::Nothing,
+    }
+}
+
+/// What a written object says about its managers.
+pub(super) enum Given {
+    /// Nothing, or nothing readable.
+    Nothing,
+    /// `[{}]`: forget all managers.
+    Reset,
+    /// Entries in their written form.
+    Entries(Vec<Value>),
+}
+
 /// Keeps the number of `Update` entries bounded by folding the oldest into one owner.
-fn fold_ancient(entries: &mut Vec<Entry>) {
+fn fold_ancient(entries: &mut Vec<Value>) {
     loop {
-        let updates = entries.iter().enumerate().filter(|(_, entry)| entry.operation == Operation::Update);
+        let updates = entries.iter().enumerate().filter(|(_, entry)| text(entry, "operation") == "Update");
         if updates.clone().count() <= MAX_UPDATE_ENTRIES {
             return;
         }
         let oldest = updates
-            .filter(|(_, entry)| entry.manager != ANCIENT)
-            .min_by(|(_, left), (_, right)| left.time.cmp(&right.time))
+            .filter(|(_, entry)| text(entry, "manager") != ANCIENT)
+            .min_by(|(_, left), (_, right)| text(left, "time").cmp(text(right, "time")))
             .map(|(position, _)| position);
         let Some(position) = oldest else { return };
         let old = entries.remove(position);
-        let home =
-            entries.iter_mut().find(|entry| entry.manager == ANCIENT && entry.api_version == old.api_version);
+        let home = entries.iter_mut().find(|entry| {
+            text(entry, "manager") == ANCIENT && text(entry, "apiVersion") == text(&old, "apiVersion")
+        });
         match home {
             Some(home) => {
-                home.fields = home.fields.union(&old.fields);
-                home.time = home.time.clone().max(old.time);
+                let owned = FieldSet::parse(&old["fieldsV1"]).unwrap_or_default();
+                if let Some(fields) = fields_mut(home) {
+                    owned::give(fields, &owned);
+                }
+                if text(home, "time") < text(&old, "time") {
+                    set_time(home, text(&old, "time"));
+                }
             }
-            None => entries.push(Entry { manager: ANCIENT.to_owned(), subresource: String::new(), ..old }),
+            None => entries.extend(Entry::parse(&old).ok().map(|old| {
+                Entry { manager: ANCIENT.to_owned(), subresource: String::new(), ..old }.to_value()
+            })),
         }
     }
 }

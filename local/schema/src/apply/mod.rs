@@ -1,17 +1,23 @@
 //! Server-side apply: ownership of fields, conflicts, and removal of what an applier no longer wants.
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value};
 
+mod compare;
 mod managed;
+mod owned;
 mod set;
 mod typed;
+mod update;
 
 pub use managed::{Entry, Operation};
 pub use set::{FieldSet, PathElement, SetError};
+pub use update::update_managed_fields;
 
 use crate::model::SchemaRef;
-use managed::Given;
-use typed::{Comparison, Place};
+use compare::{Comparison, compare};
+use typed::Place;
 
 /// Who writes, and when.
 #[derive(Debug, Clone, Copy)]
@@ -78,20 +84,23 @@ fn conflict_text(conflicts: &[Conflict]) -> String {
 }
 
 /// The fields that no manager ever owns.
-fn never_owned() -> FieldSet {
-    let metadata = [
-        "name",
-        "namespace",
-        "creationTimestamp",
-        "selfLink",
-        "uid",
-        "generation",
-        "managedFields",
-        "resourceVersion",
-    ];
-    let paths = [&["apiVersion"][..], &["kind"], &["metadata"]];
-    let below: Vec<[&str; 2]> = metadata.iter().map(|name| ["metadata", *name]).collect();
-    FieldSet::of_fields(paths.into_iter().chain(below.iter().map(<[&str; 2]>::as_slice)))
+fn never_owned() -> &'static FieldSet {
+    static FIELDS: LazyLock<FieldSet> = LazyLock::new(|| {
+        let metadata = [
+            "name",
+            "namespace",
+            "creationTimestamp",
+            "selfLink",
+            "uid",
+            "generation",
+            "managedFields",
+            "resourceVersion",
+        ];
+        let paths = [&["apiVersion"][..], &["kind"], &["metadata"]];
+        let below: Vec<[&str; 2]> = metadata.iter().map(|name| ["metadata", *name]).collect();
+        FieldSet::of_fields(paths.into_iter().chain(below.iter().map(<[&str; 2]>::as_slice)))
+    });
+    &FIELDS
 }
 
 /// What a write through a kind's subresources must not own: the status when the object itself is written and
@@ -146,7 +155,7 @@ fn last_applied(schema: &SchemaRef, live: &Value, api_version: &str) -> Option<F
         return None;
     }
     let place = Place::root(schema);
-    let since = typed::compare(&place, &config, live);
+    let since = compare(&place, &config, live);
     let own = typed::field_set(&place, &config);
     Some(own.difference(&since.modified).difference(&since.added).difference(&since.removed))
 }
@@ -165,14 +174,14 @@ impl Application<'_> {
         let (bare, mut entries) = self.start(live);
         let mut own = self.entry(Operation::Apply);
         own.fields =
-            typed::field_set(&self.place, config).recursive_difference(self.reset).difference(&never_owned());
+            typed::field_set(&self.place, config).recursive_difference(self.reset).difference(never_owned());
         let last = take(&mut entries, &own);
         let merged = typed::merge(&self.place, &bare, config);
         let wanted = match &last {
             Some(last) => self.prune(&merged, &last.fields, &own.fields, &entries),
             None => merged,
         };
-        let comparison = typed::compare(&self.place, &bare, &wanted).without(self.reset);
+        let comparison = compare(&self.place, &bare, &wanted).without(self.reset);
         let conflicts = yield_fields(&mut entries, &comparison);
         if !force && !conflicts.is_empty() {
             return Err(ApplyError::Conflicts(conflicts));
@@ -186,7 +195,7 @@ impl Application<'_> {
         };
         entries.push(own);
         let mut result = wanted;
-        managed::write(&mut result, entries);
+        managed::write(&mut result, &entries);
         Ok(result)
     }
 
@@ -199,7 +208,7 @@ impl Application<'_> {
         if entries.is_empty() {
             let mut first = self.entry(Operation::Update);
             "before-first-apply".clone_into(&mut first.manager);
-            first.fields = typed::field_set(&self.place, &bare).difference(&never_owned());
+            first.fields = typed::field_set(&self.place, &bare).difference(never_owned());
             first.time = Some(self.writer.now.to_owned());
             entries.push(first);
         }
@@ -207,14 +216,7 @@ impl Application<'_> {
     }
 
     fn entry(&self, operation: Operation) -> Entry {
-        Entry {
-            manager: self.writer.manager.to_owned(),
-            operation,
-            api_version: self.writer.api_version.to_owned(),
-            subresource: self.writer.subresource.to_owned(),
-            time: None,
-            fields: FieldSet::default(),
-        }
+        managed::new_entry(self.writer, operation)
     }
 
     /// Removes what this applier listed last time, lists no more, and nobody else owns.
@@ -264,69 +266,6 @@ fn describe(config: &Value) -> String {
         text("/apiVersion"),
         text("/kind")
     )
-}
-
-/// Records in `new` who owns what after an ordinary write: `writer` owns what differs from `old`. Without `old`
-/// the object is new. An object whose managers are unknown stays without, until something is applied to it;
-/// `managedFields: [{}]` in `new` forgets them.
-pub fn update_managed_fields(
-    schema: &SchemaRef,
-    old: Option<&Value>,
-    new: &mut Value,
-    writer: &Writer<'_>,
-    reset: &FieldSet,
-) {
-    let given = managed::read(new);
-    managed::strip(new);
-    let mut entries = match given {
-        Given::Reset => return,
-        Given::Entries(entries) => entries,
-        Given::Nothing => old.map(managed::entries).unwrap_or_default(),
-    };
-    if entries.is_empty() && old.is_some() {
-        return;
-    }
-    let mut before = old.cloned().unwrap_or_else(|| Value::Object(Map::new()));
-    managed::strip(&mut before);
-    if matches!(schema, SchemaRef::Definition(_)) {
-        add_struct_fields(&mut before, new);
-    }
-    let application = Application { place: Place::root(schema), writer, reset };
-    let comparison = typed::compare(&application.place, &before, new).without(reset);
-    let mut own = application.entry(Operation::Update);
-    let last = take(&mut entries, &own);
-    yield_fields(&mut entries, &comparison);
-    let held = last.as_ref().map(|last| last.fields.clone()).unwrap_or_default();
-    own.fields = held
-        .difference(&comparison.removed)
-        .union(&comparison.modified)
-        .union(&comparison.added)
-        .recursive_difference(reset)
-        .difference(&never_owned());
-    own.time = match last {
-        Some(last) if last.fields == own.fields => last.time,
-        _ => Some(writer.now.to_owned()),
-    };
-    entries.push(own);
-    managed::write(new, entries);
-}
-
-/// Fields of built-in kinds that Kubernetes holds as plain structs: they are always there, so nobody adds them.
-const STRUCT_FIELDS: [&str; 7] =
-    ["metadata", "spec", "status", "template", "jobTemplate", "strategy", "updateStrategy"];
-
-fn add_struct_fields(before: &mut Value, new: &Value) {
-    let (Some(before), Some(new)) = (before.as_object_mut(), new.as_object()) else { return };
-    for name in STRUCT_FIELDS {
-        if let Some(value) = new.get(name).filter(|value| value.is_object()) {
-            let below = before.entry(name).or_insert_with(|| Value::Object(Map::new()));
-            add_struct_fields(below, value);
-        }
-    }
-    // The one list with keys that Kubernetes writes as null instead of leaving it out.
-    if new.contains_key("containers") && !before.contains_key("containers") {
-        before.insert("containers".to_owned(), Value::Null);
-    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub enum PathElement {
 
 impl PathElement {
     /// The text of this step in `FieldsV1`.
-    fn encode(&self) -> String {
+    pub(super) fn encode(&self) -> String {
         match self {
             Self::Field(name) => format!("f:{name}"),
             Self::Key(key) => format!("k:{key}"),
@@ -154,6 +154,16 @@ impl FieldSet {
             }
             [first, rest @ ..] => self.children.entry(first.clone()).or_default().insert(rest),
         }
+    }
+
+    /// The paths of one element.
+    pub(super) fn members(&self) -> impl Iterator<Item = &PathElement> {
+        self.members.iter()
+    }
+
+    /// The first elements of longer paths, and what follows them.
+    pub(super) fn children(&self) -> impl Iterator<Item = (&PathElement, &Self)> {
+        self.children.iter()
     }
 
     /// Whether `element` itself is in the set.

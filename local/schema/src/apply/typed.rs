@@ -43,7 +43,7 @@ impl Place {
         Self::at(self.schema.properties.get(name).or(self.schema.additional.as_ref()))
     }
 
-    fn item(&self) -> Self {
+    pub(super) fn item(&self) -> Self {
         Self::at(self.schema.items.as_ref())
     }
 
@@ -54,11 +54,11 @@ impl Place {
         }
     }
 
-    fn granular_map<'a>(&self, value: Option<&'a Value>) -> Option<&'a Map<String, Value>> {
+    pub(super) fn granular_map<'a>(&self, value: Option<&'a Value>) -> Option<&'a Map<String, Value>> {
         value.and_then(Value::as_object).filter(|_| !self.schema.atomic_map)
     }
 
-    fn granular_list<'a>(&self, value: Option<&'a Value>) -> Option<&'a Vec<Value>> {
+    pub(super) fn granular_list<'a>(&self, value: Option<&'a Value>) -> Option<&'a Vec<Value>> {
         value.and_then(Value::as_array).filter(|_| self.schema.list != ListKind::Atomic)
     }
 
@@ -84,7 +84,7 @@ impl Place {
         }
     }
 
-    fn index<'a>(&self, list: &'a [Value]) -> Vec<(PathElement, &'a Value)> {
+    pub(super) fn index<'a>(&self, list: &'a [Value]) -> Vec<(PathElement, &'a Value)> {
         let items = self.item();
         list.iter().enumerate().map(|(position, item)| (self.element(&items, position, item), item)).collect()
     }
@@ -119,95 +119,6 @@ fn collect(place: &Place, value: &Value, path: &mut Vec<PathElement>, set: &mut 
         }
     } else {
         set.insert(path);
-    }
-}
-
-/// How a new object differs from an old one.
-#[derive(Debug, Default)]
-pub(super) struct Comparison {
-    pub(super) added: FieldSet,
-    pub(super) modified: FieldSet,
-    pub(super) removed: FieldSet,
-}
-
-impl Comparison {
-    /// Without the paths in `ignored` and below.
-    pub(super) fn without(self, ignored: &FieldSet) -> Self {
-        Self {
-            added: self.added.recursive_difference(ignored),
-            modified: self.modified.recursive_difference(ignored),
-            removed: self.removed.recursive_difference(ignored),
-        }
-    }
-}
-
-pub(super) fn compare(place: &Place, old: &Value, new: &Value) -> Comparison {
-    let mut comparison = Comparison::default();
-    compare_at(place, Some(old), Some(new), &mut Vec::new(), &mut comparison);
-    comparison
-}
-
-fn compare_at(
-    place: &Place,
-    old: Option<&Value>,
-    new: Option<&Value>,
-    path: &mut Vec<PathElement>,
-    found: &mut Comparison,
-) {
-    if old == new {
-        return;
-    }
-    let leaf = |found: &mut Comparison, path: &[PathElement]| match (old, new) {
-        (None, _) => found.added.insert(path),
-        (_, None) => found.removed.insert(path),
-        _ => found.modified.insert(path),
-    };
-    let (old_map, new_map) = (place.granular_map(old), place.granular_map(new));
-    let (old_list, new_list) = (place.granular_list(old), place.granular_list(new));
-    let empty = |value: Option<&Value>| match value {
-        None | Some(Value::Null) => true,
-        Some(Value::Object(fields)) => fields.is_empty(),
-        Some(Value::Array(items)) => items.is_empty(),
-        Some(_) => false,
-    };
-    if (old_map.is_none() && new_map.is_none() && old_list.is_none() && new_list.is_none())
-        || empty(old) && empty(new)
-    {
-        leaf(found, path);
-        return;
-    }
-    if old_map.is_some() || new_map.is_some() {
-        let mut names: Vec<&String> = old_map.into_iter().chain(new_map).flat_map(Map::keys).collect();
-        names.sort();
-        names.dedup();
-        for name in names {
-            path.push(PathElement::Field(name.clone()));
-            let below = place.field(name);
-            let old = old_map.and_then(|fields| fields.get(name));
-            compare_at(&below, old, new_map.and_then(|fields| fields.get(name)), path, found);
-            path.pop();
-        }
-    }
-    if old_list.is_some() || new_list.is_some() {
-        let mut entries: BTreeMap<PathElement, (Option<&Value>, Option<&Value>)> = BTreeMap::new();
-        for (element, item) in old_list.map(|list| place.index(list)).unwrap_or_default() {
-            entries.entry(element).or_default().0 = Some(item);
-        }
-        for (element, item) in new_list.map(|list| place.index(list)).unwrap_or_default() {
-            entries.entry(element).or_default().1 = Some(item);
-        }
-        let items = place.item();
-        for (element, (old, new)) in entries {
-            path.push(element);
-            compare_at(&items, old, new, path, found);
-            path.pop();
-        }
-    }
-    let is_leaf = |value: Option<&Value>| {
-        value.is_some_and(|value| !value.is_null() && !value.is_object() && !value.is_array())
-    };
-    if old.is_none() || new.is_none() || is_leaf(old) || is_leaf(new) {
-        leaf(found, path);
     }
 }
 
