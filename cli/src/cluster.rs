@@ -26,6 +26,8 @@ use crate::runtimes;
 
 /// Longest wait for a part to end.
 const STOP_DEADLINE: Duration = Duration::from_mins(1);
+/// Definitions of kinds that are installed at once.
+const INSTALLED_AT_ONCE: usize = 4;
 
 /// How to run the cluster.
 #[derive(Debug, Clone)]
@@ -274,13 +276,19 @@ pub(crate) fn write_running(file: &Path, dashboard: Option<String>) -> Result<()
 async fn install_kinds(client: &kube::Client) -> Result<(), Error> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let parameters = PatchParams::apply("muster").force();
+    use futures::{StreamExt as _, TryStreamExt as _};
+
     let all = crds::embedded()?;
-    let installing = all.iter().map(async |crd| {
+    let installing = all.into_iter().map(async |crd| {
         let name = crd.metadata.name.as_deref().unwrap_or_default();
-        api.patch(name, &parameters, &Patch::Apply(crd)).await.map(drop)
+        api.patch(name, &parameters, &Patch::Apply(&crd)).await.map(drop)
     });
-    futures::future::try_join_all(installing).await?;
-    Ok(())
+    // A few at a time: each is half a megabyte of text, and several times that while it is read.
+    futures::stream::iter(installing)
+        .buffer_unordered(INSTALLED_AT_ONCE)
+        .try_collect::<()>()
+        .await
+        .map_err(Error::from)
 }
 
 fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {

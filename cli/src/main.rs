@@ -36,6 +36,9 @@ use clap::Parser;
 use crate::arguments::{Arguments, Command};
 use crate::output::Colour;
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// What the node's spawner is started as; it must run before any thread exists.
 pub(crate) const SPAWNER_COMMAND: &str = "node-spawner";
 
@@ -66,7 +69,6 @@ fn main() -> ExitCode {
 
 /// Runs a command on the asynchronous runtime; its exit code is the process's.
 fn with_runtime(command: Command) -> ExitCode {
-    muster_node::share_one_heap();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error::Error::from_source("cannot start", &error)),

@@ -442,7 +442,7 @@ fn check_finalizers(old: &Value, new: &Value, errors: &mut Vec<Cause>) {
 }
 
 /// Whether two states differ only in the times of managed fields.
-fn same_object(old: &Value, new: &Value) -> bool {
+fn same_object<'a>(old: &'a Value, new: &'a Value) -> bool {
     let (Some(old_fields), Some(new_fields)) = (old.as_object(), new.as_object()) else { return false };
     let differs = |key: &str| old_fields.get(key) != new_fields.get(key);
     if old_fields.keys().chain(new_fields.keys()).any(|key| key != "metadata" && differs(key)) {
@@ -455,16 +455,19 @@ fn same_object(old: &Value, new: &Value) -> bool {
     if old_meta.keys().chain(new_meta.keys()).any(|key| key != "managedFields" && differs(key)) {
         return false;
     }
-    let timeless = |value: Option<&Value>| -> Vec<Value> {
-        let list = value.and_then(Value::as_array).into_iter().flatten();
-        list.map(|entry| {
-            let mut entry = entry.clone();
-            set_at(&mut entry, &["time"], None);
-            entry
-        })
-        .collect()
-    };
-    timeless(old_meta.get("managedFields")) == timeless(new_meta.get("managedFields"))
+    let managers =
+        |fields: Option<&'a Value>| fields.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let (old_managers, new_managers) =
+        (managers(old_meta.get("managedFields")), managers(new_meta.get("managedFields")));
+    old_managers.len() == new_managers.len()
+        && old_managers.iter().zip(new_managers).all(|(old, new)| same_but_time(old, new))
+}
+
+/// Whether two entries of managed fields differ at most in their time.
+fn same_but_time(old: &Value, new: &Value) -> bool {
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return old == new };
+    let timeless = |(key, _): &(&String, &Value)| *key != "time";
+    old.iter().filter(timeless).eq(new.iter().filter(timeless))
 }
 
 /// The deletion mark, `grace` seconds from now.

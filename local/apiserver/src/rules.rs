@@ -278,38 +278,27 @@ pub(crate) fn applied(
 
 /// Takes back everything that a write to the subresource may not change.
 pub(crate) fn restrict(resource: &Resource, subresource: &str, old: &Value, new: &mut Value) {
-    let (Some(old_fields), Some(new_fields)) = (old.as_object(), new.as_object()) else { return };
-    let mut result = old_fields.clone();
-    let take = |result: &mut serde_json::Map<String, Value>, key: &str| match new_fields.get(key) {
-        Some(value) => result.insert(key.to_owned(), value.clone()),
-        None => result.remove(key),
-    };
-    match subresource {
+    let open: &[&str] = match subresource {
         // The binding's handler made the new state itself.
         "binding" => return,
-        "status" | "approval" => {
-            take(&mut result, "status");
-            if resource.custom.is_none() {
-                take(&mut result, "metadata");
-            }
-        }
         "ephemeralcontainers" => {
             let containers = at(new, &["spec", "ephemeralContainers"]).clone();
-            let mut value = Value::Object(result);
-            set_at(
-                &mut value,
-                &["spec", "ephemeralContainers"],
-                (!containers.is_null()).then_some(containers),
-            );
-            *new = value;
+            *new = old.clone();
+            set_at(new, &["spec", "ephemeralContainers"], (!containers.is_null()).then_some(containers));
             return;
         }
-        _ => {
-            take(&mut result, "spec");
-            take(&mut result, "metadata");
+        "status" | "approval" if resource.custom.is_some() => &["status"],
+        "status" | "approval" => &["status", "metadata"],
+        _ => &["spec", "metadata"],
+    };
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object_mut()) else { return };
+    new.retain(|name, _| open.contains(&name.as_str()) || old.contains_key(name));
+    for (name, before) in old.iter().filter(|(name, _)| !open.contains(&name.as_str())) {
+        // Most writes leave the rest alone, and to look is cheaper than to copy.
+        if new.get(name) != Some(before) {
+            new.insert(name.clone(), before.clone());
         }
     }
-    *new = Value::Object(result);
 }
 
 /// Whether an object that is being deleted stays even without finalizers in its metadata.

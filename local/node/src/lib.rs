@@ -33,4 +33,3 @@ pub use images::{ImageRule, ImageRuleError};
 pub use network::Error as NetworkError;
 pub use options::{Isolation, NodeDescription, Options, StreamPatience};
 pub use spawner::spawner_main;
-pub use sys::memory::share_one_heap;

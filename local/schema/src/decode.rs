@@ -10,6 +10,7 @@ mod json;
 mod prune;
 mod scalars;
 mod syntax;
+mod way;
 
 use std::cell::RefCell;
 
@@ -20,6 +21,7 @@ pub(crate) use check::go_kind;
 pub use check::{Checked, check};
 pub use json::whole_numbers;
 pub use prune::prune;
+use way::Way;
 
 /// The largest body that is read, in bytes; Kubernetes' own limit.
 pub const MAX_BYTES: usize = 3 * 1024 * 1024;
@@ -55,7 +57,7 @@ pub fn decode_json(text: &[u8]) -> Result<(Value, Vec<DuplicateField>), DecodeEr
     }
     let found = RefCell::new(Vec::new());
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let value = json::Tracked { path: String::new(), found: &found }.deserialize(&mut deserializer);
+    let value = json::Tracked { way: &Way::Root, found: &found }.deserialize(&mut deserializer);
     match value.and_then(|value| deserializer.end().map(|()| value)) {
         Ok(value) => Ok((value, found.into_inner())),
         Err(error) => Err(DecodeError::Json(syntax::mistake(text).unwrap_or_else(|| error.to_string()))),
@@ -132,11 +134,6 @@ pub fn unrecognized(expected: &str, error: &DecodeError, body: &[u8]) -> String 
     format!(
         "the object provided is unrecognized (must be of type {expected}): couldn't get version/kind; {error} ({shown}{more})"
     )
-}
-
-/// The path of field `name` of the object at `path`.
-fn child(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
 #[cfg(test)]

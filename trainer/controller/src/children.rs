@@ -9,6 +9,9 @@ use std::hash::Hash;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use futures::{Stream, StreamExt};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_kind};
@@ -66,16 +69,38 @@ impl<K: Resource> Known<K> {
     }
 }
 
+/// An object of a job that a cache may hold.
+pub(crate) trait Child:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+    /// Drops what nobody asks a cached object for: it is never written back, and a controller may hold many thousands.
+    fn trim(&mut self) {}
+}
+
+/// How a pod is, not what it runs: that is told by the template of its job.
+impl Child for Pod {
+    fn trim(&mut self) {
+        self.spec = None;
+    }
+}
+
+impl Child for Service {}
+impl Child for ConfigMap {}
+impl Child for Job {}
+
 /// A cache that a watch fills; clones share it.
 pub(crate) struct Children<K> {
     known: Arc<RwLock<Known<K>>>,
     ready: tokio::sync::watch::Receiver<bool>,
 }
 
-impl<K> Children<K>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
+impl<K: Child> Children<K> {
     /// A cache, and what its changes trigger: the stream fills it and must be read. `job` says whose an object is.
     pub(crate) fn watch<J>(
         api: Api<K>,
@@ -86,7 +111,11 @@ where
         J: Resource + 'static,
         J::DynamicType: Clone + Eq + Hash + Send,
     {
-        let events = watch_kind(api, config).modify(as_kept).backoff(muster_machinery::watch::backoff());
+        let keep = |child: &mut K| {
+            child.trim();
+            as_kept(child);
+        };
+        let events = watch_kind(api, config).modify(keep).backoff(muster_machinery::watch::backoff());
         Self::follow(events, job)
     }
 

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job as Launcher;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service as KubeService};
 use kube::api::{ApiResource, DynamicObject};
-use kube::core::{DynamicResourceScope, GroupVersionKind, NamespaceResourceScope, PartialObjectMeta};
+use kube::core::{DynamicResourceScope, GroupVersionKind, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::events::Reporter;
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -20,7 +20,7 @@ use muster_trainer_api::names::{GROUP, VERSION};
 use muster_trainer_core::mpi::{self, KIND, OPERATOR_NAMES};
 use muster_trainer_core::{Plan, reject};
 
-use crate::children::Children;
+use crate::children::{Child, Children};
 use crate::events::Recorder;
 use crate::expectations::Expectations;
 use crate::reconcile::{
@@ -112,16 +112,7 @@ impl Watched<'_> {
 
     /// A cache of objects of MPI jobs, and what their changes trigger. The pods of launchers are their Jobs', so all
     /// of them are found by their label.
-    fn children<K>(&self) -> (Children<K>, BoxStream<'static, Trigger>)
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + std::fmt::Debug
-            + serde::de::DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
-    {
+    fn children<K: Child>(&self) -> (Children<K>, BoxStream<'static, Trigger>) {
         let api: Api<K> = match self.namespace {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),

@@ -21,7 +21,7 @@ use muster_trainer_core::{
     GangScheduler, InitContainer, KINDS, Kind, Rendezvous, RestartBackoff, TrainingKind, mpi,
 };
 
-use crate::children::Children;
+use crate::children::{Child, Children};
 use crate::events::Recorder;
 use crate::expectations::Expectations;
 use crate::kinds;
@@ -167,21 +167,12 @@ async fn run_kind(training: TrainingKind, options: &Options, client: &Client) {
 }
 
 /// A cache of the children of a kind's jobs, and what their changes trigger.
-fn children<K>(
+fn children<K: Child>(
     options: &Options,
     client: &Client,
     config: watcher::Config,
     training: TrainingKind,
-) -> (Children<K>, BoxStream<'static, Trigger>)
-where
-    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
-        + Clone
-        + std::fmt::Debug
-        + serde::de::DeserializeOwned
-        + Send
-        + Sync
-        + 'static,
-{
+) -> (Children<K>, BoxStream<'static, Trigger>) {
     let api: Api<K> = match &options.namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),

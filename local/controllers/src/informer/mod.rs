@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use kube::Resource;
 use kube::api::Api;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
-use kube::{Resource, ResourceExt as _};
 use muster_machinery::CancellationToken;
+use muster_machinery::watch::as_kept;
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -165,7 +166,7 @@ impl<K: Object> Informer<K> {
 
     fn apply(&self, mut object: K) {
         let revision = revision_of(&object);
-        object.managed_fields_mut().clear();
+        as_kept(&mut object);
         let object = Arc::new(object);
         let old = self.objects.write().insert(Key::of(&*object), object.clone());
         let replaced = old.as_ref().filter(|old| old.meta().uid != object.meta().uid);

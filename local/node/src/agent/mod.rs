@@ -9,6 +9,7 @@ mod memory;
 mod nodes;
 mod peers;
 mod pod_volumes;
+mod pods;
 mod probes;
 mod record;
 mod server;
@@ -18,7 +19,7 @@ mod sweep;
 mod watches;
 mod worker;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,8 +33,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::context::Context;
-use self::record::Record;
-use self::worker::Worker;
 use crate::options::Options;
 
 pub use self::setup::tear_down;
@@ -152,34 +151,18 @@ impl Service {
     }
 }
 
-struct Watched {
-    sender: watch::Sender<Option<Arc<Pod>>>,
-    key: (String, String),
-}
-
 /// Watches the pods of all own nodes and keeps a worker for each.
 async fn follow_pods(context: Arc<Context>, nodes: Vec<String>, ready: Arc<watch::Sender<bool>>) {
-    let mut found: HashMap<String, Record> = Record::load_all(&context.pods_dir())
-        .into_iter()
-        .map(|(_, record)| (record.uid.clone(), record))
-        .collect();
-    let mut workers = JoinSet::new();
-    let mut watched: HashMap<String, Watched> = HashMap::new();
+    let mut pods = pods::Pods::new(context.clone());
     let api: Api<Pod> = Api::all(context.client.clone());
     let config = watcher::Config::default().fields("spec.nodeName!=");
     let events = watcher(api, config).modify(as_kept);
     let mut stream = events.backoff(muster_machinery::watch::backoff()).boxed();
-    let mut listed: Vec<String> = Vec::new();
+    let mut listed = HashSet::new();
     loop {
         let event = tokio::select! {
             event = stream.try_next() => event,
-            Some(ended) = workers.join_next() => {
-                match ended {
-                    Ok(uid) => { watched.remove::<String>(&uid); }
-                    Err(error) => tracing::error!(%error, "a pod's worker failed"),
-                }
-                continue;
-            }
+            () = pods.settle() => continue,
         };
         let pod = match event {
             Ok(Some(watcher::Event::Init)) => {
@@ -192,25 +175,13 @@ async fn follow_pods(context: Arc<Context>, nodes: Vec<String>, ready: Arc<watch
             }
             Ok(Some(watcher::Event::Apply(pod))) => pod,
             Ok(Some(watcher::Event::Delete(pod))) => {
-                if let Some(entry) = pod.metadata.uid.as_ref().and_then(|uid| watched.get(uid)) {
-                    entry.sender.send_replace(None);
+                if let Some(uid) = &pod.metadata.uid {
+                    pods.remove(uid);
                 }
                 continue;
             }
             Ok(Some(watcher::Event::InitDone)) => {
-                for (uid, entry) in &watched {
-                    if !listed.contains(uid) {
-                        entry.sender.send_replace(None);
-                    }
-                }
-                // Pods of the disk that the API does not know: their objects went while no agent was there.
-                let gone = found.drain().filter(|(uid, _)| !watched.contains_key(uid));
-                futures::future::join_all(gone.map(|(_, record)| {
-                    tracing::info!(pod = %record.name, "cleaning up after a pod whose object is gone");
-                    setup::forget_pod(&context, record)
-                }))
-                .await;
-                setup::remove_strangers(&context, |uid| watched.contains_key(uid));
+                pods.keep_only(&listed).await;
                 ready.send_replace(true);
                 continue;
             }
@@ -220,30 +191,9 @@ async fn follow_pods(context: Arc<Context>, nodes: Vec<String>, ready: Arc<watch
                 continue;
             }
         };
-        let mine = pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.node_name.as_ref())
-            .is_some_and(|node| nodes.contains(node));
-        let (Some(uid), true) = (pod.metadata.uid.clone(), mine) else { continue };
-        let pod = Arc::new(pod);
-        if let Some(entry) = watched.get(&uid) {
-            entry.sender.send_replace(Some(pod));
-            continue;
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
+        if node.is_some_and(|node| nodes.contains(node)) {
+            pods.apply(pod);
         }
-        let key = (
-            pod.metadata.namespace.clone().unwrap_or_default(),
-            pod.metadata.name.clone().unwrap_or_default(),
-        );
-        for other in watched.values().filter(|other| other.key == key) {
-            other.sender.send_replace(None);
-        }
-        let (sender, updates) = watch::channel(Some(pod.clone()));
-        let Some(worker) = Worker::new(context.clone(), pod, updates, found.remove(&uid)) else { continue };
-        watched.insert(uid.clone(), Watched { sender, key });
-        workers.spawn(async move {
-            worker.run().await;
-            uid
-        });
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Number, Value};
 
-use super::{MAX_PROBLEMS, child, scalars};
+use super::way::Way;
+use super::{MAX_PROBLEMS, scalars};
 use crate::catalogue::Catalogue;
 use crate::model::{Schema, SchemaRef, Type};
 
@@ -19,29 +20,34 @@ pub struct Checked {
 
 /// Compares `value` with the built-in kind that `schema` stands for.
 pub fn check(schema: &SchemaRef, value: &Value) -> Checked {
-    let mut checker = Checker {
-        catalogue: Catalogue::get(),
-        found: Checked::default(),
-        fields: Vec::new(),
-        owner: String::new(),
-    };
-    checker.value(schema, value, "");
+    let mut checker = Checker { catalogue: Catalogue::get(), found: Checked::default() };
+    checker.value(schema, value, Spot { way: &Way::Root, owner: "" });
     checker.found
 }
 
 struct Checker<'a> {
     catalogue: &'a Catalogue,
     found: Checked,
-    /// The names of the fields on the way from the root; Go leaves out indices and map keys.
-    fields: Vec<String>,
-    /// The Go struct whose field is being read.
-    owner: String,
 }
 
 const SCHEMA_PROPS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
 
+/// What a problem is told with.
+#[derive(Clone, Copy)]
+struct Spot<'a> {
+    way: &'a Way<'a>,
+    /// The Go struct whose field is being read.
+    owner: &'a str,
+}
+
+impl<'a> Spot<'a> {
+    fn at(self, way: &'a Way<'a>) -> Self {
+        Self { way, ..self }
+    }
+}
+
 impl Checker<'_> {
-    fn value(&mut self, reference: &SchemaRef, value: &Value, path: &str) {
+    fn value(&mut self, reference: &SchemaRef, value: &Value, spot: Spot<'_>) {
         if value.is_null() {
             return;
         }
@@ -49,7 +55,7 @@ impl Checker<'_> {
             && name.starts_with(SCHEMA_PROPS)
             && name.len() > SCHEMA_PROPS.len()
         {
-            return self.json_schema_variant(value, path);
+            return self.json_schema_variant(value, spot);
         }
         let schema = self.catalogue.resolve(reference);
         if schema.int_or_string {
@@ -57,24 +63,24 @@ impl Checker<'_> {
         }
         match schema.kind {
             Type::Any => {}
-            Type::Object if schema.preserve_unknown => self.expect(value.is_object(), reference, value),
+            Type::Object if schema.preserve_unknown => self.expect(value.is_object(), reference, value, spot),
             Type::Object => match value {
-                Value::Object(object) => self.object(reference, &schema, object, path),
-                other => self.mismatch(reference, other),
+                Value::Object(object) => self.object(reference, &schema, object, spot),
+                other => self.mismatch(reference, other, spot),
             },
             Type::Array => match (value, &schema.items) {
                 (Value::Array(items), Some(item)) => {
                     for (index, value) in items.iter().enumerate() {
-                        self.value(item, value, &format!("{path}[{index}]"));
+                        self.value(item, value, spot.at(&Way::Item(spot.way, index)));
                     }
                 }
                 (Value::Array(_), None) => {}
-                (other, _) => self.mismatch(reference, other),
+                (other, _) => self.mismatch(reference, other, spot),
             },
-            Type::String => self.string(reference, &schema, value),
-            Type::Boolean => self.expect(value.is_boolean(), reference, value),
-            Type::Integer => self.integer(reference, &schema, value),
-            Type::Number => self.expect(value.is_number(), reference, value),
+            Type::String => self.string(reference, &schema, value, spot),
+            Type::Boolean => self.expect(value.is_boolean(), reference, value, spot),
+            Type::Integer => self.integer(reference, &schema, value, spot),
+            Type::Number => self.expect(value.is_number(), reference, value, spot),
         }
     }
 
@@ -83,11 +89,11 @@ impl Checker<'_> {
         reference: &SchemaRef,
         schema: &Arc<Schema>,
         object: &Map<String, Value>,
-        path: &str,
+        spot: Spot<'_>,
     ) {
         if let Some(values) = &schema.additional {
             for (key, value) in object {
-                self.value(values, value, &child(path, key));
+                self.value(values, value, spot.at(&Way::Key(spot.way, key)));
             }
             return;
         }
@@ -95,30 +101,25 @@ impl Checker<'_> {
             SchemaRef::Definition(name) => Some(name),
             SchemaRef::Inline(_) => schema.definition.as_ref(),
         };
-        let owner = name.map_or_else(|| self.owner.clone(), |name| last_part(name).to_owned());
-        let outer = std::mem::replace(&mut self.owner, owner);
+        let owner = name.map_or(spot.owner, |name| last_part(name));
         for (name, value) in object {
+            let way = Way::Field(spot.way, name);
             match schema.properties.get(name) {
-                Some(property) => {
-                    self.fields.push(name.clone());
-                    self.value(property, value, &child(path, name));
-                    self.fields.pop();
-                }
-                None if self.found.unknown.len() < MAX_PROBLEMS => self.found.unknown.push(child(path, name)),
+                Some(property) => self.value(property, value, Spot { way: &way, owner }),
+                None if self.found.unknown.len() < MAX_PROBLEMS => self.found.unknown.push(way.to_string()),
                 None => return,
             }
         }
-        self.owner = outer;
     }
 
     /// `JSONSchemaPropsOrBool` and its like: a schema, a list of schemas or names, or a flag.
-    fn json_schema_variant(&mut self, value: &Value, path: &str) {
+    fn json_schema_variant(&mut self, value: &Value, spot: Spot<'_>) {
         let schema = SchemaRef::Definition(SCHEMA_PROPS.into());
         match value {
-            Value::Object(_) => self.value(&schema, value, path),
+            Value::Object(_) => self.value(&schema, value, spot),
             Value::Array(items) => {
                 for (index, item) in items.iter().enumerate().filter(|(_, item)| item.is_object()) {
-                    self.value(&schema, item, &format!("{path}[{index}]"));
+                    self.value(&schema, item, spot.at(&Way::Item(spot.way, index)));
                 }
             }
             _ => {}
@@ -136,7 +137,7 @@ impl Checker<'_> {
         }
     }
 
-    fn string(&mut self, reference: &SchemaRef, schema: &Schema, value: &Value) {
+    fn string(&mut self, reference: &SchemaRef, schema: &Schema, value: &Value, spot: Spot<'_>) {
         let format = schema.format.as_deref();
         let problem = match (format, value) {
             (Some("quantity"), Value::Number(number)) => {
@@ -150,38 +151,39 @@ impl Checker<'_> {
             }
             (Some("byte"), Value::String(text)) => scalars::base64(text),
             (_, Value::String(_)) => Ok(()),
-            (_, other) => return self.mismatch(reference, other),
+            (_, other) => return self.mismatch(reference, other, spot),
         };
         self.found.type_errors.extend(problem.err());
     }
 
-    fn integer(&mut self, reference: &SchemaRef, schema: &Schema, value: &Value) {
+    fn integer(&mut self, reference: &SchemaRef, schema: &Schema, value: &Value, spot: Spot<'_>) {
         match value {
             Value::Number(number) if in_range(number, schema.format.as_deref()) => {}
-            Value::Number(number) => self.report(reference, &format!("number {number}")),
-            other => self.mismatch(reference, other),
+            Value::Number(number) => self.report(reference, &format!("number {number}"), spot),
+            other => self.mismatch(reference, other, spot),
         }
     }
 
-    fn expect(&mut self, fits: bool, reference: &SchemaRef, value: &Value) {
+    fn expect(&mut self, fits: bool, reference: &SchemaRef, value: &Value, spot: Spot<'_>) {
         if !fits {
-            self.mismatch(reference, value);
+            self.mismatch(reference, value, spot);
         }
     }
 
-    fn mismatch(&mut self, reference: &SchemaRef, value: &Value) {
-        self.report(reference, go_kind(value));
+    fn mismatch(&mut self, reference: &SchemaRef, value: &Value, spot: Spot<'_>) {
+        self.report(reference, go_kind(value), spot);
     }
 
-    fn report(&mut self, reference: &SchemaRef, found: &str) {
+    fn report(&mut self, reference: &SchemaRef, found: &str, spot: Spot<'_>) {
         if self.found.type_errors.len() >= MAX_PROBLEMS {
             return;
         }
         let wanted = go_type(self.catalogue, reference);
-        let place = if self.fields.is_empty() {
+        let fields = spot.way.fields();
+        let place = if fields.is_empty() {
             "Go value".to_owned()
         } else {
-            format!("Go struct field {}.{}", self.owner, self.fields.join("."))
+            format!("Go struct field {}.{}", spot.owner, fields.join("."))
         };
         self.found.type_errors.push(format!("json: cannot unmarshal {found} into {place} of type {wanted}"));
     }

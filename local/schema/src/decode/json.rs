@@ -7,6 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use serde_json::{Map, Number, Value};
 
 use super::DuplicateField;
+use super::way::Way;
 
 /// The whole number that a float stands for. Kubernetes prints 2.0 as 2: whoever writes either form writes the same
 /// object.
@@ -29,9 +30,9 @@ pub fn whole_numbers(value: &mut Value) {
     }
 }
 
-/// One value at `path`; its duplicates are added to `found`.
+/// One value at the end of `way`; its duplicates are added to `found`.
 pub(super) struct Tracked<'a> {
-    pub(super) path: String,
+    pub(super) way: &'a Way<'a>,
     pub(super) found: &'a RefCell<Vec<DuplicateField>>,
 }
 
@@ -90,8 +91,8 @@ impl<'de> Visitor<'de> for Tracked<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut items = Vec::new();
         loop {
-            let path = format!("{}[{}]", self.path, items.len());
-            match access.next_element_seed(Tracked { path, found: self.found })? {
+            let way = Way::Item(self.way, items.len());
+            match access.next_element_seed(Tracked { way: &way, found: self.found })? {
                 Some(item) => items.push(item),
                 None => return Ok(items.into()),
             }
@@ -101,11 +102,11 @@ impl<'de> Visitor<'de> for Tracked<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
         while let Some(key) = access.next_key::<String>()? {
-            let path = super::child(&self.path, &key);
+            let way = Way::Field(self.way, &key);
             if object.contains_key(&key) {
-                self.found.borrow_mut().push(DuplicateField { path: path.clone() });
+                self.found.borrow_mut().push(DuplicateField { path: way.to_string() });
             }
-            let value = access.next_value_seed(Tracked { path, found: self.found })?;
+            let value = access.next_value_seed(Tracked { way: &way, found: self.found })?;
             object.insert(key, value);
         }
         Ok(object.into())

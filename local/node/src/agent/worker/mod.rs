@@ -104,6 +104,16 @@ impl Deref for SpecOf {
     }
 }
 
+/// How a worker comes to rest.
+#[derive(Debug)]
+pub(crate) enum Rest {
+    /// The pod's object is gone, and so is the pod.
+    Gone,
+    /// The pod has ended and the API knows it: a pod may stay like that for days. The next worker of the pod takes over
+    /// from its status; there may be news for it already.
+    Ended(watch::Receiver<Option<Arc<Pod>>>),
+}
+
 /// What woke the worker.
 enum Wake {
     Object,
@@ -174,20 +184,34 @@ impl Worker {
         })
     }
 
-    /// Works until the pod's object is gone and nothing of the pod is left.
-    pub(crate) async fn run(mut self) {
+    /// Works until the pod's object is gone and nothing of the pod is left, or until nothing is to be done for a pod that
+    /// has ended.
+    pub(crate) async fn run(mut self) -> Rest {
         // Most of its life a worker waits: what it needs for its steps alone is not kept meanwhile.
         Box::pin(self.take_over()).await;
         loop {
             if self.updates.borrow().is_none() {
                 Box::pin(self.vanish()).await;
-                return;
+                return Rest::Gone;
             }
             Box::pin(self.step()).await;
             self.report(false);
+            if self.has_rest() {
+                return Rest::Ended(self.updates);
+            }
             let wake = self.wait().await;
             Box::pin(self.handle(wake)).await;
         }
+    }
+
+    /// Whether only the deletion of the pod can give it work again.
+    fn has_rest(&self) -> bool {
+        self.overall.finished.is_some()
+            && self.pod.metadata.deletion_timestamp.is_none()
+            && self.process.is_none()
+            && self.ending.is_none()
+            && self.retry_at.is_none()
+            && self.reporter.has_told_all()
     }
 
     async fn wait(&mut self) -> Wake {

@@ -62,6 +62,16 @@ impl Reporter {
         self.waiting_since = self.waiting_since.map(|_| Timestamp::now());
     }
 
+    /// Whether the API has the newest status.
+    pub(super) fn has_told_all(&self) -> bool {
+        self.is_idle() && self.accepted.is_some() && self.not_before.is_none() && self.waiting_since.is_none()
+    }
+
+    /// The API has this status already.
+    pub(super) fn knows(&mut self, status: PodStatus) {
+        self.accepted = Some(status);
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.sending.is_none()
     }

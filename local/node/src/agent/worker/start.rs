@@ -37,9 +37,10 @@ impl Worker {
             Some(phase @ ("Succeeded" | "Failed")) => {
                 self.remember_runs();
                 self.overall.finished = Some(phase == "Succeeded");
-                self.overall.reason = status.reason;
-                self.overall.message = status.message;
-                self.overall.pod_ip = status.pod_ip;
+                self.overall.reason.clone_from(&status.reason);
+                self.overall.message.clone_from(&status.message);
+                self.overall.pod_ip.clone_from(&status.pod_ip);
+                self.reporter.knows(status);
                 return;
             }
             _ => self.remember_runs(),
