@@ -18,8 +18,15 @@ type Key = (String, String);
 /// A pod that the API has, or has had.
 struct Known {
     key: Key,
-    /// Where its worker learns of changes; none when the pod has ended and nothing is left to be done.
-    worker: Option<watch::Sender<Option<Arc<Pod>>>>,
+    care: Care,
+}
+
+/// Who cares for a pod.
+enum Care {
+    /// Its worker, which learns of changes here.
+    Worker(watch::Sender<Option<Arc<Pod>>>),
+    /// Nobody: it has ended, and until it is deleted nothing is left to be done.
+    Nobody(Box<Record>),
 }
 
 /// All pods, by uid.
@@ -42,44 +49,47 @@ impl Pods {
     /// A pod is there, or has changed.
     pub(super) fn apply(&mut self, pod: Pod) {
         let Some(uid) = pod.metadata.uid.clone() else { return };
-        match self.known.get(&uid) {
-            Some(Known { worker: Some(worker), .. }) => {
-                worker.send_replace(Some(Arc::new(pod)));
-            }
-            // What has ended does not change any more, but it may be deleted.
-            Some(Known { worker: None, .. }) if pod.metadata.deletion_timestamp.is_none() => {}
-            Some(Known { worker: None, .. }) => {
-                let record = self.record(&uid);
-                self.work(uid, pod, record);
-            }
-            None => {
-                let key = key_of(&pod);
-                let others = self.known.iter().filter(|(_, known)| known.key == key);
-                let others: Vec<String> = others.map(|(uid, _)| uid.clone()).collect();
-                for other in others {
-                    self.remove(&other);
-                }
-                let record = self.found.remove(&uid);
-                self.work(uid, pod, record);
-            }
+        if let Some(known) = self.known.remove(&uid) {
+            return self.change(uid, known, pod);
         }
+        let key = key_of(&pod);
+        let others = self.known.iter().filter(|(_, known)| known.key == key);
+        let others: Vec<String> = others.map(|(uid, _)| uid.clone()).collect();
+        for other in others {
+            self.remove(&other);
+        }
+        let record = self.found.remove(&uid);
+        self.work(uid, pod, record);
+    }
+
+    fn change(&mut self, uid: String, known: Known, pod: Pod) {
+        match known.care {
+            Care::Nobody(record) if pod.metadata.deletion_timestamp.is_some() => {
+                return self.work(uid, pod, Some(*record));
+            }
+            // What has ended does not change any more.
+            Care::Nobody(_) => {}
+            Care::Worker(ref worker) => drop(worker.send_replace(Some(Arc::new(pod)))),
+        }
+        self.known.insert(uid, known);
     }
 
     /// A pod's object is gone.
     pub(super) fn remove(&mut self, uid: &str) {
-        let Some(known) = self.known.get(uid) else { return };
-        if let Some(worker) = &known.worker {
-            worker.send_replace(None);
-            return;
-        }
-        self.known.remove(uid);
-        if let Some(record) = self.record(uid) {
-            let context = self.context.clone();
-            self.workers.spawn(async move {
-                let uid = record.uid.clone();
-                setup::forget_pod(&context, record).await;
-                (uid, Rest::Gone)
-            });
+        match self.known.remove(uid) {
+            None => {}
+            Some(Known { care: Care::Worker(worker), key }) => {
+                worker.send_replace(None);
+                self.known.insert(uid.to_owned(), Known { care: Care::Worker(worker), key });
+            }
+            Some(Known { care: Care::Nobody(record), .. }) => {
+                let context = self.context.clone();
+                self.workers.spawn(async move {
+                    let uid = record.uid.clone();
+                    setup::forget_pod(&context, *record).await;
+                    (uid, Rest::Gone)
+                });
+            }
         }
     }
 
@@ -116,14 +126,14 @@ impl Pods {
                 return;
             }
         };
-        let Rest::Ended(mut updates) = rest else {
+        let Rest::Ended(record, mut updates) = rest else {
             self.known.remove(&uid);
             return;
         };
         // What came while the worker was about to rest; nobody can tell once the sender is gone.
         let news = updates.has_changed().unwrap_or(false).then(|| updates.borrow_and_update().clone());
         if let Some(known) = self.known.get_mut(&uid) {
-            known.worker = None;
+            known.care = Care::Nobody(record);
         }
         match news {
             None => {}
@@ -132,16 +142,11 @@ impl Pods {
         }
     }
 
-    /// What the disk says of a pod that has ended.
-    fn record(&self, uid: &str) -> Option<Record> {
-        Record::load(&self.context.pods_dir().join(uid)).ok()
-    }
-
     fn work(&mut self, uid: String, pod: Pod, record: Option<Record>) {
         let (key, pod) = (key_of(&pod), Arc::new(pod));
         let (sender, updates) = watch::channel(Some(pod.clone()));
         let Some(worker) = Worker::new(self.context.clone(), pod, updates, record) else { return };
-        self.known.insert(uid.clone(), Known { key, worker: Some(sender) });
+        self.known.insert(uid.clone(), Known { key, care: Care::Worker(sender) });
         self.workers.spawn(async move { (uid, worker.run().await) });
     }
 }

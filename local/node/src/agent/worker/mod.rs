@@ -110,8 +110,8 @@ pub(crate) enum Rest {
     /// The pod's object is gone, and so is the pod.
     Gone,
     /// The pod has ended and the API knows it: a pod may stay like that for days. The next worker of the pod takes over
-    /// from its status; there may be news for it already.
-    Ended(watch::Receiver<Option<Arc<Pod>>>),
+    /// from its record and its status; there may be news for it already.
+    Ended(Box<Record>, watch::Receiver<Option<Arc<Pod>>>),
 }
 
 /// What woke the worker.
@@ -197,7 +197,7 @@ impl Worker {
             Box::pin(self.step()).await;
             self.report(false);
             if self.has_rest() {
-                return Rest::Ended(self.updates);
+                return Rest::Ended(Box::new(self.record), self.updates);
             }
             let wake = self.wait().await;
             Box::pin(self.handle(wake)).await;
