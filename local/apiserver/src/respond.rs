@@ -91,7 +91,7 @@ pub(crate) fn view(resource: &Resource, entry: &Entry) -> Bytes {
         crate::objects::to_view(resource, &mut object);
         return object.to_string().into();
     }
-    entry.json().clone()
+    entry.json()
 }
 
 /// Appends an object's JSON with its type in front.
@@ -115,7 +115,7 @@ pub(crate) fn typed(resource: &Resource, entry: &Entry) -> Bytes {
 
 /// A list of stored objects; items of custom resources carry their type, built-in ones do not.
 pub(crate) fn list(resource: &Resource, metadata: &Value, entries: &[Arc<Entry>]) -> Bytes {
-    let size: usize = entries.iter().map(|entry| entry.json().len() + 64).sum();
+    let size: usize = entries.iter().map(|entry| entry.size() + 64).sum();
     let mut out = Vec::with_capacity(size + 256);
     let api_version = resource.api_version();
     let head = format!(

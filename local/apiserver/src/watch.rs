@@ -182,7 +182,7 @@ impl Stream {
     /// The line of a change, none when the selection never saw the object.
     fn change(&self, event: &Event) -> Option<Bytes> {
         let change = self.seen(event)?;
-        let size = event.entry.json().len();
+        let size = event.entry.size();
         let second = match self.representation.form {
             Form::Table(_) => jiff::Timestamp::now().as_second(),
             Form::Object | Form::Partial => 0,

@@ -82,7 +82,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let listing = store.list(&Query::new("core/configmaps"));
         let mut body = Vec::new();
         for entry in &listing.entries {
-            body.extend_from_slice(entry.json());
+            body.extend_from_slice(&entry.json());
         }
         println!("  list of {}: {:?}, {} KB", listing.entries.len(), started.elapsed(), body.len() / 1024);
         let started = Instant::now();

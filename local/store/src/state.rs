@@ -11,6 +11,10 @@ use crate::error::Error;
 use crate::key::{ObjectKey, Place};
 use crate::watch::{Event, EventKind};
 
+/// Newest events of a resource whose objects stay uncompressed: more than a watcher takes at once, so that those who keep
+/// up never meet another.
+const PLAIN_EVENTS: usize = 256;
+
 /// Memory that an event costs beside the JSON of its object.
 const EVENT_OVERHEAD_BYTES: usize = 320;
 
@@ -130,6 +134,10 @@ impl Resource {
     fn remember(&mut self, event: Event, limits: HistoryLimits) {
         self.event_bytes += event_bytes(&event);
         self.events.push_back(event);
+        let old = self.events.len().checked_sub(PLAIN_EVENTS + 1);
+        if let Some(event) = old.and_then(|old| self.events.get(old)) {
+            event.pack_superseded();
+        }
         while self.events.len() > limits.events || self.event_bytes > limits.bytes {
             if !self.drop_oldest() {
                 break;
@@ -151,7 +159,7 @@ impl Resource {
 }
 
 fn event_bytes(event: &Event) -> usize {
-    event.entry.json().len() + EVENT_OVERHEAD_BYTES
+    event.entry.size() + EVENT_OVERHEAD_BYTES
 }
 
 /// Everything that readers and watchers see.

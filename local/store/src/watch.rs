@@ -35,6 +35,18 @@ pub struct Event {
     pub previous: Option<Arc<Entry>>,
 }
 
+impl Event {
+    /// Compresses what is no longer the state of the object.
+    pub(crate) fn pack_superseded(&self) {
+        if let Some(previous) = &self.previous {
+            previous.pack();
+        }
+        if self.kind == EventKind::Deleted {
+            self.entry.pack();
+        }
+    }
+}
+
 /// Where a watch starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {

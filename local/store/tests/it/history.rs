@@ -28,6 +28,27 @@ async fn a_slow_watcher_is_expired_and_others_are_not() {
 }
 
 #[tokio::test]
+async fn old_versions_are_read_as_they_were_written() {
+    let store = in_memory(Options::default());
+    let key = pod("busy");
+    let mut written = vec![store.create(key.clone(), object(&key, 0)).await.unwrap()];
+    for number in 1..1000 {
+        let revision = written.last().unwrap().revision();
+        written.push(store.update(key.clone(), revision, object(&key, number)).await.unwrap());
+    }
+    store.delete(key.clone(), written.last().unwrap().revision(), None).await.unwrap();
+    let mut watch = store.watch("core/pods", None, Start::After(1)).unwrap();
+    for (number, entry) in (0..).zip(&written) {
+        let event = next(&mut watch).await;
+        let mut expected = object(&key, number);
+        expected["metadata"]["resourceVersion"] = entry.revision().to_string().into();
+        assert_eq!((event.revision, &*event.entry.object()), (entry.revision(), &expected));
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&event.entry.json()).unwrap(), expected);
+    }
+    assert_eq!(next(&mut watch).await.kind, EventKind::Deleted);
+}
+
+#[tokio::test]
 async fn history_is_bounded_in_bytes() {
     let store = in_memory(Options { history_bytes: 64 << 10, ..Options::default() });
     let key = pod("large");

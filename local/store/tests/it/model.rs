@@ -80,7 +80,7 @@ struct Stored {
 
 impl Stored {
     fn of(entry: &Arc<Entry>) -> Self {
-        let object: Value = serde_json::from_slice(entry.json()).unwrap();
+        let object: Value = serde_json::from_slice(&entry.json()).unwrap();
         assert_eq!(object, *entry.object());
         Self { revision: entry.revision(), create_revision: entry.create_revision(), object }
     }
