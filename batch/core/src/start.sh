@@ -73,7 +73,14 @@ if [ -n "${MUSTER_TIME_LIMIT-}" ]; then
     SLURM_JOB_END_TIME=$MUSTER_JOB_END_TIME
     export MUSTER_JOB_END_TIME SLURM_JOB_END_TIME
 fi
-export SLURM_TASK_PID=$$ SLURM_JOB_UID="$(id -u)" SLURM_JOB_GID="$(id -g)"
+# What `id` says, without a process for it.
+while read -r field real rest; do
+    case $field in
+    Uid:) uid=$real ;;
+    Gid:) gid=$real ;;
+    esac
+done </proc/self/status
+export SLURM_TASK_PID=$$ SLURM_JOB_UID="${uid-$(id -u)}" SLURM_JOB_GID="${gid-$(id -g)}"
 
 # Whose mpirun the script calls is not known, so each is told which hosts there are, how many processes each has, and
 # how to reach them. None may take this for a Slurm that starts processes itself, and bind them as if the machine were
@@ -106,7 +113,7 @@ export OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM PRTE_ALLOW_RUN_AS_R
 export OMPI_MCA_hwloc_base_binding_policy PRTE_MCA_hwloc_default_binding_policy
 
 # What a shell starts beside itself is deaf to INT and QUIT otherwise.
-if env --default-signal=INT,QUIT true 2>/dev/null; then
+if env --default-signal=INT,QUIT >/dev/null 2>&1; then
     env --default-signal=INT,QUIT "$file" "$@" &
 else
     "$file" "$@" &

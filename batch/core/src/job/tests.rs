@@ -190,6 +190,14 @@ fn what_cannot_run_is_refused() {
 }
 
 #[test]
+fn the_script_knows_who_runs_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "#!/bin/sh\n[ \"$SLURM_JOB_UID $SLURM_JOB_GID\" = \"$(id -u) $(id -g)\" ] && exit 3\n";
+    let (code, log) = run(pod(&request(script).job(1)), &[], folder.path());
+    assert_eq!((code, log.as_str()), (Some(3), ""));
+}
+
+#[test]
 fn time_counts_from_the_start_of_the_pod() {
     let folder = tempfile::tempdir().unwrap();
     // It came into being a minute before the script.
