@@ -2,6 +2,7 @@
 
 mod pod;
 mod several;
+mod twins;
 mod variables;
 
 use std::collections::BTreeMap;

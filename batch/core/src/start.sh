@@ -5,6 +5,11 @@ set -u
 script=$1
 shift
 
+# What the pod carries under our own name alone.
+for name in ${MUSTER_TWINS-}; do
+    eval "export SLURM_$name=\"\$MUSTER_$name\""
+done
+
 if [ -n "${MUSTER_ARRAY_RANGES-}" ]; then
     left=$JOB_COMPLETION_INDEX
     for range in $MUSTER_ARRAY_RANGES; do

@@ -190,6 +190,25 @@ fn what_cannot_run_is_refused() {
 }
 
 #[test]
+fn a_pod_carries_once_what_slurm_and_we_call_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "#!/bin/sh\nenv | grep ^SLURM_ | sort\n";
+    let environment = vec![("SLURM_MINE".to_owned(), "its own".to_owned())];
+    let request = Request { environment, name: "a \"b\" $(c) $D".to_owned(), ..request(script) };
+    let job = request.job(1);
+    let names = pod(&job).containers[0].env.iter().flatten().map(|variable| variable.name.as_str());
+    let slurm: Vec<&str> = names.filter(|name| name.starts_with("SLURM_")).collect();
+    assert_eq!(
+        slurm,
+        ["SLURM_MINE", "SLURM_NODELIST", "SLURM_JOBID", "SLURM_NNODES", "SLURM_NPROCS", "SLURM_PRIO_PROCESS"]
+    );
+    let (_, log) = run(pod(&job), &[], folder.path());
+    let varies = |line: &str| ["TASK_PID", "UID", "GID", "TIME"].iter().any(|name| line.contains(name));
+    let lines: Vec<&str> = log.lines().filter(|line| !varies(line)).collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
 fn the_script_knows_who_runs_it() {
     let folder = tempfile::tempdir().unwrap();
     let script = "#!/bin/sh\n[ \"$SLURM_JOB_UID $SLURM_JOB_GID\" = \"$(id -u) $(id -g)\" ] && exit 3\n";

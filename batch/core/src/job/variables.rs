@@ -3,8 +3,8 @@
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector};
 use muster_trainer_api::label;
 
-use super::Request;
 use super::pod::{MARK_FOLDER, literal};
+use super::{Request, twins};
 use crate::pattern::{self, Known};
 use crate::{hosts, limits, names};
 
@@ -50,7 +50,8 @@ impl Request {
         }
         let tasks: Vec<String> = self.layout.on_nodes().map(|tasks| tasks.to_string()).collect();
         variables.push(plain("MUSTER_NODE_TASKS", &tasks.join(" ")));
-        variables
+        // The processes of several nodes find what the pods carry, without the script in between.
+        if self.layout.nodes() == 1 { twins::fold(variables) } else { variables }
     }
 
     /// The variables of processes that the script starts on a node.
