@@ -107,6 +107,7 @@ impl RendezvousOptions {
             certificate: Some((certificate.clone(), key)),
             admission: admission(client.clone()),
             comeback: muster_rendezvous::COMEBACK,
+            farewell: std::time::Duration::ZERO,
         };
         let bound = match listener {
             Some(listener) => options.on(listener.try_clone()?),
