@@ -444,6 +444,8 @@ impl Group {
     /// ranks, then who came first.
     fn form(&mut self) -> Vec<(Connection, Order)> {
         self.epoch += 1;
+        // All that belong to it are known from now on.
+        self.complete_at = Duration::ZERO;
         self.asked = false;
         self.outcome = self.outcome.next();
         let restarts = self.outcome.restarts();

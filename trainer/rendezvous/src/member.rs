@@ -144,8 +144,8 @@ pub struct Placement {
 pub struct Member {
     shared: Arc<Shared>,
     /// Taken when the member leaves.
-    intent: Option<watch::Sender<Intent>>,
-    thread: Option<JoinHandle<()>>,
+    intent: Mutex<Option<watch::Sender<Intent>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What this rank wants the service to know. A state, not messages, so that nothing of it is lost with a connection.
@@ -245,7 +245,7 @@ impl Member {
             .name("rendezvous".into())
             .spawn(move || runtime.block_on(keeper.keep(&endpoints, told)))
             .map_err(|error| failed("start the thread of the rendezvous client")(&error))?;
-        Ok(Self { shared, intent: Some(intent), thread: Some(thread) })
+        Ok(Self { shared, intent: Mutex::new(Some(intent)), thread: Mutex::new(Some(thread)) })
     }
 
     /// Waits for a place in an epoch after `past`, the one that this rank had last; 0 for none.
@@ -307,20 +307,22 @@ impl Member {
     }
 
     /// Says that the training has reached its end, so that whoever still wants to join is told.
-    pub fn finish(mut self) {
+    pub fn finish(self) {
         self.mean(|intent| intent.is_finished = true);
         self.leave();
     }
 
     fn mean(&self, change: impl FnOnce(&mut Intent)) {
-        if let Some(intent) = &self.intent {
+        if let Some(intent) = &*self.intent.lock() {
             intent.send_modify(change);
         }
     }
 
-    fn leave(&mut self) {
-        self.intent = None;
-        if let Some(thread) = self.thread.take() {
+    /// Leaves the training. Returns when the service has heard of it, or does not answer for a while.
+    pub fn leave(&self) {
+        *self.intent.lock() = None;
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread {
             // It waits for nothing without a deadline; what it panics with is on standard error.
             let _ = thread.join();
         }
