@@ -183,6 +183,7 @@ impl Running {
 }
 
 impl Drop for Running {
+    #[expect(clippy::print_stderr, reason = "what a launcher said explains why its test failed")]
     fn drop(&mut self) {
         // Has ended, unless the test failed.
         let _ = self.child.kill();
