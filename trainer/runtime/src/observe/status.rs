@@ -184,7 +184,7 @@ async fn ended(mut heard: watch::Receiver<Option<Value>>) {
 /// What is posted.
 fn status(progress: &Progress, evaluation: Option<&Evaluation>, step_seconds: Option<f64>) -> Value {
     let Progress { step, steps_total, .. } = *progress;
-    let percentage = if steps_total == 0 { 0 } else { step.min(steps_total) * 100 / steps_total };
+    let percentage = (step.min(steps_total) * 100).checked_div(steps_total).unwrap_or(0);
     let left = steps_total.saturating_sub(step) as f64;
     let remaining = step_seconds.map(|seconds| (seconds * left).round().min(f64::from(i32::MAX)) as i32);
     let mut metrics = vec![

@@ -31,7 +31,7 @@ fn server() -> (String, String, Receiver<(String, Value)>) {
             for line in stream.by_ref().lines().map(Result::unwrap).take_while(|line| !line.is_empty()) {
                 match line.split_once(": ") {
                     Some((name, value)) if name.eq_ignore_ascii_case("authorization") => {
-                        value.clone_into(&mut token)
+                        value.clone_into(&mut token);
                     }
                     Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
                         length = value.parse().unwrap();
