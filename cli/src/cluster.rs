@@ -103,7 +103,7 @@ impl Cluster {
         } else {
             None
         };
-        let offered = rendezvous.iter().map(|rendezvous| rendezvous.listen).collect();
+        let offered = rendezvous.iter().flat_map(RendezvousOptions::addresses).collect();
         let agent = match agent {
             Some(agent) => {
                 Some(Agent::start(&home, agent, client.clone(), Some(handle.address()), offered).await?)

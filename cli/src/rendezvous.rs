@@ -1,4 +1,5 @@
-//! Where ranks of elastic jobs meet: beside the training controllers, so that it outlives each of them.
+//! Where ranks of elastic jobs meet: beside the training controllers, so that it outlives each of them. Beside it is where
+//! jobs on runtimes report their progress.
 //!
 //! Whoever leads serves it, and is the one endpoint of a Service without a selector. Its certificate is kept in a Secret
 //! of the Service's name, so that pods know the next leader as they knew the last.
@@ -9,10 +10,15 @@ use std::sync::Arc;
 use clap::Args;
 use k8s_openapi::api::core::v1::{Secret, Service as KubeService};
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use muster_machinery::server::serve;
+use muster_machinery::tls::TlsOptions;
 use muster_machinery::{CancellationToken, Endpoint};
 use muster_rendezvous::{Bound, ServiceOptions};
 use muster_trainer_controller::rendezvous::admission;
+use muster_trainer_controller::train_job::status_server::Reports;
 use muster_trainer_core::Rendezvous;
+use muster_trainer_core::train_job::StatusServer;
+use rustls::ServerConfig;
 use serde_json::json;
 
 use crate::commands::controller::namespace_and_name;
@@ -20,8 +26,8 @@ use crate::error::Error;
 
 /// The Service of the embedded cluster, as namespace and name.
 const SERVICE: (&str, &str) = ("kube-system", "muster-rendezvous");
-/// Its port, and where the rendezvous listens if nobody else does.
-const PORT: u16 = 9445;
+/// Its ports, by name, and where is listened if nobody else does: for the rendezvous and for reports of progress.
+const PORTS: [(&str, u16); 2] = [("https", 9445), ("status", 9446)];
 const FIELD_MANAGER: &str = "muster-trainer";
 
 /// Where ranks of elastic jobs meet
@@ -36,7 +42,10 @@ pub(crate) struct RendezvousArguments {
         requires = "rendezvous_service"
     )]
     listen: Option<SocketAddr>,
-    /// Service without a selector, with port 9445, that leads pods to it, as NAMESPACE/NAME; the leader makes itself its
+    /// Address at which jobs on runtimes report their progress [default: they cannot]
+    #[arg(long = "trainer-status-listen", value_name = "ADDRESS", requires = "rendezvous_service")]
+    status_listen: Option<SocketAddr>,
+    /// Service without a selector, with ports https, 9445, and status, 9446, that leads pods to it, as NAMESPACE/NAME; the leader makes itself its
     /// endpoint, and keeps the certificate in a Secret of that name
     #[arg(id = "rendezvous_service", long = "rendezvous-service", value_name = "SERVICE", value_parser = namespace_and_name, requires_all = ["rendezvous_listen", "rendezvous_advertise"])]
     service: Option<(String, String)>,
@@ -50,88 +59,170 @@ impl RendezvousArguments {
     pub(crate) fn options(self) -> Option<RendezvousOptions> {
         let (namespace, service) = self.service?;
         let endpoint = Endpoint { namespace, service, address: self.advertise? };
-        Some(RendezvousOptions { listen: self.listen?, listener: None, endpoint })
+        let place = |address| Place { address, listener: None };
+        Some(RendezvousOptions {
+            rendezvous: place(self.listen?),
+            status: self.status_listen.map(place),
+            endpoint,
+        })
+    }
+}
+
+/// Where something listens.
+#[derive(Debug, Clone)]
+struct Place {
+    address: SocketAddr,
+    /// What listens there already.
+    listener: Option<Arc<TcpListener>>,
+}
+
+impl Place {
+    /// On the loopback, at this port or, where another cluster of this machine has it, at any.
+    fn local(port: u16) -> std::io::Result<Self> {
+        let open = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+        let listener = open(port).or_else(|_| open(0))?;
+        Ok(Self { address: listener.local_addr()?, listener: Some(Arc::new(listener)) })
+    }
+
+    fn open(&self) -> std::io::Result<TcpListener> {
+        let listener = match &self.listener {
+            Some(listener) => listener.try_clone()?,
+            None => TcpListener::bind(self.address)?,
+        };
+        listener.set_nonblocking(true)?;
+        Ok(listener)
     }
 }
 
 /// How the rendezvous runs.
 #[derive(Debug, Clone)]
 pub(crate) struct RendezvousOptions {
-    /// Where it listens.
-    pub(crate) listen: SocketAddr,
-    /// What listens there already.
-    listener: Option<Arc<TcpListener>>,
-    /// The Service that leads to it.
+    rendezvous: Place,
+    /// For reports of progress, if they are taken.
+    status: Option<Place>,
+    /// The Service that leads to both.
     endpoint: Endpoint,
 }
 
 /// A rendezvous that listens.
 pub(crate) struct Open {
     bound: Bound,
+    status: Option<(tokio::net::TcpListener, Arc<ServerConfig>)>,
     endpoint: Endpoint,
     /// What pods are told.
     pub(crate) told: Rendezvous,
+    /// What pods of jobs on runtimes are told.
+    pub(crate) status_server: Option<StatusServer>,
 }
 
 impl RendezvousOptions {
-    /// For the embedded cluster: on the loopback, whose one port pods reach through the Service.
+    /// For the embedded cluster: on the loopback, whose ports pods reach through the Service.
     pub(crate) async fn embedded(client: &kube::Client) -> Result<Self, Error> {
-        // Another cluster of this machine may have the port.
-        let open = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-        let listener = open(PORT)
-            .or_else(|_| open(0))
-            .map_err(|error| Error::from_source("the rendezvous cannot listen", &error))?;
-        let listen = listener.local_addr()?;
+        let failed = |error: std::io::Error| Error::from_source("the rendezvous cannot listen", &error);
+        let [rendezvous, status] = PORTS.map(|(_, port)| Place::local(port));
+        let (rendezvous, status) = (rendezvous.map_err(failed)?, status.map_err(failed)?);
         let (namespace, name) = SERVICE;
         let services: Api<KubeService> = Api::namespaced(client.clone(), namespace);
+        let ports = PORTS.map(|(name, port)| json!({"name": name, "port": port, "protocol": "TCP"}));
         let service = json!({
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": {"name": name},
-            "spec": {"ports": [{"name": "https", "port": PORT, "protocol": "TCP"}]},
+            "spec": {"ports": ports},
         });
         services.patch(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(service)).await?;
-        let endpoint =
-            Endpoint { namespace: namespace.to_owned(), service: name.to_owned(), address: listen.ip() };
-        Ok(Self { listen, listener: Some(Arc::new(listener)), endpoint })
+        let address = rendezvous.address.ip();
+        let endpoint = Endpoint { namespace: namespace.to_owned(), service: name.to_owned(), address };
+        Ok(Self { rendezvous, status: Some(status), endpoint })
     }
 
-    /// Opens its address.
+    /// Where pods must be able to come.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        [Some(&self.rendezvous), self.status.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|place| place.address)
+            .collect()
+    }
+
+    /// Opens its addresses.
     pub(crate) async fn open(self, client: &kube::Client) -> Result<Open, Error> {
-        let Self { listen, listener, endpoint } = self;
+        let Self { rendezvous, status, endpoint } = self;
         let Endpoint { namespace, service, .. } = &endpoint;
         let name = format!("{service}.{namespace}.svc");
         let (certificate, key) = certificate(client, namespace, service, &name).await?;
         let options = ServiceOptions {
-            listen,
-            certificate: Some((certificate.clone(), key)),
+            listen: rendezvous.address,
+            certificate: Some((certificate.clone(), key.clone())),
             admission: admission(client.clone()),
             comeback: muster_rendezvous::COMEBACK,
+            farewell: std::time::Duration::ZERO,
         };
-        let bound = match listener {
+        let bound = match rendezvous.listener {
             Some(listener) => options.on(listener.try_clone()?),
             None => options.bind().await,
         };
         let bound = bound.map_err(|error| Error::from_source("the rendezvous does not start", &error))?;
-        let mut addresses = vec![format!("https://{name}:{PORT}")];
+        let [(_, port), (_, status_port)] = PORTS;
+        let mut addresses = vec![format!("https://{name}:{port}")];
         // Pods without a network of their own are on the same loopback.
-        if listen.ip().is_loopback() {
+        if rendezvous.address.ip().is_loopback() {
             addresses.push(format!("https://{}", bound.address()));
         }
-        let told = Rendezvous { addresses, authority: Some(certificate) };
-        Ok(Open { bound, endpoint, told })
+        let told = Rendezvous { addresses, authority: Some(certificate.clone()) };
+        let status_server = status.is_some().then(|| StatusServer {
+            address: format!("https://{name}:{status_port}"),
+            authority: certificate.clone(),
+        });
+        let status = status.map(|place| listen_for_status(&place, &certificate, &key)).transpose()?;
+        Ok(Open { bound, status, endpoint, told, status_server })
     }
+}
+
+fn listen_for_status(
+    place: &Place,
+    certificate: &str,
+    key: &str,
+) -> Result<(tokio::net::TcpListener, Arc<ServerConfig>), Error> {
+    let failed =
+        |error: &dyn std::error::Error| Error::from_source("reports of progress cannot be taken", error);
+    let listener =
+        place.open().and_then(tokio::net::TcpListener::from_std).map_err(|error| failed(&error))?;
+    let (certificate, key) = (certificate.as_bytes().to_vec(), key.as_bytes().to_vec());
+    let options = TlsOptions { certificate, key, client_authority: None };
+    let (config, _) = options.server_config().map_err(|error| failed(&error))?;
+    Ok((listener, config))
 }
 
 impl Open {
     /// Serves until the shutdown, and leads pods here.
     pub(crate) async fn run(self, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
-        let port = self.bound.address().port();
-        tokio::select! {
-            served = self.bound.run(shutdown) => {
-                served.map_err(|error| Error::from_source("the rendezvous failed", &error))
+        let [(rendezvous, _), (status, _)] = PORTS;
+        let mut ports = vec![(rendezvous, self.bound.address().port())];
+        if let Some((listener, _)) = &self.status {
+            ports.push((status, listener.local_addr()?.port()));
+        }
+        let reports = Reports::new(client.clone());
+        let taking = async {
+            match self.status {
+                Some((listener, tls)) => {
+                    serve(listener, Some(tls), shutdown.clone(), move |call| reports.clone().answer(call))
+                        .await;
+                }
+                None => shutdown.cancelled().await,
             }
-            () = self.endpoint.keep(&client, FIELD_MANAGER, port) => Ok(()),
+        };
+        let meeting = async {
+            tokio::select! {
+                served = self.bound.run(shutdown.clone()) => {
+                    served.map_err(|error| Error::from_source("the rendezvous failed", &error))
+                }
+                () = self.endpoint.keep(&client, FIELD_MANAGER, &ports) => Ok(()),
+            }
+        };
+        tokio::select! {
+            met = meeting => met,
+            () = taking => Ok(()),
         }
     }
 }

@@ -141,6 +141,7 @@ impl Role {
                 let on_runtimes = muster_trainer_controller::train_job::Options {
                     namespace: options.namespace.clone(),
                     gang_scheduler_name: options.gang_scheduler_name.clone(),
+                    status_server: rendezvous.as_ref().and_then(|open| open.status_server.clone()),
                     ..muster_trainer_controller::train_job::Options::default()
                 };
                 let on_runtimes = on_runtimes.build(client.clone()).run(shutdown.clone());

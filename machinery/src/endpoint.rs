@@ -25,7 +25,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    fn slice(&self, manager: &str, port: u16) -> Value {
+    fn slice(&self, manager: &str, ports: &[(&str, u16)]) -> Value {
+        let port = |(name, port): &(&str, u16)| json!({"name": name, "port": port, "protocol": "TCP"});
         json!({
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
@@ -35,32 +36,35 @@ impl Endpoint {
             }},
             "addressType": if self.address.is_ipv4() { "IPv4" } else { "IPv6" },
             "endpoints": [{"addresses": [self.address], "conditions": {"ready": true}}],
-            "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+            "ports": ports.iter().map(port).collect::<Vec<_>>(),
         })
     }
 
-    /// Keeps the Service pointed at this port of this replica, as field manager `manager`; does not end by itself.
-    pub async fn keep(&self, client: &Client, manager: &str, port: u16) {
+    /// Keeps the Service pointed at these ports of this replica, by the names that the Service has for them, as field
+    /// manager `manager`; does not end by itself.
+    pub async fn keep(&self, client: &Client, manager: &str, ports: &[(&str, u16)]) {
         let api: Api<EndpointSlice> = Api::namespaced(client.clone(), &self.namespace);
         let parameters = PatchParams::apply(manager).force();
         let mut told = None;
         loop {
-            let pause =
-                match api.patch(&self.service, &parameters, &Patch::Apply(self.slice(manager, port))).await {
-                    Ok(_) => EVERY,
-                    Err(error) => {
-                        let error = error.to_string();
-                        if told.as_ref() != Some(&error) {
-                            tracing::warn!(
-                                error,
-                                service = self.service,
-                                "cannot lead callers of the Service here"
-                            );
-                            told = Some(error);
-                        }
-                        AFTER_FAILURE
+            let pause = match api
+                .patch(&self.service, &parameters, &Patch::Apply(self.slice(manager, ports)))
+                .await
+            {
+                Ok(_) => EVERY,
+                Err(error) => {
+                    let error = error.to_string();
+                    if told.as_ref() != Some(&error) {
+                        tracing::warn!(
+                            error,
+                            service = self.service,
+                            "cannot lead callers of the Service here"
+                        );
+                        told = Some(error);
                     }
-                };
+                    AFTER_FAILURE
+                }
+            };
             tokio::time::sleep(pause).await;
         }
     }

@@ -46,6 +46,35 @@ spec:
         echo "found"
 "#;
 
+/// Reports as the SDK does, as it must not, and of a job that is not its own; says how each was answered.
+const REPORTING: &str = r#"apiVersion: trainer.kubeflow.org/v1alpha1
+kind: TrainJob
+metadata:
+  name: reporting
+spec:
+  runtimeRef: {name: shell, kind: TrainingRuntime}
+  trainer:
+    command:
+      - python3
+      - -c
+      - |
+        import json, os, ssl, urllib.error, urllib.request
+        url = os.environ["KUBEFLOW_TRAINER_SERVER_URL"]
+        trust = ssl.create_default_context(cafile=os.environ["KUBEFLOW_TRAINER_SERVER_CA_CERT"])
+        with open(os.environ["KUBEFLOW_TRAINER_SERVER_TOKEN"]) as file:
+            headers = {"Authorization": "Bearer " + file.read()}
+        def post(url, status):
+            body = json.dumps({"trainerStatus": status}).encode()
+            try:
+                return urllib.request.urlopen(urllib.request.Request(url, body, headers), context=trust, timeout=60).status
+            except urllib.error.HTTPError as error:
+                return error.code
+        status = {"progressPercentage": 40, "estimatedRemainingSeconds": 9,
+                  "metrics": [{"name": "loss", "value": "0.5"}], "lastUpdatedTime": "2026-01-02T03:04:05Z"}
+        answers = [post(url, status), post(url, {"progressPercentage": 400}), post(url.replace("reporting", "other"), status)]
+        print("node", os.environ["PET_NODE_RANK"], *answers)
+"#;
+
 fn failing() -> String {
     let job = JOB.replace("name: meeting", "name: failing");
     let (head, _) = job.split_once("      - sh\n").expect("the job has a command");
@@ -116,6 +145,27 @@ async fn jobs_on_runtimes_are_run_with_kubectl_alone() {
     })
     .await;
     insta::assert_snapshot!(talk.text());
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_is_as_far_as_its_first_node_reports() {
+    let cluster = Cluster::start(&[]).await;
+    cluster.home.write("runtime.yaml", RUNTIME);
+    cluster.home.write("reporting.yaml", REPORTING);
+    cluster.kubectl(&["apply", "-f", "runtime.yaml", "-f", "reporting.yaml"]).await.succeeded();
+    cluster.wait_for("trainjob/reporting", "condition=Complete").await;
+    let logs = ["logs", "--prefix=false", "-l", "jobset.sigs.k8s.io/jobset-name=reporting", "--tail=-1"];
+    let logs = cluster.kubectl(&logs).await.succeeded().stdout;
+    let mut logs: Vec<&str> = logs.lines().collect();
+    logs.sort_unstable();
+    assert_eq!(logs, ["node 0 200 422 401", "node 1 403 403 401"]);
+    let said = serde_json::json!({"progressPercentage": 40, "estimatedRemainingSeconds": 9,
+        "metrics": [{"name": "loss", "value": "0.5"}], "lastUpdatedTime": "2026-01-02T03:04:05Z"});
+    until("the status repeats it", async || {
+        cluster.object("trainjob/reporting").await["status"]["trainerStatus"] == said
+    })
+    .await;
     cluster.stop().await;
 }
 

@@ -133,3 +133,66 @@ async fn a_killed_rank_comes_back_and_the_job_goes_on() {
     cluster.kubectl(&["delete", "-f", "digits.yaml"]).await.succeeded();
     cluster.stop().await;
 }
+
+/// Starts two workers a pod, by the launcher, of a script that knows nothing of Muster: it says how many take part, and
+/// is done once it is back at the size it began with.
+const ROUNDS: &str = r#"
+apiVersion: kubeflow.org/v1
+kind: PyTorchJob
+metadata:
+  name: rounds
+spec:
+  nprocPerNode: "2"
+  elasticPolicy: {minReplicas: 2, maxReplicas: 3, maxRestarts: 0}
+  pytorchReplicaSpecs:
+    Worker:
+      replicas: 2
+      restartPolicy: OnFailure
+      template:
+        spec:
+          containers:
+            - name: pytorch
+              image: muster.dev/trainer:0.1
+              command:
+                - muster
+                - exec-worker
+                - --
+                - sh
+                - -c
+                - |
+                  seen=/tmp/MARK-$HOSTNAME-$LOCAL_RANK
+                  if [ $WORLD_SIZE = 6 ]; then touch $seen; fi
+                  echo "rank $RANK of $WORLD_SIZE, restart $TORCHELASTIC_RESTART_COUNT"
+                  if [ $WORLD_SIZE = 4 ] && [ -e $seen ]; then rm $seen; exit 0; fi
+                  exec sleep 600
+              resources: {limits: {cpu: 100m}}
+"#;
+
+#[tokio::test]
+async fn an_elastic_job_of_any_script_is_scaled_in_rounds() {
+    let cluster = Cluster::start(&[]).await;
+    let home = &cluster.home;
+    let mark = home.path().file_name().expect("a folder").display().to_string();
+    home.write("rounds.yaml", &ROUNDS.replace("MARK", &mark));
+    home.run_muster(&["submit", "rounds.yaml"]).await.succeeded();
+    let mut logs = Vec::new();
+    for pod in ["rounds-worker-0", "rounds-worker-1"] {
+        cluster.wait_for(&format!("pod/{pod}"), "condition=Ready").await;
+        let mut log = Log::follow(home, pod);
+        log.until(" of 4, restart 0").await;
+        logs.push(log);
+    }
+    home.run_muster(&["scale", "job/rounds", "--workers", "3"]).await.succeeded();
+    for log in &mut logs {
+        // Both workers of the pod.
+        log.until(" of 6, restart 0").await;
+        log.until(" of 6, restart 0").await;
+    }
+    cluster.kubectl(&["scale", "pytorchjob/rounds", "--replicas", "2"]).await.succeeded();
+    logs[0].until(" of 4, restart 0").await;
+    cluster.wait_for("pytorchjob/rounds", "condition=Succeeded").await;
+    let pod = cluster::object(home, "pod/rounds-worker-0").await;
+    assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0, "the pod outlives its rounds");
+    cluster.kubectl(&["delete", "-f", "rounds.yaml"]).await.succeeded();
+    cluster.stop().await;
+}

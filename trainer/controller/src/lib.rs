@@ -10,6 +10,7 @@
 //! (with the version it has read, so that a stale view changes nothing), objects have names that follow from the
 //! job, and pods are deleted by uid.
 
+mod caller;
 mod carry_out;
 mod children;
 mod events;

@@ -14,9 +14,11 @@ Examples:
   muster exec-worker --nproc-per-node gpu -- python train.py     # one for each GPU that the pod was given
   muster exec-worker --nproc-per-node 4 --max-restarts 3 -- ./train --epochs 10
   muster exec-worker --nnodes 2 --node-rank 1 --master-addr node-0 --nproc-per-node 8 -- python train.py
+  muster exec-worker --nnodes 1:4 --rdzv-endpoint node-0:29400 --max-restarts 3 -- python train.py
 
 Exit codes: 0 when all workers succeeded, else that of the worker that failed first (128 plus the number of a signal);
-127 when the command does not exist, 126 when it cannot be executed, 2 when options or variables make no sense.";
+127 when the command does not exist, 126 when it cannot be executed, 2 when options or variables make no sense. Of a job
+whose number of nodes may change: 0 when the workers of all nodes succeeded, 1 when those of another node failed.";
 
 /// Starts the workers of a training pod with torchrun's environment, and watches over them
 #[derive(Debug, Args)]
@@ -24,8 +26,8 @@ Exit codes: 0 when all workers succeeded, else that of the worker that failed fi
 pub struct Arguments {
     #[command(flatten)]
     pub(crate) place: PlaceArguments,
-    /// How often all workers start again after one failed; for jobs of one node, since the job's controller restarts
-    /// the pods of others [default: PET_MAX_RESTARTS, else 0]
+    /// How often all workers start again after one failed; for jobs of one node and those with a rendezvous, since the
+    /// job's controller restarts the pods of others [default: PET_MAX_RESTARTS, else 0]
     #[arg(long, alias = "max_restarts", value_name = "TIMES")]
     pub(crate) max_restarts: Option<u32>,
     /// What happens to the other workers when one fails
@@ -59,8 +61,9 @@ pub(crate) struct PlaceArguments {
     /// for `gpu` where there are any, else `cpu` [default: PET_NPROC_PER_NODE, else 1]
     #[arg(long, alias = "nproc_per_node", value_name = "N|auto|cpu|gpu")]
     pub(crate) nproc_per_node: Option<WorkerCount>,
-    /// How many nodes (pods) the job has [default: PET_NNODES, else from WORLD_SIZE, else 1]
-    #[arg(long, value_name = "N")]
+    /// How many nodes (pods) the job has, or the fewest and the most, which a rendezvous then brings together
+    /// [default: PET_NNODES, else from WORLD_SIZE, else 1]
+    #[arg(long, value_name = "N|FEWEST:MOST")]
     pub(crate) nnodes: Option<String>,
     /// Which of the nodes this is, from 0 [default: PET_NODE_RANK, else RANK]
     #[arg(long, alias = "node_rank", value_name = "RANK")]
@@ -68,10 +71,21 @@ pub(crate) struct PlaceArguments {
     /// Host of rank 0 [default: PET_MASTER_ADDR, else MASTER_ADDR, else 127.0.0.1 for one node]
     #[arg(long, alias = "master_addr", value_name = "HOST")]
     pub(crate) master_addr: Option<String>,
-    /// Port where rank 0 listens; 0 for any that is free, with one node
-    /// [default: PET_MASTER_PORT, else MASTER_PORT, else 29500]
+    /// Port where rank 0 listens; 0 for any that is free, with one node or a rendezvous
+    /// [default: PET_MASTER_PORT, else MASTER_PORT, else 29500; with a rendezvous 0]
     #[arg(long, alias = "master_port", value_name = "PORT")]
     pub(crate) master_port: Option<u16>,
+    /// Where the nodes meet that say by a rendezvous who takes part; the node that has this address holds it, without
+    /// encryption [default: the service that MUSTER_RENDEZVOUS names, else PET_RDZV_ENDPOINT]
+    #[arg(long, alias = "rdzv_endpoint", value_name = "HOST[:PORT]")]
+    pub(crate) rdzv_endpoint: Option<String>,
+    /// Name of the job at the rendezvous [default: PET_RDZV_ID]
+    #[arg(long, alias = "rdzv_id", value_name = "ID")]
+    pub(crate) rdzv_id: Option<String>,
+    /// Settings of the rendezvous, in seconds: join_timeout (600), in which there must be enough nodes, and
+    /// last_call_timeout (30; 10 where the job says how many it has), in which more may come [default: PET_RDZV_CONF]
+    #[arg(long, alias = "rdzv_conf", value_name = "KEY=VALUE,...")]
+    pub(crate) rdzv_conf: Option<String>,
 }
 
 /// How many workers a node has.

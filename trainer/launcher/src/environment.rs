@@ -10,6 +10,16 @@ use crate::world::World;
 /// torchrun's `--role`, which this launcher does not have.
 const ROLE: &str = "default";
 
+/// What a job says to whoever looks for its own place at a rendezvous; workers have theirs.
+pub(crate) const NOT_FOR_WORKERS: [&str; 6] = [
+    "MUSTER_RENDEZVOUS",
+    "MUSTER_RENDEZVOUS_CA",
+    "MUSTER_RENDEZVOUS_TOKEN_FILE",
+    "MUSTER_RANKS",
+    "MUSTER_REPLICAS",
+    "MUSTER_REPLICA_INDEX",
+];
+
 /// How often the workers were started before, and how often they may be again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Restarts {

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use muster_rendezvous::MemberError;
+
 use crate::{program, world};
 
 /// The launcher itself failed; all workers that had started were killed.
@@ -15,8 +17,8 @@ pub enum Error {
     Program(#[from] program::Error),
     /// Restarts were asked for where the launcher cannot make them.
     #[error(
-        "--max-restarts is for jobs of one node, and this one has {nodes}: when one pod of it fails, the job's controller \
-         starts all of them again"
+        "--max-restarts is for jobs of one node or with a rendezvous, and this one has {nodes} nodes: when one pod of it \
+         fails, the job's controller starts all of them again"
     )]
     RestartsOfOneNode {
         /// How many it has.
@@ -38,6 +40,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// This node has no place in the job, or the job has failed elsewhere.
+    #[error(transparent)]
+    Rendezvous(#[from] MemberError),
     /// Signals or processes cannot be watched.
     #[error("cannot watch the workers: {0}")]
     Watch(#[source] io::Error),
@@ -49,7 +54,7 @@ impl Error {
         match self {
             Self::World(_) | Self::RestartsOfOneNode { .. } => 2,
             Self::Program(error) => error.exit_code(),
-            Self::Port { .. } | Self::Start { .. } | Self::Watch(_) => 1,
+            Self::Port { .. } | Self::Start { .. } | Self::Rendezvous(_) | Self::Watch(_) => 1,
         }
     }
 }

@@ -5,11 +5,12 @@
 //! (first touch). Signals go on to the workers; when one fails, the others are stopped, the failure is reported, and the
 //! launcher exits as that worker did. No worker outlives the launcher, however that ends. Workers have no standard input.
 //!
-//! Unlike torchrun, it holds no rendezvous: every node must know from its variables which one it is, and all nodes must
-//! have the same number of workers.
+//! Every node knows from its variables which one it is, or learns it at a rendezvous, where nodes may come and go
+//! ([`elastic`]). All nodes must have the same number of workers.
 
 mod arguments;
 mod child;
+mod elastic;
 mod environment;
 mod error;
 mod lines;
@@ -23,6 +24,7 @@ mod report;
 mod signals;
 mod supervisor;
 mod sysfs;
+mod variables;
 mod warden;
 mod watch;
 mod worker;
@@ -61,6 +63,7 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     };
     let code = match run(arguments, &sinks) {
         Ok(Outcome::Succeeded) => 0,
+        Ok(Outcome::Left(signal)) => 128 | signal as u8,
         Ok(Outcome::Failed(failure)) => {
             report(&failure.termination_message());
             if let Some(file) = std::env::var_os(ERROR_FILE).filter(|file| !file.is_empty())

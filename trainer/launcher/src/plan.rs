@@ -9,15 +9,25 @@ use std::path::Path;
 use rustix::thread::{CpuSet, sched_getaffinity};
 
 use crate::arguments::{Arguments, Pin};
+use crate::elastic::Settings;
 use crate::error::Error;
 use crate::pinning::{self, CoreSet};
 use crate::world::{Resources, World};
 use crate::{program, sysfs};
 
+/// Which place this node has in its job.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// It is known.
+    Fixed(World),
+    /// A rendezvous gives it.
+    Elastic(Settings),
+}
+
 /// The workers of this node.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) world: World,
+    pub(crate) place: Place,
     /// An entry a worker; no processors means any.
     pub(crate) cores: Vec<CoreSet>,
     /// How often all workers may start again.
@@ -25,6 +35,24 @@ pub(crate) struct Plan {
     pub(crate) command: Vec<OsString>,
     /// What the user should know of it.
     pub(crate) remarks: Vec<String>,
+}
+
+impl Place {
+    /// Workers of each node.
+    fn workers(&self) -> NonZeroUsize {
+        match self {
+            Self::Fixed(world) => world.workers,
+            Self::Elastic(settings) => settings.workers,
+        }
+    }
+
+    /// Nodes whose workers start again only with their pods.
+    fn fixed_nodes(&self) -> usize {
+        match self {
+            Self::Fixed(world) => world.nodes,
+            Self::Elastic(_) => 1,
+        }
+    }
 }
 
 impl Plan {
@@ -37,18 +65,24 @@ impl Plan {
         // Both affinity and the quota of the control group bound it.
         let processors = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let resources = Resources { processors, gpus: gpus.len() };
-        let mut world = World::read(&arguments.place, variable, resources)?;
+        let elastic = Settings::read(&arguments.place, variable, resources)?;
+        let mut place = match elastic {
+            Some(settings) => Place::Elastic(settings),
+            None => Place::Fixed(World::read(&arguments.place, variable, resources)?),
+        };
         let mut remarks = Vec::new();
-        let restarts = restarts(arguments, variable, &world, &mut remarks)?;
+        let restarts = restarts(arguments, variable, &place, &mut remarks)?;
 
         let command = &arguments.command[0];
         let path = std::env::var_os("PATH").unwrap_or_default();
         program::find(command, &path)?;
 
-        if world.master_port == 0 {
+        if let Place::Fixed(world) = &mut place
+            && world.master_port == 0
+        {
             world.master_port = free_port(&world.master_address)?;
         }
-        let workers = world.workers.get();
+        let workers = place.workers().get();
         let share = (processors.get() / workers).max(1);
         let near: Vec<_> = (0..workers).map(|rank| gpus.get(rank).copied().flatten()).collect();
         let dealt = match arguments.pin {
@@ -59,7 +93,7 @@ impl Plan {
         // With a quota below its cores, a worker that used them all would be throttled.
         let bounded = |set: CoreSet| CoreSet { cores: set.cores.min(share), ..set };
         let cores = cores.into_iter().map(bounded).collect();
-        Ok(Self { world, cores, restarts, command: arguments.command.clone(), remarks })
+        Ok(Self { place, cores, restarts, command: arguments.command.clone(), remarks })
     }
 }
 
@@ -73,12 +107,13 @@ fn allowed_processors() -> BTreeSet<usize> {
 fn restarts(
     arguments: &Arguments,
     variable: impl Fn(&str) -> Option<String>,
-    world: &World,
+    place: &Place,
     remarks: &mut Vec<String>,
 ) -> Result<u32, Error> {
     let given = arguments.max_restarts;
-    if world.nodes > 1 && given.is_some_and(|restarts| restarts > 0) {
-        return Err(Error::RestartsOfOneNode { nodes: world.nodes });
+    let nodes = place.fixed_nodes();
+    if nodes > 1 && given.is_some_and(|restarts| restarts > 0) {
+        return Err(Error::RestartsOfOneNode { nodes });
     }
     let name = "PET_MAX_RESTARTS";
     let restarts = match (given, variable(name).filter(|value| !value.is_empty())) {
@@ -90,7 +125,7 @@ fn restarts(
             expected: "a number".to_owned(),
         })?,
     };
-    if world.nodes > 1 && restarts > 0 {
+    if nodes > 1 && restarts > 0 {
         remarks.push(format!(
             "{name} is {restarts}, which is left to the job's controller: workers of several nodes start again together"
         ));
@@ -99,7 +134,8 @@ fn restarts(
     Ok(restarts)
 }
 
-fn free_port(address: &str) -> Result<u16, Error> {
+/// A port of this address that nobody listens at.
+pub(crate) fn free_port(address: &str) -> Result<u16, Error> {
     let listener = TcpListener::bind((address, 0)).and_then(|listener| listener.local_addr());
     let place = listener.map_err(|source| Error::Port { address: address.to_owned(), source })?;
     Ok(place.port())

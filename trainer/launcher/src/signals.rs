@@ -21,6 +21,16 @@ pub(crate) enum Request {
     Stop(Signal),
 }
 
+impl Request {
+    /// The signal, if it asks for the end.
+    pub(crate) fn stop(self) -> Option<Signal> {
+        match self {
+            Self::Stop(signal) => Some(signal),
+            Self::Reap | Self::Forward(_) => None,
+        }
+    }
+}
+
 fn held_back() -> SigSet {
     FORWARDED.into_iter().chain([Signal::SIGCHLD]).collect()
 }

@@ -1,5 +1,6 @@
 //! Starts the workers, starts them again, and decides what their ends mean.
 
+use std::cell::Cell;
 use std::io;
 use std::path::Path;
 
@@ -8,23 +9,39 @@ use tempfile::TempDir;
 
 use crate::arguments::{Arguments, Prefix};
 use crate::child;
+use crate::elastic::{Agent, Round};
 use crate::environment::{self, Restarts};
 use crate::error::Error;
 use crate::lines::{Framing, Lines};
 use crate::memory::OutOfMemory;
 use crate::output::{Event, Sinks};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Place, Plan};
 use crate::report::{self, Failure};
 use crate::signals::Signals;
 use crate::warden::Warden;
-use crate::watch::{Failed, Watch};
+use crate::watch::Watch;
 use crate::worker::{Start, Worker};
+use crate::world::World;
 
 /// How all workers together ended.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Succeeded,
     Failed(Box<Failure>),
+    /// This node was asked to leave a job that goes on without it, and none of its workers failed by that. No success:
+    /// of an elastic job, one worker that ends well may stand for all.
+    Left(Signal),
+}
+
+/// How the workers of one start ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// The worker that failed first, if the round was not cut short before.
+    pub(crate) failure: Option<Failure>,
+    /// The signal that asked them to stop.
+    pub(crate) asked: Option<Signal>,
+    /// The round has ended before them.
+    pub(crate) is_cut_short: bool,
 }
 
 /// Watches over the workers of a plan.
@@ -32,9 +49,11 @@ pub(crate) enum Outcome {
 pub(crate) struct Supervisor<'a> {
     arguments: &'a Arguments,
     plan: &'a Plan,
-    signals: &'a Signals,
-    sinks: &'a Sinks,
+    pub(crate) signals: &'a Signals,
+    pub(crate) sinks: &'a Sinks,
     host: String,
+    /// So often workers were started.
+    attempts: Cell<usize>,
     /// Where workers may describe a failure, if there is such a place. Goes before the warden, which looks after it.
     errors: Option<TempDir>,
     warden: Warden,
@@ -50,15 +69,20 @@ impl<'a> Supervisor<'a> {
         // Without such a place workers train all the same.
         let errors = TempDir::with_prefix("muster-exec-worker-").ok();
         let warden = Warden::start(errors.as_ref().map(TempDir::path))?;
-        Ok(Self { arguments, plan, signals, sinks, host: plan::host(), errors, warden })
+        let host = plan::host();
+        Ok(Self { arguments, plan, signals, sinks, host, attempts: Cell::default(), errors, warden })
     }
 
     /// Runs the workers until all succeeded, they were stopped, or they failed once more than they may start again.
     pub(crate) fn run(&self) -> Result<Outcome, Error> {
         let most = self.plan.restarts;
+        let world = match &self.plan.place {
+            Place::Fixed(world) => world,
+            Place::Elastic(settings) => return Agent::new(self, settings, most)?.run(),
+        };
         let mut count = 0;
         loop {
-            let (failure, asked) = self.attempt(Restarts { count, most })?;
+            let Ended { failure, asked, .. } = self.attempt(world, Restarts { count, most }, None)?;
             match failure {
                 None => return Ok(Outcome::Succeeded),
                 Some(failure) if asked.is_some() || count == most => {
@@ -77,32 +101,40 @@ impl<'a> Supervisor<'a> {
         self.sinks.stderr.note(text);
     }
 
-    /// Runs the workers once; a failure if one failed, and the signal that asked them to stop.
-    fn attempt(&self, restarts: Restarts) -> Result<(Option<Failure>, Option<Signal>), Error> {
+    /// Runs the workers once, to their end or that of the round.
+    pub(crate) fn attempt(
+        &self,
+        world: &World,
+        restarts: Restarts,
+        round: Option<&Round<'_>>,
+    ) -> Result<Ended, Error> {
         let memory = OutOfMemory::watch(Path::new("/"));
         let done = Event::new().map_err(Error::Watch)?;
+        self.attempts.set(self.attempts.get() + 1);
         let mut workers = Vec::new();
-        for local_rank in 0..self.plan.world.workers.get() {
-            let start = self.start(local_rank, restarts);
+        for local_rank in 0..world.workers.get() {
+            let start = self.start(world, local_rank, restarts);
             let worker = Worker::start(start, self.sinks, &self.warden, &done);
             workers.push(worker.map_err(|source| Error::Start { local_rank, source })?);
         }
         let watch = Watch {
             arguments: self.arguments,
-            world: &self.plan.world,
+            world,
+            host: &self.host,
+            round,
             signals: self.signals,
             sinks: self.sinks,
             memory: &memory,
         };
         let mut course = watch.until_all_ended(&mut workers).map_err(Error::Watch)?;
         watch.until_all_is_passed_on(&workers, &done, &mut course.asked).map_err(Error::Watch)?;
-        let failure = course.failed.map(|failed| self.failure(failed, &workers));
-        Ok((failure, course.asked))
+        let failure = course.failed.map(|failure| explained(failure, &workers));
+        Ok(Ended { failure, asked: course.asked, is_cut_short: course.is_cut_short })
     }
 
-    fn start(&self, local_rank: usize, restarts: Restarts) -> Start {
-        let Plan { world, cores, command, .. } = self.plan;
-        let name = format!("{}-{local_rank}.json", restarts.count);
+    fn start(&self, world: &World, local_rank: usize, restarts: Restarts) -> Start {
+        let Plan { cores, command, .. } = self.plan;
+        let name = format!("{}-{local_rank}.json", self.attempts.get());
         let error_file = self.errors.as_ref().map(|folder| folder.path().join(name));
         let cores = &cores[local_rank];
         let variables = environment::variables(
@@ -130,23 +162,16 @@ impl<'a> Supervisor<'a> {
             last_lines: self.arguments.last_lines,
         }
     }
+}
 
-    fn failure(&self, failed: Failed, workers: &[Worker<'_>]) -> Failure {
-        let Failed { local_rank, end, after, at, asked, out_of_memory } = failed;
-        let worker = &workers[local_rank];
-        // One that did as it was told has nothing to explain.
-        let is_obedient = asked.is_some_and(|signal| end.is_by(signal));
-        Failure {
-            rank: self.plan.world.rank(local_rank),
-            local_rank,
-            host: self.host.clone(),
-            end,
-            after,
-            at,
-            asked,
-            out_of_memory,
-            description: worker.error_file.as_deref().and_then(report::description),
-            last_lines: if is_obedient { Vec::new() } else { worker.tail.lock().lines() },
-        }
+/// A failure with what the worker itself says of it.
+fn explained(failure: Failure, workers: &[Worker<'_>]) -> Failure {
+    let worker = &workers[failure.local_rank];
+    // One that did as it was told has nothing to explain.
+    let is_obedient = failure.asked.is_some_and(|signal| failure.end.is_by(signal));
+    Failure {
+        description: worker.error_file.as_deref().and_then(report::description),
+        last_lines: if is_obedient { Vec::new() } else { worker.tail.lock().lines() },
+        ..failure
     }
 }

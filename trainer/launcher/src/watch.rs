@@ -10,8 +10,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use crate::arguments::{Arguments, OnFailure};
+use crate::elastic::Round;
 use crate::memory::OutOfMemory;
 use crate::output::{Event, Sinks, until};
+use crate::report::Failure;
 use crate::signals::{Request, Signals};
 use crate::worker::{End, Worker};
 use crate::world::World;
@@ -50,20 +52,11 @@ impl Patience {
 #[derive(Debug, Default)]
 pub(crate) struct Course {
     /// The worker that failed first.
-    pub(crate) failed: Option<Failed>,
+    pub(crate) failed: Option<Failure>,
     /// The first signal that asked the workers to stop.
     pub(crate) asked: Option<Signal>,
-}
-
-/// The first failure.
-#[derive(Debug)]
-pub(crate) struct Failed {
-    pub(crate) local_rank: usize,
-    pub(crate) end: End,
-    pub(crate) after: Duration,
-    pub(crate) at: Timestamp,
-    pub(crate) asked: Option<Signal>,
-    pub(crate) out_of_memory: bool,
+    /// The round has ended before the workers, and before one of them failed.
+    pub(crate) is_cut_short: bool,
 }
 
 /// What it takes to watch the workers of one start.
@@ -71,6 +64,10 @@ pub(crate) struct Failed {
 pub(crate) struct Watch<'a> {
     pub(crate) arguments: &'a Arguments,
     pub(crate) world: &'a World,
+    /// What errors call this host.
+    pub(crate) host: &'a str,
+    /// The workers are part of it, if they are of several nodes that come and go.
+    pub(crate) round: Option<&'a Round<'a>>,
     pub(crate) signals: &'a Signals,
     pub(crate) sinks: &'a Sinks,
     /// Since that start.
@@ -83,19 +80,15 @@ impl Watch<'_> {
         let mut course = Course::default();
         let mut patience = Patience::Endless;
         while workers.iter().any(Worker::is_alive) {
-            for index in self.wait(workers, patience.deadline())? {
+            let ended = self.wait(workers, patience.deadline())?;
+            // First, for what a lost node lets fail here is no failure.
+            self.stop_with_the_round(workers, &mut course, &mut patience);
+            for index in ended {
                 let end = workers[index].collect()?;
-                if !end.is_success() && course.failed.is_none() {
-                    let failed = Failed {
-                        local_rank: workers[index].local_rank,
-                        end,
-                        after: workers[index].started.elapsed(),
-                        at: Timestamp::now(),
-                        asked: course.asked,
-                        out_of_memory: end.is_by(Signal::SIGKILL) && self.memory.happened(),
-                    };
-                    self.after_failure(&failed, workers, &mut patience);
-                    course.failed = Some(failed);
+                if !end.is_success() && course.failed.is_none() && !course.is_cut_short {
+                    let failure = self.failure(&workers[index], end, course.asked);
+                    self.after_failure(&failure, workers, &mut patience);
+                    course.failed = Some(failure);
                 }
             }
             while let Some(request) = self.signals.next() {
@@ -103,6 +96,9 @@ impl Watch<'_> {
                     Request::Reap => {}
                     Request::Forward(signal) => signal_all(workers, signal),
                     Request::Stop(signal) => {
+                        if let Some(round) = self.round {
+                            round.leave();
+                        }
                         signal_all(workers, signal);
                         patience.end_after(self.arguments.grace);
                         course.asked.get_or_insert(signal);
@@ -118,30 +114,60 @@ impl Watch<'_> {
         Ok(course)
     }
 
+    fn failure(&self, worker: &Worker<'_>, end: End, asked: Option<Signal>) -> Failure {
+        Failure {
+            rank: self.world.rank(worker.local_rank),
+            local_rank: worker.local_rank,
+            host: self.host.to_owned(),
+            end,
+            after: worker.started.elapsed(),
+            at: Timestamp::now(),
+            asked,
+            out_of_memory: end.is_by(Signal::SIGKILL) && self.memory.happened(),
+            description: None,
+            last_lines: Vec::new(),
+        }
+    }
+
+    /// Asks the workers to stop if their round has ended before them.
+    fn stop_with_the_round(&self, workers: &[Worker<'_>], course: &mut Course, patience: &mut Patience) {
+        let has_another_reason = course.is_cut_short || course.failed.is_some() || course.asked.is_some();
+        let Some(why) = self.round.filter(|_| !has_another_reason).and_then(Round::ended) else { return };
+        course.is_cut_short = true;
+        signal_all(workers, Signal::SIGTERM);
+        patience.end_after(self.arguments.grace);
+        let grace = self.arguments.grace;
+        self.sinks.stderr.note(&format!("{why}; the workers get SIGTERM, and {grace:?} to end"));
+    }
+
     /// Waits for an end, a signal or the time to kill; the workers that ended.
     fn wait(&self, workers: &[Worker<'_>], deadline: Option<Instant>) -> io::Result<Vec<usize>> {
         let alive: Vec<_> = (0..workers.len()).filter(|index| workers[*index].is_alive()).collect();
-        let mut ready = vec![PollFd::new(self.signals, PollFlags::IN)];
-        ready.extend(alive.iter().map(|index| PollFd::new(&workers[*index], PollFlags::IN)));
+        let mut ready: Vec<_> =
+            alive.iter().map(|index| PollFd::new(&workers[*index], PollFlags::IN)).collect();
+        ready.push(PollFd::new(self.signals, PollFlags::IN));
+        ready.extend(self.round.map(|round| PollFd::new(round, PollFlags::IN)));
         match poll(&mut ready, until(deadline).as_ref()) {
             Ok(_) => {}
             Err(Errno::INTR) => return Ok(Vec::new()),
             Err(error) => return Err(error.into()),
         }
-        let ended = alive.into_iter().zip(&ready[1..]).filter(|(_, ready)| !ready.revents().is_empty());
+        let ended = alive.into_iter().zip(&ready).filter(|(_, ready)| !ready.revents().is_empty());
         Ok(ended.map(|(index, _)| index).collect())
     }
 
-    fn after_failure(&self, failed: &Failed, workers: &[Worker<'_>], patience: &mut Patience) {
+    fn after_failure(&self, failed: &Failure, workers: &[Worker<'_>], patience: &mut Patience) {
         let is_last = !workers.iter().any(Worker::is_alive);
         let goes_on = self.arguments.on_failure == OnFailure::Continue;
         if is_last || goes_on || *patience != Patience::Endless {
             return;
         }
+        if let Some(round) = self.round {
+            round.failed(failed);
+        }
         signal_all(workers, Signal::SIGTERM);
         patience.end_after(self.arguments.grace);
-        let rank = self.world.rank(failed.local_rank);
-        let (end, grace) = (failed.end, self.arguments.grace);
+        let (rank, end, grace) = (failed.rank, failed.end, self.arguments.grace);
         self.sinks
             .stderr
             .note(&format!("rank {rank} failed: {end}; the others get SIGTERM, and {grace:?} to end"));
@@ -209,7 +235,7 @@ fn signal_all(workers: &[Worker<'_>], signal: Signal) {
 }
 
 /// The first process of a pod adopts those whose parents are gone.
-fn reap_adopted(workers: &[Worker<'_>]) {
+pub(crate) fn reap_adopted(workers: &[Worker<'_>]) {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     while let Ok(status) = waitid(Id::All, flags) {
         let Some(process) = status.pid() else { return };

@@ -16,6 +16,7 @@ use rustix::process::{
     Pid, PidfdFlags, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitid,
 };
 
+use crate::environment;
 use crate::lines::{Framing, Tail};
 use crate::output::{Event, Sinks, Stream};
 use crate::warden::Warden;
@@ -108,6 +109,9 @@ impl<'a> Worker<'a> {
         let ended = Event::new()?;
         let mut command = Command::new(OWN_PROGRAM);
         command.arg0("muster").args(start.words).envs(start.variables).process_group(0);
+        for name in environment::NOT_FOR_WORKERS {
+            command.env_remove(name);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let process = Pid::from_child(&child);

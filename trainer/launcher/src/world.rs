@@ -3,10 +3,10 @@
 //! Of a pod, `RANK` is the rank of the node and `WORLD_SIZE` the number of processes as the controller counts them:
 //! pods times `nprocPerNode` where that is a number, else pods. torchrun and this launcher replace both for the workers.
 
-use std::fmt::Display;
 use std::num::NonZeroUsize;
 
 use crate::arguments::{PlaceArguments, WorkerCount};
+use crate::variables::Variables;
 
 /// torchrun's default.
 const DEFAULT_PORT: u16 = 29500;
@@ -52,12 +52,12 @@ pub enum Error {
         /// What `PET_NPROC_PER_NODE` says.
         per_node: usize,
     },
-    /// A number of nodes that may change.
+    /// A number of nodes that may change, and nowhere to meet.
     #[error(
-        "{name} is {value:?}: ranks of a job whose number of nodes changes are given out by a rendezvous, which torchrun has; \
-         give as many nodes at least as at most"
+        "{name} is {value:?}: the nodes of a job whose number changes meet at a rendezvous, and nothing says where it is: \
+         set PET_RDZV_ENDPOINT, or pass --rdzv-endpoint"
     )]
-    Elastic {
+    NoRendezvous {
         /// The variable or option.
         name: &'static str,
         /// Its value.
@@ -121,10 +121,8 @@ impl World {
         resources: Resources,
     ) -> Result<Self, Error> {
         let variables = Variables(&variable);
-        let job_count =
-            variables.parsed::<WorkerCount>("PET_NPROC_PER_NODE", "a number, auto, cpu or gpu")?;
-        let count = options.nproc_per_node.or(job_count);
-        let workers = workers(count, resources)?;
+        let job_count = job_count(&variables)?;
+        let workers = workers(options, &variables, resources)?;
         // What the controller multiplied the pods with, whatever is started here.
         let per_node = match job_count {
             Some(WorkerCount::Number(number)) => number.get(),
@@ -137,44 +135,18 @@ impl World {
     }
 }
 
-/// Variables that are set to something.
-struct Variables<'a>(&'a dyn Fn(&str) -> Option<String>);
-
-impl Variables<'_> {
-    fn text(&self, name: &str) -> Option<String> {
-        (self.0)(name).filter(|value| !value.is_empty())
-    }
-
-    fn parsed<T: std::str::FromStr>(&self, name: &'static str, expected: &str) -> Result<Option<T>, Error> {
-        let parse = |value: String| {
-            value.trim().parse().map_err(|_| Error::Invalid { name, value, expected: expected.to_owned() })
-        };
-        self.text(name).map(parse).transpose()
-    }
-
-    /// What two variables say that mean the same.
-    fn agreed<T: std::str::FromStr + PartialEq + Display>(
-        &self,
-        [first, second]: [&'static str; 2],
-        expected: &str,
-        option: &'static str,
-    ) -> Result<Option<T>, Error> {
-        match (self.parsed::<T>(first, expected)?, self.parsed::<T>(second, expected)?) {
-            (Some(one), Some(other)) if one != other => Err(Error::Disagreement {
-                first,
-                first_value: one.to_string(),
-                second,
-                second_value: other.to_string(),
-                option,
-            }),
-            (one, other) => Ok(one.or(other)),
-        }
-    }
+fn job_count(variables: &Variables<'_>) -> Result<Option<WorkerCount>, Error> {
+    variables.parsed("PET_NPROC_PER_NODE", "a number, auto, cpu or gpu")
 }
 
-fn workers(count: Option<WorkerCount>, resources: Resources) -> Result<NonZeroUsize, Error> {
+/// How many workers this node has.
+pub(crate) fn workers(
+    options: &PlaceArguments,
+    variables: &Variables<'_>,
+    resources: Resources,
+) -> Result<NonZeroUsize, Error> {
     let gpus = NonZeroUsize::new(resources.gpus);
-    match count {
+    match options.nproc_per_node.or(job_count(variables)?) {
         None => Ok(NonZeroUsize::MIN),
         Some(WorkerCount::Number(number)) => Ok(number),
         Some(WorkerCount::Cpu) => Ok(resources.processors),
@@ -215,7 +187,7 @@ fn fixed_nodes(name: &'static str, text: &str) -> Result<usize, Error> {
     let (fewest, most) = text.split_once(':').unwrap_or((text, text));
     match (fewest.trim().parse::<NonZeroUsize>(), most.trim().parse::<NonZeroUsize>()) {
         (Ok(fewest), Ok(most)) if fewest == most => Ok(fewest.get()),
-        (Ok(_), Ok(_)) => Err(Error::Elastic { name, value: text.to_owned() }),
+        (Ok(_), Ok(_)) => Err(Error::NoRendezvous { name, value: text.to_owned() }),
         _ => Err(Error::Invalid { name, value: text.to_owned(), expected: "a number from 1".to_owned() }),
     }
 }
@@ -294,7 +266,7 @@ fn master(options: &PlaceArguments, variables: &Variables<'_>, nodes: usize) -> 
 }
 
 /// `host:port`, `[address]:port` or a host alone.
-fn split_endpoint(text: &str) -> (&str, Option<&str>) {
+pub(crate) fn split_endpoint(text: &str) -> (&str, Option<&str>) {
     match text.rsplit_once(':') {
         Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
         _ => (text, None),

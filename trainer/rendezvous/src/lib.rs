@@ -17,10 +17,13 @@
 mod group;
 mod member;
 mod messages;
+mod outcome;
+mod own_address;
 mod service;
 
 pub use group::{Bounds, Departure};
-pub use member::{Error as MemberError, Member, MemberOptions, Placement, Watch};
+pub use member::{Error as MemberError, Member, MemberOptions, News, Placement, Watch};
+pub use own_address::own_address;
 pub use service::{
     Admission, Bound, COMEBACK, Caller, Error as ServiceError, NotAdmitted, Service, ServiceOptions,
 };

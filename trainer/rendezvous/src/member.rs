@@ -16,7 +16,7 @@ use tonic::{Code, Request, Status};
 
 use crate::group::{Bounds, Departure};
 use crate::messages::rendezvous_client::RendezvousClient;
-use crate::messages::{Finished, FromMember, Introduction, Ready, from_member, to_member};
+use crate::messages::{EndedWell, Failed, Finished, FromMember, Introduction, Ready, from_member, to_member};
 
 /// Pause before connecting again.
 const RETRY: Duration = Duration::from_millis(100);
@@ -67,6 +67,12 @@ pub enum Error {
     /// The training had reached its end before this rank came.
     #[error("the training has reached its end without this rank")]
     Over,
+    /// A rank has failed once too often.
+    #[error("the training has failed: {report}")]
+    Failed {
+        /// Which, where and how, as it was told there.
+        report: String,
+    },
 }
 
 fn waited_for(address: &str, trouble: Option<&str>) -> String {
@@ -95,6 +101,27 @@ pub struct MemberOptions {
     pub listens: String,
     /// How many members the training may have.
     pub bounds: Bounds,
+    /// How long an epoch, once there are enough members, waits for those that are expected; without it only the first does.
+    pub last_call: Option<Duration>,
+    /// Called whenever something was heard, from the thread that keeps the connection.
+    pub news: Option<News>,
+}
+
+/// Somebody to tell that a member has heard something.
+#[derive(Clone)]
+pub struct News(Arc<dyn Fn() + Send + Sync>);
+
+impl News {
+    /// Calls this, which must return soon.
+    pub fn new(tell: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+}
+
+impl std::fmt::Debug for News {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("News")
+    }
 }
 
 /// A place in an epoch.
@@ -108,6 +135,8 @@ pub struct Placement {
     pub world_size: usize,
     /// Where rank 0 listens, as it said itself.
     pub leader: String,
+    /// How often failures that members told have begun an epoch so far.
+    pub restarts: u32,
 }
 
 /// This rank at the rendezvous. Leaves it when dropped.
@@ -115,17 +144,52 @@ pub struct Placement {
 pub struct Member {
     shared: Arc<Shared>,
     /// Taken when the member leaves.
-    intent: Option<watch::Sender<Intent>>,
-    thread: Option<JoinHandle<()>>,
+    intent: Mutex<Option<watch::Sender<Intent>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What this rank wants the service to know. A state, not messages, so that nothing of it is lost with a connection.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Intent {
     /// It is done with epochs up to this one.
     done_with: u64,
+    /// Where it listens in the next, if that is not where it said at first.
+    listens: Option<String>,
+    /// The last failure of its own.
+    failure: Option<OwnFailure>,
+    /// The last epoch whose part of this rank has ended well.
+    ended_well: u64,
     /// The training has reached its end.
     is_finished: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct OwnFailure {
+    epoch: u64,
+    report: String,
+    most_restarts: u32,
+}
+
+impl Intent {
+    /// What an introduction says of it.
+    fn introduced(&self) -> Self {
+        Self { done_with: self.done_with, listens: self.listens.clone(), ..Self::default() }
+    }
+
+    /// What is to be said so that whoever knows `said` knows this; what concerns the epoch that ends comes first.
+    fn messages_after(&self, said: &Self) -> Vec<FromMember> {
+        let failed = self.failure.clone().filter(|_| self.failure != said.failure);
+        let failed = failed.map(|OwnFailure { epoch, report, most_restarts }| {
+            from_member::Message::Failed(Failed { epoch, report, most_restarts })
+        });
+        let ended_well = (self.ended_well > said.ended_well)
+            .then_some(from_member::Message::EndedWell(EndedWell { epoch: self.ended_well }));
+        let ready = || Ready { epoch: self.done_with, address: self.listens.clone().unwrap_or_default() };
+        let ready = (self.done_with > said.done_with).then(|| from_member::Message::Ready(ready()));
+        let finished =
+            (self.is_finished && !said.is_finished).then_some(from_member::Message::Finished(Finished {}));
+        [failed, ended_well, ready, finished].into_iter().flatten().map(FromMember::from).collect()
+    }
 }
 
 #[derive(Debug)]
@@ -151,6 +215,15 @@ struct Heard {
     trouble: Option<String>,
 }
 
+impl Heard {
+    fn placed(&self, past: u64) -> Result<Option<Placement>, Error> {
+        match (self.placement.as_ref().filter(|placement| placement.epoch > past), &self.end) {
+            (None, Some(end)) => Err(end.clone()),
+            (placement, _) => Ok(placement.cloned()),
+        }
+    }
+}
+
 impl Member {
     /// Goes to the rendezvous, which is looked for in the background.
     pub fn attend(options: MemberOptions) -> Result<Self, Error> {
@@ -172,7 +245,7 @@ impl Member {
             .name("rendezvous".into())
             .spawn(move || runtime.block_on(keeper.keep(&endpoints, told)))
             .map_err(|error| failed("start the thread of the rendezvous client")(&error))?;
-        Ok(Self { shared, intent: Some(intent), thread: Some(thread) })
+        Ok(Self { shared, intent: Mutex::new(Some(intent)), thread: Mutex::new(Some(thread)) })
     }
 
     /// Waits for a place in an epoch after `past`, the one that this rank had last; 0 for none.
@@ -181,20 +254,46 @@ impl Member {
         self.mean(|intent| intent.done_with = past);
         let mut heard = self.shared.heard.lock();
         loop {
-            if let Some(placement) = heard.placement.as_ref().filter(|placement| placement.epoch > past) {
-                return Ok(placement.clone());
-            }
-            if let Some(end) = &heard.end {
-                return Err(end.clone());
+            if let Some(placement) = heard.placed(past)? {
+                return Ok(placement);
             }
             if self.shared.news.wait_until(&mut heard, began + patience).timed_out() {
-                let (address, trouble) = (self.shared.options.place(), heard.trouble.clone());
-                return Err(match (heard.in_reserve, trouble) {
-                    (true, None) => Error::InReserve { address },
-                    (_, trouble) => Error::Timeout { address, after: patience, trouble },
-                });
+                return Err(self.shared.no_place(&heard, patience));
             }
         }
+    }
+
+    /// Says that this rank waits for an epoch after `past`, as [`Self::place`] does, but does not wait itself; in that
+    /// epoch it listens at `listens`.
+    pub fn ask(&self, past: u64, listens: String) {
+        self.mean(|intent| (intent.done_with, intent.listens) = (past, Some(listens)));
+    }
+
+    /// The place in an epoch after `past`, if there is one by now.
+    pub fn placed(&self, past: u64) -> Result<Option<Placement>, Error> {
+        self.shared.heard.lock().placed(past)
+    }
+
+    /// Why there is no place after waiting so long.
+    pub fn no_place(&self, after: Duration) -> Error {
+        self.shared.no_place(&self.shared.heard.lock(), after)
+    }
+
+    /// Says that this rank's part of an epoch has failed, so that all end theirs; it has yet to [`ask`](Self::ask) for the
+    /// next. If failures have begun `most_restarts` epochs already, the training ends with [`Error::Failed`].
+    pub fn fail(&self, epoch: u64, report: String, most_restarts: u32) {
+        self.mean(|intent| intent.failure = Some(OwnFailure { epoch, report, most_restarts }));
+    }
+
+    /// Says that this rank's part of an epoch has ended well. When that is so of all, the training ends with
+    /// [`Error::Over`].
+    pub fn end_well(&self, epoch: u64) {
+        self.mean(|intent| intent.ended_well = epoch);
+    }
+
+    /// Why the rendezvous cannot be reached, if it cannot.
+    pub fn trouble(&self) -> Option<String> {
+        self.shared.heard.lock().trouble.clone()
     }
 
     /// Others want to join: this rank's epoch should end at the next step that all its ranks have taken.
@@ -208,20 +307,22 @@ impl Member {
     }
 
     /// Says that the training has reached its end, so that whoever still wants to join is told.
-    pub fn finish(mut self) {
+    pub fn finish(self) {
         self.mean(|intent| intent.is_finished = true);
         self.leave();
     }
 
     fn mean(&self, change: impl FnOnce(&mut Intent)) {
-        if let Some(intent) = &self.intent {
+        if let Some(intent) = &*self.intent.lock() {
             intent.send_modify(change);
         }
     }
 
-    fn leave(&mut self) {
-        self.intent = None;
-        if let Some(thread) = self.thread.take() {
+    /// Leaves the training. Returns when the service has heard of it, or does not answer for a while.
+    pub fn leave(&self) {
+        *self.intent.lock() = None;
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread {
             // It waits for nothing without a deadline; what it panics with is on standard error.
             let _ = thread.join();
         }
@@ -289,6 +390,21 @@ enum Ended {
 }
 
 impl Shared {
+    fn no_place(&self, heard: &Heard, after: Duration) -> Error {
+        let (address, trouble) = (self.options.place(), heard.trouble.clone());
+        match (heard.in_reserve, trouble) {
+            (true, None) => Error::InReserve { address },
+            (_, trouble) => Error::Timeout { address, after, trouble },
+        }
+    }
+
+    fn tell(&self) {
+        self.news.notify_all();
+        if let Some(News(tell)) = &self.options.news {
+            tell();
+        }
+    }
+
     /// Keeps a connection until this rank leaves.
     async fn keep(&self, endpoints: &[Endpoint], mut intent: watch::Receiver<Intent>) {
         let mut last_chance = None;
@@ -297,7 +413,7 @@ impl Shared {
                 Ended::Here => return,
                 Ended::ForGood(error) => {
                     self.heard.lock().end = Some(error);
-                    self.news.notify_all();
+                    self.tell();
                     return;
                 }
                 Ended::Broken(trouble) => {
@@ -332,8 +448,8 @@ impl Shared {
             Ok(request) => request,
             Err(trouble) => return Ended::Broken(trouble),
         };
-        let mut said = Intent { is_finished: false, ..*intent.borrow() };
-        let introduction = from_member::Message::Introduction(self.introduction(said.done_with));
+        let mut said = intent.borrow().introduced();
+        let introduction = from_member::Message::Introduction(self.introduction(&said));
         if sender.send(introduction.into()).await.is_err() {
             return Ended::Broken("the stream ended before it began".into());
         }
@@ -350,13 +466,9 @@ impl Shared {
         self.heard.lock().trouble = None;
         loop {
             // What has been meant since the introduction, or since the last time.
-            let meant = *intent.borrow_and_update();
-            let ready = (meant.done_with > said.done_with)
-                .then_some(from_member::Message::Ready(Ready { epoch: meant.done_with }));
-            let finished = (meant.is_finished && !said.is_finished)
-                .then_some(from_member::Message::Finished(Finished {}));
-            for message in ready.into_iter().chain(finished) {
-                if sender.send(message.into()).await.is_err() {
+            let meant = intent.borrow_and_update().clone();
+            for message in meant.messages_after(&said) {
+                if sender.send(message).await.is_err() {
                     return Ended::Broken("it ended the connection".into());
                 }
             }
@@ -364,8 +476,10 @@ impl Shared {
             tokio::select! {
                 answer = answers.next() => match answer {
                     Some(Ok(message)) => {
-                        if let Some(to_member::Message::Over(_)) = message.message {
-                            return Ended::ForGood(Error::Over);
+                        if let Some(to_member::Message::Over(over)) = message.message {
+                            let report = over.failure;
+                            let is_well = report.is_empty();
+                            return Ended::ForGood(if is_well { Error::Over } else { Error::Failed { report } });
                         }
                         self.hear(message.message);
                     }
@@ -400,23 +514,25 @@ impl Shared {
         Ok(request)
     }
 
-    /// What this rank says first, which is done with epochs up to `done_with`.
-    fn introduction(&self, done_with: u64) -> Introduction {
-        let MemberOptions { member, group, host, listens, bounds, .. } = self.options.clone();
+    /// What this rank says first, which means so much of it.
+    fn introduction(&self, intent: &Intent) -> Introduction {
+        let MemberOptions { member, group, host, listens, bounds, last_call, .. } = self.options.clone();
         let heard = self.heard.lock();
-        let (epoch, rank) =
-            heard.placement.as_ref().map_or((0, 0), |placement| (placement.epoch, placement.rank));
+        let placement = heard.placement.as_ref();
+        let (epoch, rank) = placement.map_or((0, 0), |placement| (placement.epoch, placement.rank));
         Introduction {
             member,
             group,
             host,
-            address: listens,
+            address: intent.listens.clone().unwrap_or(listens),
             fewest: bounds.fewest as u32,
             expected: bounds.expected as u32,
             most: bounds.most as u32,
             epoch,
             rank: rank as u32,
-            works: epoch > done_with,
+            works: epoch > intent.done_with,
+            last_call_milliseconds: last_call.map(|time| u32::try_from(time.as_millis()).unwrap_or(u32::MAX)),
+            restarts: placement.map_or(0, |placement| placement.restarts),
         }
     }
 
@@ -429,9 +545,9 @@ impl Shared {
                     rank: placement.rank as usize,
                     world_size: placement.world_size as usize,
                     leader: placement.leader,
+                    restarts: placement.restarts,
                 });
                 heard.in_reserve = false;
-                self.news.notify_all();
             }
             Some(to_member::Message::Change(change)) => {
                 self.change.fetch_max(change.epoch, Ordering::Relaxed);
@@ -443,6 +559,7 @@ impl Shared {
             }
             Some(to_member::Message::Over(_)) | None => {}
         }
+        self.tell();
     }
 
     fn refused(&self, status: &Status) -> Ended {

@@ -1,5 +1,7 @@
 //! The messages on the wire, and what they mean here.
 
+use std::time::Duration;
+
 use crate::group::{self, Arrival, Bounds, Order, Seat};
 
 #[expect(unreachable_pub, clippy::pedantic, reason = "generated from rendezvous.proto, which documents it")]
@@ -11,6 +13,8 @@ pub(crate) use generated::*;
 
 /// Longest name of a member, a group or an address, in bytes.
 const LONGEST_NAME: usize = 256;
+/// Longest report of a failure that is passed on, in bytes.
+const LONGEST_REPORT: usize = 4096;
 /// Largest number of members that may be asked for.
 const MOST_MEMBERS: usize = 1 << 16;
 
@@ -51,8 +55,21 @@ impl Introduction {
             bounds,
             seat: (self.epoch > 0).then_some(Seat { epoch: self.epoch, rank: self.rank as usize }),
             works: self.works,
+            last_call: self.last_call_milliseconds.map(|time| Duration::from_millis(time.into())),
+            restarts: self.restarts,
         })
     }
+}
+
+/// As much of a report as is passed on.
+pub(crate) fn shortened(mut report: String) -> String {
+    report.truncate(report.floor_char_boundary(LONGEST_REPORT));
+    report
+}
+
+/// An address that may be passed on; else none.
+pub(crate) fn sound_address(address: String) -> String {
+    if address.len() <= LONGEST_NAME { address } else { String::new() }
 }
 
 impl From<from_member::Message> for FromMember {
@@ -64,14 +81,19 @@ impl From<from_member::Message> for FromMember {
 impl From<Order> for ToMember {
     fn from(order: Order) -> Self {
         let message = match order {
-            Order::Place { epoch, rank, world_size, leader } => to_member::Message::Placement(Placement {
-                epoch,
-                rank: rank as u32,
-                world_size: world_size as u32,
-                leader,
-            }),
+            Order::Place { epoch, rank, world_size, leader, restarts } => {
+                to_member::Message::Placement(Placement {
+                    epoch,
+                    rank: rank as u32,
+                    world_size: world_size as u32,
+                    leader,
+                    restarts,
+                })
+            }
             Order::Change { epoch } => to_member::Message::Change(Change { epoch }),
-            Order::Over => to_member::Message::Over(Over {}),
+            Order::Over { failure } => {
+                to_member::Message::Over(Over { failure: failure.unwrap_or_default() })
+            }
             Order::Reserve => to_member::Message::Reserve(Reserve {}),
             Order::Departure(group::Departure { epoch, rank, host, has_left }) => {
                 to_member::Message::Departure(Departure { epoch, rank: rank as u32, host, has_left })

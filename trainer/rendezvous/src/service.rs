@@ -20,7 +20,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::group::{Arrival, Connection, Group, Order};
 use crate::messages::rendezvous_server::{Rendezvous, RendezvousServer};
-use crate::messages::{FromMember, ToMember, from_member};
+use crate::messages::{
+    EndedWell, Failed, FromMember, Ready, ToMember, from_member, shortened, sound_address,
+};
 
 /// A member that takes fewer messages than this behind is told so by the end of its stream.
 const UNREAD: usize = 16;
@@ -88,13 +90,16 @@ pub struct ServiceOptions {
     pub admission: Admission,
     /// How long members of an earlier service may take to come back, before groups begin without them; see [`COMEBACK`].
     pub comeback: Duration,
+    /// How long the service goes on after its shutdown, at most, until no member is left: those of a training that has
+    /// ended have yet to hear of it.
+    pub farewell: Duration,
 }
 
 impl ServiceOptions {
     /// Without encryption, and every caller belongs to the training that it names: for one machine and its only user.
     pub fn open(listen: SocketAddr) -> Self {
         let admission: Admission = Arc::new(|caller: Caller| Box::pin(async move { Ok(caller.group) }));
-        Self { listen, certificate: None, admission, comeback: COMEBACK }
+        Self { listen, certificate: None, admission, comeback: COMEBACK, farewell: Duration::ZERO }
     }
 
     /// Listens, but does not serve yet.
@@ -141,16 +146,22 @@ impl Bound {
         let over = CancellationToken::new();
         let _ends = over.clone().drop_guard();
         let service = Service::new(self.options.admission, self.options.comeback, over.clone());
-        tokio::spawn(service.shared.clone().keep_time(over));
+        let shared = service.shared.clone();
+        tokio::spawn(shared.clone().keep_time(over));
         let rendezvous = RendezvousServer::new(service).max_decoding_message_size(LONGEST_MESSAGE);
         let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+        let served = server.serve_with_incoming(rendezvous, incoming);
         // Streams of members last as long as they do: they are cut, not waited for.
-        let served = shutdown.run_until_cancelled(server.serve_with_incoming_shutdown(
-            rendezvous,
-            incoming,
-            shutdown.cancelled(),
-        ));
-        Ok(served.await.unwrap_or(Ok(()))?)
+        let farewell = self.options.farewell;
+        let end = async {
+            shutdown.cancelled().await;
+            // Whoever has not left by then is not waited for.
+            let _ = tokio::time::timeout(farewell, shared.until_all_left()).await;
+        };
+        tokio::select! {
+            served = served => Ok(served?),
+            () = end => Ok(()),
+        }
     }
 }
 
@@ -169,6 +180,8 @@ struct Shared {
     groups: Mutex<Groups>,
     /// Something happened, so that the next thing to do may be due earlier.
     changed: Notify,
+    /// A member has gone.
+    left: Notify,
 }
 
 #[derive(Default)]
@@ -190,8 +203,13 @@ struct Known {
 
 impl Service {
     fn new(admission: Admission, comeback: Duration, over: CancellationToken) -> Self {
-        let shared =
-            Shared { began: Instant::now(), comeback, groups: Mutex::default(), changed: Notify::new() };
+        let shared = Shared {
+            began: Instant::now(),
+            comeback,
+            groups: Mutex::default(),
+            changed: Notify::new(),
+            left: Notify::new(),
+        };
         Self { shared: Arc::new(shared), admission, over, doorstep: Arc::new(Semaphore::new(CALLERS)) }
     }
 }
@@ -240,12 +258,24 @@ impl Shared {
         next.map(|at| self.began + at)
     }
 
+    /// Until no member is connected.
+    async fn until_all_left(&self) {
+        loop {
+            let left = self.left.notified();
+            if self.groups.lock().members.0.is_empty() {
+                return;
+            }
+            left.await;
+        }
+    }
+
     /// The end of a connection.
-    fn leave(&self, name: &str, connection: Connection) {
+    fn leave(&self, name: &str, connection: Connection, said_so: bool) {
         self.with_group(name, |group, members, _| {
             members.0.remove(&connection);
-            group.leave(connection);
+            group.leave(connection, said_so);
         });
+        self.left.notify_one();
     }
 }
 
@@ -327,10 +357,25 @@ impl Rendezvous for Service {
         });
         let (shared, over) = (self.shared.clone(), self.over.clone());
         tokio::spawn(async move {
-            while let Some(Some(Ok(message))) = over.run_until_cancelled(messages.next()).await {
+            let mut said_so = false;
+            while let Some(next) = over.run_until_cancelled(messages.next()).await {
+                // A stream that its member ends is told from a connection that breaks.
+                said_so = next.is_none();
+                let Some(Ok(message)) = next else { break };
                 match message.message {
-                    Some(from_member::Message::Ready(ready)) => {
-                        shared.with_group(&name, |group, _, now| group.ready(now, connection, ready.epoch));
+                    Some(from_member::Message::Ready(Ready { epoch, address })) => {
+                        let address = sound_address(address);
+                        shared
+                            .with_group(&name, |group, _, now| group.ready(now, connection, epoch, address));
+                    }
+                    Some(from_member::Message::Failed(Failed { epoch, report, most_restarts })) => {
+                        let report = shortened(report);
+                        shared.with_group(&name, |group, _, now| {
+                            group.fail(now, connection, epoch, report, most_restarts);
+                        });
+                    }
+                    Some(from_member::Message::EndedWell(EndedWell { epoch })) => {
+                        shared.with_group(&name, |group, _, now| group.end_well(now, connection, epoch));
                     }
                     Some(from_member::Message::Finished(_)) => {
                         shared.with_group(&name, |group, _, _| group.finish());
@@ -342,7 +387,7 @@ impl Rendezvous for Service {
                 // The end of the service is not that of its members.
                 shared.groups.lock().members.0.remove(&connection);
             } else {
-                shared.leave(&name, connection);
+                shared.leave(&name, connection, said_so);
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))

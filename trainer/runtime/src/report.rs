@@ -52,6 +52,9 @@ impl<W: Write> Report<W> {
     pub(crate) fn progress(&mut self, progress: &Progress) -> Result<(), Error> {
         let drawn = self.observers.progress(progress);
         self.drawn(drawn)?;
+        if let Some(trouble) = self.observers.report_trouble() {
+            self.line(format_args!("event=report-failed error={trouble:?}"))?;
+        }
         if self.observers.replaces_lines(0) {
             return Ok(());
         }

@@ -225,7 +225,7 @@ impl World {
 
     /// This process in a place that the rendezvous has given it.
     pub(crate) fn placed(&self, placement: Placement) -> Self {
-        let Placement { epoch, rank, world_size, leader } = placement;
+        let Placement { epoch, rank, world_size, leader, .. } = placement;
         let meeting = match &self.meeting {
             Meeting::Address(_) => Meeting::Address(leader),
             other => other.clone(),
@@ -434,8 +434,13 @@ mod tests {
         let rendezvous = world.rendezvous.as_ref().unwrap();
         assert_eq!(rendezvous.bounds, Bounds { fewest: 2, expected: 3, most: 6 });
         assert_eq!((world.rank, world.most()), (1, 6));
-        let placement =
-            |world_size| Placement { epoch: 4, rank: 0, world_size, leader: "10.0.0.7:23456".into() };
+        let placement = |world_size| Placement {
+            epoch: 4,
+            rank: 0,
+            world_size,
+            leader: "10.0.0.7:23456".into(),
+            restarts: 0,
+        };
         let placed = world.placed(placement(5));
         assert_eq!((placed.rank, placed.size, placed.epoch), (0, 5, 4));
         assert_eq!(placed.meeting, Meeting::Address("10.0.0.7:23456".into()));

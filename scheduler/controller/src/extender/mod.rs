@@ -158,7 +158,7 @@ async fn term(
         synced.cancelled().await;
         tracing::info!(address = %handle.address(), "answering kube-scheduler");
         match &options.endpoint {
-            Some(endpoint) => endpoint.keep(&client, MANAGED_BY, handle.address().port()).await,
+            Some(endpoint) => endpoint.keep(&client, MANAGED_BY, &[("https", handle.address().port())]).await,
             None => std::future::pending().await,
         }
     };

@@ -35,6 +35,8 @@ pub mod label {
 pub mod annotation {
     /// Of the first training pod: how far it has come, as JSON with the fields of `status.trainerStatus`.
     pub const TRAINER_STATUS: &str = "muster.dev/trainer-status";
+    /// Of pods that train: the certificate authority, PEM, of the server that takes their progress.
+    pub const STATUS_SERVER_CA: &str = "muster.dev/trainer-status-ca";
 }
 
 /// Values of `spec.managedBy`.

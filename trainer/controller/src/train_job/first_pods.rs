@@ -18,6 +18,11 @@ pub(super) async fn of_job(pods: &Api<Pod>, job: &str) -> Result<Vec<Pod>, kube:
     Ok(pods.list(&ListParams::default().labels(&selector)).await?.items)
 }
 
+/// Whether a pod is one of them.
+pub(super) fn is_first(pod: &Pod) -> bool {
+    pod.labels().get("batch.kubernetes.io/job-completion-index").is_some_and(|index| index == "0")
+}
+
 /// The job of a pod that has something to say: how far it has come, or that it does not run yet.
 pub(super) fn job_of(pod: &Pod) -> Option<ObjectRef<TrainJob>> {
     let is_told = pod.annotations().contains_key(TRAINER_STATUS) || is_pending(pod);

@@ -5,5 +5,6 @@ mod progress;
 mod reconcile;
 mod runtimes;
 mod service;
+pub mod status_server;
 
 pub use service::{Options, Service};

@@ -1,8 +1,8 @@
 //! How far a training says that it has come.
 //!
-//! Kubeflow's trainer has pods call a server of its own. Here the pod whose index is 0 carries an annotation
-//! (`muster.dev/trainer-status`, JSON with the fields of `status.trainerStatus`), which whoever may patch the
-//! pod writes; the job's status repeats it.
+//! The pod whose index is 0 carries an annotation (`muster.dev/trainer-status`, JSON with the fields of
+//! `status.trainerStatus`), which [`status_server`](super::status_server) writes for it, or whoever else may patch the pod;
+//! the job's status repeats it.
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -11,7 +11,7 @@ use muster_trainer_api::train_job::TrainerStatus;
 use muster_trainer_api::train_job::names::annotation::TRAINER_STATUS;
 
 /// Longest annotation that is read, in bytes.
-const LONGEST: usize = 64 << 10;
+pub(super) const LONGEST: usize = 64 << 10;
 /// Most metrics, and the longest name or value of one, as the definition allows.
 const MOST_METRICS: usize = 256;
 const LONGEST_TEXT: usize = 64;
@@ -23,6 +23,24 @@ pub(super) fn of_job(pods: &[Pod], now: &Time) -> Option<TrainerStatus> {
         Some((pod.creation_timestamp(), said))
     });
     said.max_by_key(|(created, _)| created.as_ref().map(|time| time.0)).map(|(_, said)| said)
+}
+
+/// The field that the definition does not allow, and why.
+pub(super) fn problem(status: &TrainerStatus) -> Option<String> {
+    let fits = |text: &str| !text.is_empty() && text.chars().count() <= LONGEST_TEXT;
+    let odd = status.metrics.iter().position(|metric| !fits(&metric.name) || !fits(&metric.value));
+    if status.progress_percentage.is_some_and(|percentage| !(0..=100).contains(&percentage)) {
+        return Some("progressPercentage must be from 0 to 100".to_owned());
+    }
+    if status.estimated_remaining_seconds.is_some_and(|seconds| seconds < 0) {
+        return Some("estimatedRemainingSeconds must not be negative".to_owned());
+    }
+    if status.metrics.len() > MOST_METRICS {
+        return Some(format!("metrics must be at most {MOST_METRICS}"));
+    }
+    odd.map(|index| {
+        format!("metrics[{index}] must have a name and a value of 1 to {LONGEST_TEXT} characters")
+    })
 }
 
 /// What the definition does not allow is left out, so that a careless program cannot break the job's status.
@@ -51,6 +69,11 @@ mod tests {
         assert_eq!((status.progress_percentage, status.estimated_remaining_seconds), (Some(100), None));
         assert_eq!(status.metrics.len(), 1);
         assert_eq!(status.last_updated_time, Some(now.clone()));
+        let wrong: TrainerStatus = serde_json::from_str(text).unwrap();
+        assert_eq!(problem(&wrong).as_deref(), Some("progressPercentage must be from 0 to 100"));
+        let odd = TrainerStatus { progress_percentage: None, estimated_remaining_seconds: None, ..wrong };
+        assert!(problem(&odd).unwrap().starts_with("metrics[1] must have a name"));
+        assert_eq!(problem(&status), None);
         assert_eq!(read("half way", &now), None);
         assert_eq!(read(&" ".repeat(LONGEST + 1), &now), None);
     }

@@ -15,7 +15,8 @@ use muster_trainer_api::jobset::JobSet;
 use muster_trainer_api::train_job::names::FIELD_MANAGER;
 use muster_trainer_api::train_job::{TrainJob, TrainerStatus, TrainingRuntimeSpec};
 use muster_trainer_core::train_job::{
-    Effect, Observed, Plan, RuntimeSeen, Waiting, hostfile_name, plan, runtime_of, ssh_secret_name,
+    Effect, Observed, Plan, RuntimeSeen, StatusServer, Waiting, hostfile_name, plan, runtime_of,
+    ssh_secret_name,
 };
 use muster_trainer_core::{Event, EventType, GangScheduler};
 use serde_json::Value;
@@ -37,6 +38,7 @@ const LOOK: Duration = Duration::from_mins(10);
 pub(super) struct Context {
     pub(super) client: Client,
     pub(super) scheduler: GangScheduler,
+    pub(super) status_server: Option<StatusServer>,
     pub(super) sets: Store<JobSet>,
     pub(super) runtimes: RuntimeStores,
     pub(super) recorder: Recorder,
@@ -84,6 +86,7 @@ pub(super) async fn reconcile(cached: Arc<TrainJob>, context: Arc<Context>) -> R
         has_ssh_secret: seen.has_ssh_secret,
         trainer_status: seen.trainer_status,
         waiting: seen.waiting,
+        status_server: context.status_server.as_ref(),
     };
     let plan = plan(&job, &observed, now, &context.scheduler);
     let requeue_after = plan.requeue_after;

@@ -14,7 +14,7 @@ use muster_machinery::CancellationToken;
 use muster_trainer_api::jobset::JobSet;
 use muster_trainer_api::train_job::{ClusterTrainingRuntime, TrainJob, TrainingRuntime};
 use muster_trainer_core::GangScheduler;
-use muster_trainer_core::train_job::{RuntimeKey, RuntimeScope, runtime_of};
+use muster_trainer_core::train_job::{RuntimeKey, RuntimeScope, StatusServer, runtime_of};
 
 use super::first_pods;
 use super::reconcile::{Context, reconcile, retry};
@@ -32,13 +32,15 @@ pub struct Options {
     pub namespace: Option<String>,
     /// Who places the pods of jobs whose runtime has no `podGroupPolicy`: `muster`, or nobody in particular.
     pub gang_scheduler_name: String,
+    /// Where jobs report their progress, if that is possible.
+    pub status_server: Option<StatusServer>,
     /// How many jobs are reconciled at the same time.
     pub threads: u16,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { namespace: None, gang_scheduler_name: String::new(), threads: 8 }
+        Self { namespace: None, gang_scheduler_name: String::new(), status_server: None, threads: 8 }
     }
 }
 
@@ -97,6 +99,7 @@ impl Service {
         let context = Arc::new(Context {
             client: self.client.clone(),
             scheduler: GangScheduler::from(self.options.gang_scheduler_name.as_str()),
+            status_server: self.options.status_server.clone(),
             sets,
             runtimes: runtimes.clone(),
             recorder: Recorder::new(self.client.clone(), reporter),

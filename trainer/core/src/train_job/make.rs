@@ -72,7 +72,7 @@ impl Planner<'_> {
             let message = format!("the job is not valid: {}", errors.join("; "));
             return Err(Refused::Fails(reason::INVALID, message));
         }
-        Ok(render_for(self.job, runtime, self.scheduler, jobset))
+        Ok(render_for(self.job, runtime, self.scheduler, self.observed.status_server, jobset))
     }
 
     fn create(&mut self, rendered: Rendered) {

@@ -12,7 +12,7 @@
 //!   the job and its runtime. What else was changed since is told.
 //! * `trainer.env`, `trainer.image` and `trainer.resourcesPerNode` reach all nodes of an MPI job, not its
 //!   launcher alone.
-//! * Progress comes from an annotation of the first node's pod instead of a server that pods call.
+//! * Progress comes from an annotation of the first node's pod, which the server that pods call writes for them.
 
 mod env;
 mod initializer;
@@ -26,6 +26,7 @@ mod planner;
 mod pod_group;
 mod render;
 mod runtime;
+mod status_server;
 mod torch;
 mod torchtune;
 mod validation;
@@ -35,4 +36,5 @@ pub use mpi::{hostfile_name, ssh_secret_name};
 pub use plan::{Effect, JobSetChange, JobSetDeletion, Observed, Plan, SshKeys, Waiting, plan};
 pub use render::{Rendered, render};
 pub use runtime::{RuntimeKey, RuntimeScope, RuntimeSeen, runtime_of};
+pub use status_server::{StatusServer, status_audience, status_path};
 pub use validation::validate;

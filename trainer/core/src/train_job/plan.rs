@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::planner::Planner;
 use super::runtime::RuntimeSeen;
+use super::status_server::StatusServer;
 use crate::gang::GangScheduler;
 use crate::plan::Event;
 
@@ -31,6 +32,8 @@ pub struct Observed<'a> {
     pub trainer_status: Option<TrainerStatus>,
     /// Why its pods have no nodes yet, if they have none.
     pub waiting: Option<Waiting>,
+    /// The server that takes the progress of jobs, if there is one.
+    pub status_server: Option<&'a StatusServer>,
 }
 
 /// Why pods have no nodes yet, as their scheduler says.

@@ -12,6 +12,7 @@ use muster_trainer_api::train_job::names::{GROUP, NODE, TRAINER_PORT, VERSION};
 use muster_trainer_api::train_job::{MlPolicy, TrainJob, Trainer, TrainingRuntimeSpec, label};
 use serde_json::Value;
 
+use super::status_server::StatusServer;
 use super::{env, initializer, jax, made, mpi, patches, pod_group, torch, xgboost};
 use crate::gang::GangScheduler;
 
@@ -134,7 +135,7 @@ pub(super) fn metadata(job: &TrainJob, name: String) -> ObjectMeta {
 
 /// Makes what a valid job wants.
 pub fn render(job: &TrainJob, runtime: &TrainingRuntimeSpec, scheduler: &GangScheduler) -> Rendered {
-    render_for(job, runtime, scheduler, None)
+    render_for(job, runtime, scheduler, None, None)
 }
 
 /// As [`render`], on the JobSet that exists already: what cannot change in it is as it was made.
@@ -142,6 +143,7 @@ pub(super) fn render_for(
     job: &TrainJob,
     runtime: &TrainingRuntimeSpec,
     scheduler: &GangScheduler,
+    status_server: Option<&StatusServer>,
     existing: Option<&JobSet>,
 ) -> Rendered {
     let policy = runtime.ml_policy.clone().unwrap_or_default();
@@ -167,6 +169,10 @@ pub(super) fn render_for(
     }
     let ttl_seconds = draft.spec.ttl_seconds_after_finished.take();
     let made_of = made::digest_of_rest(&draft.spec);
+    // Not one of the things that job and runtime are compared by: it comes and goes with the controller.
+    if let Some(server) = status_server {
+        server.tell(&mut draft);
+    }
     if let Some(existing) = existing {
         draft.spec = made::keep(&existing.spec, draft.spec);
     }

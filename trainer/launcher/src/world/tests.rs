@@ -73,6 +73,7 @@ fn options_come_first() {
         node_rank: Some(4),
         master_addr: Some("elsewhere".into()),
         master_port: Some(1),
+        ..Default::default()
     };
     assert_eq!(read(options, &WORKER).unwrap(), world(5, 4, 2, "elsewhere", 1));
 }
@@ -129,7 +130,7 @@ fn errors_name_the_variables() {
     );
     assert_eq!(error(&[("MASTER_PORT", "99999")]), "MASTER_PORT is \"99999\", not a port");
     assert!(
-        error(&[("PET_NNODES", "1:3")]).starts_with("PET_NNODES is \"1:3\": ranks of a job whose number")
+        error(&[("PET_NNODES", "1:3")]).starts_with("PET_NNODES is \"1:3\": the nodes of a job whose number")
     );
     assert_eq!(error(&[("PET_NNODES", "0")]), "PET_NNODES is \"0\", not a number from 1");
     assert_eq!(error(&[("PET_NPROC_PER_NODE", "gpu")]), Error::NoGpu.to_string());

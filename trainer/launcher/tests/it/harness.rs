@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 /// Whatever takes longer is stuck.
-const DEADLINE: Duration = Duration::from_mins(1);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// How a launcher ended, and what it said.
 #[derive(Debug)]
@@ -82,6 +82,17 @@ impl Running {
         self.stdout.as_mut().unwrap().read_line(&mut line).unwrap();
         self.seen.push_str(&line);
         line.trim_end().to_owned()
+    }
+
+    /// The next line that contains `text`.
+    pub(crate) fn line_with(&mut self, text: &str) -> String {
+        loop {
+            let line = self.line();
+            assert!(!line.is_empty(), "no {text:?} in {}", self.seen);
+            if line.contains(text) {
+                return line;
+            }
+        }
     }
 
     /// `count` lines, sorted.
@@ -172,10 +183,16 @@ impl Running {
 }
 
 impl Drop for Running {
+    #[expect(clippy::print_stderr, reason = "what a launcher said explains why its test failed")]
     fn drop(&mut self) {
         // Has ended, unless the test failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking()
+            && let Ok(stderr) = self.stderr.recv_timeout(DEADLINE)
+        {
+            eprintln!("the launcher {} said:\n{}{stderr}", self.child.id(), self.seen);
+        }
     }
 }
 

@@ -165,7 +165,10 @@ fn what_cannot_be_started_is_refused_with_the_codes_of_shells() {
     let restarts = ["--nnodes", "2", "--node-rank", "0", "--master-addr", "a", "--max-restarts", "1"];
     let restarts = run(&mut workers(&restarts, "true"));
     assert_eq!(restarts.code(), 2);
-    assert!(restarts.stderr.contains("--max-restarts is for jobs of one node"), "{restarts:?}");
+    assert!(
+        restarts.stderr.contains("--max-restarts is for jobs of one node or with a rendezvous"),
+        "{restarts:?}"
+    );
     assert_eq!(run(&mut launcher(&["--grace", "soon", "--", "true"])).code(), 2);
     assert_eq!(run(&mut launcher(&[])).code(), 2);
 }

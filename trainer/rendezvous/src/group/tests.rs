@@ -18,6 +18,8 @@ fn newcomer(name: &str, bounds: Bounds) -> Arrival {
         bounds,
         seat: None,
         works: false,
+        last_call: None,
+        restarts: 0,
     }
 }
 
@@ -38,7 +40,7 @@ impl Training {
     }
 
     fn ready(&mut self, now: Duration, member: u64, epoch: u64) {
-        self.group.ready(now, Connection(member), epoch);
+        self.group.ready(now, Connection(member), epoch, String::new());
         self.advance(now);
     }
 
@@ -109,7 +111,7 @@ fn the_reserve_takes_the_place_of_a_lost_member() {
     (4..=5).for_each(|member| training.arrive(at(1), member));
     training.advance(at(300));
     (1..=3).for_each(|member| training.ready(at(301), member, 1));
-    training.group.leave(Connection(2));
+    training.group.leave(Connection(2), false);
     for member in [1, 3, 4] {
         training.ready(at(400), member, 2);
     }
@@ -145,8 +147,8 @@ fn departure(epoch: u64, member: u64, has_left: bool) -> Departure {
 fn whoever_may_still_form_the_group_is_told_that_one_has_gone() {
     let mut training = Training::new();
     (1..=3).for_each(|member| training.arrive(at(0), member));
-    training.group.leave(Connection(2));
-    training.group.leave(Connection(2));
+    training.group.leave(Connection(2), false);
+    training.group.leave(Connection(2), false);
     training.advance(at(1));
     assert_eq!(
         [1, 3].map(|member| training.told[&member].clone()),
@@ -159,7 +161,7 @@ fn whoever_may_still_form_the_group_is_told_that_one_has_gone() {
     training.ready(at(4), 3, 1);
     assert_eq!([1, 3].map(|member| training.place(member)), [(2, 0, 2), (2, 1, 2)]);
     // One that waits for the next epoch is missed in this one as well.
-    training.group.ready(at(5), Connection(3), 2);
+    training.group.ready(at(5), Connection(3), 2, String::new());
     let told = training.group.advance(at(5));
     let given_up = Departure { epoch: 2, rank: 1, host: "host-of-m3".into(), has_left: false };
     assert_eq!(given_up.to_string(), "rank 1 of epoch 2 on host-of-m3 has given the group up");
@@ -173,11 +175,11 @@ fn whoever_may_still_form_the_group_is_told_that_one_has_gone() {
 fn members_that_wait_or_come_back_are_no_departures() {
     let mut training = Training::new();
     (1..=5).for_each(|member| training.arrive(at(0), member));
-    training.group.leave(Connection(5));
+    training.group.leave(Connection(5), false);
     assert_eq!(training.group.advance(at(1)), [], "it had no place");
     let back = Arrival { seat: Some(Seat { epoch: 1, rank: 1 }), works: true, ..newcomer("m2", BOUNDS) };
     training.group.arrive(at(2), Connection(12), back);
-    training.group.leave(Connection(2));
+    training.group.leave(Connection(2), false);
     assert_eq!(training.group.advance(at(3)), [], "it has another connection");
 }
 
@@ -196,10 +198,12 @@ fn a_service_that_was_started_again_learns_the_epoch_from_its_members() {
     group.arrive(at(1_999), Connection(4), at_work("old", 0));
     let told = group.advance(at(2_000));
     assert_eq!(told, [(Connection(4), Order::Change { epoch: 7 })]);
-    group.ready(at(2_001), Connection(4), 7);
+    group.ready(at(2_001), Connection(4), 7, String::new());
     let places = group.advance(at(2_001));
     let of_old = places.iter().find(|(connection, _)| *connection == Connection(4)).unwrap();
-    let Order::Place { epoch: 8, rank: 0, world_size: 3, leader } = &of_old.1 else { panic!("{of_old:?}") };
+    let Order::Place { epoch: 8, rank: 0, world_size: 3, leader, .. } = &of_old.1 else {
+        panic!("{of_old:?}")
+    };
     assert_eq!(leader, "old:1");
 }
 
@@ -218,9 +222,9 @@ fn members_that_work_in_different_epochs_are_brought_together() {
         told,
         [(Connection(1), Order::Change { epoch: 1 }), (Connection(2), Order::Change { epoch: 5 })]
     );
-    group.ready(at(2), Connection(1), 1);
+    group.ready(at(2), Connection(1), 1, String::new());
     assert_eq!(group.advance(at(2)), []);
-    group.ready(at(3), Connection(2), 5);
+    group.ready(at(3), Connection(2), 5, String::new());
     let places = group.advance(at(3));
     assert!(
         matches!(&places[0].1, Order::Place { epoch: 6, rank: 0, leader, .. } if leader == "old:1"),
@@ -240,18 +244,183 @@ fn members_at_the_same_place_are_brought_together() {
         );
     }
     assert_eq!(group.advance(at(0)).len(), 2);
-    (1..=2).for_each(|connection| group.ready(at(1), Connection(connection), 1));
+    (1..=2).for_each(|connection| group.ready(at(1), Connection(connection), 1, String::new()));
     let told = group.advance(at(1)).into_iter().map(|(_, order)| order);
     let ranks: Vec<_> =
         told.map(|order| if let Order::Place { epoch: 2, rank, .. } = order { rank } else { 9 }).collect();
     assert_eq!(ranks, [0, 1]);
 }
 
+/// A training whose members 1 to 3 work in its first epoch.
+fn at_work() -> Training {
+    let mut training = Training::new();
+    (1..=3).for_each(|member| training.arrive(at(0), member));
+    training.told.clear();
+    training
+}
+
+impl Training {
+    fn fail(&mut self, now: Duration, member: u64, epoch: u64, most_restarts: u32) {
+        self.group.fail(now, Connection(member), epoch, format!("m{member} failed"), most_restarts);
+        self.advance(now);
+    }
+
+    fn end_well(&mut self, now: Duration, member: u64) {
+        self.group.end_well(now, Connection(member), self.group.epoch);
+        self.advance(now);
+    }
+
+    fn restarts(&self, member: u64) -> u32 {
+        match &self.told[&member] {
+            Order::Place { restarts, .. } => *restarts,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_failure_ends_the_epoch_of_all_and_counts_as_a_restart() {
+    let mut training = at_work();
+    training.fail(at(100), 2, 1, 1);
+    assert!(training.told.values().all(|order| *order == Order::Change { epoch: 1 }));
+    training.fail(at(101), 3, 1, 0);
+    (1..=3).for_each(|member| training.ready(at(102), member, 1));
+    let clear_at = training.group.wakes_at().unwrap();
+    assert_eq!(clear_at, at(100) + SETTLES, "a loss may yet explain it");
+    training.advance(clear_at);
+    assert_eq!(training.place(1), (2, 0, 3));
+    assert_eq!([1, 2, 3].map(|member| training.restarts(member)), [1; 3]);
+}
+
+#[test]
+fn one_failure_too_many_ends_the_training_for_all_but_those_who_come_later() {
+    let mut training = at_work();
+    training.fail(at(100), 2, 1, 0);
+    training.fail(at(101), 1, 1, 5);
+    assert_eq!(training.group.wakes_at(), Some(at(100) + SETTLES));
+    training.advance(at(100) + SETTLES);
+    let over = Order::Over { failure: Some("m2 failed".into()) };
+    assert!(training.told.values().all(|order| *order == over), "{:?}", training.told);
+    assert!(training.group.is_empty());
+    (4..=6).for_each(|member| training.arrive(at(500), member));
+    assert_eq!((training.place(4), training.restarts(4)), ((2, 0, 3), 0));
+}
+
+#[test]
+fn failures_that_a_loss_has_caused_are_free_in_whatever_order_they_come() {
+    for loss_comes_first in [true, false] {
+        let mut training = at_work();
+        if loss_comes_first {
+            training.group.leave(Connection(3), false);
+        }
+        training.fail(at(100), 1, 1, 0);
+        if !loss_comes_first {
+            training.group.leave(Connection(3), false);
+        }
+        training.ready(at(101), 1, 1);
+        training.ready(at(102), 2, 1);
+        assert_eq!((training.place(2), training.restarts(2)), ((2, 1, 2), 0), "{loss_comes_first}");
+    }
+}
+
+#[test]
+fn failures_of_earlier_epochs_and_of_those_who_wait_mean_nothing() {
+    let mut training = at_work();
+    (1..=2).for_each(|member| training.ready(at(50), member, 1));
+    training.fail(at(51), 1, 1, 0);
+    training.ready(at(52), 3, 1);
+    assert_eq!((training.place(1), training.restarts(1)), ((2, 0, 3), 0));
+    training.fail(at(53), 1, 1, 0);
+    assert_eq!(training.group.wakes_at(), None);
+}
+
+#[test]
+fn the_training_is_over_when_the_parts_of_all_have_ended_well() {
+    let mut training = at_work();
+    (1..=2).for_each(|member| training.end_well(at(100), member));
+    training.arrive(at(101), 4);
+    training.advance(at(101) + SETTLES);
+    assert_eq!(training.told, BTreeMap::new(), "the end is near: a newcomer disturbs nobody");
+    // One whose part has ended is not missed.
+    training.group.leave(Connection(2), false);
+    training.end_well(at(900), 3);
+    let over = Order::Over { failure: None };
+    assert_eq!(training.told, BTreeMap::from([1, 3, 4].map(|member| (member, over.clone()))));
+}
+
+#[test]
+fn those_whose_part_has_ended_well_begin_again_with_those_whose_part_has_not() {
+    let mut training = at_work();
+    training.end_well(at(100), 1);
+    training.fail(at(110), 2, 1, 3);
+    assert_eq!(training.told[&1], Order::Change { epoch: 1 });
+    (1..=3).for_each(|member| training.ready(at(400), member, 1));
+    assert_eq!((training.place(1), training.restarts(1)), ((2, 0, 3), 1));
+    // A loss is told to them as well, and is no end.
+    training.told.clear();
+    (1..=2).for_each(|member| training.end_well(at(500), member));
+    training.group.leave(Connection(3), false);
+    training.advance(at(501));
+    assert!(matches!(&training.told[&1], Order::Departure(departure) if departure.has_left));
+    assert_eq!(training.group.wakes_at(), None);
+    (1..=2).for_each(|member| training.ready(at(502), member, 2));
+    assert_eq!((training.place(2), training.restarts(2)), ((3, 1, 2), 1));
+}
+
+#[test]
+fn a_last_call_waits_for_those_that_are_expected_but_not_for_those_that_said_goodbye() {
+    let patience = Duration::from_secs(30);
+    for (said_so, waits) in [(false, patience), (true, Duration::ZERO)] {
+        let mut training = Training::new();
+        for member in 1..=3 {
+            let arrival = Arrival { last_call: Some(patience), ..newcomer(&format!("m{member}"), BOUNDS) };
+            training.group.arrive(at(0), Connection(member), arrival);
+        }
+        training.advance(at(0));
+        training.group.leave(Connection(3), said_so);
+        (1..=2).for_each(|member| training.ready(at(10), member, 1));
+        let begins = training.group.wakes_at();
+        assert_eq!(begins.unwrap_or(at(10)), at(10) + waits);
+        training.advance(at(10) + waits);
+        assert_eq!(training.place(1), (2, 0, 2));
+    }
+}
+
+#[test]
+fn a_service_that_is_started_again_knows_the_restarts_and_waits_for_all_before_the_end() {
+    let mut group = Group::new(at(2_000));
+    let back = |member: &str, rank| Arrival {
+        seat: Some(Seat { epoch: 4, rank }),
+        works: true,
+        restarts: 2,
+        ..newcomer(member, BOUNDS)
+    };
+    group.arrive(at(0), Connection(1), back("a", 0));
+    group.end_well(at(1), Connection(1), 4);
+    assert_eq!(group.advance(at(1)), [], "the other may work still");
+    assert_eq!(group.wakes_at(), Some(at(2_000)));
+    group.arrive(at(3), Connection(2), back("b", 1));
+    group.fail(at(4), Connection(2), 4, "b failed".into(), 2);
+    assert_eq!(group.wakes_at(), Some(at(4) + SETTLES));
+    assert!(matches!(&group.advance(at(4) + SETTLES)[0].1, Order::Over { failure: Some(_) }));
+}
+
+#[test]
+fn the_leader_of_the_next_epoch_may_listen_elsewhere() {
+    let mut training = at_work();
+    for member in 1..=3 {
+        training.group.ready(at(1), Connection(member), 1, format!("m{member}:2"));
+    }
+    training.advance(at(1));
+    let Order::Place { leader, .. } = &training.told[&2] else { panic!() };
+    assert_eq!(leader, "m1:2");
+}
+
 #[test]
 fn after_a_restart_of_all_the_expected_are_awaited_again() {
     let mut training = Training::new();
     (1..=3).for_each(|member| training.arrive(at(0), member));
-    (1..=3).for_each(|member| training.group.leave(Connection(member)));
+    (1..=3).for_each(|member| training.group.leave(Connection(member), false));
     (4..=5).for_each(|member| training.arrive(at(100), member));
     assert!(!training.told.contains_key(&4));
     training.arrive(at(200), 6);
@@ -266,7 +435,7 @@ fn whoever_comes_after_the_end_is_told_so() {
     training.advance(at(1));
     assert_eq!(training.place(1), (1, 0, 3), "who works is left in peace");
     training.arrive(at(2), 4);
-    assert_eq!(training.told[&4], Order::Over);
+    assert_eq!(training.told[&4], Order::Over { failure: None });
 }
 
 /// What happens to a training.
@@ -308,7 +477,7 @@ impl View {
         if let Some(seat) = self.seat {
             self.works = false;
             self.is_asked = false;
-            group.ready(now, Connection(self.connection), seat.epoch);
+            group.ready(now, Connection(self.connection), seat.epoch, String::new());
         }
     }
 }
@@ -346,7 +515,7 @@ proptest! {
                 }
                 Event::Leave(member) => {
                     if let Some(view) = views.remove(&member) {
-                        group.leave(Connection(view.connection));
+                        group.leave(Connection(view.connection), false);
                     }
                 }
                 Event::Restart => {
@@ -384,7 +553,7 @@ proptest! {
                         prop_assert_eq!(view.seat.unwrap().epoch, epoch);
                         view.is_asked = true;
                     }
-                    Order::Over => prop_assert!(false, "nobody has finished"),
+                    Order::Over { .. } => prop_assert!(false, "nobody has finished"),
                     Order::Reserve => prop_assert!(!view.works),
                     Order::Departure(departure) => {
                         prop_assert!(view.works);

@@ -37,6 +37,8 @@ fn options(address: SocketAddr, name: &str, bounds: Bounds) -> MemberOptions {
         host: name.into(),
         listens: format!("{name}:23456"),
         bounds,
+        last_call: None,
+        news: None,
     }
 }
 
@@ -93,7 +95,7 @@ fn members_come_and_go() {
     let joined = places(&[&first, &second, &third], 1);
     assert_eq!(
         joined[2],
-        Placement { epoch: 2, rank: 2, world_size: 3, leader: placements[0].leader.clone() }
+        Placement { epoch: 2, rank: 2, world_size: 3, leader: placements[0].leader.clone(), restarts: 0 }
     );
     assert_eq!(joined[0].rank, placements[0].rank, "who was there keeps the order");
     assert!(!first.is_change_wanted(2));
@@ -188,6 +190,46 @@ fn who_is_in_reserve_knows_it_and_takes_a_free_place() {
     assert!(matches!(reserved, MemberError::InReserve { .. }), "{reserved}");
     drop(worker);
     assert_eq!(reserve.place(0, LONG).unwrap().epoch, 2);
+}
+
+/// Until this rank has no place any more; why.
+fn wait_for_end(member: &Member, past: u64) -> MemberError {
+    member.place(past, LONG).unwrap_err()
+}
+
+#[test]
+fn a_failure_begins_an_epoch_as_often_as_it_may_and_is_told_to_all() {
+    let service = Running::open(anywhere());
+    let (first, second) = (member(&service, "a", bounds(2, 2)), member(&service, "b", bounds(2, 2)));
+    places(&[&first, &second], 0);
+    first.fail(1, "rank 0 on a failed: exit code 3".into(), 1);
+    wait_for_change(&second, 1);
+    first.ask(1, "a:2".into());
+    second.ask(1, "b:2".into());
+    let placements = places(&[&first, &second], 1);
+    assert_eq!(placements.iter().map(|placement| placement.restarts).collect::<Vec<_>>(), [1, 1]);
+    assert!(placements[0].leader.ends_with(":2"), "{placements:?}");
+    second.fail(2, "rank 1 on b failed: exit code 4".into(), 1);
+    let failed = MemberError::Failed { report: "rank 1 on b failed: exit code 4".into() };
+    assert_eq!([wait_for_end(&first, 2), wait_for_end(&second, 2)], [failed.clone(), failed]);
+    // Who starts again starts anew.
+    let (first, second) = (member(&service, "a", bounds(2, 2)), member(&service, "b", bounds(2, 2)));
+    assert_eq!(places(&[&first, &second], 0)[0].restarts, 0);
+}
+
+#[test]
+fn the_training_ends_well_when_it_has_for_all() {
+    let service = Running::open(anywhere());
+    let (told, news) = std::sync::mpsc::channel();
+    let tell = muster_rendezvous::News::new(move || told.send(()).unwrap());
+    let first = MemberOptions { news: Some(tell), ..options(service.address, "a", bounds(2, 2)) };
+    let (first, second) = (Member::attend(first).unwrap(), member(&service, "b", bounds(2, 2)));
+    places(&[&first, &second], 0);
+    news.recv_timeout(LONG).unwrap();
+    first.end_well(1);
+    second.end_well(1);
+    news.recv_timeout(LONG).unwrap();
+    assert_eq!([wait_for_end(&first, 1), wait_for_end(&second, 1)], [MemberError::Over, MemberError::Over]);
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! What people see of a training: lines on standard output are the report's; here are a line on a terminal, files for
-//! TensorBoard, metrics for Prometheus, and traces.
+//! TensorBoard, metrics for Prometheus, reports to Kubeflow's trainer, and traces.
 
 mod events;
 mod gauges;
 mod live;
 mod options;
 mod profile;
+mod status;
 
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use events::EventFile;
 use live::Live;
 pub(crate) use options::Observing;
 pub(crate) use profile::{Detail, Process, Recorder, Track};
+use status::StatusReports;
 
 /// Everything but the lines.
 #[derive(Debug, Default)]
@@ -28,6 +30,8 @@ pub(crate) struct Observers {
     events: Option<EventFile>,
     /// Where metrics are served.
     served: Option<SocketAddr>,
+    /// To the server of Kubeflow's trainer.
+    reports: Option<StatusReports>,
 }
 
 impl Observers {
@@ -47,7 +51,8 @@ impl Observers {
         let served = served.transpose()?;
         let is_terminal = io::stdout().is_terminal();
         let live = if world.rank == 0 && is_terminal { Live::on_terminal() } else { None };
-        Ok(Self { live, is_terminal, events, served })
+        let reports = if world.rank == 0 { StatusReports::start() } else { None };
+        Ok(Self { live, is_terminal, events, served, reports })
     }
 
     /// The recorder that the options ask for.
@@ -83,6 +88,14 @@ impl Observers {
         if let Some(live) = &mut self.live {
             live.show(progress);
         }
+        if let Some(reports) = &mut self.reports {
+            reports.step(progress);
+        }
+    }
+
+    /// Why reports of progress are not taken, once.
+    pub(crate) fn report_trouble(&self) -> Option<String> {
+        self.reports.as_ref()?.take_trouble()
     }
 
     /// After a step of which a line is written.
@@ -100,6 +113,9 @@ impl Observers {
     pub(crate) fn evaluation(&mut self, step: u64, evaluation: &Evaluation) -> Result<(), Trouble> {
         if self.served.is_some() {
             gauges::evaluation(evaluation);
+        }
+        if let Some(reports) = &mut self.reports {
+            reports.evaluation(evaluation);
         }
         let Evaluation { loss, accuracy } = *evaluation;
         self.write(|events| events.scalars(step, &[("test_loss", loss), ("test_accuracy", accuracy)]))
@@ -121,6 +137,7 @@ impl Observers {
         if let Some(live) = self.live.take() {
             live.end();
         }
+        self.reports = None;
     }
 
     /// Training is worth more than a file of its curves: that is given up when it cannot be written.

@@ -233,6 +233,8 @@ fn role_of_a_rank_that_never_comes() {
         host: "phantom".into(),
         listens: String::new(),
         bounds: Bounds { fewest: 1, expected: 1, most: 4 },
+        last_call: None,
+        news: None,
     };
     let member = Member::attend(options).unwrap();
     member.place(0, Duration::from_mins(1)).unwrap();

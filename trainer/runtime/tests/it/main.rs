@@ -8,6 +8,7 @@ mod engine;
 mod job;
 mod operations;
 mod recovery;
+mod reporting;
 #[path = "../../../rendezvous/tests/it/running.rs"]
 mod running;
 #[path = "../shared/mod.rs"]

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use muster_trainer_core::train_job::Waiting;
+use muster_trainer_core::train_job::{StatusServer, Waiting};
 
 use super::world::{World, job, runtime};
 
@@ -227,6 +227,48 @@ fn progress_is_repeated() {
         said,
         "what was said last stays"
     );
+}
+
+#[test]
+fn pods_that_train_are_told_where_to_report() {
+    let mut world = World::new(job(json!({})), torch());
+    let server =
+        StatusServer { address: "https://muster:9446".to_owned(), authority: "the first".to_owned() };
+    world.view.status_server = Some(server.clone());
+    world.settle();
+    let set = serde_json::to_value(world.view.jobset.clone().unwrap()).unwrap();
+    let template = &set["spec"]["replicatedJobs"][0]["template"]["spec"]["template"];
+    assert_eq!(template["metadata"]["annotations"]["muster.dev/trainer-status-ca"], "the first");
+    let node = &template["spec"]["containers"][0];
+    let variable = |name: &str| {
+        let all = node["env"].as_array().unwrap();
+        all.iter()
+            .find(|variable| variable["name"] == name)
+            .map(|variable| variable["value"].clone())
+            .unwrap()
+    };
+    let path = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/team/trainjobs/train/status";
+    assert_eq!(variable("KUBEFLOW_TRAINER_SERVER_URL"), format!("https://muster:9446{path}"));
+    let folder = &node["volumeMounts"][0]["mountPath"];
+    assert_eq!(variable("KUBEFLOW_TRAINER_SERVER_TOKEN"), format!("{}/token", folder.as_str().unwrap()));
+    assert_eq!(variable("KUBEFLOW_TRAINER_SERVER_CA_CERT"), format!("{}/ca.crt", folder.as_str().unwrap()));
+    let sources = &template["spec"]["volumes"][0]["projected"]["sources"];
+    assert_eq!(sources[0]["serviceAccountToken"]["audience"], format!("trainer.kubeflow.org{path}"));
+    // What runs stays as it was made; a job that is suspended learns of another authority.
+    world.view.status_server = Some(StatusServer { authority: "the second".to_owned(), ..server });
+    let authority = |world: &World| {
+        let set = serde_json::to_value(world.view.jobset.clone().unwrap()).unwrap();
+        let template = &set["spec"]["replicatedJobs"][0]["template"]["spec"]["template"];
+        template["metadata"]["annotations"]["muster.dev/trainer-status-ca"].clone()
+    };
+    world.settle();
+    assert_eq!(authority(&world), "the first");
+    world.view.job.spec.suspend = Some(true);
+    world.settle();
+    world.view.job.spec.suspend = Some(false);
+    world.settle();
+    assert_eq!(authority(&world), "the second");
+    assert!(world.events.iter().all(|event| !event.message.contains("changed")), "{:?}", world.events);
 }
 
 /// Complaint 7: a gang that never forms says why.

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ConfigMap;
 use muster_trainer_api::jobset::JobSet;
 use muster_trainer_api::train_job::{TrainJob, TrainJobStatus, TrainerStatus, TrainingRuntime};
-use muster_trainer_core::train_job::{Effect, Observed, Plan, RuntimeSeen, Waiting, plan};
+use muster_trainer_core::train_job::{Effect, Observed, Plan, RuntimeSeen, StatusServer, Waiting, plan};
 use muster_trainer_core::{Event, GangScheduler};
 use serde_json::{Value, json};
 
@@ -19,6 +19,7 @@ pub(super) struct View {
     pub(super) has_ssh_secret: bool,
     pub(super) trainer_status: Option<TrainerStatus>,
     pub(super) waiting: Option<Waiting>,
+    pub(super) status_server: Option<StatusServer>,
 }
 
 impl View {
@@ -32,6 +33,7 @@ impl View {
             has_ssh_secret: self.has_ssh_secret,
             trainer_status: self.trainer_status.clone(),
             waiting: self.waiting.clone(),
+            status_server: self.status_server.as_ref(),
         };
         plan(&self.job, &observed, now, &GangScheduler::Muster)
     }
@@ -119,6 +121,7 @@ impl World {
                 has_ssh_secret: false,
                 trainer_status: None,
                 waiting: None,
+                status_server: None,
             },
             now: Timestamp::from_second(1_000_000).unwrap(),
             events: Vec::new(),
