@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Limited};
 use jiff::Timestamp;
+use muster_store::ObjectKey;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -109,9 +110,19 @@ fn item(call: &Call, (namespace, name): &(String, String), usage: &Value) -> Val
     if namespace.is_empty() {
         item["usage"] = usage.clone();
     } else {
-        // The node counts whole pods; the figures stand under the pod's name.
         item["metadata"]["namespace"] = namespace.clone().into();
-        item["containers"] = json!([{ "name": name, "usage": usage }]);
+        let container = only_container(call, namespace, name);
+        // The node counts whole pods; the figures of several containers stand under the pod's name.
+        item["containers"] = json!([{ "name": container.as_deref().unwrap_or(name), "usage": usage }]);
     }
     item
+}
+
+/// The name of the pod's container, if it has only one.
+fn only_container(call: &Call, namespace: &str, name: &str) -> Option<String> {
+    let pod = call.app.store.get(&ObjectKey::new("core/pods", namespace, name))?.object();
+    match at(&pod, &["spec", "containers"]).as_array()?.as_slice() {
+        [only] => Some(text(only, &["name"]).to_owned()),
+        _ => None,
+    }
 }
