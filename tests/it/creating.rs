@@ -82,7 +82,7 @@ async fn jobs_and_cron_jobs_are_made_on_the_command_line() {
     let owner =
         "get job now -o jsonpath={.metadata.ownerReferences[0].kind}/{.metadata.ownerReferences[0].name}";
     assert_eq!(kubectl(&cluster, owner).await, "CronJob/nightly");
-    let by = r#"get job now -o jsonpath={.metadata.annotations.cronjob\.kubernetes\.io/instantiate}"#;
+    let by = r"get job now -o jsonpath={.metadata.annotations.cronjob\.kubernetes\.io/instantiate}";
     assert_eq!(kubectl(&cluster, by).await, "manual");
     let wrong = ["create", "cronjob", "never", "--image=busybox", "--schedule=whenever", "--", "true"];
     let refused = cluster.kubectl(&wrong).await;
