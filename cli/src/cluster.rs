@@ -44,6 +44,8 @@ pub(crate) struct Options {
     pub(crate) roles: Vec<Role>,
     /// Where the scheduler is asked by dashboards, if it is.
     pub(crate) dashboard: Option<Place>,
+    /// Time between two looks of an autoscaler; Kubernetes' own when absent.
+    pub(crate) autoscaler_period: Option<Duration>,
 }
 
 /// Who runs a part in a home folder.
@@ -77,7 +79,7 @@ impl Cluster {
     /// Starts its parts and returns when they are ready for work.
     pub(crate) async fn start(options: Options) -> Result<Self, Error> {
         let began = Instant::now();
-        let Options { home, listen, durable, agent, roles, dashboard } = options;
+        let Options { home, listen, durable, agent, roles, dashboard, autoscaler_period } = options;
         let lock = lock(&home)?;
         let server = muster_apiserver::Options {
             listen: same_port_again(&home, listen),
@@ -111,7 +113,8 @@ impl Cluster {
             None => None,
         };
         let stop_roles = CancellationToken::new();
-        let mut role_options = RoleOptions::embedded(home.volumes(), rendezvous);
+        let mut role_options =
+            RoleOptions { autoscaler_period, ..RoleOptions::embedded(home.volumes(), rendezvous) };
         let shown = match dashboard.filter(|_| roles.contains(&Role::Scheduler)) {
             Some(place) => Some(open_dashboard(place, &handle, &role_options).await?),
             None => None,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use kube::Client;
@@ -46,6 +47,8 @@ pub(crate) struct RoleOptions {
     pub(crate) topology: Option<Topology>,
     /// Where volume claims get their folders.
     pub(crate) volumes: PathBuf,
+    /// Time between two looks of an autoscaler; Kubernetes' own when absent.
+    pub(crate) autoscaler_period: Option<Duration>,
     /// Where the scheduler shows itself to the dashboard.
     pub(crate) dashboard: Option<dashboard::Handle>,
     /// Where ranks of elastic jobs meet, if the trainer offers that.
@@ -80,6 +83,7 @@ impl RoleOptions {
             scheduler_names: names.map(str::to_owned).to_vec(),
             topology: None,
             volumes,
+            autoscaler_period: None,
             dashboard: None,
             rendezvous,
             mpi: mpi::Options { agent: Some(AgentSource::OnPath) },
@@ -192,9 +196,11 @@ impl Role {
                     ..muster_trainer_controller::jobset::Options::default()
                 };
                 let sets = sets.build(client.clone()).run(shutdown.clone());
-                let built_in =
-                    muster_local_controllers::Options::new(client, options.volumes).build().run(shutdown);
-                let ((), built_in) = tokio::join!(sets, built_in);
+                let mut built_in = muster_local_controllers::Options::new(client, options.volumes);
+                if let Some(period) = options.autoscaler_period {
+                    built_in.autoscaler_period = period;
+                }
+                let ((), built_in) = tokio::join!(sets, built_in.build().run(shutdown));
                 built_in.map_err(|error| Error::from_source("the built-in controllers failed", &error))
             }
         }

@@ -1,6 +1,7 @@
 """Data-parallel training as it is usually written; the variable BACKEND names what carries the gradients.
 
-Every rank learns from its share of the points of a noisy curve. Rank 0 prints the mean loss of each epoch.
+Every rank learns from its share of the points of a noisy curve. Rank 0 prints the mean loss of each epoch. Where the
+variable SNAPSHOT names a file, an epoch that is done is kept there, and a training that starts again goes on after it.
 """
 
 import os
@@ -19,6 +20,23 @@ def points(count):
     return TensorDataset(x, torch.sin(x).sum(1, keepdim=True) + noise)
 
 
+def load(snapshot, model, optimizer):
+    """Takes over what was kept; the first epoch that is still to be done."""
+    if not snapshot or not os.path.exists(snapshot):
+        return 0
+    kept = torch.load(snapshot, weights_only=True)
+    model.load_state_dict(kept["model"])
+    optimizer.load_state_dict(kept["optimizer"])
+    return kept["epoch"] + 1
+
+
+def save(snapshot, model, optimizer, epoch):
+    """Keeps an epoch: the whole new file or, after a crash, the whole old one."""
+    kept = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}
+    torch.save(kept, snapshot + ".new")
+    os.replace(snapshot + ".new", snapshot)
+
+
 def main():
     dist.init_process_group(os.environ.get("BACKEND", "gloo"))
     rank, ranks = dist.get_rank(), dist.get_world_size()
@@ -29,7 +47,9 @@ def main():
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     data = points(8192)
     sampler = DistributedSampler(data, num_replicas=ranks, rank=rank, seed=2)
-    for epoch in range(5):
+    snapshot = os.environ.get("SNAPSHOT")
+    # All ranks have it before rank 0 can end an epoch and keep another: they add up their gradients first.
+    for epoch in range(load(snapshot, model, optimizer), int(os.environ.get("EPOCHS", "5"))):
         sampler.set_epoch(epoch)
         total = torch.zeros(1)
         batches = DataLoader(data, batch_size=64, sampler=sampler)
@@ -41,7 +61,9 @@ def main():
             total += loss.detach()
         dist.all_reduce(total)
         if rank == 0:
-            print(f"epoch {epoch} loss {total.item() / len(batches) / ranks:.6f}", flush=True)
+            print(f"epoch {epoch} on {ranks} ranks: loss {total.item() / len(batches) / ranks:.6f}", flush=True)
+            if snapshot:
+                save(snapshot, model, optimizer, epoch)
     dist.destroy_process_group()
 
 

@@ -3,8 +3,10 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test ends at the first surprise")]
 
+mod autoscaling;
 mod batch;
 mod command_line;
+mod creating;
 mod dashboard;
 mod faults;
 mod harness;

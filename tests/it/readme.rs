@@ -231,6 +231,19 @@ async fn the_readme_of_jax_does_what_it_says() {
     run_with_python("examples/jax/README.md").await;
 }
 
+#[test]
+fn the_readme_of_torch_says_of_every_block_what_it_needs() {
+    // PyTorch is too large for this test: half a gigabyte, and four more of what it runs on GPUs with.
+    let reasons = blocks("examples/torch-ddp/README.md").into_iter().map(|block| match block {
+        Block::NotRun { reason } => reason,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(
+        reasons.collect::<Vec<_>>(),
+        ["installs packages", "needs PyTorch", "needs PyTorch", "needs PyTorch"]
+    );
+}
+
 #[tokio::test]
 async fn the_readme_of_mpi_does_what_it_says() {
     if let Some(missing) = crate::mpi::missing() {

@@ -1,5 +1,7 @@
 //! Jobs on runtimes, and the JobSets in which they run: with `kubectl`, and with Kubeflow's TrainerClient.
 
+use fs_err as fs;
+
 use crate::faults::until;
 use crate::harness::program::{self, repository};
 use crate::harness::{Cluster, Conversation};
@@ -200,5 +202,67 @@ async fn kubeflows_trainer_client_trains_on_a_shipped_runtime() {
     script.arg(repository().join("tests/it/training_jobs.py"));
     let told = program::run(script).await.succeeded();
     insta::assert_snapshot!(told.stdout);
+    cluster.stop().await;
+}
+
+/// Complaint 6: pods that had to make room come back when there is some again, and that costs no attempt.
+#[tokio::test]
+async fn preempted_nodes_of_a_job_come_back_and_cost_it_nothing() {
+    let cluster = Cluster::start(&["--nodes", "1", "--gpus-per-node", "2"]).await;
+    let folder = cluster.home.work().join("signal");
+    fs::create_dir(&folder).expect("a folder");
+    let wait = |file: &str| format!("until [ -e /signal/{file} ]; do sleep 0.1; done");
+    let mounted = format!(
+        "volumes: [{{name: signal, hostPath: {{path: {}}}}}]\n                  terminationGracePeriodSeconds",
+        folder.display()
+    );
+    let node = "{name: node, image: busybox, volumeMounts: [{name: signal, mountPath: /signal}]}";
+    let runtime = RUNTIME
+        .replace("terminationGracePeriodSeconds", &mounted)
+        .replace("{name: node, image: busybox}", node)
+        .replace("maxRestarts: 1", "maxRestarts: 0");
+    cluster.home.write("runtime.yaml", &runtime);
+    let job = format!(
+        "apiVersion: trainer.kubeflow.org/v1alpha1\nkind: TrainJob\nmetadata: {{name: patient}}\nspec:\n  runtimeRef: \
+         {{name: shell, kind: TrainingRuntime}}\n  trainer:\n    resourcesPerNode: {{limits: {{nvidia.com/gpu: 1}}}}\n    \
+         command: [sh, -c, '{}']\n",
+        wait("go")
+    );
+    cluster.home.write("job.yaml", &job);
+    let urgent = format!(
+        "apiVersion: scheduling.k8s.io/v1\nkind: PriorityClass\nmetadata: {{name: urgent}}\nvalue: 1000\n---\n\
+         apiVersion: v1\nkind: Pod\nmetadata: {{name: urgent}}\nspec: {{priorityClassName: urgent, restartPolicy: Never, \
+         terminationGracePeriodSeconds: 0, volumes: [{{name: signal, hostPath: {{path: {}}}}}], containers: [{{name: c, \
+         image: busybox, command: [sh, -c, '{}'], resources: {{limits: {{nvidia.com/gpu: 1}}}}, volumeMounts: [{{name: \
+         signal, mountPath: /signal}}]}}]}}\n",
+        folder.display(),
+        wait("over")
+    );
+    cluster.home.write("urgent.yaml", &urgent);
+    cluster.kubectl(&["apply", "-f", "runtime.yaml", "-f", "job.yaml"]).await.succeeded();
+    cluster.wait_for("job/patient-node-0", "jsonpath={.status.ready}=2").await;
+    let pods = [
+        "get",
+        "pods",
+        "-l",
+        "jobset.sigs.k8s.io/jobset-name=patient",
+        "-o",
+        "jsonpath={.items[*].metadata.uid}",
+    ];
+    let first = cluster.kubectl(&pods).await.succeeded().stdout;
+    cluster.kubectl(&["apply", "-f", "urgent.yaml"]).await.succeeded();
+    cluster.wait_for("pod/urgent", "condition=Ready").await;
+    fs::write(folder.join("over"), "").expect("a file");
+    cluster.wait_for("pod/urgent", "jsonpath={.status.phase}=Succeeded").await;
+    until("both are there again, as others", async || {
+        let ready = cluster.object("job/patient-node-0").await["status"]["ready"] == 2;
+        let now = cluster.kubectl(&pods).await.succeeded().stdout;
+        ready && now.split(' ').count() == 2 && now.split(' ').all(|pod| !first.contains(pod))
+    })
+    .await;
+    fs::write(folder.join("go"), "").expect("a file");
+    cluster.wait_for("trainjob/patient", "condition=Complete").await;
+    let set = cluster.object("jobset/patient").await;
+    assert!(set["status"]["restarts"].as_i64().unwrap_or(0) == 0, "{set}");
     cluster.stop().await;
 }

@@ -252,6 +252,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         scheduler_names: arguments.scheduler_names,
         topology: arguments.topology_conf.as_deref().map(topology::read_slurm).transpose()?,
         volumes: Home::find(arguments.home)?.volumes(),
+        autoscaler_period: None,
         dashboard: shown,
         rendezvous: arguments.rendezvous.options(),
         mpi: arguments.mpi.options(),

@@ -103,6 +103,7 @@ async fn cluster_for(arguments: &Arguments) -> Result<(Connection, Option<Cluste
         agent: Some(agent),
         roles: Role::ALL.to_vec(),
         dashboard: None,
+        autoscaler_period: None,
     };
     let cluster = Cluster::start(options).await?;
     output::note(&format!(

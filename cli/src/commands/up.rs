@@ -48,6 +48,9 @@ pub(crate) struct Arguments {
     /// Let every write survive a power loss, not only a crash
     #[arg(long)]
     durable: bool,
+    /// Seconds between two looks of a HorizontalPodAutoscaler at its pods [default: 15]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    autoscaler_period: Option<u64>,
     /// State of the cluster [default: ~/.local/share/muster]
     #[arg(long, env = "MUSTER_HOME", value_name = "FOLDER")]
     home: Option<PathBuf>,
@@ -107,6 +110,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
             .filter(|role| arguments.only.iter().any(|part| part.role() == Some(*role)))
             .collect(),
         dashboard: Some(arguments.dashboard_listen.map_or(Place::Usual, Place::Named)),
+        autoscaler_period: arguments.autoscaler_period.map(Duration::from_secs),
     };
     let signals = StopSignals::take_over()?;
     let mut cluster = Cluster::start(options).await?;

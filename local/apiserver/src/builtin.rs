@@ -88,6 +88,7 @@ const TABLE: &[Row] = &[
     row("authorization.k8s.io", "v1", "selfsubjectrulesreviews", "selfsubjectrulesreview", "SelfSubjectRulesReview", CLUSTER, &[], &[], CREATE, &[]),
     row("authorization.k8s.io", "v1", "subjectaccessreviews", "subjectaccessreview", "SubjectAccessReview", CLUSTER, &[], &[], CREATE, &[]),
     row("autoscaling", "v2", "horizontalpodautoscalers", "horizontalpodautoscaler", "HorizontalPodAutoscaler", NAMESPACED, &["hpa"], &["all"], ALL, &[STATUS]),
+    row("autoscaling", "v1", "horizontalpodautoscalers", "horizontalpodautoscaler", "HorizontalPodAutoscaler", NAMESPACED, &["hpa"], &["all"], ALL, &[STATUS]),
     row("batch", "v1", "cronjobs", "cronjob", "CronJob", NAMESPACED, &["cj"], &["all"], ALL, &[STATUS]),
     row("batch", "v1", "jobs", "job", "Job", NAMESPACED, &[], &["all"], ALL, &[STATUS]),
     row("certificates.k8s.io", "v1", "certificatesigningrequests", "certificatesigningrequest", "CertificateSigningRequest", CLUSTER, &["csr"], &[], ALL, &[sub("approval", "", "", "", CHANGE), STATUS]),

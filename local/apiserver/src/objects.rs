@@ -76,17 +76,10 @@ pub(crate) struct Scope<'a> {
     pub ownership: Ownership,
 }
 
-/// Turns a stored object into the form of the resource's version (in place; types are not stored).
-pub(crate) fn to_view(resource: &Resource, object: &mut Value) {
-    if resource.group == "events.k8s.io" {
-        rules::convert_event("events.k8s.io/v1", object);
-    }
-}
-
 /// Puts `kind` and `apiVersion` onto a stored object, in the form of the resource's version.
 pub(crate) fn with_type(resource: &Resource, object: &Value) -> Value {
     let mut object = object.clone();
-    to_view(resource, &mut object);
+    rules::to_view(resource, &mut object);
     if let Some(fields) = object.as_object_mut() {
         fields.insert("kind".into(), resource.kind.clone().into());
         fields.insert("apiVersion".into(), resource.api_version().into());
@@ -96,13 +89,7 @@ pub(crate) fn with_type(resource: &Resource, object: &Value) -> Value {
 
 /// Takes `kind` and `apiVersion` off, into the stored form.
 fn to_stored(resource: &Resource, mut object: Value) -> Value {
-    if resource.group == "events.k8s.io" {
-        rules::convert_event("v1", &mut object);
-    }
-    if let Some(fields) = object.as_object_mut() {
-        fields.remove("kind");
-        fields.remove("apiVersion");
-    }
+    rules::to_stored(resource, &mut object);
     object
 }
 

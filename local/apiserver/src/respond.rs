@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::negotiate::Encoding;
 use crate::registry::Resource;
+use crate::rules;
 use crate::status::ApiError;
 
 /// Why a streamed answer broke off.
@@ -86,9 +87,9 @@ pub(crate) fn type_meta(resource: &Resource) -> String {
 
 /// The stored object as the resource's version shows it, without `kind` and `apiVersion`.
 pub(crate) fn view(resource: &Resource, entry: &Entry) -> Bytes {
-    if resource.group == "events.k8s.io" {
+    if rules::is_view(resource) {
         let mut object = (*entry.object()).clone();
-        crate::objects::to_view(resource, &mut object);
+        rules::to_view(resource, &mut object);
         return object.to_string().into();
     }
     entry.json()

@@ -54,12 +54,28 @@ pub(crate) fn spec_changed(resource: &Resource, old: &Value, new: &Value) -> boo
     old.keys().chain(new.keys()).filter(own).any(|key| old.get(key) != new.get(key))
 }
 
-/// Converts an event into the form of that API version.
-pub(crate) fn convert_event(api_version: &str, object: &mut Value) {
-    if let Some(fields) = object.as_object_mut() {
-        fields.insert("kind".into(), "Event".into());
+/// Whether objects of the resource are stored in the form of another version.
+pub(crate) fn is_view(resource: &Resource) -> bool {
+    resource.custom.is_none() && admission::convert::is_view(&resource.api_version())
+}
+
+/// Turns a stored object into the form of the resource's version (in place; types are not stored).
+pub(crate) fn to_view(resource: &Resource, object: &mut Value) {
+    convert(resource, object, admission::convert::to_view);
+}
+
+/// Turns an object of the resource's version into the stored form, without its type.
+pub(crate) fn to_stored(resource: &Resource, object: &mut Value) {
+    convert(resource, object, admission::convert::to_stored);
+}
+
+fn convert(resource: &Resource, object: &mut Value, change: fn(&str, &mut Value)) {
+    if is_view(resource) {
+        if let Some(fields) = object.as_object_mut() {
+            fields.insert("kind".into(), resource.kind.clone().into());
+        }
+        change(&resource.api_version(), object);
     }
-    admission::convert::event(api_version, object);
     if let Some(fields) = object.as_object_mut() {
         fields.remove("kind");
         fields.remove("apiVersion");

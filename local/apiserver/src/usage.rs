@@ -27,8 +27,31 @@ struct Reading {
     memory_bytes: u64,
 }
 
+/// What a node or pod has used so far, and each of its containers.
+#[derive(Debug, Clone, Default)]
+struct Readings {
+    whole: Reading,
+    containers: BTreeMap<String, Reading>,
+}
+
 /// Readings by namespace (empty for nodes) and name.
-type Readings = BTreeMap<(String, String), Reading>;
+type AllReadings = BTreeMap<(String, String), Readings>;
+
+impl Readings {
+    fn of(entry: &Value) -> Self {
+        let containers = at(entry, &["containers"]).as_array().into_iter().flatten();
+        let named = containers.map(|container| (text(container, &["name"]).to_owned(), reading(container)));
+        Self { whole: reading(entry), containers: named.collect() }
+    }
+}
+
+impl Reading {
+    /// What was used since an earlier reading, a second. A container that started again counts from its start.
+    fn usage_since(self, earlier: Self, seconds: f64) -> Value {
+        let nanoseconds = self.cpu_nanoseconds.saturating_sub(earlier.cpu_nanoseconds) as f64 / seconds;
+        json!({ "cpu": format!("{}n", nanoseconds as u64), "memory": format!("{}Ki", self.memory_bytes / 1024) })
+    }
+}
 
 fn reading(entry: &Value) -> Reading {
     Reading {
@@ -37,19 +60,22 @@ fn reading(entry: &Value) -> Reading {
     }
 }
 
-async fn read(call: &Call) -> ApiResult<Readings> {
+async fn read(call: &Call) -> ApiResult<AllReadings> {
     let answer = node::get(call.app.node_socket.as_deref(), "/stats/summary").await?;
     let body = Limited::new(answer.into_body(), LARGEST).collect().await;
     let body =
         body.map_err(|error| ApiError::internal_error(format!("the node's statistics broke off: {error}")))?;
     let summary: Value = serde_json::from_slice(&body.to_bytes()).map_err(ApiError::internal_error)?;
-    let mut found = Readings::new();
+    let mut found = AllReadings::new();
     for node in at(&summary, &["nodes"]).as_array().into_iter().flatten() {
-        found.insert((String::new(), text(node, &["node", "nodeName"]).to_owned()), reading(&node["node"]));
+        found.insert(
+            (String::new(), text(node, &["node", "nodeName"]).to_owned()),
+            Readings::of(&node["node"]),
+        );
         for pod in at(node, &["pods"]).as_array().into_iter().flatten() {
             let key =
                 (text(pod, &["podRef", "namespace"]).to_owned(), text(pod, &["podRef", "name"]).to_owned());
-            found.insert(key, reading(pod));
+            found.insert(key, Readings::of(pod));
         }
     }
     Ok(found)
@@ -77,14 +103,7 @@ pub(crate) async fn answer(call: &Call) -> ApiResult<Reply> {
         .filter(|((namespace, _), _)| {
             pods != namespace.is_empty() && wanted.is_none_or(|wanted| wanted == namespace)
         })
-        .map(|(key, now)| {
-            let earlier = before.get(key).copied().unwrap_or(*now);
-            let nanoseconds = now.cpu_nanoseconds.saturating_sub(earlier.cpu_nanoseconds) as f64 / seconds;
-            let usage = json!({
-                "cpu": format!("{}n", nanoseconds as u64), "memory": format!("{}Ki", now.memory_bytes / 1024),
-            });
-            item(call, key, &usage)
-        })
+        .map(|(key, now)| item(call, key, now, before.get(key).unwrap_or(now), seconds))
         .collect();
     let encoding = call.accepted.encoding;
     if let Some(name) = call.path.name.as_deref() {
@@ -100,18 +119,31 @@ pub(crate) async fn answer(call: &Call) -> ApiResult<Reply> {
     Ok(respond::value(200, encoding, &list))
 }
 
-fn item(call: &Call, (namespace, name): &(String, String), usage: &Value) -> Value {
+fn item(
+    call: &Call,
+    (namespace, name): &(String, String),
+    now: &Readings,
+    before: &Readings,
+    seconds: f64,
+) -> Value {
     let mut item = json!({
         "kind": call.resource.kind, "apiVersion": call.resource.api_version(),
         "metadata": { "name": name, "creationTimestamp": format_time(Timestamp::now()) },
         "timestamp": format_time(Timestamp::now()), "window": "500ms",
     });
+    let whole = now.whole.usage_since(before.whole, seconds);
     if namespace.is_empty() {
-        item["usage"] = usage.clone();
-    } else {
-        // The node counts whole pods; the figures stand under the pod's name.
-        item["metadata"]["namespace"] = namespace.clone().into();
-        item["containers"] = json!([{ "name": name, "usage": usage }]);
+        item["usage"] = whole;
+        return item;
     }
+    item["metadata"]["namespace"] = namespace.clone().into();
+    let containers = now.containers.iter().map(|(container, used)| {
+        let earlier = before.containers.get(container).copied().unwrap_or(*used);
+        json!({ "name": container, "usage": used.usage_since(earlier, seconds) })
+    });
+    let containers: Vec<Value> = containers.collect();
+    // Where the node cannot tell them apart, the figures stand under the pod's name.
+    let together = || json!([{ "name": name, "usage": whole }]);
+    item["containers"] = if containers.is_empty() { together() } else { containers.into() };
     item
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
@@ -40,6 +41,7 @@ pub(crate) struct Informers {
     pub leases: Arc<Informer<Lease>>,
     pub resource_claims: Arc<Informer<ResourceClaim>>,
     pub resource_claim_templates: Arc<Informer<ResourceClaimTemplate>>,
+    pub autoscalers: Arc<Informer<HorizontalPodAutoscaler>>,
 }
 
 fn new<K: Object>() -> Arc<Informer<K>> {
@@ -69,6 +71,7 @@ impl Informers {
             leases: new(),
             resource_claims: new(),
             resource_claim_templates: new(),
+            autoscalers: new(),
         }
     }
 
@@ -94,6 +97,7 @@ impl Informers {
         monitor.cover(&self.leases, true);
         monitor.cover(&self.resource_claims, true);
         monitor.cover(&self.resource_claim_templates, true);
+        monitor.cover(&self.autoscalers, true);
     }
 
     /// Starts the watches.
@@ -127,6 +131,7 @@ impl Informers {
         run(&self.leases, client, tasks, shutdown);
         run(&self.resource_claims, client, tasks, shutdown);
         run(&self.resource_claim_templates, client, tasks, shutdown);
+        run(&self.autoscalers, client, tasks, shutdown);
     }
 
     /// Waits until every cache holds its first list.
@@ -152,6 +157,7 @@ impl Informers {
             self.leases.synced(),
             self.resource_claims.synced(),
             self.resource_claim_templates.synced(),
+            self.autoscalers.synced(),
         );
     }
 }

@@ -1,5 +1,6 @@
 //! The controllers a laptop needs because no kube-controller-manager runs there: garbage collection, namespaces,
-//! jobs, cron jobs, deployments and their replica sets, stateful sets, daemon sets, endpoint slices, volumes, claims of devices.
+//! jobs, cron jobs, deployments and their replica sets, stateful sets, daemon sets, endpoint slices, volumes, claims of
+//! devices, horizontal pod autoscalers.
 //!
 //! `Options` → [`Service`]. Ordinary controllers that take only a [`kube::Client`]; on a real cluster its own do this
 //! work, and these are never installed. What a controller decides is a pure function in a module of its own
@@ -10,6 +11,7 @@
 
 mod amount;
 mod at_once;
+mod autoscaler;
 mod catalogue;
 mod claims;
 mod cron_job;

@@ -9,6 +9,7 @@ use muster_machinery::CancellationToken;
 use muster_machinery::clock::{Clock, SystemClock};
 use tokio::task::JoinSet;
 
+use crate::autoscaler::Autoscalers;
 use crate::catalogue::Catalogue;
 use crate::cron_job::CronJobs;
 use crate::daemon_set::DaemonSets;
@@ -31,6 +32,9 @@ use crate::worker::{Reconcile, work};
 /// How long the agent of a node may be silent, as in Kubernetes.
 const NODE_GRACE: Duration = Duration::from_secs(40);
 
+/// Time between two looks of an autoscaler, as in Kubernetes.
+const AUTOSCALER_PERIOD: Duration = Duration::from_secs(15);
+
 /// Why the controllers ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
@@ -48,14 +52,22 @@ pub struct Options {
     pub volumes_dir: PathBuf,
     /// After how long without a renewal of its Lease a node becomes Unknown; 40 s unless changed.
     pub node_grace: Duration,
-    /// What cron jobs go by; the machine's clock unless changed.
+    /// What cron jobs and autoscalers go by; the machine's clock unless changed.
     pub clock: Arc<dyn Clock>,
+    /// Time between two looks of a horizontal pod autoscaler; 15 s unless changed.
+    pub autoscaler_period: Duration,
 }
 
 impl Options {
     /// Controllers that make folders under `volumes_dir`.
     pub fn new(client: Client, volumes_dir: impl Into<PathBuf>) -> Self {
-        Self { client, volumes_dir: volumes_dir.into(), node_grace: NODE_GRACE, clock: Arc::new(SystemClock) }
+        Self {
+            client,
+            volumes_dir: volumes_dir.into(),
+            node_grace: NODE_GRACE,
+            clock: Arc::new(SystemClock),
+            autoscaler_period: AUTOSCALER_PERIOD,
+        }
     }
 
     /// Prepares the controllers; they start with [`Service::run`].
@@ -72,14 +84,14 @@ pub struct Service {
 impl Service {
     /// Runs every controller until the shutdown. They keep nothing but caches and may be stopped at any point.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
-        let Options { client, volumes_dir, node_grace, clock } = self.options;
+        let Options { client, volumes_dir, node_grace, clock, autoscaler_period } = self.options;
         let informers = Informers::new();
         let catalogue = Arc::new(Catalogue::new(client.clone()));
         let monitor = Monitor::new(client.clone(), catalogue.clone());
         let (recorder, notebook) = events::recorder(client.clone());
         informers.feed(&monitor);
         let garbage = Garbage::new(client.clone(), catalogue.clone(), &monitor);
-        let namespaces = Namespaces::new(client.clone(), catalogue, &informers, &monitor);
+        let namespaces = Namespaces::new(client.clone(), catalogue.clone(), &informers, &monitor);
         let slices = EndpointSlices::new(client.clone(), &informers);
         let endpoints = Endpoints::new(client.clone(), &informers);
         let jobs = Jobs::new(client.clone(), &informers, recorder.clone());
@@ -87,7 +99,15 @@ impl Service {
         let deployments = Deployments::new(client.clone(), &informers, recorder.clone());
         let stateful = StatefulSets::new(client.clone(), &informers, recorder.clone());
         let daemons = DaemonSets::new(client.clone(), &informers, recorder.clone());
-        let crons = CronJobs::new(client.clone(), &informers, recorder.clone(), clock);
+        let crons = CronJobs::new(client.clone(), &informers, recorder.clone(), clock.clone());
+        let autoscalers = Autoscalers::new(
+            client.clone(),
+            &informers,
+            catalogue,
+            recorder.clone(),
+            clock,
+            autoscaler_period,
+        );
         let devices = ResourceClaims::new(client.clone(), &informers, recorder.clone());
         let nodes = NodeLifecycle::new(client.clone(), &informers, recorder, node_grace);
         let volumes = Volumes::new(client.clone(), &informers, volumes_dir);
@@ -111,6 +131,7 @@ impl Service {
             start(stateful, 4, &mut tasks, &shutdown);
             start(daemons, 2, &mut tasks, &shutdown);
             start(crons, 2, &mut tasks, &shutdown);
+            start(autoscalers, 4, &mut tasks, &shutdown);
             start(devices, 4, &mut tasks, &shutdown);
             start(nodes, 1, &mut tasks, &shutdown);
         }

@@ -2,6 +2,7 @@
 
 pub(crate) mod session;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -26,6 +27,9 @@ use crate::sys::descriptor::readable;
 
 /// Beside the socket; only statistics use it.
 const PID_FILE: &str = "init.pid";
+/// The folder, beside the socket, in which the init notes under each container's name which process it is; only
+/// statistics use it.
+pub(crate) const CONTAINER_PIDS: &str = "pids";
 /// A pod's init answers at once or it is stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -221,4 +225,14 @@ impl PodProcess {
 /// Number of a pod's init process, as the agent noted it beside the socket.
 pub(crate) fn init_pid(directory: &Path) -> Option<i32> {
     fs_err::read_to_string(directory.join(PID_FILE)).ok()?.trim().parse().ok()
+}
+
+/// Names of a pod's containers by their processes' numbers in the PID namespace of its init, as the init noted them.
+pub(crate) fn container_pids(directory: &Path) -> BTreeMap<i32, String> {
+    let Ok(entries) = fs_err::read_dir(directory.join(CONTAINER_PIDS)) else { return BTreeMap::new() };
+    let read = |entry: fs_err::DirEntry| {
+        let number = fs_err::read_to_string(entry.path()).ok()?.trim().parse().ok()?;
+        Some((number, entry.file_name().into_string().ok()?))
+    };
+    entries.flatten().filter_map(read).collect()
 }

@@ -53,13 +53,24 @@ async fn both_processes_of_jax_add_up_and_end_with_the_same_weights() {
 async fn a_framework_that_is_missing_is_named_with_the_command_that_installs_it() {
     let cluster = Cluster::start(&[]).await;
     // Without the site's packages, whatever the machine has.
-    for (example, kind, container, specs, type_, advice) in [
-        ("xgboost", "XGBoostJob", "xgboost", "xgbReplicaSpecs", "Master", "pip install xgboost-cpu"),
-        ("jax", "JAXJob", "jax", "jaxReplicaSpecs", "Worker", "pip install jax"),
+    for (script, kind, container, specs, type_, advice) in [
+        ("xgboost/train.py", "XGBoostJob", "xgboost", "xgbReplicaSpecs", "Master", "pip install xgboost-cpu"),
+        ("jax/train.py", "JAXJob", "jax", "jaxReplicaSpecs", "Worker", "pip install jax"),
+        (
+            "torch-ddp/launch.py",
+            "PyTorchJob",
+            "pytorch",
+            "pytorchReplicaSpecs",
+            "Master",
+            "pip install torch",
+        ),
     ] {
-        let script = crate::harness::program::repository().join(format!("examples/{example}/train.py"));
+        let script = crate::harness::program::repository().join("examples").join(script);
         let command = ["python3", "-S", "-E", &script.display().to_string()];
-        cluster.home.write("job.yaml", &job(kind, example, container, specs, &[(type_, 1)], &command));
+        let text = job(kind, container, container, specs, &[(type_, 1)], &command);
+        let mut manifest: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        manifest["spec"][specs][type_]["restartPolicy"] = "Never".into();
+        cluster.home.write("job.yaml", &manifest.to_string());
         let run = cluster.muster(&["run", "job.yaml"]).await;
         assert_eq!(run.code, 1, "{}", run.stderr);
         assert!(run.stderr.contains(advice), "no `{advice}` in\n{}", run.stderr);

@@ -94,7 +94,8 @@ impl PyTorch {
             variables.push(variable("PET_RDZV_CONF", settings.join(",")));
         }
         if elastic.standalone == Some(true) {
-            variables.push(variable("PET_STANDALONE", ""));
+            // Kubeflow's own controller leaves it empty, at which torchrun ends: it reads a number.
+            variables.push(variable("PET_STANDALONE", "1"));
         }
         variables
     }

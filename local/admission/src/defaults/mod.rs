@@ -54,6 +54,9 @@ pub fn apply(api_version: &str, kind: &str, object: &mut Value) {
     let group = group(api_version);
     if group == "rbac.authorization.k8s.io" && kind.ends_with("RoleBinding") {
         various::role_binding(fields);
+    } else if (api_version, kind) == ("autoscaling/v1", "HorizontalPodAutoscaler") {
+        // The rest comes with the stored form, see `convert`.
+        workload::autoscaler_v1(fields);
     } else if let Some((_, default)) = KINDS.iter().find(|(known, _)| *known == (group, kind)) {
         default(fields);
     }

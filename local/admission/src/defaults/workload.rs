@@ -141,6 +141,16 @@ pub(super) fn cron_job(job: &mut Fields) {
     object(job, "status");
 }
 
+pub(super) fn autoscaler_v1(autoscaler: &mut Fields) {
+    if let Some(spec) = object(autoscaler, "spec") {
+        missing(spec, "minReplicas", 1);
+    }
+    if let Some(status) = object(autoscaler, "status") {
+        missing(status, "currentReplicas", 0);
+        missing(status, "desiredReplicas", 0);
+    }
+}
+
 pub(super) fn autoscaler(autoscaler: &mut Fields) {
     if let Some(spec) = object(autoscaler, "spec") {
         missing(spec, "minReplicas", 1);

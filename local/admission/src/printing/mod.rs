@@ -17,9 +17,9 @@ pub use custom::CustomColumns;
 pub use duration::human;
 pub use jsonpath::{JsonPath, JsonPathError};
 
-use crate::group;
 use crate::json::{at, list, text};
 use crate::selectors::LabelSelector;
+use crate::{convert, group};
 
 /// One column of a table; it serializes to an entry of `columnDefinitions`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -76,7 +76,7 @@ const PLAIN: &[Column] = &[NAME, CREATED_AT];
 
 fn printed(api_version: &str, kind: &str) -> Option<&'static Printed> {
     let group = match group(api_version) {
-        // Both faces of an event are printed alike, see `convert::event`.
+        // All faces of an object are printed alike, see `convert`.
         "events.k8s.io" => "",
         group => group,
     };
@@ -91,10 +91,10 @@ pub fn columns(api_version: &str, kind: &str) -> &'static [Column] {
 /// The cells of an object of a built-in kind, one for each of [`columns`].
 pub fn row(api_version: &str, kind: &str, object: &Value, now: Timestamp) -> Vec<Value> {
     match printed(api_version, kind) {
-        Some(printed) if group(api_version) == "events.k8s.io" => {
-            let mut core = object.clone();
-            crate::convert::event("v1", &mut core);
-            (printed.row)(&core, now)
+        Some(printed) if convert::is_view(api_version) => {
+            let mut stored = object.clone();
+            convert::to_stored(api_version, &mut stored);
+            (printed.row)(&stored, now)
         }
         Some(printed) => (printed.row)(object, now),
         None => created_at(object, now),

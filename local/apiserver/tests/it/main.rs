@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a test ends at the first surprise")]
 
+mod autoscalers;
 mod bounds;
 mod clients;
 mod custom_resources;

@@ -36,7 +36,6 @@ pub(crate) const MEANT: &[Meant] = &[
         r"^\.items\.(apiregistration|flowcontrol\.apiserver)\.k8s\.io$",
         "no API aggregation, no flow control in an embedded server",
     ),
-    meant("01", &[8], r"^\.items\.autoscaling\.versions$", "only autoscaling/v2 is served"),
     meant(
         "01",
         &[8],

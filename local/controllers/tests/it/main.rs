@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "helpers of tests")]
 
+mod autoscalers;
 mod cron_jobs;
 mod daemon_sets;
 mod deployments;

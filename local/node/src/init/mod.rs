@@ -31,6 +31,7 @@ use crate::protocol::{
     ContainerExit, ContainerStart, ContainerState, InitEvent, InitRequest, Sandbox, decode, read_available,
     write,
 };
+use crate::runtime::CONTAINER_PIDS;
 use crate::sys::process::{Forked, SingleThreaded};
 use attached::ProgramInputs;
 use exec::Exec;
@@ -410,6 +411,7 @@ impl<'a> Init<'a> {
         };
         match self.token.fork(flags).map_err(|error| format!("clone: {error}"))? {
             Forked::Parent { pid, pidfd } => {
+                self.note_pid(&start.name, pid);
                 let container = Container {
                     attempt: start.attempt,
                     process: Some((pid, pidfd)),
@@ -433,6 +435,13 @@ impl<'a> Init<'a> {
                 std::process::exit(container::run(self.token, &self.sandbox, start, pipes))
             }
         }
+    }
+
+    /// So that the agent knows whose the processes below that one are. Without it their use counts for the pod alone.
+    fn note_pid(&self, container: &str, pid: Pid) {
+        let folder = self.sandbox.directory.join(CONTAINER_PIDS);
+        let _statistics_only = fs::create_dir_all(&folder)
+            .and_then(|()| fs::write(folder.join(container), pid.as_raw().to_string()));
     }
 
     /// In a forked process: copies of the init's own descriptors would hold them open beyond it.

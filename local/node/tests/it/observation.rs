@@ -3,7 +3,7 @@
 use muster_node::Isolation;
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, is_root};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_is_read_in_every_way() {
@@ -75,4 +75,36 @@ async fn statistics_show_what_a_pod_uses() {
     assert!(pod["memory"]["workingSetBytes"].as_u64().unwrap() > 100_000, "{summary}");
     assert_eq!(cluster.get("/healthz").await, "ok");
     cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statistics_tell_the_containers_of_a_pod_apart() {
+    let mut isolations = vec![Isolation::Light];
+    if is_root("statistics_tell_the_containers_of_a_pod_apart") {
+        isolations.push(Isolation::Full);
+    }
+    for isolation in isolations {
+        let cluster = Cluster::start(isolation).await;
+        let idle = json!({"name": "side", "image": "busybox", "command": ["sleep", "1000"]});
+        let busy = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo done; exec sleep 1000";
+        let main = json!({"name": "main", "image": "busybox", "command": ["sh", "-c", busy]});
+        cluster.create("pair", "", json!({"containers": [main, idle]})).await;
+        cluster.wait_phase("pair", "Running").await;
+        assert_eq!(cluster.log("pair", "follow=true&limitBytes=5").await, "done\n");
+        let summary: Value = serde_json::from_str(&cluster.get("/stats/summary").await).unwrap();
+        let nodes = summary["nodes"].as_array().unwrap();
+        let pod = nodes.iter().find_map(|node| node["pods"].as_array()?.first()).unwrap();
+        let containers = pod["containers"].as_array().unwrap();
+        let of = |name: &str, what: &[&str]| {
+            let found = containers.iter().find(|container| container["name"] == name);
+            found
+                .and_then(|found| found[what[0]][what[1]].as_u64())
+                .unwrap_or_else(|| panic!("{name}: {summary}"))
+        };
+        assert_eq!(containers.len(), 2, "{summary}");
+        let (cpu, memory) = (["cpu", "usageCoreNanoSeconds"], ["memory", "workingSetBytes"]);
+        assert!(of("main", &cpu) > of("side", &cpu), "{summary}");
+        assert!(of("main", &memory) > 0 && of("side", &memory) > 0, "{summary}");
+        cluster.stop().await;
+    }
 }

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, DeleteParams, PostParams};
 use muster_node::Isolation;
 use serde_json::json;
 
@@ -55,6 +55,10 @@ async fn what_cannot_run_says_why() {
         .await
         .unwrap();
     assert!(format!("{:?}", pod.status).contains("muster up --image 'example.com/unknown:1=host'"));
+    // It waits for nothing any more once it is deleted.
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "default");
+    pods.delete("image", &DeleteParams::default()).await.unwrap();
+    cluster.wait_gone("image").await;
     cluster.create("program", "", json!({"containers": [{"command": ["no-such-program"]}]})).await;
     let pod = cluster.wait_phase("program", "Failed").await;
     let end = terminated(&pod);

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::batch::v1::JobSpec;
+use k8s_openapi::api::batch::v1::{
+    JobSpec, PodFailurePolicy, PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
+};
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, ContainerPort, PodTemplateSpec, ResourceRequirements,
 };
@@ -173,6 +175,7 @@ pub(super) fn render_for(
     if let Some(server) = status_server {
         server.tell(&mut draft);
     }
+    draft.spec.replicated_jobs.iter_mut().for_each(forgive_disruptions);
     if let Some(existing) = existing {
         draft.spec = made::keep(&existing.spec, draft.spec);
     }
@@ -195,6 +198,27 @@ fn inherited(
     let is_passed_on = |key: &str| !key.starts_with("kubectl.kubernetes.io/");
     marks.extend(of_job.unwrap_or_default().into_iter().filter(|(key, _)| is_passed_on(key)));
     (!marks.is_empty()).then_some(marks)
+}
+
+/// A pod that was preempted or evicted comes back and spends nothing of the Job's budget, which is for code that fails.
+/// Kubernetes allows that only where the kubelet starts no container again; a runtime that has rules of its own keeps
+/// them.
+fn forgive_disruptions(group: &mut ReplicatedJob) {
+    let spec = job_spec(group);
+    let restarts = spec.template.spec.as_ref().and_then(|pod| pod.restart_policy.as_deref());
+    if restarts != Some("Never") || spec.pod_failure_policy.is_some() {
+        return;
+    }
+    let condition = PodFailurePolicyOnPodConditionsPattern {
+        status: Some("True".to_owned()),
+        type_: "DisruptionTarget".to_owned(),
+    };
+    let rule = PodFailurePolicyRule {
+        action: "Ignore".to_owned(),
+        on_pod_conditions: Some(vec![condition]),
+        ..PodFailurePolicyRule::default()
+    };
+    spec.pod_failure_policy = Some(PodFailurePolicy { rules: vec![rule] });
 }
 
 fn override_trainer(draft: &mut Draft<'_>) {

@@ -43,6 +43,20 @@ fn an_elastic_job_with_an_autoscaler() {
     insta::assert_yaml_snapshot!("autoscaler", world.autoscaler);
 }
 
+/// torchrun reads the number with Python's `int`, which takes no empty text.
+#[test]
+fn a_pod_with_a_rendezvous_of_its_own_says_so_in_a_number() {
+    let mut job = manifest(1);
+    job["spec"]["pytorchReplicaSpecs"].as_object_mut().unwrap().remove("Master");
+    job["spec"]["elasticPolicy"] = json!({"standalone": true});
+    let mut world = World::new(job);
+    world.settle();
+    let container = &world.pods["digits-worker-0"].spec.as_ref().unwrap().containers[0];
+    let variables = container.env.as_ref().unwrap();
+    let standalone = variables.iter().find(|variable| variable.name == "PET_STANDALONE").unwrap();
+    assert_eq!(standalone.value.as_deref(), Some("1"));
+}
+
 #[test]
 fn pods_of_an_elastic_job_find_the_rendezvous() {
     let mut job = manifest(3);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::context::Context;
 use super::super::record::Record;
-use crate::runtime::init_pid;
+use crate::runtime::{container_pids, init_pid};
 
 /// Nanoseconds of one clock tick: the kernel shows times in hundredths of a second on every platform we run on.
 const TICK_NANOSECONDS: u64 = 10_000_000;
@@ -27,6 +27,16 @@ pub(super) fn summary(context: &Context) -> Value {
     for (directory, record) in Record::load_all(&context.pods_dir()) {
         let Some(pid) = (!record.finished).then(|| init_pid(&directory)).flatten() else { continue };
         let usage = tree(&processes, pid);
+        let containers: Vec<Value> = containers(&processes, pid, &container_pids(&directory))
+            .into_iter()
+            .map(|(name, usage)| {
+                json!({
+                    "name": name,
+                    "cpu": {"usageCoreNanoSeconds": usage.cpu_nanoseconds},
+                    "memory": {"workingSetBytes": usage.memory_bytes, "rssBytes": usage.memory_bytes},
+                })
+            })
+            .collect();
         let (total, pods) = nodes.entry(record.node.clone()).or_default();
         total.cpu_nanoseconds += usage.cpu_nanoseconds;
         total.memory_bytes += usage.memory_bytes;
@@ -34,6 +44,7 @@ pub(super) fn summary(context: &Context) -> Value {
             "podRef": {"name": record.name, "namespace": record.namespace, "uid": record.uid},
             "cpu": {"usageCoreNanoSeconds": usage.cpu_nanoseconds},
             "memory": {"workingSetBytes": usage.memory_bytes, "rssBytes": usage.memory_bytes},
+            "containers": containers,
         }));
     }
     let nodes: Vec<Value> = nodes
@@ -50,6 +61,31 @@ pub(super) fn summary(context: &Context) -> Value {
         })
         .collect();
     json!({"nodes": nodes})
+}
+
+/// What the processes of each container use. `names` has the numbers that the pod's init sees.
+fn containers(
+    processes: &BTreeMap<i32, (i32, Usage)>,
+    init: i32,
+    names: &BTreeMap<i32, String>,
+) -> Vec<(String, Usage)> {
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let depth = numbers(init).len();
+    let children = processes.iter().filter(|(_, (parent, _))| *parent == init).map(|(pid, _)| *pid);
+    let named = children.filter_map(|pid| {
+        let number = *numbers(pid).get(depth.checked_sub(1)?)?;
+        Some((names.get(&number)?.clone(), tree(processes, pid)))
+    });
+    named.collect()
+}
+
+/// The numbers of a process from the outermost PID namespace that we see inwards.
+fn numbers(pid: i32) -> Vec<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    line.split_whitespace().filter_map(|number| number.parse().ok()).collect()
 }
 
 /// Parent and usage of every process.

@@ -160,6 +160,8 @@ impl Worker {
             let codes = plan::exit_codes(&self.runs);
             let failed = codes.len() < self.spec.containers.len() || codes.values().any(|code| *code != 0);
             self.overall.finished = Some(!failed);
+            // An image that is not there is looked for no more.
+            self.retry_at = None;
             self.release();
         }
         // Once per version of the object: it may be held by a finalizer.

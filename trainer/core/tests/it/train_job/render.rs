@@ -37,6 +37,32 @@ fn a_torch_job_in_full() {
     insta::assert_yaml_snapshot!(rendered(spec, runtime).jobset);
 }
 
+/// Complaint 6: a preempted pod comes back and is no failure of the code.
+#[test]
+fn disruptions_are_forgiven_where_kubernetes_can() {
+    let rules = |pod: Value, own: Value| {
+        let mut runtime = runtime(json!({"torch": {}}));
+        let job = &mut runtime["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"];
+        job["podFailurePolicy"] = own;
+        job["template"]["spec"]["restartPolicy"] = pod;
+        let set = rendered(json!({}), runtime).jobset;
+        set.spec.replicated_jobs[0]
+            .template
+            .spec
+            .clone()
+            .unwrap()
+            .pod_failure_policy
+            .map(|policy| json!(policy.rules))
+    };
+    let ignored =
+        json!([{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]);
+    assert_eq!(rules(json!("Never"), Value::Null), Some(ignored));
+    assert_eq!(rules(json!("OnFailure"), Value::Null), None, "Kubernetes refuses such rules there");
+    assert_eq!(rules(Value::Null, Value::Null), None, "JobSet's default is OnFailure");
+    let own = json!([{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [3]}}]);
+    assert_eq!(rules(json!("Never"), json!({"rules": own})), Some(own));
+}
+
 #[test]
 fn torchrun_is_told_how_many_processes_run_on_a_node() {
     let processes = |trainer: Value| {
