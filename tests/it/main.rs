@@ -15,6 +15,7 @@ mod main_job;
 mod mpi;
 mod python;
 mod readme;
+mod shell;
 mod streams;
 mod training_jobs;
 mod transcript;
