@@ -81,7 +81,7 @@ impl Command {
             Self::Run(arguments) => return commands::run::run(arguments).await,
             Self::Submit(arguments) => commands::submit::run(arguments).await?,
             Self::Batch(arguments) => return commands::batch::run(*arguments).await,
-            Self::Shell(arguments) => return commands::shell::run(*arguments).await,
+            Self::Shell(arguments) => return Box::pin(commands::shell::run(*arguments)).await,
             Self::Queue(arguments) => commands::queue::run(arguments).await?,
             Self::Cancel(arguments) => arguments.run(Control::Cancel).await?,
             Self::Hold(arguments) => arguments.run(Control::Hold).await?,
