@@ -43,8 +43,12 @@ impl Request {
     /// The variables of the batch step.
     pub(super) fn variables_of_script(&self, id: u64) -> Vec<EnvVar> {
         let mut variables = self.variables(id);
-        for (name, value) in [("PROCID", "0"), ("LOCALID", "0"), ("NODEID", "0"), ("GTIDS", "0")] {
-            variables.extend([plain(format!("MUSTER_{name}"), value), plain(format!("SLURM_{name}"), value)]);
+        // MPICH hands these on to processes on all nodes, where they are wrong: nodes have a NODEID of their own, and no
+        // mpirun tells the others.
+        let places: &[&str] =
+            if self.layout.nodes() == 1 { &["PROCID", "LOCALID", "NODEID", "GTIDS"] } else { &[] };
+        for name in places {
+            variables.extend([plain(format!("MUSTER_{name}"), "0"), plain(format!("SLURM_{name}"), "0")]);
         }
         variables.push(match self.layout.nodes() {
             1 => field("SLURMD_NODENAME", "spec.nodeName"),
