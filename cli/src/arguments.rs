@@ -29,6 +29,7 @@ pub(crate) enum Command {
     Run(commands::run::Arguments),
     Submit(commands::submit::Arguments),
     Batch(Box<commands::batch::Arguments>),
+    Shell(Box<commands::shell::Arguments>),
     Queue(commands::queue::Arguments),
     /// Ends batch jobs, or keeps them from starting
     #[command(after_help = "Example:\n  muster cancel 17 18")]
@@ -80,6 +81,7 @@ impl Command {
             Self::Run(arguments) => return commands::run::run(arguments).await,
             Self::Submit(arguments) => commands::submit::run(arguments).await?,
             Self::Batch(arguments) => return commands::batch::run(*arguments).await,
+            Self::Shell(arguments) => return Box::pin(commands::shell::run(*arguments)).await,
             Self::Queue(arguments) => commands::queue::run(arguments).await?,
             Self::Cancel(arguments) => arguments.run(Control::Cancel).await?,
             Self::Hold(arguments) => arguments.run(Control::Hold).await?,

@@ -158,7 +158,8 @@ async fn a_script_starts_processes_on_several_nodes_by_either_mpirun() {
     }
     let script = "#!/bin/sh\n#SBATCH -N 2 -n 3 --output=%x-%j.out -J hello\n\
                   echo on $SLURM_JOB_NODELIST $SLURM_NNODES $SLURM_NTASKS $SLURM_TASKS_PER_NODE from $1 $(pwd)\n\
-                  mpirun.mpich -n 3 hostname || exit 9\nmpirun.openmpi sh -c 'echo $(hostname) $SLURM_NODEID'\n\
+                  mpirun.mpich -n 3 sh -c 'echo $(hostname) node $SLURM_NODEID ${SLURM_PROCID-}' || exit 9\n\
+                  mpirun.openmpi sh -c 'echo $(hostname) $SLURM_NODEID'\n\
                   exit 4\n";
     let cluster = cluster(script).await;
     let submitted = muster(&cluster, "batch --wait job.sh argument").await;
@@ -170,12 +171,12 @@ async fn a_script_starts_processes_on_several_nodes_by_either_mpirun() {
     );
     let folder = fs_err::canonicalize(cluster.home.work()).expect("a folder");
     let expected = [
-        "batch-1-worker-0".to_owned(),
-        "batch-1-worker-0".to_owned(),
         "batch-1-worker-0 0".to_owned(),
         "batch-1-worker-0 0".to_owned(),
-        "batch-1-worker-1".to_owned(),
+        "batch-1-worker-0 node 0".to_owned(),
+        "batch-1-worker-0 node 0".to_owned(),
         "batch-1-worker-1 1".to_owned(),
+        "batch-1-worker-1 node 1".to_owned(),
         format!("on batch-1-worker-[0-1] 2 3 2,1 from argument {}", folder.display()),
     ];
     assert_eq!(lines(&cluster, "hello-1.out"), expected);
@@ -235,6 +236,33 @@ async fn a_job_of_several_nodes_waits_is_held_requeued_and_cancelled_like_any_ot
     assert_eq!(queue(&cluster, "4").await[0]["job_state"], "TIMEOUT");
     let refused = muster(&cluster, "batch -N 2 --array 0-3 job.sh").await;
     assert!(refused.stderr.contains("--array with --nodes 2"), "{}", refused.stderr);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_of_several_nodes_starts_anew_when_its_launcher_is_evicted() {
+    let script = "#!/bin/sh\necho $$ >>runs\nwhile [ $(wc -l <runs) -lt 2 ]; do sleep 0.05; done\n";
+    let cluster = cluster(script).await;
+    muster(&cluster, "batch -N 2 --requeue -o out job.sh").await.succeeded();
+    let deadline = Instant::now() + DEADLINE;
+    let mut every = interval(Duration::from_millis(50));
+    while !cluster.home.work().join("runs").exists() {
+        every.tick().await;
+        assert!(Instant::now() < deadline, "the script does not start");
+    }
+    let launcher = "get pods -l muster.dev/batch-id=1,training.kubeflow.org/job-role=master -o name";
+    let launcher = cluster.kubectl(&launcher.split(' ').collect::<Vec<_>>()).await.succeeded().stdout;
+    let name = launcher.trim().trim_start_matches("pod/");
+    let eviction = json!({
+        "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": name, "namespace": "default" },
+    });
+    cluster.home.write("eviction.json", &eviction.to_string());
+    let path = format!("/api/v1/namespaces/default/pods/{name}/eviction");
+    cluster.kubectl(&["create", "--raw", &path, "-f", "eviction.json"]).await.succeeded();
+    cluster.wait_for("mpijob/batch-1", "condition=Succeeded").await;
+    assert!(read(&cluster, "runs").lines().count() >= 2);
+    let job = cluster.object("mpijob/batch-1").await;
+    assert_eq!(job["metadata"]["annotations"]["muster.dev/restart-count"], Value::Null, "it costs nothing");
     cluster.stop().await;
 }
 

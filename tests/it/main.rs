@@ -17,6 +17,7 @@ mod main_job;
 mod mpi;
 mod python;
 mod readme;
+mod shell;
 mod streams;
 mod training_jobs;
 mod transcript;

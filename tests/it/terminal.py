@@ -1,12 +1,14 @@
 """Types into a program that runs on a terminal, and changes the terminal's size.
 
-Usage: terminal.py exec|run COMMAND...; the exit code is the command's.
+Usage: terminal.py exec|run|terminated COMMAND...; the exit code is the command's. What is `terminated` is what the
+command, a shell, has started.
 """
 
 import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import sys
 import termios
@@ -77,6 +79,11 @@ for size in ["31 97", "40 120"]:
     terminal.types_until("stty size\n", size)
 terminal.types("echo $TERM on $(tty)\n")
 terminal.must_show("xterm on /dev/pts/0")
+if kind == "terminated":
+    children = f"/proc/{terminal.process}/task/{terminal.process}/children"
+    with open(children) as file:
+        os.kill(int(file.read().split()[0]), signal.SIGTERM)
+    sys.exit(terminal.exit_code())
 terminal.types("sleep 1000\n")
 terminal.must_show("sleep 1000")
 # The shell may not yet have started what is to be interrupted; and what is typed before its prompt is back is lost with

@@ -73,6 +73,8 @@ pub struct Request {
     pub hold: bool,
     /// Whether it starts again when its node is lost or others displace it.
     pub requeue: bool,
+    /// Whether somebody works in it; the script is [`crate::shell::KEEPER`] then.
+    pub interactive: bool,
     /// The queue.
     pub queue: Option<String>,
 }

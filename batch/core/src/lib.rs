@@ -16,6 +16,7 @@ pub mod layout;
 pub mod limits;
 pub mod names;
 pub mod pattern;
+pub mod shell;
 pub mod state;
 pub mod work;
 

@@ -64,8 +64,8 @@ fn fresh(work: &Work) -> Work {
     }
     if let Some(annotations) = &mut metadata.annotations {
         annotations.retain(|key, _| {
-            let submitted = key.starts_with(names::PREFIX) || key == annotation::REMOTE_SHELL;
-            submitted && !OF_A_RUN.contains(&key.as_str())
+            let of_kind = [annotation::REMOTE_SHELL, annotation::REQUEUE].contains(&key.as_str());
+            (of_kind || key.starts_with(names::PREFIX)) && !OF_A_RUN.contains(&key.as_str())
         });
     }
     match work.clone() {

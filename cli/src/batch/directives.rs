@@ -89,15 +89,17 @@ fn options(words: Vec<String>) -> Vec<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::Allocation;
 
     #[test]
     fn both_marks_are_read_until_the_first_command() {
         let script = "#!/bin/bash\n#SBATCH -J \"a b\" -N1 -c 4\n#SBATCH --time=1:00:00   # an hour\n\n#MUSTER --array 0-9%2\n\
                       # a comment\n#SBATCHED -n 3\n#SBATCH -c 8\nsrun hostname\n#SBATCH -n 99\n";
         let Directives { options, unsupported } = Directives::read("job.sh", script).unwrap();
-        assert_eq!((options.job_name.as_deref(), options.nodes), (Some("a b"), Some(1)));
-        assert_eq!((options.cpus_per_task, options.ntasks), (Some(8), None), "the last counts");
-        assert_eq!(options.time, Some(crate::batch::options::Limit(Some(3600))));
+        let allocation = options.allocation;
+        assert_eq!((allocation.job_name.as_deref(), allocation.nodes), (Some("a b"), Some(1)));
+        assert_eq!((allocation.cpus_per_task, allocation.ntasks), (Some(8), None), "the last counts");
+        assert_eq!(allocation.time, Some(crate::batch::options::Limit(Some(3600))));
         assert_eq!(options.array.map(|array| array.count()), Some(10));
         assert_eq!(unsupported, []);
     }
@@ -106,7 +108,7 @@ mod tests {
     fn what_is_not_supported_is_named_and_what_is_wrong_refused() {
         let script = "#!/bin/sh\n#SBATCH --licenses=matlab -n 2\n#SBATCH --exclusive\n";
         let directives = Directives::read("job.sh", script).unwrap();
-        assert_eq!(directives.options.ntasks, Some(2));
+        assert_eq!(directives.options.allocation.ntasks, Some(2));
         let unsupported = [(2, "--licenses=matlab".to_owned()), (3, "--exclusive".to_owned())];
         assert_eq!(directives.unsupported, unsupported);
         for (line, start) in [
@@ -123,9 +125,11 @@ mod tests {
     fn the_command_line_comes_before_the_script() {
         let script =
             Directives::read("job.sh", "#!/bin/sh\n#SBATCH -n 2 -c 3 --requeue -H\n").unwrap().options;
-        let line = Options { ntasks: Some(5), no_requeue: true, ..Options::default() };
+        let allocation = Allocation { ntasks: Some(5), ..Allocation::default() };
+        let line = Options { allocation, no_requeue: true, ..Options::default() };
         let both = line.or(script);
-        assert_eq!((both.ntasks, both.cpus_per_task, both.hold), (Some(5), Some(3), true));
+        let Allocation { ntasks, cpus_per_task, .. } = both.allocation;
+        assert_eq!((ntasks, cpus_per_task, both.hold), (Some(5), Some(3), true));
         assert!(both.no_requeue && !both.requeue);
     }
 }

@@ -1,6 +1,7 @@
 //! Batch jobs on the command line: options and lines of scripts, numbers, and jobs by their number.
 
 mod again;
+mod cluster;
 mod directives;
 mod forecast;
 mod nodes;
@@ -19,28 +20,33 @@ use crate::connect::Connection;
 use crate::error::Error;
 
 pub(crate) use again::again;
+pub(crate) use cluster::BatchCluster;
 pub(crate) use directives::Directives;
 pub(crate) use forecast::Forecasts;
 pub(crate) use nodes::Nodes;
 pub(crate) use numbers::submit;
-pub(crate) use options::Options;
-pub(crate) use request::request;
+pub(crate) use options::{Allocation, Options};
+pub(crate) use request::{interactive, request};
 
 /// The batch job with this number.
 pub(crate) async fn find(connection: &Connection, id: u64) -> Result<Work, Error> {
+    look_up(connection, id).await?.ok_or_else(|| {
+        Error::new(format!("there is no batch job {id} in namespace {}", connection.namespace))
+            .with_hint("`muster queue --all` shows the jobs; those that ended are kept for a day")
+    })
+}
+
+/// The same, if there is one.
+pub(crate) async fn look_up(connection: &Connection, id: u64) -> Result<Option<Work>, kube::Error> {
     let name = names::job_name(id);
     let jobs: Api<Job> = Api::namespaced(connection.client.clone(), &connection.namespace);
     let job = jobs.get_opt(&name).await?.map(Work::from).filter(|work| work.id() == Some(id));
-    if let Some(job) = job {
+    if job.is_some() {
         return Ok(job);
     }
     // A cluster without the kind answers as if there were no such job.
     let jobs: Api<MpiJob> = Api::namespaced(connection.client.clone(), &connection.namespace);
-    let job = jobs.get_opt(&name).await?.map(Work::from).filter(|work| work.id() == Some(id));
-    job.ok_or_else(|| {
-        Error::new(format!("there is no batch job {id} in namespace {}", connection.namespace))
-            .with_hint("`muster queue --all` shows the jobs; those that ended are kept for a day")
-    })
+    Ok(jobs.get_opt(&name).await?.map(Work::from).filter(|work| work.id() == Some(id)))
 }
 
 /// All batch jobs of the namespace.

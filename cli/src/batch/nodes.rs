@@ -43,9 +43,9 @@ impl Nodes {
         if image.is_some() || self.has_host_image() {
             return Ok(());
         }
-        Err(Error::new("--image is needed: the nodes of this cluster run container images, and the script names none")
+        Err(Error::new("--image is needed: the nodes of this cluster run container images, and none is named")
             .with_code(USAGE)
-            .with_hint(format!("add --image IMAGE, or a line `#MUSTER --image IMAGE` to the script, or set {IMAGE}; the image needs /bin/sh and what the script calls")))
+            .with_hint(format!("add --image IMAGE, or a line `#MUSTER --image IMAGE` to a script, or set {IMAGE}; the image needs /bin/sh and what is called in it")))
     }
 
     /// The models of GPUs that a type means.

@@ -5,17 +5,17 @@ use muster_batch_core::gpus::{Gpus, Gres};
 use muster_batch_core::limits::{self, Warning};
 use muster_batch_core::{Array, Dependency};
 
-/// How a batch job runs, in Slurm's words.
+/// What a job gets, in Slurm's words.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Job")]
-pub(crate) struct Options {
-    /// Name of the job [default: that of the script's file]
+pub(crate) struct Allocation {
+    /// Name of the job [default: that of the script's file, or of the command]
     #[arg(long, short = 'J', value_name = "NAME")]
     pub(crate) job_name: Option<String>,
-    /// Nodes; the script runs once, and starts processes on all of them by `mpirun`
+    /// Nodes; processes are started on all of them by `mpirun`
     #[arg(long, short = 'N', value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) nodes: Option<u32>,
-    /// Processes that the script means to start, on all nodes together
+    /// Processes that are to be started, on all nodes together
     #[arg(long, short = 'n', value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) ntasks: Option<u32>,
     /// The same for each node
@@ -42,6 +42,26 @@ pub(crate) struct Options {
     /// Longest time that it runs: MINUTES, HOURS:MINUTES:SECONDS, DAYS-HOURS ...
     #[arg(long, short = 't', value_name = "TIME", value_parser = parsed(limits::time))]
     pub(crate) time: Option<Limit<u32>>,
+    /// Queue
+    #[arg(long, short = 'p', value_name = "QUEUE")]
+    pub(crate) partition: Option<String>,
+    /// Folder in which it starts [default: this one, with --image the image's]
+    #[arg(long, short = 'D', value_name = "FOLDER")]
+    pub(crate) chdir: Option<String>,
+    /// Variables that it gets: NAME, NAME=VALUE, ALL, NONE [default: PATH, HOME, USER, LANG; with --image NONE]
+    #[arg(long, value_name = "VARIABLES")]
+    pub(crate) export: Option<String>,
+    /// Container image [default: $MUSTER_BATCH_IMAGE, else on the embedded cluster the machine itself]
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image: Option<String>,
+}
+
+/// How a batch job runs, in Slurm's words.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Job")]
+pub(crate) struct Options {
+    #[command(flatten)]
+    pub(crate) allocation: Allocation,
     /// Signal that the script gets some seconds before its time is over, such as USR1@60
     #[arg(long, value_name = "SIGNAL@SECONDS", value_parser = limits::warning)]
     pub(crate) signal: Option<Warning>,
@@ -54,21 +74,12 @@ pub(crate) struct Options {
     /// Cancel the job when what it waits for cannot come any more, rather than let it wait for a person
     #[arg(long, value_name = "YES|NO", value_parser = yes_or_no)]
     pub(crate) kill_on_invalid_dep: Option<bool>,
-    /// Queue
-    #[arg(long, short = 'p', value_name = "QUEUE")]
-    pub(crate) partition: Option<String>,
     /// File for the output, with %j, %A, %a, %x, %u, %N [default: slurm-%j.out, with --image the pod's log]
     #[arg(long, short = 'o', value_name = "FILE")]
     pub(crate) output: Option<String>,
     /// File for the errors [default: where the output goes]
     #[arg(long, short = 'e', value_name = "FILE")]
     pub(crate) error: Option<String>,
-    /// Folder in which the script starts [default: this one, with --image the image's]
-    #[arg(long, short = 'D', value_name = "FOLDER")]
-    pub(crate) chdir: Option<String>,
-    /// Variables that the script gets: NAME, NAME=VALUE, ALL, NONE [default: PATH, HOME, USER, LANG; with --image NONE]
-    #[arg(long, value_name = "VARIABLES")]
-    pub(crate) export: Option<String>,
     /// Wait for `muster release`
     #[arg(long, short = 'H')]
     pub(crate) hold: bool,
@@ -78,9 +89,6 @@ pub(crate) struct Options {
     /// Do not
     #[arg(long, overrides_with = "requeue")]
     pub(crate) no_requeue: bool,
-    /// Container image [default: $MUSTER_BATCH_IMAGE, else on the embedded cluster the machine itself]
-    #[arg(long, value_name = "IMAGE")]
-    pub(crate) image: Option<String>,
 }
 
 fn yes_or_no(text: &str) -> Result<bool, String> {
@@ -102,10 +110,9 @@ fn parsed<T: Clone + Send + Sync + 'static>(
     move |text| parse(text).map(Limit)
 }
 
-impl Options {
+impl Allocation {
     /// These options, and what they do not say from `other`.
-    pub(crate) fn or(self, other: Self) -> Self {
-        let requeue_said = self.requeue || self.no_requeue;
+    fn or(self, other: Self) -> Self {
         Self {
             job_name: self.job_name.or(other.job_name),
             nodes: self.nodes.or(other.nodes),
@@ -118,19 +125,29 @@ impl Options {
             gres: self.gres.or(other.gres),
             mem: self.mem.or(other.mem),
             time: self.time.or(other.time),
+            partition: self.partition.or(other.partition),
+            chdir: self.chdir.or(other.chdir),
+            export: self.export.or(other.export),
+            image: self.image.or(other.image),
+        }
+    }
+}
+
+impl Options {
+    /// These options, and what they do not say from `other`.
+    pub(crate) fn or(self, other: Self) -> Self {
+        let requeue_said = self.requeue || self.no_requeue;
+        Self {
+            allocation: self.allocation.or(other.allocation),
             signal: self.signal.or(other.signal),
             array: self.array.or(other.array),
             dependency: self.dependency.or(other.dependency),
             kill_on_invalid_dep: self.kill_on_invalid_dep.or(other.kill_on_invalid_dep),
-            partition: self.partition.or(other.partition),
             output: self.output.or(other.output),
             error: self.error.or(other.error),
-            chdir: self.chdir.or(other.chdir),
-            export: self.export.or(other.export),
             hold: self.hold || other.hold,
             requeue: if requeue_said { self.requeue } else { other.requeue },
             no_requeue: if requeue_said { self.no_requeue } else { other.no_requeue },
-            image: self.image.or(other.image),
         }
     }
 }

@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use muster_batch_core::gpus::Wish;
-use muster_batch_core::{Layout, Request};
+use muster_batch_core::{Layout, Request, shell};
 
 use super::nodes::{IMAGE, Nodes};
-use super::options::Options;
+use super::options::{Allocation, Options};
 use crate::error::{Error, USAGE};
 use crate::output;
 
@@ -31,44 +31,23 @@ pub(crate) fn request(
     arguments: Vec<String>,
     nodes: &Nodes,
 ) -> Result<Request, Error> {
-    options.image = options.image.or_else(|| std::env::var(IMAGE).ok().filter(|image| !image.is_empty()));
-    nodes.check_image(options.image.as_ref())?;
-    let layout = layout(&options)?;
-    let (gpus, gpu_models) = gpus(&options, layout, nodes)?;
-    if layout.nodes() > 1 && options.no_requeue {
-        return Err(usage("--no-requeue: a job of several nodes starts again when one of them is lost"));
-    }
-    let on_host = options.image.is_none();
-    let folder = match options.chdir {
-        Some(folder) => Some(absolute(&folder)?),
-        None if on_host => Some(absolute(".")?),
-        None => None,
-    };
+    options.allocation.image = image(options.allocation.image.take());
+    let on_host = options.allocation.image.is_none();
     let default_output = || {
         let pattern = if options.array.is_some() { "slurm-%A_%a.out" } else { "slurm-%j.out" };
         on_host.then(|| pattern.to_owned())
     };
     let output = options.output.clone().or_else(default_output);
     let files = [output.as_deref(), options.error.as_deref()];
-    let folders = if on_host { seen_by_pods(folder.as_deref(), &files) } else { Vec::new() };
     let file = Path::new(name).file_name().map(|name| name.to_string_lossy().into_owned());
-    let host = fs_err::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let allocated = allocated(options.allocation, &file.unwrap_or_else(|| name.to_owned()), &files, nodes)?;
+    let requeue = options.requeue && !options.no_requeue;
+    if allocated.layout.nodes() > 1 && options.no_requeue {
+        return Err(usage("--no-requeue: a job of several nodes starts again when one of them is lost"));
+    }
     let request = Request {
         script,
         arguments,
-        name: options.job_name.or(file).unwrap_or_else(|| name.to_owned()),
-        user: std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default(),
-        image: options.image.unwrap_or_else(|| HOST.to_owned()),
-        folder,
-        folders,
-        environment: exported(options.export.as_deref(), on_host)?,
-        submit_host: host.trim().to_owned(),
-        layout,
-        cpus_per_task: options.cpus_per_task.unwrap_or(1),
-        gpus,
-        gpu_models,
-        memory: options.mem.and_then(|memory| memory.0),
-        time: options.time.and_then(|time| time.0),
         warning: options.signal,
         output,
         array: options.array,
@@ -76,14 +55,88 @@ pub(crate) fn request(
         kill_on_invalid_dependency: options.kill_on_invalid_dep == Some(true),
         error: options.error,
         hold: options.hold,
-        requeue: options.requeue && !options.no_requeue,
-        queue: options.partition,
+        requeue,
+        ..allocated
     };
     request.check().map_err(|error| usage(format!("{name}: {error}")))?;
     Ok(request)
 }
 
-fn layout(options: &Options) -> Result<Layout, Error> {
+/// What somebody asks for who wants to work in the job, by a shell or this command.
+///
+/// # Errors
+/// What the options contradict, and what the cluster has not.
+pub(crate) fn interactive(
+    mut allocation: Allocation,
+    command: &[String],
+    nodes: &Nodes,
+) -> Result<Request, Error> {
+    allocation.image = image(allocation.image.take());
+    let program = command.first().and_then(|program| Path::new(program).file_name());
+    let name = program.map_or_else(|| "interactive".into(), |program| program.to_string_lossy());
+    let request = Request {
+        script: shell::KEEPER.to_owned(),
+        interactive: true,
+        ..allocated(allocation, &name, &[], nodes)?
+    };
+    request.check().map_err(usage)?;
+    Ok(request)
+}
+
+/// The image that an option names, or else the environment.
+fn image(named: Option<String>) -> Option<String> {
+    named.or_else(|| std::env::var(IMAGE).ok().filter(|image| !image.is_empty()))
+}
+
+/// A request for an allocation that runs nothing yet: it is called `name` unless it has one, and sees the folders of
+/// `files`.
+fn allocated(
+    allocation: Allocation,
+    name: &str,
+    files: &[Option<&str>],
+    nodes: &Nodes,
+) -> Result<Request, Error> {
+    nodes.check_image(allocation.image.as_ref())?;
+    let layout = layout(&allocation)?;
+    let (gpus, gpu_models) = gpus(&allocation, layout, nodes)?;
+    let on_host = allocation.image.is_none();
+    let folder = match allocation.chdir {
+        Some(folder) => Some(absolute(&folder)?),
+        None if on_host => Some(absolute(".")?),
+        None => None,
+    };
+    let folders = if on_host { seen_by_pods(folder.as_deref(), files) } else { Vec::new() };
+    let host = fs_err::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    Ok(Request {
+        script: String::new(),
+        arguments: Vec::new(),
+        name: allocation.job_name.unwrap_or_else(|| name.to_owned()),
+        user: std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default(),
+        image: allocation.image.unwrap_or_else(|| HOST.to_owned()),
+        folder,
+        folders,
+        environment: exported(allocation.export.as_deref(), on_host)?,
+        submit_host: host.trim().to_owned(),
+        layout,
+        cpus_per_task: allocation.cpus_per_task.unwrap_or(1),
+        gpus,
+        gpu_models,
+        memory: allocation.mem.and_then(|memory| memory.0),
+        time: allocation.time.and_then(|time| time.0),
+        warning: None,
+        output: None,
+        array: None,
+        dependency: None,
+        kill_on_invalid_dependency: false,
+        error: None,
+        hold: false,
+        requeue: false,
+        interactive: false,
+        queue: allocation.partition,
+    })
+}
+
+fn layout(options: &Allocation) -> Result<Layout, Error> {
     let layout = Layout::new(options.nodes, options.ntasks, options.ntasks_per_node).map_err(usage)?;
     if options.nodes.is_some_and(|nodes| nodes > layout.nodes()) {
         let (tasks, nodes) = (layout.tasks(), options.nodes.unwrap_or_default());
@@ -93,7 +146,7 @@ fn layout(options: &Options) -> Result<Layout, Error> {
 }
 
 /// The GPUs on each node, and of which models they may be.
-fn gpus(options: &Options, layout: Layout, nodes: &Nodes) -> Result<(u32, Vec<String>), Error> {
+fn gpus(options: &Allocation, layout: Layout, nodes: &Nodes) -> Result<(u32, Vec<String>), Error> {
     for other in options.gres.iter().flat_map(|gres| &gres.others) {
         output::note(&format!("--gres={other} is not supported and left out"));
     }

@@ -2,7 +2,6 @@
 
 use std::fmt::Debug;
 use std::io::Read as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -19,8 +18,8 @@ use muster_batch_core::{Work, names};
 use muster_trainer_api::MpiJob;
 use serde::de::DeserializeOwned;
 
-use crate::batch::{self, Directives, Nodes, Options};
-use crate::connect::{ClusterArguments, Connection};
+use crate::batch::{self, BatchCluster, Directives, Nodes, Options};
+use crate::connect::Connection;
 use crate::error::Error;
 use crate::output;
 
@@ -45,24 +44,6 @@ pub(crate) struct Arguments {
     script: Vec<String>,
 }
 
-/// Which cluster, without the short options that mean something else to Slurm's users.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Cluster")]
-struct BatchCluster {
-    /// Kubeconfig of the cluster [default: $KUBECONFIG, else the embedded cluster]
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// Context of the kubeconfig [default: its current one]
-    #[arg(long, value_name = "NAME")]
-    context: Option<String>,
-    /// Namespace [default: the context's, else `default`]
-    #[arg(long, value_name = "NAME")]
-    namespace: Option<String>,
-    /// State of the embedded cluster [default: ~/.local/share/muster]
-    #[arg(long, env = "MUSTER_HOME", value_name = "FOLDER")]
-    home: Option<PathBuf>,
-}
-
 /// Runs the command.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     let Arguments { options, wait, parsable, cluster, script } = arguments;
@@ -77,8 +58,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Error> {
             "{name}:{line}: srun is no program of Muster's; unless the image has one, call mpirun"
         ));
     }
-    let BatchCluster { kubeconfig, context, namespace, home } = cluster;
-    let connection = ClusterArguments { kubeconfig, context, namespace, home }.connect().await?;
+    let connection = cluster.connect().await?;
     let nodes = Nodes::read(&connection).await;
     let request = batch::request(options.or(directives.options), &name, text, words.collect(), &nodes)?;
     for id in request.dependency.iter().flat_map(muster_batch_core::Dependency::ids) {

@@ -63,6 +63,14 @@ async fn one(connection: &Connection, text: &str, control: Control) -> Result<()
             None => error.with_hint("`muster queue` shows the numbers; other jobs are for `muster delete`"),
         }
     })?;
+    apply(connection, id, control).await
+}
+
+/// Does this to the job with this number.
+///
+/// # Errors
+/// There is no such job, or it is past that.
+pub(crate) async fn apply(connection: &Connection, id: u64, control: Control) -> Result<(), Error> {
     for _ in 0..ATTEMPTS {
         let work = batch::find(connection, id).await?;
         let over = work.is_over();

@@ -19,6 +19,7 @@ pub(crate) mod nslookup;
 pub(crate) mod queue;
 pub(crate) mod run;
 pub(crate) mod scale;
+pub(crate) mod shell;
 pub(crate) mod simulate;
 pub(crate) mod submit;
 pub(crate) mod top;

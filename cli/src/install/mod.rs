@@ -309,6 +309,22 @@ mod tests {
     }
 
     #[test]
+    fn one_role_alone_lets_commands_run_and_gives_that_on() {
+        let documents = values(Form::Binder).manifests().unwrap();
+        let grants = |document: &Document, resource: &str| {
+            let rules = document.object["rules"].as_array().into_iter().flatten();
+            let mut granted = rules.flat_map(|rule| rule["resources"].as_array().into_iter().flatten());
+            granted.any(|granted| granted == resource)
+        };
+        for resource in ["pods/exec", "roles", "rolebindings", "serviceaccounts"] {
+            let roles = documents.iter().filter(|document| grants(document, resource));
+            assert_eq!(roles.map(Document::name).collect::<Vec<_>>(), ["muster-mpi-agent"], "{resource}");
+        }
+        let verbs = stream(&documents).unwrap();
+        assert!(!verbs.contains("escalate") && !verbs.contains("- bind\n") && !verbs.contains("impersonate"));
+    }
+
+    #[test]
     fn both_configurations_of_kube_scheduler_are_complete() {
         let documents = values(Form::Extender).manifests().unwrap();
         let map = documents.iter().find(|document| document.kind() == "ConfigMap").unwrap();

@@ -1,8 +1,8 @@
-//! Disruption budgets: may this pod be evicted now.
+//! Evictions: whether a pod may be evicted now by its disruption budget, and what it says of it.
 
 use muster_admission::selectors::LabelSelector;
 use muster_store::Query;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::app::Call;
 use crate::change::scope;
@@ -44,6 +44,21 @@ pub(crate) async fn take_from_budget(call: &Call, pod: &Value, dry_run: bool) ->
     let mut scope = Scope { resource: &resource, ..scope!(call, &options, "muster-apiserver") };
     let change = &mut |current: &Value| charge(current, budget, &pod_name);
     scope.modify(budget, Part::Subresource("status"), change).await.map(|_| ())
+}
+
+/// A pod that says that it is evicted, so that its owner does not take its end for its own failure.
+pub(crate) fn announced(pod: &Value) -> Value {
+    let mut pod = pod.clone();
+    let mut conditions = at(&pod, &["status", "conditions"]).as_array().cloned().unwrap_or_default();
+    conditions.retain(|condition| condition["type"] != "DisruptionTarget");
+    conditions.push(json!({
+        "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting", "lastProbeTime": null, "lastTransitionTime": now(),
+    }));
+    set_at(&mut pod, &["status", "conditions"], Some(conditions.into()));
+    // Whatever others write meanwhile.
+    set_at(&mut pod, &["metadata", "resourceVersion"], None);
+    pod
 }
 
 /// The budget with one disruption less.

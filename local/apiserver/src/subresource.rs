@@ -118,7 +118,7 @@ async fn evict(call: &mut Call) -> ApiResult<Reply> {
     let mut options = WriteOptions::parse(&call.query, "CreateOptions")?;
     options.dry_run |= given["dryRun"].as_array().is_some_and(|list| !list.is_empty());
     let own = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-    let delete = DeleteOptions {
+    let mut delete = DeleteOptions {
         grace_period_seconds: given["gracePeriodSeconds"].as_i64(),
         propagation: own(&given["propagationPolicy"]),
         uid: own(&given["preconditions"]["uid"]),
@@ -126,6 +126,21 @@ async fn evict(call: &mut Call) -> ApiResult<Reply> {
     };
     let pod = read::find(call)?.object();
     crate::eviction::take_from_budget(call, &pod, options.dry_run).await?;
-    scope!(call, &options, "").delete(&name, &delete).await?;
+    let mut scope = scope!(call, &options, "muster-apiserver");
+    let is_meant = |wanted: &Option<String>, field: &str| {
+        wanted.as_deref().is_none_or(|wanted| wanted == meta(&pod, field))
+    };
+    // A pod that is not the one that is meant is left alone, and the deletion refused.
+    if !options.dry_run
+        && is_meant(&delete.uid, "uid")
+        && is_meant(&delete.resource_version, "resourceVersion")
+    {
+        let announce = &mut |pod: &Value| Ok(crate::eviction::announced(pod));
+        let announced = scope.modify(&name, Part::Subresource("status"), announce).await?;
+        if delete.resource_version.is_some() {
+            delete.resource_version = Some(meta(&announced.object(), "resourceVersion").to_owned());
+        }
+    }
+    scope.delete(&name, &delete).await?;
     Ok(respond::value(201, call.accepted.encoding, &status::success(Some(201), None)))
 }

@@ -24,7 +24,7 @@ pub mod label {
 
 /// Muster's own annotations on a job.
 ///
-/// All but [`RESTART_SCOPE`](annotation::RESTART_SCOPE) are written by the controller, in one update, before
+/// All but those that are set by the user are written by the controller, in one update, before
 /// any pod of the restart is deleted; so a crash at any point is followed by exactly one restart, and the
 /// counts outlive the pods they count.
 pub mod annotation {
@@ -48,6 +48,9 @@ pub mod annotation {
     /// Set by the user on an `MPIJob`: `sshd` or `agent`, how `mpirun` starts processes on the workers. When absent
     /// the controller writes down what holds: `sshd` for `v2beta1`, `agent` for `v1`.
     pub const REMOTE_SHELL: &str = "muster.dev/remote-shell";
+    /// Set by the user on an `MPIJob`: with `true` it starts anew, free, when the cluster takes its launcher or evicts a
+    /// worker (an eviction, a preemption, a lost node). Without it the job fails then, as upstream's does.
+    pub const REQUEUE: &str = "muster.dev/requeue";
     /// Uids of the failed pods that have been dealt with, joined by commas: with restart scope `pod` those whose
     /// restart has been counted, and those that the job does without.
     pub const RESTARTING_PODS: &str = "muster.dev/restarting-pods";

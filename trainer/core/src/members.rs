@@ -182,7 +182,7 @@ fn cause(pod: &Pod, container: &str) -> Cause {
 }
 
 /// The reason the cluster itself gives for the end of a pod, if it was the cluster's doing.
-fn infrastructure_reason(pod: &Pod) -> Option<String> {
+pub(crate) fn infrastructure_reason(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
     let disruption = status
         .conditions

@@ -203,7 +203,9 @@ impl Plan {
     /// The steps in order; those of one stage may be taken at the same time.
     ///
     /// Memory comes first (a restart is remembered before its first pod is deleted), what others may read comes
-    /// next, and only then do pods go and come.
+    /// next, and only then do pods go and come. A role names pods by their names, so it comes when these pods are there
+    /// and are the job's: until then another's pod may have such a name, and that is no pod for a launcher to reach. The
+    /// launcher itself, whose role it is, comes last.
     pub fn stages(self) -> Vec<Vec<Effect>> {
         let annotate = (!self.annotations.is_empty()).then_some(Effect::Annotate(self.annotations));
         let mut groups = Vec::new();
@@ -223,8 +225,14 @@ impl Plan {
         let (gone, jobs): (Vec<_>, Vec<_>) =
             jobs.into_iter().partition(|action| matches!(action, CompanionAction::DeleteJob { .. }));
         let deletions = deletions.chain(gone.into_iter().map(Effect::Companion));
+        let is_role =
+            |action: &CompanionAction| matches!(action, CompanionAction::Ensure(Companion::Role(_)));
+        let is_binding =
+            |action: &CompanionAction| matches!(action, CompanionAction::Ensure(Companion::RoleBinding(_)));
+        let (roles, others): (Vec<_>, Vec<_>) = others.into_iter().partition(is_role);
+        // No role is bound before it is there.
+        let (bindings, others): (Vec<_>, Vec<_>) = others.into_iter().partition(is_binding);
         let creations = self.create_services.into_iter().map(Effect::CreateService);
-        let creations = creations.chain(jobs.into_iter().map(Effect::Companion));
         let stages = vec![
             annotate.into_iter().collect(),
             self.status.map(Effect::WriteStatus).into_iter().collect(),
@@ -232,6 +240,9 @@ impl Plan {
             deletions.chain(self.delete_services.into_iter().map(Effect::DeleteService)).collect(),
             others.into_iter().map(Effect::Companion).collect(),
             creations.chain(self.create_pods.into_iter().map(Effect::CreatePod)).collect(),
+            roles.into_iter().map(Effect::Companion).collect(),
+            bindings.into_iter().map(Effect::Companion).collect(),
+            jobs.into_iter().map(Effect::Companion).collect(),
             self.delete_job.then_some(Effect::DeleteJob).into_iter().collect(),
         ];
         stages.into_iter().filter(|stage: &Vec<_>| !stage.is_empty()).collect()

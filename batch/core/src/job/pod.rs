@@ -136,7 +136,7 @@ fn of_models(models: &[String]) -> Affinity {
     }
 }
 
-/// Text in which Kubernetes expands nothing.
+/// Text in which Kubernetes expands nothing: two of its signs stand for one.
 pub(super) fn literal(text: &str) -> String {
-    text.replace("$(", "$$(")
+    text.replace('$', "$$")
 }

@@ -62,6 +62,9 @@ impl Request {
         job.metadata = self.metadata(id);
         let annotations = job.metadata.annotations.get_or_insert_default();
         annotations.insert(annotation::REMOTE_SHELL.to_owned(), "agent".to_owned());
+        if self.requeue {
+            annotations.insert(annotation::REQUEUE.to_owned(), "true".to_owned());
+        }
         job
     }
 

@@ -30,6 +30,7 @@ fn request(script: &str) -> Request {
         error: None,
         hold: false,
         requeue: false,
+        interactive: false,
         queue: None,
     }
 }
@@ -37,14 +38,13 @@ fn request(script: &str) -> Request {
 /// Runs the pod of a script as its node would, in a folder; returns its exit code and log.
 fn run(pod: &PodSpec, more: &[(&str, &str)], folder: &std::path::Path) -> (Option<i32>, String) {
     let container = &pod.containers[0];
-    let words: Vec<String> =
-        container.command.iter().flatten().map(|word| word.replace("$$(", "$(")).collect();
+    let words: Vec<String> = container.command.iter().flatten().map(|word| word.replace("$$", "$")).collect();
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).current_dir(folder).env("TMPDIR", folder);
     command.env("MUSTER_JOB_NODELIST", "n0").env("SLURMD_NODENAME", "n0");
     for variable in container.env.iter().flatten() {
         if let Some(value) = &variable.value {
-            command.env(&variable.name, value.replace("$$(", "$("));
+            command.env(&variable.name, value.replace("$$", "$"));
         }
     }
     let ended = command.envs(more.iter().copied()).output().unwrap();
@@ -74,17 +74,16 @@ fn replica<'a>(job: &'a MpiJob, type_: &str) -> &'a PodSpec {
 #[test]
 fn a_script_runs_with_its_arguments_and_slurms_variables() {
     let folder = tempfile::tempdir().unwrap();
-    let script =
-        "#!/bin/sh\necho \"$1 $(echo $2) $SLURM_JOB_ID $SLURM_NTASKS $MUSTER_CPUS_ON_NODE $MINE\"; exit 7\n";
+    let script = "#!/bin/sh\necho \"$1 $(echo $2) $SLURM_JOB_ID $SLURM_NTASKS $MUSTER_CPUS_ON_NODE $MINE\"; kill -0 $$ && exit 7\n";
     let request = Request {
         arguments: vec!["a b".to_owned(), "$(x)".to_owned()],
-        environment: vec![("MINE".to_owned(), "$(HOME)".to_owned())],
+        environment: vec![("MINE".to_owned(), "$(HOME) $$".to_owned())],
         layout: Layout::new(None, Some(2), None).unwrap(),
         cpus_per_task: 3,
         ..request(script)
     };
     let job = request.job(17);
-    assert_eq!(run(pod(&job), &[], folder.path()), (Some(7), "a b $(x) 17 2 6 $(HOME)\n".to_owned()));
+    assert_eq!(run(pod(&job), &[], folder.path()), (Some(7), "a b $(x) 17 2 6 $(HOME) $$\n".to_owned()));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the script's file is gone");
     assert_eq!(job.metadata.name.as_deref(), Some("batch-17"));
 }

@@ -6,7 +6,7 @@ use muster_trainer_api::label;
 use super::pod::{MARK_FOLDER, literal};
 use super::{Request, twins};
 use crate::pattern::{self, Known};
-use crate::{hosts, limits, names};
+use crate::{hosts, limits, names, shell};
 
 fn plain(name: impl Into<String>, value: &str) -> EnvVar {
     EnvVar { name: name.into(), value: Some(literal(value)), ..EnvVar::default() }
@@ -22,12 +22,33 @@ fn field(name: &str, path: &str) -> EnvVar {
     }
 }
 
+/// Where the keeper of an interactive job and its clients meet, in a folder that no other pod of the machine has, and how
+/// patient it is.
+fn variables_of_keeper() -> Vec<EnvVar> {
+    let folder = EnvVar {
+        name: "MUSTER_SHELL_FOLDER".to_owned(),
+        value: Some("/tmp/muster-shell-$(MUSTER_POD_UID)".to_owned()),
+        ..EnvVar::default()
+    };
+    let seconds = |name: &str, time: std::time::Duration| plain(name, &time.as_secs().to_string());
+    vec![
+        field("MUSTER_POD_UID", "metadata.uid"),
+        folder,
+        seconds("MUSTER_SHELL_PATIENCE", shell::PATIENCE),
+        seconds("MUSTER_SHELL_GRACE", shell::GRACE),
+    ]
+}
+
 impl Request {
     /// The variables of the batch step.
     pub(super) fn variables_of_script(&self, id: u64) -> Vec<EnvVar> {
         let mut variables = self.variables(id);
-        for (name, value) in [("PROCID", "0"), ("LOCALID", "0"), ("NODEID", "0"), ("GTIDS", "0")] {
-            variables.extend([plain(format!("MUSTER_{name}"), value), plain(format!("SLURM_{name}"), value)]);
+        // MPICH hands these on to processes on all nodes, where they are wrong: nodes have a NODEID of their own, and no
+        // mpirun tells the others.
+        let places: &[&str] =
+            if self.layout.nodes() == 1 { &["PROCID", "LOCALID", "NODEID", "GTIDS"] } else { &[] };
+        for name in places {
+            variables.extend([plain(format!("MUSTER_{name}"), "0"), plain(format!("SLURM_{name}"), "0")]);
         }
         variables.push(match self.layout.nodes() {
             1 => field("SLURMD_NODENAME", "spec.nodeName"),
@@ -47,6 +68,9 @@ impl Request {
         }
         if let Some(array) = &self.array {
             variables.push(plain("MUSTER_ARRAY_RANGES", &array.ranges()));
+        }
+        if self.interactive {
+            variables.extend(variables_of_keeper());
         }
         let tasks: Vec<String> = self.layout.on_nodes().map(|tasks| tasks.to_string()).collect();
         variables.push(plain("MUSTER_NODE_TASKS", &tasks.join(" ")));
@@ -83,9 +107,11 @@ impl Request {
             ("SLURM_NNODES", self.layout.nodes().to_string()),
             ("SLURM_NPROCS", self.layout.tasks().to_string()),
             ("SLURM_PRIO_PROCESS", "0".to_owned()),
-            ("ENVIRONMENT", "BATCH".to_owned()),
         ] {
             variables.push(plain(name, &value));
+        }
+        if !self.interactive {
+            variables.push(plain("ENVIRONMENT", "BATCH"));
         }
         variables
     }

@@ -16,7 +16,7 @@ const MESSAGE_LIMIT: usize = 1024;
 
 /// Restarts or ends the job if workers have failed; whether the plan is complete with that.
 pub(super) fn handle(planner: &mut MpiPlanner<'_>, counts: &BTreeMap<&'static str, ReplicaCounts>) -> bool {
-    if let Some(evicted) = planner.state.evicted() {
+    if let Some(evicted) = planner.state.evicted().filter(|_| !planner.job.requeue) {
         let message = format!("worker {} was evicted", members::name(evicted.pod));
         let message = match evicted.pod.status.as_ref().and_then(|status| status.message.as_deref()) {
             Some(why) => truncated(format!("{message}: {why}")),
@@ -62,7 +62,7 @@ pub(super) fn handle(planner: &mut MpiPlanner<'_>, counts: &BTreeMap<&'static st
     true
 }
 
-/// A worker that no longer does its part, and whether its own code is to blame.
+/// A worker that no longer does its part, or a launcher that was taken, and whether its own code is to blame.
 fn loss(planner: &MpiPlanner<'_>) -> Option<(String, bool)> {
     let container = planner.job.worker_container();
     let failures = planner.state.workers.iter().filter_map(|worker| {
@@ -74,8 +74,18 @@ fn loss(planner: &MpiPlanner<'_>) -> Option<(String, bool)> {
     });
     let (code, taken): (Vec<_>, Vec<_>) = failures.partition(|(_, counted)| *counted);
     // What the cluster took explains the ends of the others.
-    let taken = taken.into_iter().next().or_else(|| vanished(planner).map(|why| (why, false)));
-    taken.or_else(|| code.into_iter().next())
+    let others = || vanished(planner).or_else(|| taken_launcher(planner)).map(|why| (why, false));
+    taken.into_iter().next().or_else(others).or_else(|| code.into_iter().next())
+}
+
+/// A launcher that the cluster has taken, of a job that starts anew then.
+fn taken_launcher(planner: &MpiPlanner<'_>) -> Option<String> {
+    planner.state.current_launcher().filter(|_| planner.job.requeue)?;
+    let ends = |pod: &&&Pod| members::phase(pod) == Phase::Failed || members::is_deleting(pod);
+    planner.state.launcher_pods.iter().filter(ends).find_map(|pod| {
+        let reason = members::infrastructure_reason(pod)?;
+        Some(format!("launcher {} was lost ({reason})", members::name(pod)))
+    })
 }
 
 /// A worker that ran and is gone without a trace.

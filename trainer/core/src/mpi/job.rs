@@ -95,6 +95,8 @@ pub struct MpiJob {
     pub implementation: Implementation,
     /// How that starts processes on the workers.
     pub remote_shell: RemoteShell,
+    /// Whether it starts anew when the cluster takes its launcher or evicts a worker.
+    pub requeue: bool,
     /// Container that runs the program, where the job names one.
     pub main_container: Option<String>,
 }
@@ -117,7 +119,7 @@ pub fn job(object: &Object) -> Result<MpiJob, Vec<FieldError>> {
     };
     let policy = run_policy.scheduling_policy.get_or_insert_default();
     complete_scheduling(policy, &object.metadata, &replica_specs, creation);
-    let chosen = object.metadata.annotations.as_ref().and_then(|all| all.get(annotation::REMOTE_SHELL));
+    let annotation = |name: &str| object.metadata.annotations.as_ref()?.get(name).map(String::as_str);
     let customary = match dialect {
         Dialect::V1 => RemoteShell::Agent,
         Dialect::V2 => RemoteShell::Sshd,
@@ -141,7 +143,8 @@ pub fn job(object: &Object) -> Result<MpiJob, Vec<FieldError>> {
             Some(MpiImplementation::Mpich) => Implementation::Mpich,
             _ => Implementation::OpenMpi,
         },
-        remote_shell: chosen.and_then(|chosen| RemoteShell::parse(chosen)).unwrap_or(customary),
+        remote_shell: annotation(annotation::REMOTE_SHELL).and_then(RemoteShell::parse).unwrap_or(customary),
+        requeue: annotation(annotation::REQUEUE) == Some("true"),
         main_container: spec.main_container.clone(),
     })
 }

@@ -1,7 +1,8 @@
 //! The launcher's Job.
 
 use k8s_openapi::api::batch::v1::{
-    Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule,
+    Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement,
+    PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
 };
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use muster_trainer_api::{RestartPolicy, label};
@@ -18,7 +19,6 @@ impl MpiJob {
         let name = self.launcher_name();
         let (mut template, main) = self.prepared(&launcher.template, Role::Launcher, name.clone(), options);
         let spec = template.spec.get_or_insert_default();
-        let by_exit_code = launcher.restart_policy == RestartPolicy::ExitCode;
         let restart_policy = match launcher.restart_policy {
             RestartPolicy::OnFailure | RestartPolicy::Always => "OnFailure",
             _ => "Never",
@@ -36,13 +36,25 @@ impl MpiJob {
             spec: Some(JobSpec {
                 active_deadline_seconds: self.job.run_policy.active_deadline_seconds,
                 backoff_limit: Some(limit),
-                pod_failure_policy: by_exit_code.then(fail_below_128),
+                pod_failure_policy: self.failure_policy(&launcher.restart_policy),
                 pod_replacement_policy: Some("Failed".to_owned()),
                 template: self.in_gang(template, options),
                 ..JobSpec::default()
             }),
             status: None,
         })
+    }
+
+    /// Which failures of the launcher's pods count otherwise than one of a number that is limited. Kubernetes allows none
+    /// of this for pods that are restarted in place.
+    fn failure_policy(&self, policy: &RestartPolicy) -> Option<PodFailurePolicy> {
+        if !matches!(policy, RestartPolicy::Never | RestartPolicy::ExitCode) {
+            return None;
+        }
+        let taken = self.requeue.then(count_no_disruption);
+        let code = (*policy == RestartPolicy::ExitCode).then(fail_below_128);
+        let rules: Vec<PodFailurePolicyRule> = taken.into_iter().chain(code).collect();
+        (!rules.is_empty()).then_some(PodFailurePolicy { rules })
     }
 
     /// The template of a member of the job's gang.
@@ -55,17 +67,27 @@ impl MpiJob {
     }
 }
 
+/// What the cluster takes is not a failure of the launcher.
+fn count_no_disruption() -> PodFailurePolicyRule {
+    PodFailurePolicyRule {
+        action: "Ignore".to_owned(),
+        on_pod_conditions: Some(vec![PodFailurePolicyOnPodConditionsPattern {
+            type_: "DisruptionTarget".to_owned(),
+            status: Some("True".to_owned()),
+        }]),
+        ..PodFailurePolicyRule::default()
+    }
+}
+
 /// Exit codes below 128 end the job, as the restart policy `ExitCode` has it.
-fn fail_below_128() -> PodFailurePolicy {
-    PodFailurePolicy {
-        rules: vec![PodFailurePolicyRule {
-            action: "FailJob".to_owned(),
-            on_exit_codes: Some(PodFailurePolicyOnExitCodesRequirement {
-                container_name: None,
-                operator: "In".to_owned(),
-                values: (1..128).collect(),
-            }),
-            on_pod_conditions: None,
-        }],
+fn fail_below_128() -> PodFailurePolicyRule {
+    PodFailurePolicyRule {
+        action: "FailJob".to_owned(),
+        on_exit_codes: Some(PodFailurePolicyOnExitCodesRequirement {
+            container_name: None,
+            operator: "In".to_owned(),
+            values: (1..128).collect(),
+        }),
+        ..PodFailurePolicyRule::default()
     }
 }

@@ -53,6 +53,7 @@ fn validate_fields(metadata: &ObjectMeta, spec: &MpiJobSpec, errors: &mut Vec<Fi
         let (is_known, known) = match key.as_str() {
             annotation::RESTART_SCOPE => (RestartScope::parse(value).is_some(), "gang or pod"),
             annotation::REMOTE_SHELL => (RemoteShell::parse(value).is_some(), "sshd or agent"),
+            annotation::REQUEUE => (matches!(value.as_str(), "true" | "false"), "true or false"),
             _ => continue,
         };
         if !is_known {

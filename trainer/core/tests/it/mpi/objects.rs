@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::EnvVar;
 use muster_trainer_core::mpi::AgentSource;
-use muster_trainer_core::{Companion, GangScheduler};
+use muster_trainer_core::{Companion, CompanionAction, Effect, GangScheduler};
 use serde_json::{Value, json};
 
 use super::world::{World, manifest, manifest_v1};
@@ -43,6 +43,27 @@ fn a_job_of_the_training_operator_starts_processes_by_the_agent() {
     let Companion::Role(role) = &world.companions["Role/pi-launcher"] else { panic!() };
     insta::assert_yaml_snapshot!("agent_role", role.rules);
     assert_eq!(world.annotation("muster.dev/remote-shell"), Some("agent"));
+}
+
+/// Until a worker is there, and is the job's, somebody else's pod may have its name.
+#[test]
+fn a_launcher_may_reach_its_workers_once_they_are_its_own() {
+    let mut world = World::new(manifest_v1(2));
+    world.options.mpi.agent = Some(AgentSource::OnPath);
+    let stages = world.view().plan(world.now, &world.options).stages();
+    let stage_of = |wanted: fn(&Effect) -> bool| stages.iter().position(|stage| stage.iter().any(wanted));
+    let steps = [
+        stage_of(|step| matches!(step, Effect::CreatePod(_))),
+        stage_of(|step| matches!(step, Effect::Companion(CompanionAction::Ensure(Companion::Role(_))))),
+        stage_of(|step| {
+            matches!(step, Effect::Companion(CompanionAction::Ensure(Companion::RoleBinding(_))))
+        }),
+        stage_of(|step| matches!(step, Effect::Companion(CompanionAction::Ensure(Companion::Job(_))))),
+    ];
+    assert!(
+        steps.iter().all(Option::is_some) && steps.is_sorted_by(|before, after| before < after),
+        "{steps:?}"
+    );
 }
 
 /// In a role a rule without names is one for all.

@@ -178,6 +178,65 @@ fn what_the_cluster_takes_is_a_free_restart() {
     assert_eq!(world.conditions().last().unwrap(), "Running=True");
 }
 
+/// The status of a pod that the cluster takes.
+fn taken() -> Value {
+    let disrupted =
+        json!([{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]);
+    json!({"phase": "Failed", "conditions": disrupted})
+}
+
+/// A job whose script runs once, and again if it was submitted to be requeued.
+fn batch(requeue: bool) -> World {
+    running(|job| {
+        job["spec"]["runPolicy"] = json!({"backoffLimit": 0});
+        job["spec"]["mpiReplicaSpecs"]["Launcher"]["restartPolicy"] = json!("Never");
+        if requeue {
+            job["metadata"]["annotations"] = json!({annotation::REQUEUE: "true"});
+        }
+    })
+}
+
+#[test]
+fn a_launcher_that_the_cluster_takes_starts_a_job_anew_that_is_requeued() {
+    for late in [false, true] {
+        let mut world = batch(true);
+        let before: Vec<_> = world.pods.values().map(|pod| pod.metadata.uid.clone()).collect();
+        let launcher = world.launcher_pod();
+        world.set_pod_status(&launcher, taken());
+        if late {
+            // Its Job has put another in its place.
+            world.control_launchers();
+        }
+        world.settle();
+        world.advance(600);
+        world.run_all();
+        assert_eq!(world.annotation(annotation::INFRASTRUCTURE_RESTART_COUNT), Some("1"));
+        assert_eq!(world.annotation(annotation::RESTART_COUNT), None);
+        assert!(world.pods.values().all(|pod| !before.contains(&pod.metadata.uid)), "the workers, too");
+        assert_eq!(world.conditions().last().unwrap(), "Running=True");
+        let said =
+            world.events.iter().any(|event| event.message.contains("was lost (EvictionByEvictionAPI)"));
+        assert!(said, "{:?}", world.events);
+    }
+    let mut world = batch(true);
+    world.set_pod_status("pi-worker-1", json!({"phase": "Failed", "reason": "Evicted"}));
+    world.settle();
+    assert_eq!(world.annotation(annotation::INFRASTRUCTURE_RESTART_COUNT), Some("1"));
+    let mut world = batch(true);
+    end_launcher(&mut world, 3);
+    assert_eq!(world.said(ConditionType::Failed).0, "BackoffLimitExceeded", "its own failure counts");
+}
+
+#[test]
+fn a_launcher_that_the_cluster_takes_fails_any_other_job() {
+    let mut world = batch(false);
+    let launcher = world.launcher_pod();
+    world.set_pod_status(&launcher, taken());
+    world.settle();
+    assert_eq!(world.said(ConditionType::Failed).0, "BackoffLimitExceeded");
+    assert_eq!(world.annotation(annotation::INFRASTRUCTURE_RESTART_COUNT), None);
+}
+
 #[test]
 fn an_elastic_launcher_goes_on_while_its_worker_is_replaced() {
     let mut world = running(|job| {

@@ -69,6 +69,12 @@ pub(super) fn manifest_v1(workers: i32) -> Value {
     })
 }
 
+/// Whether the cluster has taken a pod, as its conditions say.
+fn is_disrupted(pod: &Pod) -> bool {
+    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.any(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True")
+}
+
 pub(super) fn version(metadata: &ObjectMeta) -> u64 {
     metadata.resource_version.as_ref().unwrap().parse().unwrap()
 }
@@ -286,7 +292,10 @@ impl World {
             return false;
         }
         let pods: Vec<Pod> = self.launcher_pods().filter(|pod| owner(pod) == uid).cloned().collect();
-        let failed = pods.iter().filter(|pod| phase(pod) == "Failed").count() as i32;
+        let ignores = spec.pod_failure_policy.iter().flat_map(|policy| &policy.rules);
+        let ignores = ignores.into_iter().any(|rule| rule.action == "Ignore");
+        let failed = pods.iter().filter(|pod| phase(pod) == "Failed" && !(ignores && is_disrupted(pod)));
+        let failed = failed.count() as i32;
         let succeeded = pods.iter().any(|pod| phase(pod) == "Succeeded");
         let active: Vec<_> = pods.iter().filter(|pod| matches!(phase(pod), "Pending" | "Running")).collect();
         if spec.suspend == Some(true) {
