@@ -1,7 +1,7 @@
 use std::io::{BufRead as _, BufReader, Lines, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::time::Instant;
+use std::sync::mpsc;
 
 use tempfile::TempDir;
 
@@ -73,17 +73,19 @@ impl Presence {
 
 /// How a process ends, which it must.
 fn end(process: &mut Child) -> ExitStatus {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        if let Some(status) = process.try_wait().unwrap() {
-            return status;
-        }
-        if Instant::now() > deadline {
-            process.kill().unwrap();
-            panic!("it does not end");
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let pid = process.id().to_string();
+    std::thread::scope(|threads| {
+        let (ended, ends) = mpsc::channel();
+        threads.spawn(move || {
+            if ends.recv_timeout(DEADLINE).is_err() {
+                let _ = Command::new("kill").args(["-s", "KILL", &pid]).status();
+                panic!("it does not end");
+            }
+        });
+        let status = process.wait().unwrap();
+        let _ = ended.send(());
+        status
+    })
 }
 
 fn output(process: &mut Child) -> String {
