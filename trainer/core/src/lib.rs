@@ -50,6 +50,7 @@ mod objects;
 pub mod paddle;
 mod plan;
 mod planner;
+mod pod_token;
 pub mod pytorch;
 mod quantity;
 mod rendezvous;

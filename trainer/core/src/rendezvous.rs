@@ -1,20 +1,15 @@
 //! How the pods of an elastic job find the rendezvous, which tells ranks that come and go who takes part.
 
-use k8s_openapi::api::core::v1::{
-    EnvVar, PodSpec, ProjectedVolumeSource, ServiceAccountTokenProjection, Volume, VolumeMount,
-    VolumeProjection,
-};
+use k8s_openapi::api::core::v1::{EnvVar, PodSpec};
 
 use crate::job::{Job, Replica};
+use crate::pod_token::{self, TOKEN};
 
 /// For whom the tokens are by which pods say who they are.
 pub const AUDIENCE: &str = "muster-rendezvous";
 
 const VOLUME: &str = "muster-rendezvous";
 const FOLDER: &str = "/var/run/secrets/muster.dev/rendezvous";
-const TOKEN: &str = "token";
-/// How long a token holds; it is renewed before.
-const SECONDS: i64 = 3600;
 
 /// Where the rendezvous is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,26 +47,9 @@ impl Rendezvous {
 
     /// The token of the pod, where all its containers find it.
     pub(crate) fn mount_token(spec: &mut PodSpec) {
-        let token = ServiceAccountTokenProjection {
-            audience: Some(AUDIENCE.to_owned()),
-            expiration_seconds: Some(SECONDS),
-            path: TOKEN.to_owned(),
-        };
-        let source = VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() };
-        let projected =
-            ProjectedVolumeSource { sources: Some(vec![source]), ..ProjectedVolumeSource::default() };
-        let volumes = spec.volumes.get_or_insert_default();
-        volumes.retain(|volume| volume.name != VOLUME);
-        volumes.push(Volume { name: VOLUME.to_owned(), projected: Some(projected), ..Volume::default() });
+        pod_token::put_volume(spec, VOLUME, vec![pod_token::projection(AUDIENCE.to_owned())]);
         for container in &mut spec.containers {
-            let mounts = container.volume_mounts.get_or_insert_default();
-            mounts.retain(|mount| mount.name != VOLUME);
-            mounts.push(VolumeMount {
-                name: VOLUME.to_owned(),
-                mount_path: FOLDER.to_owned(),
-                read_only: Some(true),
-                ..VolumeMount::default()
-            });
+            pod_token::mount(container, VOLUME, FOLDER);
         }
     }
 }

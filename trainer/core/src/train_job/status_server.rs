@@ -2,21 +2,18 @@
 //! its SDK and the callbacks of other libraries report without a change.
 
 use k8s_openapi::api::core::v1::{
-    DownwardAPIProjection, DownwardAPIVolumeFile, ObjectFieldSelector, ProjectedVolumeSource,
-    ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
+    DownwardAPIProjection, DownwardAPIVolumeFile, ObjectFieldSelector, VolumeProjection,
 };
 use muster_trainer_api::train_job::names::annotation::STATUS_SERVER_CA;
 use muster_trainer_api::train_job::names::{GROUP, NODE, VERSION};
 
 use super::env;
 use super::render::{Draft, container, is_trainer, pods};
+use crate::pod_token::{self, TOKEN};
 
 const VOLUME: &str = "kubeflow-trainer-token";
 const FOLDER: &str = "/var/run/secrets/kubeflow/trainer";
 const AUTHORITY: &str = "ca.crt";
-const TOKEN: &str = "token";
-/// How long a token holds; it is renewed before.
-const SECONDS: i64 = 3600;
 
 /// The server that takes the progress of jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,44 +51,26 @@ impl StatusServer {
         for group in draft.spec.replicated_jobs.iter_mut().filter(|group| is_trainer(group)) {
             let Some(node) = container(group, NODE) else { continue };
             env::set(&mut node.env, &variables);
-            let mounts = node.volume_mounts.get_or_insert_default();
-            mounts.retain(|mount| mount.name != VOLUME);
-            mounts.push(VolumeMount {
-                name: VOLUME.to_owned(),
-                mount_path: FOLDER.to_owned(),
-                read_only: Some(true),
-                ..VolumeMount::default()
-            });
+            pod_token::mount(node, VOLUME, FOLDER);
             let template = pods(group);
             let annotations = template.metadata.get_or_insert_default().annotations.get_or_insert_default();
             annotations.insert(STATUS_SERVER_CA.to_owned(), self.authority.clone());
-            let volumes = template.spec.get_or_insert_default().volumes.get_or_insert_default();
-            volumes.retain(|volume| volume.name != VOLUME);
-            volumes.push(volume(status_audience(&namespace, &name)));
+            let token = pod_token::projection(status_audience(&namespace, &name));
+            pod_token::put_volume(template.spec.get_or_insert_default(), VOLUME, vec![token, authority()]);
         }
     }
 }
 
-/// The pod's token and the server's authority.
-fn volume(audience: String) -> Volume {
-    let token = ServiceAccountTokenProjection {
-        audience: Some(audience),
-        expiration_seconds: Some(SECONDS),
-        path: TOKEN.to_owned(),
-    };
+/// The server's authority, from the pod's annotation.
+fn authority() -> VolumeProjection {
     let field = ObjectFieldSelector {
         api_version: Some("v1".to_owned()),
         field_path: format!("metadata.annotations['{STATUS_SERVER_CA}']"),
     };
     let file =
         DownwardAPIVolumeFile { path: AUTHORITY.to_owned(), field_ref: Some(field), ..Default::default() };
-    let sources = vec![
-        VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() },
-        VolumeProjection {
-            downward_api: Some(DownwardAPIProjection { items: Some(vec![file]) }),
-            ..VolumeProjection::default()
-        },
-    ];
-    let projected = ProjectedVolumeSource { sources: Some(sources), ..ProjectedVolumeSource::default() };
-    Volume { name: VOLUME.to_owned(), projected: Some(projected), ..Volume::default() }
+    VolumeProjection {
+        downward_api: Some(DownwardAPIProjection { items: Some(vec![file]) }),
+        ..VolumeProjection::default()
+    }
 }
