@@ -1,6 +1,6 @@
 //! Several groups at once, groups of some ranks, groups after a failure, and calls in the background.
 
-use std::sync::mpsc;
+use std::sync::{Barrier, mpsc};
 use std::time::{Duration, Instant};
 
 use muster_collectives::{Background, Communicator, Error, LossCause, Reduction};
@@ -66,7 +66,17 @@ fn split_forms_groups_within_and_between_hosts() {
     on_hosts(&[0, 1, 0, 1, 0, 1, 2], |_| (), split_and_split_again);
 }
 
-fn lose_rank_1(mut group: Communicator) {
+/// Work for four ranks: the others go on without rank 1.
+fn lose_rank_1() -> impl Fn(Communicator) + Sync {
+    // A rank that leaves while others still connect would end their connecting.
+    let all_connected = Barrier::new(4);
+    move |group| {
+        all_connected.wait();
+        go_on_without_rank_1(group);
+    }
+}
+
+fn go_on_without_rank_1(mut group: Communicator) {
     let rank = group.rank();
     let mut buffer = group.allocate::<f32>(100_000).unwrap();
     buffer.fill(rank as f32);
@@ -86,14 +96,14 @@ fn lose_rank_1(mut group: Communicator) {
 
 #[test]
 fn the_ranks_that_are_left_form_a_new_group_and_their_buffers_keep_their_values() {
-    on_threads(4, |_| (), lose_rank_1);
+    on_threads(4, |_| (), lose_rank_1());
 }
 
 #[test]
 fn the_ranks_that_are_left_on_several_hosts_form_a_new_group() {
-    on_hosts(&[0, 1, 0, 1], |_| (), lose_rank_1);
-    on_hosts(&[0, 1, 2, 3], |_| (), lose_rank_1);
-    on_hosts(&[0, 0, 1, 1], |_| (), lose_rank_1);
+    on_hosts(&[0, 1, 0, 1], |_| (), lose_rank_1());
+    on_hosts(&[0, 1, 2, 3], |_| (), lose_rank_1());
+    on_hosts(&[0, 0, 1, 1], |_| (), lose_rank_1());
 }
 
 #[test]
@@ -188,10 +198,12 @@ fn a_call_in_the_background_can_be_waited_for_and_aborted() {
 fn a_rank_that_has_left_may_be_silent_while_the_others_pass_messages() {
     let silence = Duration::from_secs(1);
     let aborters = std::sync::Mutex::new(Vec::new());
+    let all_connected = Barrier::new(3);
     on_hosts(
         &[0, 1, 2],
         |options| options.network.as_mut().unwrap().silence = silence,
         |mut group| {
+            all_connected.wait();
             let rank = group.rank();
             if rank == 1 {
                 // What is left of it keeps the connections open.
