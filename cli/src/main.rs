@@ -75,6 +75,8 @@ fn with_runtime(command: Command) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error::Error::from_source("cannot start", &error)),
     };
+    // Otherwise what is free goes back to the system only while somebody allocates. Without the thread all else works.
+    let _ = tikv_jemalloc_ctl::background_thread::write(true);
     let result = runtime.block_on(command.run());
     // A blocking read of standard input must not hold up the exit.
     runtime.shutdown_background();

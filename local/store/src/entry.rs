@@ -8,8 +8,8 @@ use crate::key::ObjectKey;
 
 /// One version of one object, shared by all readers and watchers.
 ///
-/// An entry keeps the encoded form, which is several times smaller than the parsed one, and of a version that others
-/// have long superseded the compressed form, which is smaller again. The parsed form of the newest writes is kept by
+/// An entry keeps the encoded form, which is several times smaller than the parsed one, and when many writes of its
+/// resource have come since, the compressed form, which is smaller again. The parsed form of the newest writes is kept by
 /// the store; for any other entry [`Entry::object`] parses it anew.
 #[derive(Debug)]
 pub struct Entry {
@@ -90,7 +90,7 @@ impl Entry {
         self.size
     }
 
-    /// The object as compact JSON with `metadata.resourceVersion` set; the bytes are shared, but for old versions.
+    /// The object as compact JSON with `metadata.resourceVersion` set; the bytes are shared, unless they are packed.
     pub fn json(&self) -> Bytes {
         self.forms.lock().text.json()
     }

@@ -15,6 +15,7 @@ mod key;
 mod log;
 mod mutation;
 mod options;
+mod parsed;
 mod state;
 mod watch;
 mod writer;

@@ -47,8 +47,9 @@ pub struct Options {
     pub retained_revisions: u64,
     /// Age above which a superseded revision is dropped from the log even if it is among the newest.
     pub retained_age: Duration,
-    /// Newest writes whose parsed form stays in memory.
-    pub parsed_objects: usize,
+    /// Bytes of JSON of the newest writes whose parsed form, which is several times larger, stays in memory; objects
+    /// above a sixteenth of it are left out.
+    pub parsed_bytes: usize,
     /// Writes that may wait for the writer before callers are made to wait, and at most go into one batch.
     pub queued_writes: usize,
     /// Where ages are read from.
@@ -64,7 +65,7 @@ impl Default for Options {
             history_bytes: 8 << 20,
             retained_revisions: 20_000,
             retained_age: Duration::from_mins(30),
-            parsed_objects: 256,
+            parsed_bytes: 1 << 19,
             queued_writes: 1_024,
             clock: Clock::default(),
         }

@@ -12,7 +12,7 @@ use crate::key::{ObjectKey, Place};
 use crate::watch::{Event, EventKind};
 
 /// Newest events of a resource whose objects stay uncompressed: more than a watcher takes at once, so that those who keep
-/// up never meet another.
+/// up never meet another. What has not changed since is packed too: most objects are written a few times, and then rest.
 const PLAIN_EVENTS: usize = 256;
 
 /// Memory that an event costs beside the JSON of its object.
@@ -136,7 +136,7 @@ impl Resource {
         self.events.push_back(event);
         let old = self.events.len().checked_sub(PLAIN_EVENTS + 1);
         if let Some(event) = old.and_then(|old| self.events.get(old)) {
-            event.pack_superseded();
+            event.pack();
         }
         while self.events.len() > limits.events || self.event_bytes > limits.bytes {
             if !self.drop_oldest() {

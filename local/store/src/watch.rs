@@ -36,14 +36,9 @@ pub struct Event {
 }
 
 impl Event {
-    /// Compresses what is no longer the state of the object.
-    pub(crate) fn pack_superseded(&self) {
-        if let Some(previous) = &self.previous {
-            previous.pack();
-        }
-        if self.kind == EventKind::Deleted {
-            self.entry.pack();
-        }
+    /// Compresses the object: of an event that has been for a while, hardly anybody asks for it.
+    pub(crate) fn pack(&self) {
+        self.entry.pack();
     }
 }
 

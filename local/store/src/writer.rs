@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
-use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::entry::Entry;
@@ -13,6 +12,7 @@ use crate::error::Error;
 use crate::log::{Log, LogError, Record};
 use crate::mutation::{Batch, Mutation};
 use crate::options::Options;
+use crate::parsed::ParsedObjects;
 use crate::state::State;
 
 /// Revisions that compaction moves over at once: enough to be worth a transaction, few enough that no write
@@ -43,8 +43,7 @@ pub(crate) struct Writer {
     state: Arc<RwLock<State>>,
     revision: watch::Sender<u64>,
     options: Options,
-    /// The parsed form of the newest writes.
-    parsed: VecDeque<Arc<Value>>,
+    parsed: ParsedObjects,
     /// When the store reached which revision, oldest first; only those inside the window that is kept.
     ages: VecDeque<(Instant, u64)>,
     /// Everything up to here is outside the window that is kept.
@@ -61,7 +60,8 @@ impl Writer {
         options: Options,
     ) -> Self {
         let ages = VecDeque::from([(options.clock.now(), state.read().revision())]);
-        Self { log, state, revision, options, parsed: VecDeque::new(), ages, outdated: 0, suspect: false }
+        let parsed = ParsedObjects::new(options.parsed_bytes);
+        Self { log, state, revision, options, parsed, ages, outdated: 0, suspect: false }
     }
 
     /// Works until it is told to close or every handle is gone.
@@ -155,11 +155,13 @@ impl Writer {
         }
         let mut resources: Vec<Arc<str>> = Vec::new();
         let mut state = self.state.write();
+        let mut written = Vec::with_capacity(batch.changes.len());
         for change in batch.changes {
             let resource = &change.entry.key().resource;
             if !resources.contains(resource) {
                 resources.push(resource.clone());
             }
+            written.push((change.entry.clone(), change.deleted));
             state.apply(change);
         }
         let revision = state.revision();
@@ -171,9 +173,13 @@ impl Writer {
         drop(state);
         self.revision.send_replace(revision);
         self.note_age(revision);
-        self.parsed.extend(batch.parsed);
-        let excess = self.parsed.len().saturating_sub(self.options.parsed_objects);
-        self.parsed.drain(..excess);
+        for ((entry, deleted), object) in written.into_iter().zip(batch.parsed) {
+            if deleted {
+                self.parsed.remove(entry.key());
+            } else {
+                self.parsed.insert(entry.key(), entry.size(), object);
+            }
+        }
     }
 
     fn compact(&mut self, through: u64) -> Result<(), Error> {

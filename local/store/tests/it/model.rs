@@ -382,9 +382,9 @@ proptest! {
     fn the_store_behaves_like_the_model(
         operations in prop::collection::vec(operation(), 1..80),
         history_events in prop_oneof![Just(5_usize), Just(10_000)],
-        parsed_objects in 0..3_usize,
+        parsed_bytes in prop_oneof![Just(0_usize), Just(2_000), Just(1 << 20)],
     ) {
-        let options = Options { history_events, parsed_objects, ..Options::default() };
+        let options = Options { history_events, parsed_bytes, ..Options::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(run(operations, options));
     }
