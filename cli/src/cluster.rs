@@ -5,9 +5,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
+use futures::TryStreamExt as _;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, Patch, PatchParams};
+use kube::Resource as _;
+use kube::api::{Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::Request;
 use muster_machinery::CancellationToken;
 use muster_scheduler_controller::dashboard::{Handle, Service};
 use rustix::fs::FlockOperation;
@@ -16,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::agent::{Agent, AgentOptions};
-use crate::commands::crds;
+use crate::commands::crds::Definitions;
 use crate::dashboard::{self, Place};
 use crate::error::Error;
 use crate::home::Home;
@@ -277,21 +280,20 @@ pub(crate) fn write_running(file: &Path, dashboard: Option<String>) -> Result<()
 }
 
 async fn install_kinds(client: &kube::Client) -> Result<(), Error> {
-    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let definitions = Definitions::load()?;
+    let requests = Request::new(CustomResourceDefinition::url_path(&(), None));
     let parameters = PatchParams::apply("muster").force();
-    use futures::{StreamExt as _, TryStreamExt as _};
-
-    let all = crds::embedded()?;
-    let installing = all.into_iter().map(async |crd| {
-        let name = crd.metadata.name.as_deref().unwrap_or_default();
-        api.patch(name, &parameters, &Patch::Apply(&crd)).await.map(drop)
+    let installing = definitions.embedded().map(|definition| {
+        let definition = definition?;
+        let name = definition.metadata.name.as_deref().unwrap_or_default();
+        let request = requests
+            .patch(name, &parameters, &Patch::Apply(&definition))
+            .map_err(kube::Error::BuildRequest)?;
+        // Nobody reads the answer, which says it all once more.
+        Ok(async { Ok(client.request_text(request).await.map(drop)?) })
     });
-    // A few at a time: each is half a megabyte of text, and several times that while it is read.
-    futures::stream::iter(installing)
-        .buffer_unordered(INSTALLED_AT_ONCE)
-        .try_collect::<()>()
-        .await
-        .map_err(Error::from)
+    // A few at a time: each is some hundred kilobytes of text, and many times that while it is read.
+    futures::stream::iter(installing).try_buffer_unordered(INSTALLED_AT_ONCE).try_collect::<()>().await
 }
 
 fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {

@@ -27,7 +27,7 @@ pub(crate) struct App {
     /// `host:port` that clients reach the server under.
     pub address: std::sync::OnceLock<std::net::SocketAddr>,
     /// Held while the registry follows the definitions.
-    pub definitions: tokio::sync::Mutex<()>,
+    pub definitions: tokio::sync::Mutex<crate::definitions::Definitions>,
     /// Definitions whose objects are being deleted.
     pub ending: parking_lot::Mutex<std::collections::BTreeSet<String>>,
     /// Held while quotas are charged.

@@ -11,14 +11,13 @@ use muster_store::{ObjectKey, Query};
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::meta::{at, finalizers, is_deleting, meta_mut, now, set_at};
+use crate::definitions::{DEFINITIONS, Definition};
+use crate::meta::{at, finalizers, meta_mut, now, set_at};
 use crate::objects::{DeleteOptions, Ownership, Part, Scope};
 use crate::registry::{Resource, Subresource};
 use crate::request::WriteOptions;
 use crate::status::{About, ApiError, ApiResult, Cause};
 
-/// Storage key of the definitions.
-const DEFINITIONS: &str = "apiextensions.k8s.io/customresourcedefinitions";
 /// Holds a definition until its objects are gone.
 pub(crate) const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
@@ -78,7 +77,7 @@ pub(crate) fn prepare_definition_update(definition: &mut Value) {
 }
 
 /// The resource of one version of a definition.
-fn resource(custom: &CustomResource, version: &Version) -> Resource {
+pub(crate) fn resource(custom: &CustomResource, version: &Version) -> Resource {
     let verbs = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
     let change = || ["get", "patch", "update"].map(str::to_owned).to_vec();
     let mut subresources = Vec::new();
@@ -126,32 +125,27 @@ fn resource(custom: &CustomResource, version: &Version) -> Resource {
 /// deleted are emptied, also those that an earlier process did not come to the end of.
 pub(crate) async fn refresh(app: &Arc<App>) -> ApiResult<()> {
     // One at a time: two definitions written at once must not take each other's names.
-    let _turn = app.definitions.lock().await;
+    let mut definitions = app.definitions.lock().await;
     let mut taken: BTreeMap<String, NamesInUse> = BTreeMap::new();
     let mut served = Vec::new();
-    let mut entries = app.store.list(&Query::new(DEFINITIONS)).entries;
-    entries.sort_by_key(|entry| entry.create_revision());
-    for entry in entries {
-        let object = entry.object();
-        let Ok(custom) = CustomResource::parse(&object) else { continue };
+    for Definition { custom, resources, status: old, is_deleting, .. } in definitions.all(app) {
         let names = taken.entry(custom.group.clone()).or_default();
         let [accepted, established] = structural::conditions(&custom, names);
         if established.holds {
             let own = [&custom.plural, &custom.singular].into_iter().chain(&custom.short_names);
             names.resources.extend(own.cloned());
             names.kinds.extend([custom.kind.clone(), custom.list_kind.clone()]);
-            let versions = custom.versions.iter().filter(|version| version.served);
-            served.extend(versions.map(|version| Arc::new(resource(&custom, version))));
+            served.extend(resources.iter().cloned());
         }
         let status = json!({
             "conditions": [accepted.to_value(&now()), established.to_value(&now())],
-            "acceptedNames": if accepted.holds { structural::accepted_names(&custom) } else { at(&object, &["status", "acceptedNames"]).clone() },
-            "storedVersions": stored_versions(&object, &custom),
+            "acceptedNames": if accepted.holds { structural::accepted_names(&custom) } else { old["acceptedNames"].clone() },
+            "storedVersions": stored_versions(&old, &custom),
         });
-        if !same_status(at(&object, &["status"]), &status) {
+        if !same_status(&old, &status) {
             establish(app, &custom.name(), status).await?;
         }
-        if is_deleting(&object) && app.ending.lock().insert(custom.name()) {
+        if is_deleting && app.ending.lock().insert(custom.name()) {
             tokio::spawn(clean_up(app.clone(), custom));
         }
     }
@@ -159,9 +153,8 @@ pub(crate) async fn refresh(app: &Arc<App>) -> ApiResult<()> {
     Ok(())
 }
 
-fn stored_versions(object: &Value, custom: &CustomResource) -> Value {
-    let mut stored: Vec<Value> =
-        at(object, &["status", "storedVersions"]).as_array().cloned().unwrap_or_default();
+fn stored_versions(status: &Value, custom: &CustomResource) -> Value {
+    let mut stored: Vec<Value> = status["storedVersions"].as_array().cloned().unwrap_or_default();
     if let Some(version) = custom.storage_version() {
         let name = Value::from(version.name.as_str());
         if !stored.contains(&name) {
@@ -218,12 +211,12 @@ async fn establish(app: &Arc<App>, name: &str, status: Value) -> ApiResult<()> {
 }
 
 /// Starts to empty a definition that is being deleted. Boxed, since `refresh` calls it and is called by it.
-fn clean_up(app: Arc<App>, custom: CustomResource) -> BoxFuture<'static, ()> {
+fn clean_up(app: Arc<App>, custom: Arc<CustomResource>) -> BoxFuture<'static, ()> {
     emptied(app, custom).boxed()
 }
 
 /// Deletes the objects of a definition, then lets it go.
-async fn emptied(app: Arc<App>, custom: CustomResource) {
+async fn emptied(app: Arc<App>, custom: Arc<CustomResource>) {
     let name = custom.name();
     let key: Arc<str> = format!("{}/{}", custom.group, custom.plural).into();
     let mut pause = std::time::Duration::from_millis(5);
@@ -303,13 +296,10 @@ pub(crate) fn check_alive(app: &App, resource: &Resource, name: &str) -> ApiResu
     if resource.custom.is_none() {
         return Ok(());
     }
-    let key = ObjectKey::new(DEFINITIONS, "", format!("{}.{}", resource.plural, resource.group));
-    match app.store.get(&key) {
-        Some(entry) if is_deleting(&entry.object()) => {
-            let about = About { group: &resource.group, what: &resource.plural, name };
-            let why = "create not allowed while custom resource definition is terminating";
-            Err(ApiError { code: 405, reason: "MethodNotAllowed", ..ApiError::forbidden(about, why) })
-        }
-        _ => Ok(()),
+    if app.ending.lock().contains(&format!("{}.{}", resource.plural, resource.group)) {
+        let about = About { group: &resource.group, what: &resource.plural, name };
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(ApiError { code: 405, reason: "MethodNotAllowed", ..ApiError::forbidden(about, why) });
     }
+    Ok(())
 }

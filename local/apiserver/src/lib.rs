@@ -11,6 +11,7 @@ mod bootstrap;
 mod builtin;
 mod change;
 mod custom;
+mod definitions;
 mod discovery;
 mod eviction;
 mod http_server;

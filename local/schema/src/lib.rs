@@ -21,8 +21,10 @@ pub mod field;
 pub mod model;
 pub mod openapi;
 pub mod patch;
+mod pattern;
 pub mod protobuf;
 pub mod strategic;
 pub mod structural;
 
 pub use model::{Constraints, ListKind, Rule, Schema, SchemaRef, Type};
+pub use pattern::Pattern;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::pattern::Pattern;
+
 /// A schema, or the name of a built-in definition that is looked up when needed (built-in types recurse).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SchemaRef {
@@ -103,7 +105,7 @@ pub struct Constraints {
     /// Most characters.
     pub max_length: Option<u64>,
     /// A regular expression that must match somewhere.
-    pub pattern: Option<String>,
+    pub pattern: Option<Pattern>,
     /// Fewest items.
     pub min_items: Option<u64>,
     /// Most items.

@@ -1,5 +1,7 @@
 //! The `CustomResourceDefinition`s of the training kinds.
 
+use std::iter;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 
@@ -105,13 +107,11 @@ fn paddle_job() -> Definition {
     }
 }
 
-/// The definitions of all training kinds this crate has, ready to be applied to a cluster.
-pub fn crds() -> Result<Vec<CustomResourceDefinition>, Error> {
-    let parts = Parts::load()?;
-    let mut crds =
-        definitions().iter().map(|definition| definition.build(&parts)).collect::<Result<Vec<_>, _>>()?;
-    crds.push(mpi::definition(&parts)?);
-    Ok(crds)
+/// The definitions of the kinds of `kubeflow.org`, ready to be applied to a cluster; each is put together when it is
+/// asked for, since all at once are tens of megabytes.
+pub fn crds(parts: &Parts) -> impl Iterator<Item = Result<CustomResourceDefinition, Error>> {
+    let replicated = definitions().into_iter().map(|definition| definition.build(parts));
+    replicated.chain(iter::once_with(|| mpi::definition(parts)))
 }
 
 impl Definition {

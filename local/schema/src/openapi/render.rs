@@ -100,7 +100,7 @@ fn render_constraints(
     set("multipleOf", constraints.multiple_of.clone().map(Value::Number));
     set("minLength", constraints.min_length.map(Value::from));
     set("maxLength", constraints.max_length.map(Value::from));
-    set("pattern", constraints.pattern.as_deref().map(Value::from));
+    set("pattern", constraints.pattern.as_ref().map(|pattern| pattern.as_str().into()));
     set("minItems", constraints.min_items.map(Value::from));
     set("maxItems", constraints.max_items.map(Value::from));
     set("uniqueItems", constraints.unique_items.then_some(true.into()));

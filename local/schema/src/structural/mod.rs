@@ -28,21 +28,18 @@ pub use update::definition_update_errors;
 use crate::cel::Rules;
 use crate::field::FieldError;
 use crate::model::Schema;
-use validate::Patterns;
 
-/// A custom resource's schema made ready for use: patterns and rules are compiled once.
+/// A custom resource's schema made ready for use: rules are compiled once.
 #[derive(Debug)]
 pub struct Validator {
     schema: Arc<Schema>,
-    patterns: Patterns,
     rules: Rules,
     scale: Option<ScalePaths>,
 }
 
 impl Validator {
     fn new(schema: Arc<Schema>, rules: Rules, scale: Option<ScalePaths>) -> Self {
-        let patterns = Patterns::of(&schema);
-        Self { schema, patterns, rules, scale }
+        Self { schema, rules, scale }
     }
 
     /// The schema as server-side apply and OpenAPI use it.
@@ -75,7 +72,7 @@ impl Validator {
     }
 
     fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-        let mut errors = validate::validate(&self.schema, &self.patterns, object, old);
+        let mut errors = validate::validate(&self.schema, object, old);
         if let Some(scale) = &self.scale {
             scale::validate(scale, object, &mut errors);
         }

@@ -7,6 +7,7 @@ use serde_json::{Map, Number, Value};
 use super::share::shared;
 use crate::field::{self, FieldError};
 use crate::model::{Constraints, ListKind, Rule, Schema, SchemaRef, Type};
+use crate::pattern::Pattern;
 
 /// Schemas nested deeper than this are refused.
 const MAX_DEPTH: usize = 200;
@@ -121,13 +122,13 @@ impl Reader<'_> {
         let not = source.get("not").map(|part| {
             SchemaRef::Inline(self.node(part, &field::child(path, "not"), Place::Junctor, depth + 1))
         });
-        let pattern = text(source, "pattern").map(str::to_owned);
-        if let Some(pattern) = &pattern
-            && let Err(error) = regex::Regex::new(pattern)
-        {
-            let detail = format!("must be a valid regular expression, but isn't: {error}");
-            self.errors.push(FieldError::invalid(field::child(path, "pattern"), pattern.as_str(), detail));
-        }
+        let pattern = text(source, "pattern").and_then(|pattern| {
+            let refuse = |error| {
+                let detail = format!("must be a valid regular expression, but isn't: {error}");
+                self.errors.push(FieldError::invalid(field::child(path, "pattern"), pattern, detail));
+            };
+            Pattern::new(pattern).map_err(refuse).ok()
+        });
         Constraints {
             enumeration: source.get("enum").and_then(Value::as_array).cloned().unwrap_or_default(),
             minimum: number(source, "minimum").map(|value| (value, flag(source, "exclusiveMinimum"))),

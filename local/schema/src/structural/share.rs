@@ -6,6 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use crate::model::{Schema, SchemaRef};
+use crate::pattern::Pattern;
 
 /// So many schemas are known before those that nobody uses any more are looked for.
 const FIRST_SWEEP: usize = 4_096;
@@ -68,7 +69,7 @@ fn outline(schema: &Schema) -> u64 {
     schema.description.hash(&mut hasher);
     schema.format.hash(&mut hasher);
     schema.required.hash(&mut hasher);
-    schema.constraints.pattern.hash(&mut hasher);
+    schema.constraints.pattern.as_ref().map(Pattern::as_str).hash(&mut hasher);
     hasher.finish()
 }
 

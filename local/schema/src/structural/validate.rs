@@ -1,52 +1,11 @@
 //! Checks values of a custom object against its structural schema, in Kubernetes' words and order.
 
-use std::collections::HashMap;
-
-use regex::Regex;
 use serde_json::{Number, Value};
 
 use super::correlate::old_item;
 use super::format;
 use crate::field::{self, ErrorKind, FieldError};
 use crate::model::{Constraints, Schema, SchemaRef, Type};
-
-/// The regular expressions of a schema, compiled once.
-#[derive(Debug, Default)]
-pub(super) struct Patterns(HashMap<String, Regex>);
-
-impl Patterns {
-    /// Compiles every pattern below `schema`; patterns that do not compile were reported by the reader.
-    pub(super) fn of(schema: &Schema) -> Self {
-        let mut patterns = Self::default();
-        patterns.collect(schema);
-        patterns
-    }
-
-    fn collect(&mut self, schema: &Schema) {
-        if let Some(pattern) = &schema.constraints.pattern
-            && !self.0.contains_key(pattern)
-            && let Ok(compiled) = Regex::new(pattern)
-        {
-            self.0.insert(pattern.clone(), compiled);
-        }
-        for below in children(schema) {
-            self.collect(below);
-        }
-    }
-}
-
-/// Every schema directly below `schema`, those of `allOf` and the like included.
-pub(super) fn children(schema: &Schema) -> impl Iterator<Item = &Schema> {
-    let constraints = &schema.constraints;
-    schema
-        .properties
-        .values()
-        .chain(&schema.additional)
-        .chain(&schema.items)
-        .chain(constraints.all_of.iter().chain(&constraints.any_of).chain(&constraints.one_of))
-        .chain(&constraints.not)
-        .filter_map(inline)
-}
 
 /// The schema a reference holds. Custom resources have only schemas written in place.
 pub(super) fn inline(reference: &SchemaRef) -> Option<&Schema> {
@@ -58,23 +17,31 @@ pub(super) fn inline(reference: &SchemaRef) -> Option<&Schema> {
 
 /// Checks `value`; what has not changed since `old` is not checked again, so that a stricter schema
 /// does not lock existing objects.
-pub(super) fn validate(
-    schema: &Schema,
-    patterns: &Patterns,
-    value: &Value,
-    old: Option<&Value>,
-) -> Vec<FieldError> {
-    let mut walker = Walker { patterns, errors: Vec::new() };
+pub(super) fn validate(schema: &Schema, value: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut walker = Walker { errors: Vec::new() };
     walker.node(schema, value, old, "");
     walker.errors
 }
 
-struct Walker<'a> {
-    patterns: &'a Patterns,
+/// The errors of a value below `path`.
+fn attempt(schema: &Schema, value: &Value, path: &str) -> Vec<FieldError> {
+    let mut walker = Walker { errors: Vec::new() };
+    walker.node(schema, value, None, path);
+    walker.errors
+}
+
+/// How many of `parts` hold, and the errors of the one that came nearest.
+fn alternatives(parts: &[SchemaRef], value: &Value, path: &str) -> (usize, Vec<FieldError>) {
+    let attempts: Vec<_> = parts.iter().filter_map(inline).map(|part| attempt(part, value, path)).collect();
+    let matching = attempts.iter().filter(|errors| errors.is_empty()).count();
+    (matching, attempts.into_iter().min_by_key(Vec::len).unwrap_or_default())
+}
+
+struct Walker {
     errors: Vec<FieldError>,
 }
 
-impl Walker<'_> {
+impl Walker {
     fn node(&mut self, schema: &Schema, value: &Value, old: Option<&Value>, path: &str) {
         if old == Some(value) {
             return;
@@ -129,14 +96,14 @@ impl Walker<'_> {
 
     fn check_junctors(&mut self, constraints: &Constraints, value: &Value, path: &str) {
         if !constraints.any_of.is_empty() {
-            let (matching, best) = self.alternatives(&constraints.any_of, value, path);
+            let (matching, best) = alternatives(&constraints.any_of, value, path);
             if matching == 0 {
                 self.composite(format!("\"{path}\" must validate at least one schema (anyOf)"));
                 self.errors.extend(best);
             }
         }
         if !constraints.one_of.is_empty() {
-            let (matching, best) = self.alternatives(&constraints.one_of, value, path);
+            let (matching, best) = alternatives(&constraints.one_of, value, path);
             if matching != 1 {
                 let found = match matching {
                     0 => "Found none valid".to_owned(),
@@ -161,24 +128,10 @@ impl Walker<'_> {
             }
         }
         if let Some(not) = constraints.not.as_ref().and_then(inline)
-            && self.attempt(not, value, path).is_empty()
+            && attempt(not, value, path).is_empty()
         {
             self.composite(format!("\"{path}\" must not validate the schema (not)"));
         }
-    }
-
-    /// How many of `parts` hold, and the errors of the one that came nearest.
-    fn alternatives(&self, parts: &[SchemaRef], value: &Value, path: &str) -> (usize, Vec<FieldError>) {
-        let attempts: Vec<_> =
-            parts.iter().filter_map(inline).map(|part| self.attempt(part, value, path)).collect();
-        let matching = attempts.iter().filter(|errors| errors.is_empty()).count();
-        (matching, attempts.into_iter().min_by_key(Vec::len).unwrap_or_default())
-    }
-
-    fn attempt(&self, schema: &Schema, value: &Value, path: &str) -> Vec<FieldError> {
-        let mut walker = Walker { patterns: self.patterns, errors: Vec::new() };
-        walker.node(schema, value, None, path);
-        walker.errors
     }
 
     /// A problem of the object as a whole, which Kubernetes reports without a path.
@@ -203,9 +156,9 @@ impl Walker<'_> {
             }
         }
         if let Some(pattern) = &constraints.pattern
-            && self.patterns.0.get(pattern).is_some_and(|compiled| !compiled.is_match(text))
+            && !pattern.is_match(text)
         {
-            self.invalid(path, text, &format!("should match '{pattern}'"));
+            self.invalid(path, text, &format!("should match '{}'", pattern.as_str()));
         }
     }
 

@@ -262,8 +262,7 @@ pub enum WhenDeleted {
 }
 
 /// The definition of the kind.
-pub fn crd() -> Result<CustomResourceDefinition, Error> {
-    let parts = Parts::load()?;
+pub fn crd(parts: &Parts) -> Result<CustomResourceDefinition, Error> {
     let definition = json!({
         "metadata": {"name": "jobsets.jobset.x-k8s.io"},
         "spec": {

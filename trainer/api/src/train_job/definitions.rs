@@ -1,15 +1,22 @@
 //! The `CustomResourceDefinition`s of training jobs and runtimes.
 
+use std::iter;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 
 use super::names::{GROUP, VERSION};
 use crate::schema::{Error, Parts};
 
-/// The definitions of the three kinds, ready to be applied to a cluster.
-pub fn crds() -> Result<Vec<CustomResourceDefinition>, Error> {
-    let parts = Parts::load()?;
-    let mut job = json!({
+/// The definitions of the three kinds, ready to be applied to a cluster; each is put together when it is asked for.
+pub fn crds(parts: &Parts) -> impl Iterator<Item = Result<CustomResourceDefinition, Error>> {
+    let runtimes = [("TrainingRuntime", "Namespaced"), ("ClusterTrainingRuntime", "Cluster")];
+    iter::once_with(|| job(parts))
+        .chain(runtimes.into_iter().map(|(kind, scope)| runtime(parts, kind, scope)))
+}
+
+fn job(parts: &Parts) -> Result<CustomResourceDefinition, Error> {
+    let mut version = json!({
         "schema": {"openAPIV3Schema": parts.object("TrainJobSpec", Some("TrainJobStatus"))?},
         "subresources": {"status": {}},
         "additionalPrinterColumns": [
@@ -17,7 +24,7 @@ pub fn crds() -> Result<Vec<CustomResourceDefinition>, Error> {
             {"jsonPath": ".metadata.creationTimestamp", "name": "Age", "type": "date"},
         ],
     });
-    job["schema"]["openAPIV3Schema"]["x-kubernetes-validations"] = json!([
+    version["schema"]["openAPIV3Schema"]["x-kubernetes-validations"] = json!([
         {
             "message": "metadata.name must match RFC 1035 DNS label format",
             "rule": "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
@@ -27,12 +34,11 @@ pub fn crds() -> Result<Vec<CustomResourceDefinition>, Error> {
             "rule": "size(self.metadata.name) <= 63",
         },
     ]);
-    let runtime = json!({"schema": {"openAPIV3Schema": parts.object("TrainingRuntimeSpec", None)?}});
-    Ok(vec![
-        build("TrainJob", "Namespaced", job)?,
-        build("TrainingRuntime", "Namespaced", runtime.clone())?,
-        build("ClusterTrainingRuntime", "Cluster", runtime)?,
-    ])
+    build("TrainJob", "Namespaced", version)
+}
+
+fn runtime(parts: &Parts, kind: &str, scope: &str) -> Result<CustomResourceDefinition, Error> {
+    build(kind, scope, json!({"schema": {"openAPIV3Schema": parts.object("TrainingRuntimeSpec", None)?}}))
 }
 
 fn build(kind: &str, scope: &str, mut version: Value) -> Result<CustomResourceDefinition, Error> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use muster_trainer_api::schema::Parts;
 use muster_trainer_api::{JAXJob, MpiJobSpec, PaddleJob, PyTorchJob, TFJob, XGBoostJob, crds};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -93,7 +94,8 @@ fn the_definitions_differ_from_upstream_only_on_purpose() {
 }
 
 fn crds_as_json() -> Vec<Value> {
-    crds().unwrap().iter().map(|definition| serde_json::to_value(definition).unwrap()).collect()
+    let parts = Parts::load().unwrap();
+    crds(&parts).map(|definition| serde_json::to_value(definition.unwrap()).unwrap()).collect()
 }
 
 /// Compares one version of a definition with upstream's, which has that version alone.
@@ -166,7 +168,7 @@ fn the_comparison_finds_what_differs() {
 
 #[test]
 fn the_definition_without_its_pod_template() {
-    let mut definition = serde_json::to_value(&crds().unwrap()[0]).unwrap();
+    let mut definition = crds_as_json().remove(0);
     let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
     *definition
         .pointer_mut(&format!("{spec}/pytorchReplicaSpecs/additionalProperties/properties/template"))

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use muster_trainer_api::jobset::{self, JobSet};
+use muster_trainer_api::schema::Parts;
 use muster_trainer_api::train_job::{self, ClusterTrainingRuntime, TrainJob};
 use serde_json::{Value, json};
 
@@ -24,7 +25,7 @@ fn compare(ours: CustomResourceDefinition, file: &str, expected: &[&str]) {
 
 #[test]
 fn the_definition_of_jobset_does_not_differ_from_upstream() {
-    compare(jobset::crd().unwrap(), "jobset/jobset.x-k8s.io_jobsets.yaml", &[]);
+    compare(jobset::crd(&Parts::load().unwrap()).unwrap(), "jobset/jobset.x-k8s.io_jobsets.yaml", &[]);
 }
 
 #[test]
@@ -32,7 +33,8 @@ fn the_definitions_of_training_jobs_differ_from_upstream_only_on_purpose() {
     // A negative number of jobs is refused in the runtime already, not only in the JobSet made of it.
     const REPLICAS: &str =
         "spec.versions[0].schema.openAPIV3Schema.spec.template.spec.replicatedJobs.items.replicas.minimum";
-    for definition in train_job::crds().unwrap() {
+    for definition in train_job::crds(&Parts::load().unwrap()) {
+        let definition = definition.unwrap();
         let plural = definition.spec.names.plural.clone();
         let expected: &[&str] = if plural == "trainjobs" { &[] } else { &[REPLICAS] };
         compare(definition, &format!("trainer-v2/trainer.kubeflow.org_{plural}.yaml"), expected);

@@ -8,6 +8,7 @@ use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, Post
 use kube::core::GroupVersionKind;
 use kube::{Api, Client, ResourceExt};
 use muster_machinery::CancellationToken;
+use muster_trainer_api::schema::Parts;
 use muster_trainer_api::{PyTorchJob, crds, jobset, train_job};
 use muster_trainer_controller::Options;
 use muster_trainer_core::mpi::{self, AgentSource};
@@ -63,9 +64,10 @@ impl Cluster {
         let server = tokio::spawn(async move { service.run(stop).await.unwrap() });
         let cluster = Self { client, shutdown, server, _folder: folder };
         let definitions = Api::<CustomResourceDefinition>::all(cluster.client.clone());
-        let of_runtimes = train_job::crds().unwrap().into_iter().chain([jobset::crd().unwrap()]);
-        for definition in crds().unwrap().into_iter().chain(of_runtimes) {
-            definitions.create(&PostParams::default(), &definition).await.unwrap();
+        let parts = Parts::load().unwrap();
+        let all = crds(&parts).chain(train_job::crds(&parts)).chain([jobset::crd(&parts)]);
+        for definition in all {
+            definitions.create(&PostParams::default(), &definition.unwrap()).await.unwrap();
         }
         for training in KINDS {
             let jobs = cluster.jobs_of(training.kind);
