@@ -13,7 +13,7 @@ use crate::registry::Resource;
 /// behind another finds them all.
 const KEPT_LINES: usize = 1_024;
 /// Bytes of objects whose lines are kept.
-const KEPT_BYTES: usize = 16 << 20;
+const KEPT_BYTES: usize = 4 << 20;
 
 /// What a watcher is told about an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

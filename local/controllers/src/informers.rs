@@ -44,6 +44,17 @@ pub(crate) struct Informers {
     pub autoscalers: Arc<Informer<HorizontalPodAutoscaler>>,
 }
 
+/// Kinds that are kept whole.
+macro_rules! whole {
+    ($($kind:ty),* $(,)?) => { $(impl Object for $kind {})* };
+}
+
+whole! {
+    ControllerRevision, CronJob, DaemonSet, Deployment, EndpointSlice, Endpoints, HorizontalPodAutoscaler, Job, Lease,
+    Namespace, Node, PersistentVolume, PersistentVolumeClaim, ReplicaSet, ResourceClaim, ResourceClaimTemplate, Service,
+    ServiceAccount, StatefulSet, StorageClass,
+}
+
 fn new<K: Object>() -> Arc<Informer<K>> {
     Arc::new(Informer::new())
 }

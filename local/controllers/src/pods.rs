@@ -1,7 +1,23 @@
 //! What the controllers want to know of a pod. Pure.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Container, Pod, PodCondition};
+
+use crate::informer::Object;
+
+/// Of what a pod runs, controllers ask for names, ports and resources; environments and volumes are most of it.
+impl Object for Pod {
+    fn trim(&mut self) {
+        let Some(spec) = &mut self.spec else { return };
+        for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+            let Container { name, ports, resources, restart_policy, .. } = std::mem::take(container);
+            *container = Container { name, ports, resources, restart_policy, ..Container::default() };
+        }
+        if let Some(volumes) = &mut spec.volumes {
+            volumes.retain(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some());
+        }
+    }
+}
 
 /// The phase, empty when there is none yet.
 pub(crate) fn phase(pod: &Pod) -> &str {
@@ -43,4 +59,39 @@ pub(crate) fn until_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp)
     let since = ready.last_transition_time.as_ref().map_or(now, |time| time.0);
     let left = SignedDuration::from_secs(min_ready_seconds.into()) - now.duration_since(since);
     Some(left.max(SignedDuration::ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cached_pod_says_what_controllers_ask_for() {
+        let whole = serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p" },
+            "spec": {
+                "nodeName": "n", "hostname": "h", "subdomain": "s", "resourceClaims": [{ "name": "gpu" }],
+                "containers": [{
+                    "name": "c", "image": "i", "command": ["true"], "env": [{ "name": "A", "value": "b" }],
+                    "ports": [{ "name": "http", "containerPort": 80 }],
+                    "resources": { "requests": { "cpu": "1" } },
+                }],
+                "initContainers": [{ "name": "side", "restartPolicy": "Always", "image": "i" }],
+                "volumes": [
+                    { "name": "token", "projected": { "sources": [] } },
+                    { "name": "data", "persistentVolumeClaim": { "claimName": "data" } },
+                ],
+            },
+        });
+        let mut pod: Pod = serde_json::from_value(whole.clone()).unwrap();
+        pod.trim();
+        let mut kept = whole;
+        let spec = kept["spec"].as_object_mut().unwrap();
+        for name in ["image", "command", "env"] {
+            spec["containers"][0].as_object_mut().unwrap().remove(name);
+            spec["initContainers"][0].as_object_mut().unwrap().remove(name);
+        }
+        spec["volumes"].as_array_mut().unwrap().remove(0);
+        assert_eq!(serde_json::to_value(pod).unwrap(), kept);
+    }
 }

@@ -90,7 +90,14 @@ impl Child for Pod {
     }
 }
 
-impl Child for Service {}
+/// That it is there.
+impl Child for Service {
+    fn trim(&mut self) {
+        self.spec = None;
+        self.status = None;
+    }
+}
+
 impl Child for ConfigMap {}
 impl Child for Job {}
 

@@ -16,6 +16,7 @@ mod children;
 mod events;
 mod expectations;
 pub mod jobset;
+mod kept;
 mod kinds;
 mod mpi;
 mod owned;

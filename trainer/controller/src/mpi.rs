@@ -23,6 +23,7 @@ use muster_trainer_core::{Plan, reject};
 use crate::children::{Child, Children};
 use crate::events::Recorder;
 use crate::expectations::Expectations;
+use crate::kept::KeptJob;
 use crate::reconcile::{
     Error, Reconciliation, current_object, pod_group_of, pod_group_resource, status_of, wait_to_retry,
 };
@@ -33,7 +34,7 @@ struct Context {
     client: Client,
     resource: ApiResource,
     options: muster_trainer_core::Options,
-    jobs: Store<DynamicObject>,
+    jobs: Store<KeptJob>,
     pods: Children<Pod>,
     services: Children<KubeService>,
     config_maps: Children<ConfigMap>,
@@ -54,7 +55,7 @@ pub(crate) async fn run(options: &Options, client: &Client) {
     let (config_maps, of_config_maps) = watched.children::<ConfigMap>();
     let (launchers, of_launchers) = watched.children::<Launcher>();
     let rules = options.rules();
-    let own = watcher(watched.dynamic(&resource), watcher::Config::default())
+    let own = watcher(watched.dynamic::<KeptJob>(&resource), watcher::Config::default())
         .modify(without_managers)
         .backoff(muster_machinery::watch::backoff())
         .reflect(job_writer)
@@ -78,7 +79,7 @@ pub(crate) async fn run(options: &Options, client: &Client) {
         expectations: Expectations::default(),
         resource: resource.clone(),
     });
-    let retry = |job: Arc<DynamicObject>, error: &Error, context: Arc<Context>| {
+    let retry = |job: Arc<KeptJob>, error: &Error, context: Arc<Context>| {
         wait_to_retry(&job, error, &context.expectations)
     };
     let config = Config::default().concurrency(options.threads);
@@ -150,7 +151,7 @@ impl Watched<'_> {
     }
 }
 
-fn job_named(name: &str, namespace: Option<String>, resource: &ApiResource) -> ObjectRef<DynamicObject> {
+fn job_named(name: &str, namespace: Option<String>, resource: &ApiResource) -> ObjectRef<KeptJob> {
     let job = ObjectRef::new_with(name, resource.clone());
     match namespace {
         Some(namespace) => job.within(&namespace),
@@ -159,7 +160,7 @@ fn job_named(name: &str, namespace: Option<String>, resource: &ApiResource) -> O
 }
 
 /// Sees, plans and carries out.
-async fn reconcile(cached: Arc<DynamicObject>, context: Arc<Context>) -> Result<Action, Error> {
+async fn reconcile(cached: Arc<KeptJob>, context: Arc<Context>) -> Result<Action, Error> {
     if !context.is_ready().await {
         return Err(Error::CachesClosed);
     }

@@ -19,6 +19,7 @@ use crate::carry_out::Executor;
 use crate::children::Children;
 use crate::events::Recorder;
 use crate::expectations::Expectations;
+use crate::kept::KeptJob;
 use crate::report;
 
 /// Why a reconciliation ended early; it is tried again.
@@ -84,7 +85,7 @@ pub(crate) struct Context {
     pub(crate) training: TrainingKind,
     pub(crate) resource: ApiResource,
     pub(crate) options: Options,
-    pub(crate) jobs: Store<DynamicObject>,
+    pub(crate) jobs: Store<KeptJob>,
     pub(crate) pods: Children<Pod>,
     pub(crate) services: Children<Service>,
     pub(crate) recorder: Recorder,
@@ -99,7 +100,7 @@ pub(crate) fn pod_group_resource(options: &Options) -> Option<ApiResource> {
 }
 
 /// Sees, plans and carries out.
-pub(crate) async fn reconcile(cached: Arc<DynamicObject>, context: Arc<Context>) -> Result<Action, Error> {
+pub(crate) async fn reconcile(cached: Arc<KeptJob>, context: Arc<Context>) -> Result<Action, Error> {
     if !(context.pods.is_ready().await && context.services.is_ready().await) {
         return Err(Error::CachesClosed);
     }
@@ -128,13 +129,13 @@ pub(crate) async fn reconcile(cached: Arc<DynamicObject>, context: Arc<Context>)
 
 /// The job as the cache shows it, or as it is where the cache may be late; nothing if it is gone.
 pub(crate) async fn current_object(
-    cached: &DynamicObject,
+    cached: &KeptJob,
     jobs: &Api<DynamicObject>,
     expectations: &Expectations,
 ) -> Result<Option<DynamicObject>, Error> {
     let uid = cached.uid().unwrap_or_default();
     if !expectations.is_job_stale(&uid, cached.resource_version().as_deref()) {
-        return Ok(Some(cached.clone()));
+        return Ok(Some(cached.read()?));
     }
     let current = jobs.get_opt(&cached.name_any()).await?;
     Ok(current.filter(|current| current.uid().as_deref() == Some(&uid)))
@@ -179,7 +180,7 @@ impl Reconciliation<'_> {
 }
 
 /// When a reconciliation that failed is tried again: at once if somebody else was faster, else ever later.
-pub(crate) fn wait_to_retry(job: &DynamicObject, error: &Error, expectations: &Expectations) -> Action {
+pub(crate) fn wait_to_retry(job: &KeptJob, error: &Error, expectations: &Expectations) -> Action {
     if matches!(error, Error::Kube(error) if is_refused(error)) {
         return Action::requeue(Duration::from_millis(20));
     }

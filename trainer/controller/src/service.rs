@@ -24,6 +24,7 @@ use muster_trainer_core::{
 use crate::children::{Child, Children};
 use crate::events::Recorder;
 use crate::expectations::Expectations;
+use crate::kept::KeptJob;
 use crate::kinds;
 use crate::reconcile::{Context, Error, is_race, pod_group_resource, reconcile, wait_to_retry};
 
@@ -110,11 +111,11 @@ impl Service {
     }
 }
 
-pub(crate) type Trigger = Result<ObjectRef<DynamicObject>, watcher::Error>;
+pub(crate) type Trigger = Result<ObjectRef<KeptJob>, watcher::Error>;
 
 async fn run_kind(training: TrainingKind, options: &Options, client: &Client) {
     let resource = kinds::resource(training.kind);
-    let jobs_api: Api<DynamicObject> = match &options.namespace {
+    let jobs_api: Api<KeptJob> = match &options.namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
     };
@@ -211,7 +212,7 @@ fn owners<K: Resource>(
     })
 }
 
-fn owner<K: Resource>(child: &K, training: TrainingKind) -> Option<ObjectRef<DynamicObject>> {
+fn owner<K: Resource>(child: &K, training: TrainingKind) -> Option<ObjectRef<KeptJob>> {
     let owners = child.owner_references();
     let owner =
         owners.iter().find(|owner| owner.controller == Some(true) && owner.kind == training.kind.name)?;
@@ -222,16 +223,10 @@ fn owner<K: Resource>(child: &K, training: TrainingKind) -> Option<ObjectRef<Dyn
     })
 }
 
-type Outcome =
-    Result<(ObjectRef<DynamicObject>, controller::Action), controller::Error<Error, watcher::Error>>;
+type Outcome = Result<(ObjectRef<KeptJob>, controller::Action), controller::Error<Error, watcher::Error>>;
 
 /// Logs what has become of a reconciliation, and forgets jobs that are gone.
-pub(crate) fn report(
-    kind: &Kind,
-    jobs: &Store<DynamicObject>,
-    expectations: &Expectations,
-    outcome: Outcome,
-) {
+pub(crate) fn report(kind: &Kind, jobs: &Store<KeptJob>, expectations: &Expectations, outcome: Outcome) {
     match outcome {
         Ok(_) => {}
         Err(controller::Error::ObjectNotFound(job)) => {

@@ -30,11 +30,8 @@ const LAG_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) trait Object:
     Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
 {
-}
-
-impl<K> Object for K where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
-{
+    /// Drops what no controller asks a cached object for; none is written back as a whole.
+    fn trim(&mut self) {}
 }
 
 /// A change of one object: created without `old`, deleted without `new`.
@@ -166,6 +163,7 @@ impl<K: Object> Informer<K> {
 
     fn apply(&self, mut object: K) {
         let revision = revision_of(&object);
+        object.trim();
         as_kept(&mut object);
         let object = Arc::new(object);
         let old = self.objects.write().insert(Key::of(&*object), object.clone());
