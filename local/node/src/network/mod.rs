@@ -150,6 +150,7 @@ fn set_up_bridge(host: &Netlink, name: &str) -> Result<(u32, u32), Error> {
         fs_err::File::create(std::env::temp_dir().join("muster-network.lock")).map_err(failed("lock"))?;
     lock.file().lock().map_err(failed("lock the choice of addresses"))?;
     host.add_bridge(name).map_err(failed(format!("make bridge {name}")))?;
+    host.allow_large_segments(name);
     let index = if_nametoindex(name).map_err(|error| failed(format!("find bridge {name}"))(error.into()))?;
     let interfaces = nix::ifaddrs::getifaddrs().map_err(|error| failed("list addresses")(error.into()))?;
     let mut used = [false; BLOCKS as usize];
@@ -243,11 +244,14 @@ fn enter_new_namespace(host: &Netlink, bridge: u32, address: Ipv4Addr) -> Result
     unshare(CloneFlags::CLONE_NEWNET).map_err(|error| failed("make a network namespace")(error.into()))?;
     let namespace: OwnedFd =
         File::open(Path::new("/proc/thread-self/ns/net")).map_err(failed("open the namespace"))?.into();
-    host.add_pair(&interface_name(address), bridge, namespace.as_fd(), address)
+    let outside = interface_name(address);
+    host.add_pair(&outside, bridge, namespace.as_fd(), address)
         .map_err(failed(format!("connect {address} with the bridge (a bridge has room for 1024 pods)")))?;
+    host.allow_large_segments(&outside);
     let inside = Netlink::open().map_err(failed("open a routing socket in the namespace"))?;
     inside.set_up(1).map_err(failed("start the loopback interface"))?;
     let index = if_nametoindex("eth0").map_err(|error| failed("find eth0")(error.into()))?;
+    inside.allow_large_segments("eth0");
     inside.set_up(index).map_err(failed("start eth0"))?;
     inside.add_address(index, address, BLOCK_PREFIX).map_err(failed(format!("set address {address}")))?;
     Ok((namespace, inside))

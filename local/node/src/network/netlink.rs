@@ -13,6 +13,10 @@ const NEW_ROUTE: u16 = libc::RTM_NEWROUTE;
 const UP: u32 = libc::IFF_UP as u32;
 /// `VETH_INFO_PEER` of the kernel's `linux/veth.h`.
 const VETH_INFO_PEER: u16 = 1;
+/// `IFLA_GSO_IPV4_MAX_SIZE` of the kernel's `linux/if_link.h`.
+const LARGEST_SEGMENT: u16 = 63;
+/// What the kernel takes at most: eight times what an IPv4 packet can say of its length.
+const LARGEST_SEGMENT_BYTES: u32 = 8 * 65_535;
 const HEADER: usize = 16;
 
 /// A routing socket of the network namespace the opening thread was in.
@@ -51,6 +55,18 @@ impl Netlink {
 
     pub(super) fn set_up(&self, index: u32) -> io::Result<()> {
         self.request(Message::link(NEW_LINK, index, 0, UP))
+    }
+
+    /// Lets an interface take up to half a megabyte of a TCP stream at once ("BIG TCP"). The way between two pods costs the
+    /// same for each packet: with the usual 64 KiB, large transfers take a fifth longer than over the loopback interface,
+    /// with this they are faster. Kernels before 6.3 have no such setting and ignore it.
+    pub(super) fn allow_large_segments(&self, name: &str) {
+        let mut message = Message::link(NEW_LINK, 0, 0, 0);
+        message.string(libc::IFLA_IFNAME, name);
+        message.bytes(LARGEST_SEGMENT, &LARGEST_SEGMENT_BYTES.to_ne_bytes());
+        if let Err(error) = self.request(message) {
+            tracing::debug!(interface = name, %error, "large transfers will be slower");
+        }
     }
 
     /// Makes a pair of interfaces: `name` here on the bridge, `eth0`, still down, in the namespace `peer`. The hardware
