@@ -213,6 +213,39 @@ async fn a_train_job_runs_open_mpi_on_its_launcher_and_nodes() {
     cluster.stop().await;
 }
 
+/// Complaint 12 of those who train on Kubeflow: all workers of a program had to be alike.
+#[tokio::test]
+async fn a_train_job_runs_open_mpi_on_workers_of_several_kinds() {
+    need_mpi!();
+    let cluster = Cluster::start(&[]).await;
+    let shipped = cluster.object("clustertrainingruntime/deepspeed-distributed").await;
+    let mut runtime = on_this_machine(shipped);
+    let groups = runtime["spec"]["template"]["spec"]["replicatedJobs"].as_array_mut().expect("groups");
+    let mut large = groups.iter().find(|group| group["name"] == "node").expect("nodes").clone();
+    large["name"] = json!("large");
+    large["template"]["metadata"]["annotations"] = json!({"muster.dev/mpi-slots": "2"});
+    let launcher = groups.iter_mut().find(|group| group["name"] == "launcher").expect("a launcher");
+    let waits = launcher["dependsOn"].as_array_mut().expect("what it waits for");
+    waits.push(json!({"name": "large", "status": "Ready"}));
+    groups.insert(0, large);
+    apply(&cluster, &runtime).await;
+    let job = json!({
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "TrainJob",
+        "metadata": {"name": "mixed"},
+        "spec": {
+            "runtimeRef": {"name": "open-mpi", "kind": "TrainingRuntime"},
+            "trainer": {"numNodes": 2, "numProcPerNode": 1, "command": [OPEN_MPI.run, &["hostname"]].concat()},
+        },
+    });
+    apply(&cluster, &job).await;
+    cluster.wait_for("trainjob/mixed", "condition=Complete").await;
+    let printed = cluster.kubectl(&["logs", "job/mixed-launcher-0"]).await.succeeded().stdout;
+    let pods = ["mixed-large-0-0", "mixed-large-0-0", "mixed-launcher-0-0", "mixed-node-0-0"];
+    assert_eq!(hosts(&printed), pods);
+    cluster.stop().await;
+}
+
 /// What the controller has written down of the hosts.
 async fn discovered(cluster: &Cluster, name: &str) -> String {
     let map = cluster.object(&format!("configmap/{name}-config")).await;

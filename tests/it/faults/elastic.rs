@@ -2,6 +2,7 @@
 
 use fs_err as fs;
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::harness::home::processes;
 use crate::harness::program::send;
@@ -194,5 +195,50 @@ async fn an_elastic_job_of_any_script_is_scaled_in_rounds() {
     let pod = cluster::object(home, "pod/rounds-worker-0").await;
     assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0, "the pod outlives its rounds");
     cluster.kubectl(&["delete", "-f", "rounds.yaml"]).await.succeeded();
+    cluster.stop().await;
+}
+
+/// Complaint 1 of those who train on Kubeflow: a TrainJob needed all its nodes, all the time.
+#[tokio::test]
+async fn a_train_job_goes_on_with_the_nodes_that_there_are() {
+    // Room for two of its three nodes.
+    let cluster = Cluster::start(&["--nodes=2", "--gpus-per-node=1"]).await;
+    let home = &cluster.home;
+    let mark = home.path().file_name().expect("a folder").display().to_string();
+    // Each node ends well in its second round.
+    let script = format!(
+        "seen=/tmp/{mark}-$HOSTNAME; echo rank $RANK of $WORLD_SIZE; \
+         if [ -e $seen ]; then rm $seen; exit 0; fi; touch $seen; exec sleep 600"
+    );
+    let job = json!({
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "TrainJob",
+        "metadata": {"name": "few", "annotations": {"muster.dev/min-nodes": "2"}},
+        "spec": {
+            "runtimeRef": {"name": "torch-distributed"},
+            "trainer": {
+                "image": "muster.dev/trainer:0.1",
+                "command": ["muster", "exec-worker", "--", "sh", "-c", script],
+                "numNodes": 3,
+                "numProcPerNode": 1,
+                "resourcesPerNode": {"limits": {"nvidia.com/gpu": 1}},
+            },
+        },
+    });
+    home.write("few.yaml", &job.to_string());
+    cluster.kubectl(&["apply", "-f", "few.yaml"]).await.succeeded();
+    let ready = "jsonpath={.status.jobsStatus[0].ready}=2";
+    cluster.wait_for("trainjob/few", ready).await;
+    let running =
+        ["get", "pods", "--field-selector=status.phase=Running", "-o", "name", "--sort-by=.metadata.name"];
+    let names = cluster.kubectl(&running).await.succeeded().stdout;
+    let names: Vec<&str> = names.lines().filter_map(|line| line.strip_prefix("pod/")).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    let mut log = Log::follow(home, names[0]);
+    log.until("of 2").await;
+    cluster.kubectl(&["delete", "pod", names[1], "--wait=false"]).await.succeeded();
+    log.until("of 2").await;
+    cluster.wait_for("trainjob/few", "condition=Complete").await;
+    cluster.kubectl(&["delete", "trainjob/few"]).await.succeeded();
     cluster.stop().await;
 }

@@ -14,7 +14,7 @@ use kube::CustomResource;
 use serde::{Deserialize, Serialize};
 
 pub use definitions::crds;
-pub use names::{condition_type, label, managed_by, reason};
+pub use names::{annotation, condition_type, label, managed_by, reason};
 pub use patch::{
     ContainerPatch, JobPatch, JobSetPatch, JobSetSpecPatch, JobSpecPatch, PodPatch, PodSpecPatch,
     ReplicatedJobPatch, RuntimePatch, RuntimeSpecPatch, TemplateMetadata,

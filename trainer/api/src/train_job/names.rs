@@ -35,6 +35,12 @@ pub mod label {
 pub mod annotation {
     /// Of the first training pod: how far it has come, as JSON with the fields of `status.trainerStatus`.
     pub const TRAINER_STATUS: &str = "muster.dev/trainer-status";
+    /// Set by the user on a job whose runtime has the policy torch: with so many nodes it starts, and goes on when others
+    /// are lost. `numNodes` is then the most that it has.
+    pub const MIN_NODES: &str = "muster.dev/min-nodes";
+    /// Set in a runtime with the policy mpi, on the template of a replicated job beside `node`: its pods are workers, too,
+    /// as many as its `parallelism` says, and this many processes run in each.
+    pub const MPI_SLOTS: &str = "muster.dev/mpi-slots";
     /// Of pods that train: the certificate authority, PEM, of the server that takes their progress.
     pub const STATUS_SERVER_CA: &str = "muster.dev/trainer-status-ca";
 }

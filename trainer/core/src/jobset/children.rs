@@ -111,6 +111,11 @@ pub(super) fn replicas(group: &ReplicatedJob) -> i32 {
     group.replicas.unwrap_or(1).max(0)
 }
 
+/// How many pods of a group run at once.
+pub(crate) fn pods_of(group: &ReplicatedJob) -> i32 {
+    group.template.spec.as_ref().map_or(1, at_once) * replicas(group)
+}
+
 /// How many pods of a Job run at once.
 fn at_once(spec: &JobSpec) -> i32 {
     let parallelism = spec.parallelism.unwrap_or(1);

@@ -12,8 +12,11 @@
 //!   the job and its runtime. What else was changed since is told.
 //! * `trainer.env`, `trainer.image` and `trainer.resourcesPerNode` reach all nodes of an MPI job, not its
 //!   launcher alone.
+//! * An MPI job may have several groups of workers (`muster.dev/mpi-slots` in the runtime), and a PyTorch job may go on with
+//!   fewer nodes (`muster.dev/min-nodes`).
 //! * Progress comes from an annotation of the first node's pod, which the server that pods call writes for them.
 
+mod elastic;
 mod env;
 mod initializer;
 mod jax;

@@ -7,11 +7,12 @@ use k8s_openapi::api::core::v1::{
     VolumeMount,
 };
 use muster_trainer_api::jobset::ReplicatedJob;
-use muster_trainer_api::train_job::Mpi;
 use muster_trainer_api::train_job::names::{LAUNCHER, NODE};
+use muster_trainer_api::train_job::{Mpi, annotation};
 
 use super::env;
 use super::render::{Draft, container, is_trainer, metadata, pods, set_pods};
+use crate::jobset;
 use crate::mpi::environment::SSH_OPTIONS;
 
 const HOSTFILE_FOLDER: &str = "/etc/mpi";
@@ -37,21 +38,18 @@ pub(super) fn complete(draft: &mut Draft<'_>) -> ConfigMap {
     let of_job = draft.trainer().num_proc_per_node;
     let slots = of_job.or(mpi.num_proc_per_node).unwrap_or(1);
     let nodes = (draft.nodes - i32::from(launcher_trains)).max(0);
-    let mut hosts: Vec<String> = (0..nodes).map(|node| draft.address(NODE, node)).collect();
-    if launcher_trains {
-        hosts.insert(0, draft.address(LAUNCHER, 0));
-    }
-    let mut lines: Vec<_> = hosts.iter().map(|host| format!("{host} slots={slots}")).collect();
-    // The last line ends, too.
-    lines.push(String::new());
-    let hosts = lines.join("\n");
+    let hosts = hosts(draft, nodes, slots, launcher_trains);
     let (job, name, trainer) = (draft.job, draft.name().to_owned(), draft.trainer());
     for group in &mut draft.spec.replicated_jobs {
         let is_launcher = is_trainer(group);
-        if !is_launcher && group.name != NODE {
+        let is_nodes = group.name == NODE;
+        if is_launcher {
+            set_pods(group, 1);
+        } else if is_nodes {
+            set_pods(group, nodes);
+        } else if slots_of(group).is_none() {
             continue;
         }
-        set_pods(group, if is_launcher { 1 } else { nodes });
         mount_keys(group, &name, &mpi);
         if is_launcher {
             mount_hosts(group, &name);
@@ -67,7 +65,8 @@ pub(super) fn complete(draft: &mut Draft<'_>) -> ConfigMap {
             if let Some(image) = &trainer.image {
                 node.image = Some(image.clone());
             }
-            if let Some(resources) = &trainer.resources_per_node {
+            // What other workers ask for is what sets them apart.
+            if let Some(resources) = trainer.resources_per_node.as_ref().filter(|_| is_nodes) {
                 node.resources = Some(resources.clone());
             }
             env::set(&mut node.env, &trainer.env);
@@ -78,6 +77,35 @@ pub(super) fn complete(draft: &mut Draft<'_>) -> ConfigMap {
         data: Some(BTreeMap::from([(HOSTFILE.to_owned(), hosts)])),
         ..ConfigMap::default()
     }
+}
+
+/// The hosts of the program, a line each: the launcher where it trains, the nodes, and the runtime's other workers in the
+/// order of their groups.
+fn hosts(draft: &Draft<'_>, nodes: i32, slots: i32, launcher_trains: bool) -> String {
+    let line = |group: &str, job: i32, pod: i32, slots: i32| {
+        format!("{} slots={slots}\n", draft.address_in(group, job, pod))
+    };
+    let mut hosts = String::new();
+    if launcher_trains {
+        hosts.push_str(&line(LAUNCHER, 0, 0, slots));
+    }
+    hosts.extend((0..nodes).map(|node| line(NODE, 0, node, slots)));
+    for group in draft.spec.replicated_jobs.iter().filter(|group| group.name != NODE && !is_trainer(group)) {
+        let Some(Some(slots)) = slots_of(group) else { continue };
+        let jobs = group.replicas.unwrap_or(1);
+        let pods = jobset::pods_of(group).checked_div(jobs).unwrap_or(0);
+        for job in 0..jobs {
+            hosts.extend((0..pods).map(|pod| line(&group.name, job, pod, slots)));
+        }
+    }
+    hosts
+}
+
+/// How many processes run in each pod of a further group of workers, if it is one (and says so in a number).
+pub(super) fn slots_of(group: &ReplicatedJob) -> Option<Option<i32>> {
+    let annotations = group.template.metadata.as_ref()?.annotations.as_ref()?;
+    let said = annotations.get(annotation::MPI_SLOTS)?;
+    Some(said.parse().ok().filter(|slots| *slots > 0))
 }
 
 /// For Open MPI 4 (ORTE) and 5 (PRTE), which reads none of the former's.

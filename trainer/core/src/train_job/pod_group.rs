@@ -7,6 +7,7 @@ use muster_trainer_api::jobset::ReplicatedJob;
 use muster_trainer_api::train_job::{PodGroupPolicy, label};
 use serde_json::{Value, json};
 
+use super::elastic;
 use super::render::{Draft, metadata, pods, step};
 use crate::gang::GangScheduler;
 use crate::{jobset, quantity};
@@ -26,6 +27,7 @@ pub(super) fn complete(
             for group in &mut draft.spec.replicated_jobs {
                 jobset::join_gang(&spec, pods(group));
             }
+            elastic::shrink_gang(draft);
         }
         return None;
     };
@@ -38,7 +40,9 @@ pub(super) fn complete(
     } else {
         volcano(draft, policy)
     };
-    let (members, resources) = members(draft);
+    let (all, resources) = members(draft);
+    // Nodes that may be missing ask for nothing before they come.
+    let members = all - draft.may_be_missing();
     group["kind"] = json!("PodGroup");
     group["metadata"] = json!(metadata(draft.job, name.clone()));
     group["spec"]["minMember"] = json!(members);
@@ -76,7 +80,10 @@ fn members(
         })
         .collect();
     let count = sets.iter().map(|(_, count)| count).sum();
-    (count, quantity::sum_of_pods(sets.iter().map(|(pod, count)| (pod, *count)), count))
+    (
+        count,
+        quantity::sum_of_pods(sets.iter().map(|(pod, count)| (pod, *count)), count - draft.may_be_missing()),
+    )
 }
 
 fn volcano(draft: &Draft<'_>, policy: &PodGroupPolicy) -> Value {

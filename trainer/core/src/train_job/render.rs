@@ -15,7 +15,7 @@ use muster_trainer_api::train_job::{MlPolicy, TrainJob, Trainer, TrainingRuntime
 use serde_json::Value;
 
 use super::status_server::StatusServer;
-use super::{env, initializer, jax, made, mpi, patches, pod_group, torch, xgboost};
+use super::{elastic, env, initializer, jax, made, mpi, patches, pod_group, torch, xgboost};
 use crate::gang::GangScheduler;
 
 /// What a job wants.
@@ -42,6 +42,8 @@ pub(super) struct Draft<'a> {
     pub(super) spec: JobSetSpec,
     /// How many nodes train.
     pub(super) nodes: i32,
+    /// With how many it goes on, if not with all of them.
+    pub(super) fewest_nodes: Option<i32>,
     /// What the runtime's nodes run when the job does not say.
     pub(super) runtime_command: Vec<String>,
 }
@@ -57,9 +59,19 @@ impl Draft<'_> {
 
     /// The address of a pod of the group's first Job.
     pub(super) fn address(&self, group: &str, pod: i32) -> String {
+        self.address_in(group, 0, pod)
+    }
+
+    /// The address of a pod of one of the group's Jobs.
+    pub(super) fn address_in(&self, group: &str, job: i32, pod: i32) -> String {
         let network = self.spec.network.as_ref().and_then(|network| network.subdomain.as_deref());
         let subdomain = network.filter(|name| !name.is_empty()).unwrap_or_else(|| self.name());
-        format!("{}-{group}-0-{pod}.{subdomain}", self.name())
+        format!("{}-{group}-{job}-{pod}.{subdomain}", self.name())
+    }
+
+    /// How many nodes the job can do without.
+    pub(super) fn may_be_missing(&self) -> i32 {
+        self.fewest_nodes.map_or(0, |fewest| self.nodes - fewest)
     }
 
     /// Where the nodes meet: the first pod of the group that trains.
@@ -153,7 +165,10 @@ pub(super) fn render_for(
     let nodes = wanted.or(policy.num_nodes).unwrap_or(1);
     let mut template = runtime.template.clone();
     patches::apply(&job.spec.runtime_patches, &mut template);
-    let mut draft = Draft { job, policy, spec: template.spec, nodes, runtime_command: Vec::new() };
+    // A job of which this is wrong is not valid, and never made.
+    let fewest_nodes = elastic::fewest_nodes(job, &policy, nodes).unwrap_or_default();
+    let mut draft =
+        Draft { job, policy, spec: template.spec, nodes, fewest_nodes, runtime_command: Vec::new() };
     let command = draft.trainers().find_map(|node| node.command.clone());
     draft.runtime_command = command.unwrap_or_default();
     override_trainer(&mut draft);
@@ -275,6 +290,7 @@ mod tests {
             policy: MlPolicy::default(),
             spec: JobSetSpec::default(),
             nodes: 1,
+            fewest_nodes: None,
             runtime_command: Vec::new(),
         };
         let set = JobSet::new("train", JobSetSpec::default());

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{EnvVar, ResourceRequirements};
 use muster_trainer_api::train_job::names::{NODE, TRAINER_PORT};
 
 use super::render::{Draft, container, is_trainer, open_port};
-use super::{env, torchtune};
+use super::{elastic, env, torchtune};
 use crate::quantity;
 
 /// Variables that the policy sets, and `trainer.env` may not.
@@ -31,12 +31,20 @@ impl std::fmt::Display for Processes {
 
 pub(super) fn complete(draft: &mut Draft<'_>) {
     let processes = processes(draft);
+    let nodes = match draft.fewest_nodes {
+        Some(fewest) => format!("{fewest}:{}", draft.nodes),
+        None => draft.nodes.to_string(),
+    };
     let mut variables = vec![
-        env::value("PET_NNODES", draft.nodes.to_string()),
+        env::value("PET_NNODES", nodes),
         env::value("PET_NPROC_PER_NODE", processes.to_string()),
         env::pod_index("PET_NODE_RANK"),
     ];
-    if torchtune::is_command(&draft.trainer().command) {
+    if draft.fewest_nodes.is_some() {
+        // Nodes that come and go have no ranks of their own.
+        variables.pop();
+        variables.extend(elastic::rendezvous(draft));
+    } else if torchtune::is_command(&draft.trainer().command) {
         // torchtune hands its own arguments to torchrun.
         let meeting = format!("{}:{TRAINER_PORT}", draft.meeting());
         torchtune::complete(draft, processes, &meeting);
@@ -48,6 +56,7 @@ pub(super) fn complete(draft: &mut Draft<'_>) {
         env::set(&mut node.env, &variables);
         open_port(node);
     }
+    elastic::complete(draft);
     inject(draft, &variables);
 }
 

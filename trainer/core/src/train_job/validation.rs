@@ -3,8 +3,10 @@
 use k8s_openapi::api::core::v1::PodSpec;
 use muster_trainer_api::jobset::ReplicatedJob;
 use muster_trainer_api::train_job::names::{DATASET_INITIALIZER, LAUNCHER, MODEL_INITIALIZER, NODE};
-use muster_trainer_api::train_job::{MlPolicy, PodSpecPatch, TrainJob, TrainingRuntimeSpec};
+use muster_trainer_api::train_job::{MlPolicy, PodSpecPatch, TrainJob, TrainingRuntimeSpec, annotation};
 
+use super::elastic::fewest_nodes;
+use super::mpi::slots_of;
 use super::render::{is_trainer, step};
 use super::{jax, torch, xgboost};
 use crate::validation::{FieldError, is_dns_1035_label};
@@ -25,6 +27,7 @@ pub fn validate(job: &TrainJob, runtime: &TrainingRuntimeSpec) -> Vec<FieldError
     reserved(job, &policy, &mut errors);
     patches(job, runtime, &mut errors);
     mpi(job, runtime, &policy, &mut errors);
+    elastic(job, &policy, &mut errors);
     if policy.flux.is_some() {
         errors.push(FieldError::new(
             "spec.runtimeRef",
@@ -136,6 +139,14 @@ fn containers(patch: &PodSpecPatch, group: &ReplicatedJob, field: &str, errors: 
     }
 }
 
+fn elastic(job: &TrainJob, policy: &MlPolicy, errors: &mut Vec<FieldError>) {
+    let wanted = job.spec.trainer.as_ref().and_then(|trainer| trainer.num_nodes);
+    let nodes = wanted.or(policy.num_nodes).unwrap_or(1);
+    if let Err(message) = fewest_nodes(job, policy, nodes) {
+        errors.push(FieldError::new(format!("metadata.annotations[{}]", annotation::MIN_NODES), message));
+    }
+}
+
 fn mpi(job: &TrainJob, runtime: &TrainingRuntimeSpec, policy: &MlPolicy, errors: &mut Vec<FieldError>) {
     let Some(mpi) = &policy.mpi else { return };
     let groups = &runtime.template.spec.replicated_jobs;
@@ -147,6 +158,20 @@ fn mpi(job: &TrainJob, runtime: &TrainingRuntimeSpec, policy: &MlPolicy, errors:
     if !groups.iter().any(|group| group.name == NODE) {
         let message = format!("names a runtime with mlPolicy.mpi and no replicated job `{NODE}`");
         errors.push(FieldError::new("spec.runtimeRef", message));
+    }
+    for group in groups {
+        let name = &group.name;
+        let slots = slots_of(group);
+        if slots.is_some_and(|slots| slots.is_none()) {
+            let message = format!(
+                "names a runtime whose replicated job `{name}` has in {} no number of processes from 1",
+                annotation::MPI_SLOTS
+            );
+            errors.push(FieldError::new("spec.runtimeRef", message));
+        } else if slots.is_some() && !has_container(group, NODE) {
+            let message = format!("names a runtime whose replicated job `{name}` has no container `{NODE}`");
+            errors.push(FieldError::new("spec.runtimeRef", message));
+        }
     }
     let reserved = |name: &str| name.starts_with("OMPI_MCA_orte_") || name.starts_with("PRTE_MCA_prte_");
     let variables = job.spec.trainer.iter().flat_map(|trainer| &trainer.env);

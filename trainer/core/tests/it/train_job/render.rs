@@ -9,7 +9,11 @@ use serde_json::{Value, json};
 use super::world::{job, runtime};
 
 fn rendered(spec: Value, runtime: Value) -> Rendered {
-    let job: TrainJob = serde_json::from_value(job(spec)).unwrap();
+    rendered_job(job(spec), runtime)
+}
+
+fn rendered_job(job: Value, runtime: Value) -> Rendered {
+    let job: TrainJob = serde_json::from_value(job).unwrap();
     let runtime: TrainingRuntime = serde_json::from_value(runtime).unwrap();
     render(&job, &runtime.spec, &GangScheduler::Muster)
 }
@@ -130,6 +134,74 @@ fn an_mpi_job_has_hosts_keys_and_variables_of_both_generations_of_open_mpi() {
     assert_eq!(ssh_secret.as_deref(), Some("train-mpi-ssh-auth"));
     assert_eq!(variables(&jobset, 0), ["A=b"], "the ranks get the job's variables, too");
     insta::assert_yaml_snapshot!(jobset.spec.replicated_jobs[1]);
+}
+
+/// Complaint 12: workers of several kinds in one program.
+#[test]
+fn an_mpi_job_has_workers_of_all_groups_that_the_runtime_marks() {
+    let mut runtime = mpi_runtime();
+    let groups = runtime["spec"]["template"]["spec"]["replicatedJobs"].as_array_mut().unwrap();
+    let mut large = groups[0].clone();
+    large["name"] = json!("large");
+    large["replicas"] = json!(2);
+    large["template"]["metadata"] = json!({"annotations": {"muster.dev/mpi-slots": "8"}});
+    large["template"]["spec"]["parallelism"] = json!(2);
+    large["template"]["spec"]["completions"] = json!(2);
+    let mut bystander = groups[0].clone();
+    bystander["name"] = json!("bystander");
+    groups.extend([large, bystander]);
+    let resources = json!({"limits": {"cpu": "1"}});
+    let spec = json!({"trainer": {
+        "numNodes": 2, "image": "own", "resourcesPerNode": resources, "env": [{"name": "A", "value": "b"}],
+    }});
+    let Rendered { jobset, hostfile, .. } = rendered(spec, runtime);
+    assert_eq!(
+        hostfile.unwrap().data.unwrap()["hostfile"],
+        "train-launcher-0-0.train slots=2\ntrain-node-0-0.train slots=2\n\
+         train-large-0-0.train slots=8\ntrain-large-0-1.train slots=8\n\
+         train-large-1-0.train slots=8\ntrain-large-1-1.train slots=8\n"
+    );
+    let pods = |group: usize| {
+        let job = jobset.spec.replicated_jobs[group].template.spec.clone().unwrap();
+        let pod = job.template.spec.unwrap();
+        let keys = pod.volumes.iter().flatten().any(|volume| volume.name == "mpi-ssh-auth");
+        let node = &pod.containers[0];
+        (job.parallelism, keys, node.image.clone(), node.resources.is_some(), variables(&jobset, group))
+    };
+    assert_eq!(pods(0), (Some(1), true, Some("own".into()), true, vec!["A=b".into()]));
+    assert_eq!(pods(2), (Some(2), true, Some("own".into()), false, vec!["A=b".into()]));
+    assert_eq!((pods(3).1, pods(3).4), (false, Vec::new()));
+}
+
+/// Complaint 1: nodes that come and go.
+#[test]
+fn a_pytorch_job_may_go_on_with_fewer_nodes() {
+    let elastic = |spec: Value, runtime: Value| {
+        let mut job = job(spec);
+        job["metadata"]["annotations"] = json!({"muster.dev/min-nodes": "2"});
+        rendered_job(job, runtime)
+    };
+    let set = elastic(json!({"trainer": {"numNodes": 4}}), runtime(json!({"torch": {}}))).jobset;
+    insta::assert_yaml_snapshot!(variables(&set, 0));
+    let spec = set.spec.replicated_jobs[0].template.spec.clone().unwrap();
+    let rules = spec.success_policy.unwrap().rules;
+    assert_eq!(rules[0].succeeded_indexes.as_deref(), Some("0"));
+    let marks = spec.template.metadata.unwrap().annotations.unwrap();
+    assert_eq!(marks["muster.dev/gang-min-available"], "2");
+
+    let patient = json!({"trainer": {"numNodes": 4, "env": [{"name": "PET_MAX_RESTARTS", "value": "100"}]}});
+    let set = elastic(patient, runtime(json!({"torch": {}}))).jobset;
+    assert!(variables(&set, 0).contains(&"PET_MAX_RESTARTS=100".to_owned()));
+
+    let mut coscheduled = runtime(json!({"torch": {}}));
+    coscheduled["spec"]["podGroupPolicy"] = json!({"coscheduling": {}});
+    let group = elastic(json!({"trainer": {"numNodes": 4}}), coscheduled).pod_group.unwrap();
+    assert_eq!(group["spec"]["minMember"], 2);
+
+    // All nodes are the fewest: nothing is elastic.
+    let set = elastic(json!({"trainer": {"numNodes": 2}}), runtime(json!({"torch": {}}))).jobset;
+    assert!(variables(&set, 0).contains(&"PET_NNODES=2".to_owned()));
+    assert!(set.spec.replicated_jobs[0].template.spec.clone().unwrap().success_policy.is_none());
 }
 
 /// Complaint 17: a shell that SSH opens on a node has none of its container's variables.

@@ -6,7 +6,11 @@ use serde_json::{Value, json};
 use super::world::{World, job, runtime};
 
 fn errors(spec: Value, runtime: Value) -> Vec<String> {
-    let world = World::new(job(spec), runtime);
+    errors_of(job(spec), runtime)
+}
+
+fn errors_of(job: Value, runtime: Value) -> Vec<String> {
+    let world = World::new(job, runtime);
     let runtime = world.view.runtime.unwrap();
     validate(&world.view.job, &runtime.spec).iter().map(ToString::to_string).collect()
 }
@@ -27,6 +31,21 @@ fn each_check_names_its_field() {
     let mut headless = torch();
     headless["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["metadata"] = json!({});
     let variable = |name: &str| json!({"trainer": {"env": [{"name": name, "value": "1"}]}});
+    let fewest = |said: &str, runtime: Value| {
+        let mut job = job(json!({"trainer": {"numNodes": 4}}));
+        job["metadata"]["annotations"] = json!({"muster.dev/min-nodes": said});
+        errors_of(job, runtime)
+    };
+    let workers = |slots: &str| {
+        let mut runtime = runtime(json!({"mpi": {}}));
+        let groups = runtime["spec"]["template"]["spec"]["replicatedJobs"].as_array_mut().unwrap();
+        groups[0]["name"] = json!("launcher");
+        let mut others = groups[0].clone();
+        others["name"] = json!("large");
+        others["template"]["metadata"] = json!({"annotations": {"muster.dev/mpi-slots": slots}});
+        groups.push(others);
+        runtime
+    };
     let all = [
         errors(json!({}), headless),
         errors(json!({"trainer": {"numNodes": 0}}), torch()),
@@ -39,6 +58,10 @@ fn each_check_names_its_field() {
         errors(containers(json!([{"name": "side"}])), torch()),
         errors(containers(json!([{"name": "node", "env": [{"name": "A"}]}])), torch()),
         errors(json!({}), runtime(json!({"flux": {}}))),
+        fewest("5", torch()),
+        fewest("some", torch()),
+        fewest("1", runtime(json!({"jax": {}}))),
+        errors(json!({}), workers("none")),
     ];
     insta::assert_yaml_snapshot!(all);
 }
