@@ -229,13 +229,14 @@ async fn a_train_job_runs_open_mpi_on_workers_of_several_kinds() {
     waits.push(json!({"name": "large", "status": "Ready"}));
     groups.insert(0, large);
     apply(&cluster, &runtime).await;
+    let command: Vec<&str> = [OPEN_MPI.run, &["hostname"]].concat();
     let job = json!({
         "apiVersion": "trainer.kubeflow.org/v1alpha1",
         "kind": "TrainJob",
         "metadata": {"name": "mixed"},
         "spec": {
             "runtimeRef": {"name": "open-mpi", "kind": "TrainingRuntime"},
-            "trainer": {"numNodes": 2, "numProcPerNode": 1, "command": [OPEN_MPI.run, &["hostname"]].concat()},
+            "trainer": {"numNodes": 2, "numProcPerNode": 1, "command": command},
         },
     });
     apply(&cluster, &job).await;

@@ -65,12 +65,14 @@ pub(super) fn complete(draft: &mut Draft<'_>) {
     }
 }
 
-/// Lets Muster's gang start with the fewest nodes.
-pub(super) fn shrink_gang(draft: &mut Draft<'_>) {
+/// Makes the nodes a gang of Muster's scheduler that starts with the fewest. It must be named: a gang that the JobSet
+/// describes needs all of its pods.
+pub(super) fn name_gang(draft: &mut Draft<'_>) {
     let missing = draft.may_be_missing();
     if missing == 0 {
         return;
     }
+    let name = format!("trainjob.{}", draft.name());
     // Where groups start one after the other, each is a gang of its own.
     let is_staged = jobset::is_staged(&draft.spec);
     let all: i32 = draft.spec.replicated_jobs.iter().map(jobset::pods_of).sum();
@@ -82,6 +84,9 @@ pub(super) fn shrink_gang(draft: &mut Draft<'_>) {
         let least = if is_staged { jobset::pods_of(group) } else { all } - missing;
         let metadata = pods(group).metadata.get_or_insert_default();
         let marks = metadata.annotations.get_or_insert_default();
-        marks.entry(annotations::GANG_MIN_AVAILABLE.to_owned()).or_insert_with(|| least.to_string());
+        if !marks.contains_key(annotations::GANG) && !marks.contains_key(annotations::GANG_BY) {
+            marks.insert(annotations::GANG.to_owned(), name.clone());
+            marks.insert(annotations::GANG_MIN_AVAILABLE.to_owned(), least.to_string());
+        }
     }
 }

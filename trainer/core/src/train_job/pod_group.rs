@@ -23,11 +23,11 @@ pub(super) fn complete(
     let policy = policy.filter(|policy| policy.coscheduling.is_some() || policy.volcano.is_some());
     let Some(policy) = policy else {
         if *scheduler == GangScheduler::Muster {
+            elastic::name_gang(draft);
             let spec = draft.spec.clone();
             for group in &mut draft.spec.replicated_jobs {
                 jobset::join_gang(&spec, pods(group));
             }
-            elastic::shrink_gang(draft);
         }
         return None;
     };

@@ -187,7 +187,9 @@ fn a_pytorch_job_may_go_on_with_fewer_nodes() {
     let rules = spec.success_policy.unwrap().rules;
     assert_eq!(rules[0].succeeded_indexes.as_deref(), Some("0"));
     let marks = spec.template.metadata.unwrap().annotations.unwrap();
+    assert_eq!(marks["muster.dev/gang"], "trainjob.train");
     assert_eq!(marks["muster.dev/gang-min-available"], "2");
+    assert!(!marks.contains_key("muster.dev/gang-by"));
 
     let patient = json!({"trainer": {"numNodes": 4, "env": [{"name": "PET_MAX_RESTARTS", "value": "100"}]}});
     let set = elastic(patient, runtime(json!({"torch": {}}))).jobset;
