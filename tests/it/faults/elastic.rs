@@ -231,14 +231,17 @@ async fn a_train_job_goes_on_with_the_nodes_that_there_are() {
         let names = cluster.kubectl(&running).await.succeeded().stdout;
         names.lines().map(str::to_owned).collect::<Vec<_>>()
     };
-    let first = nodes().await;
-    assert_eq!(first.len(), 2, "{first:?}");
-    let mut log = Log::follow(home, first[0].trim_start_matches("pod/"));
-    log.until("of 2").await;
-    cluster.kubectl(&["delete", &first[1], "--grace-period=1"]).await.succeeded();
-    // The node that is left goes on when another has taken the place.
-    log.until("of 2").await;
-    for node in nodes().await {
+    let mut running = nodes().await;
+    assert_eq!(running.len(), 2, "{running:?}");
+    // The second is lost, then the one at which they meet: what is left goes on when another has taken the place.
+    for lost in [1, 0] {
+        let mut log = Log::follow(home, running[1 - lost].trim_start_matches("pod/"));
+        log.until("of 2").await;
+        cluster.kubectl(&["delete", &running[lost], "--grace-period=1"]).await.succeeded();
+        log.until("of 2").await;
+        running = nodes().await;
+    }
+    for node in running {
         let end = ["exec", &node, "--", "sh", "-c", "touch /tmp/end-$MARK-$HOSTNAME"];
         cluster.kubectl(&end).await.succeeded();
     }

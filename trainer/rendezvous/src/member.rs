@@ -419,8 +419,12 @@ impl Shared {
                 Ended::Broken(trouble) => {
                     tracing::debug!(trouble, "the rendezvous cannot be reached");
                     let mut heard = self.heard.lock();
-                    heard.trouble = Some(trouble);
+                    let is_new = heard.trouble.replace(trouble).is_none();
                     heard.in_reserve = false;
+                    drop(heard);
+                    if is_new {
+                        self.tell();
+                    }
                 }
             }
             // A rank that leaves has nothing more to say, but for the end of the training.

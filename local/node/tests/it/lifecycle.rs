@@ -61,6 +61,42 @@ async fn deletion_ends_every_process_of_the_pod() {
     cluster.stop().await;
 }
 
+/// One that missed its SIGTERM would stay for its grace period, which here is longer than any test.
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_deleted_while_they_start_do_not_stay_for_their_grace_period() {
+    let cluster = Cluster::start(Isolation::Light).await;
+    let patient = json!({"terminationGracePeriodSeconds": 3600});
+    for place in 0..12 {
+        cluster.create(&format!("early-{place}"), "sleep 3600", patient.clone()).await;
+    }
+    // By now they have come to where they have come.
+    for place in 0..12 {
+        cluster.pods().delete(&format!("early-{place}"), &DeleteParams::default()).await.unwrap();
+    }
+    for place in 0..12 {
+        cluster.wait_gone(&format!("early-{place}")).await;
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_deleted_while_it_waits_for_gpus_never_starts() {
+    let cluster = Cluster::start(Isolation::Light).await;
+    let all = json!({
+        "terminationGracePeriodSeconds": 3600,
+        "containers": [{"resources": {"limits": {"nvidia.com/gpu": "4"}}}],
+    });
+    cluster.create("holder", "sleep 3600", all.clone()).await;
+    cluster.wait_phase("holder", "Running").await;
+    cluster.create("next", "sleep 3600", all).await;
+    cluster.pods().delete("next", &DeleteParams::default()).await.unwrap();
+    cluster.pods().delete("holder", &DeleteParams::default()).await.unwrap();
+    for name in ["next", "holder"] {
+        cluster.wait_gone(name).await;
+    }
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_outlives_its_agent_and_is_taken_over() {
     if !is_root("a_pod_outlives_its_agent_and_is_taken_over") {

@@ -1,7 +1,7 @@
 //! A node that holds the rendezvous of its job, as torchrun's does its store.
 
 use std::io;
-use std::net::{TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,9 +21,9 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Holds it if the address is one of this host and nobody holds it yet.
-    pub(crate) fn start(host: &str, port: u16, sinks: &Sinks) -> io::Result<Option<Self>> {
-        let Some(listener) = own_listener(host, port)? else { return Ok(None) };
+    /// Holds it if one of its addresses is one of this host and nobody holds it yet.
+    pub(crate) fn start(addresses: &[SocketAddr], sinks: &Sinks) -> io::Result<Option<Self>> {
+        let Some(listener) = own_listener(addresses)? else { return Ok(None) };
         let options = ServiceOptions { farewell: FAREWELL, ..ServiceOptions::open(listener.local_addr()?) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let shutdown = CancellationToken::new();
@@ -47,10 +47,15 @@ impl Host {
     }
 }
 
-/// Listens at one of the addresses of `host`, if it is this host and nobody else does.
-fn own_listener(host: &str, port: u16) -> io::Result<Option<TcpListener>> {
+/// The addresses at which `host`, a name or an address, may hold a rendezvous.
+pub(crate) fn addresses_of(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    for address in (host, port).to_socket_addrs()? {
+    Ok((host, port).to_socket_addrs()?.collect())
+}
+
+/// Listens at one of the addresses, if it is of this host and nobody else does.
+fn own_listener(addresses: &[SocketAddr]) -> io::Result<Option<TcpListener>> {
+    for address in addresses {
         match TcpListener::bind(address) {
             Ok(listener) => return Ok(Some(listener)),
             Err(error)
@@ -67,13 +72,16 @@ mod tests {
 
     #[test]
     fn only_a_free_port_of_this_host_is_listened_at() {
-        let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let at = |host: &str, port| own_listener(&addresses_of(host, port).unwrap()).unwrap();
+        let taken = at("127.0.0.1", 0).unwrap();
         let port = taken.local_addr().unwrap().port();
-        assert!(own_listener("127.0.0.1", port).unwrap().is_none());
+        assert!(at("127.0.0.1", port).is_none());
         // An address for documentation, which no host has.
-        assert!(own_listener("192.0.2.1", port).unwrap().is_none());
-        let own = own_listener("127.77.0.1", port).unwrap().unwrap();
+        assert!(at("192.0.2.1", port).is_none());
+        let own = at("127.77.0.1", port).unwrap();
         assert_eq!(own.local_addr().unwrap().port(), port);
-        assert!(own_listener("host.invalid", port).is_err());
+        assert!(addresses_of("host.invalid", port).is_err());
+        let own = at("[::1]", 0).unwrap();
+        assert!(own.local_addr().unwrap().is_ipv6());
     }
 }

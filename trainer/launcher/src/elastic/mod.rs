@@ -28,7 +28,7 @@ use crate::report::Failure;
 use crate::supervisor::{Outcome, Supervisor};
 use crate::watch::reap_adopted;
 use crate::world::{World, split_endpoint};
-use host::Host;
+use host::{Host, addresses_of};
 
 /// Pause before a name is looked up again that nobody knows yet.
 const RETRY: Duration = Duration::from_millis(500);
@@ -130,7 +130,7 @@ impl<'a> Agent<'a> {
                     }
                 }
             }
-            self.hold_rendezvous();
+            self.hold_rendezvous()?;
             member.ask(past, self.listens(own)?);
         }
     }
@@ -139,15 +139,17 @@ impl<'a> Agent<'a> {
         self.supervisor.sinks.stderr.note(text);
     }
 
-    /// The address of this host for others, once the rendezvous has one.
+    /// The address of this host for others, once the rendezvous has one and is held, if that is for this node to do.
     fn own_address(&mut self) -> Result<Found, Error> {
         let deadline = Instant::now() + self.settings.join_timeout;
         loop {
-            self.hold_rendezvous();
+            // The name may become known between the two: whoever bears it must not miss that.
+            let is_held = self.hold_rendezvous()?;
+            let is_late = Instant::now() >= deadline;
             match own_address(&self.settings.rendezvous.addresses()) {
-                Ok(own) => return Ok(Found::Address(own)),
-                Err(error) if Instant::now() >= deadline => return Err(error.into()),
-                Err(_) => {}
+                Ok(own) if is_held || is_late => return Ok(Found::Address(own)),
+                Err(error) if is_late => return Err(error.into()),
+                Ok(_) | Err(_) => {}
             }
             if let Some(signal) = self.wait(deadline.min(Instant::now() + RETRY))? {
                 return Ok(Found::Asked(signal));
@@ -155,20 +157,19 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// Holds the rendezvous if that is for this node to do and nobody does. A node that held it may be gone.
-    fn hold_rendezvous(&mut self) {
-        let Rendezvous::Node { host, port, is_here, .. } = &self.settings.rendezvous else { return };
+    /// Holds the rendezvous if that is for this node to do and nobody does: a node that held it may be gone. Whether it is
+    /// known who holds it, as long as nobody knows its name it is not.
+    fn hold_rendezvous(&mut self) -> Result<bool, Error> {
+        let Rendezvous::Node { host, port, is_here, .. } = &self.settings.rendezvous else { return Ok(true) };
         if self.host.is_some() || *is_here == Some(false) {
-            return;
+            return Ok(true);
         }
-        match Host::start(host, *port, self.supervisor.sinks) {
-            Ok(held) => self.host = held,
-            // A name that nobody knows yet is looked up again.
-            Err(error) if *is_here == Some(true) => {
-                self.note(&format!("cannot hold the rendezvous at {host}:{port}: {error}"));
-            }
-            Err(_) => {}
-        }
+        let Ok(addresses) = addresses_of(host, *port) else { return Ok(false) };
+        self.host = Host::start(&addresses, self.supervisor.sinks).map_err(|error| MemberError::Setup {
+            action: "hold the rendezvous",
+            message: format!("{host}:{port}: {error}"),
+        })?;
+        Ok(true)
     }
 
     fn member_options(&self, listens: String) -> MemberOptions {
@@ -219,7 +220,7 @@ impl<'a> Agent<'a> {
     }
 
     /// Until this node has a place in a round after `past`.
-    fn wait_for_place(&self, member: &Member, past: u64) -> Result<Waited, Error> {
+    fn wait_for_place(&mut self, member: &Member, past: u64) -> Result<Waited, Error> {
         let mut deadline = Instant::now() + self.settings.join_timeout;
         loop {
             self.news.take();
@@ -236,7 +237,13 @@ impl<'a> Agent<'a> {
                 self.note(&why.to_string());
                 deadline = Instant::now() + self.settings.join_timeout;
             }
-            if let Some(signal) = self.wait(deadline)? {
+            // The name of who holds the rendezvous may have led to a pod that this one replaces.
+            let mut until = deadline;
+            if member.trouble().is_some() {
+                self.hold_rendezvous()?;
+                until = deadline.min(Instant::now() + RETRY);
+            }
+            if let Some(signal) = self.wait(until)? {
                 return Ok(Waited::Asked(signal));
             }
         }

@@ -240,6 +240,19 @@ fn a_node_holds_the_rendezvous_and_another_takes_it_over() {
     assert_eq!([third.line(), other.line()], ["of 2", "of 2"]);
 }
 
+/// The name of the holder may lead to where it was before, or to nobody, at first.
+#[test]
+fn a_node_that_waits_takes_the_rendezvous_over_once_nobody_answers() {
+    let endpoint = own_endpoint();
+    let stranger = TcpListener::bind(&endpoint).unwrap();
+    let options = ["--nnodes", "1:2", "--rdzv-endpoint", &endpoint, "--rdzv-conf", PATIENT];
+    let node = start(&mut workers(&options, "echo of $WORLD_SIZE"));
+    // It holds no rendezvous, since somebody listens there, and waits for an answer.
+    let asked = stranger.accept().unwrap();
+    drop((stranger, asked));
+    assert_eq!(node.end().succeeded().stdout, "of 1\n");
+}
+
 /// Until somebody listens there.
 fn wait_for_listener(endpoint: &str) {
     let until = Instant::now() + DEADLINE;

@@ -33,6 +33,10 @@ impl Ending {
     pub(super) fn wake_time(&self) -> Timestamp {
         self.deadline
     }
+
+    pub(super) fn is_term_sent(&self) -> bool {
+        self.term_sent
+    }
 }
 
 fn after(grace: Duration) -> Timestamp {

@@ -274,7 +274,7 @@ impl Worker {
                 }
                 self.pod = pod;
             }
-            Wake::Init(Some(event)) => self.on_event(event),
+            Wake::Init(Some(event)) => self.on_event(event).await,
             Wake::Init(None) => self.reconnect().await,
             Wake::Word(word) => self.on_word(word).await,
             Wake::Change(change) => {
@@ -362,14 +362,19 @@ impl Worker {
         }
     }
 
-    fn on_event(&mut self, event: InitEvent) {
+    async fn on_event(&mut self, event: InitEvent) {
         match event {
             InitEvent::Started { container, attempt, at } => {
                 let Some(run) = self.run_of(&container).filter(|run| run.restarts == attempt) else { return };
                 run.phase = Phase::Running { started: at };
                 self.reporter.wait_again();
                 self.event(Some(&container), false, "Started", format!("Started container {container}"));
-                self.watch_container(&container, attempt);
+                if self.ending.as_ref().is_some_and(Ending::is_term_sent) {
+                    // It was not there yet when the others were told.
+                    self.tell_init(&InitRequest::Signal { container, signal: libc::SIGTERM }).await;
+                } else {
+                    self.watch_container(&container, attempt);
+                }
             }
             InitEvent::Exited(exit) => self.on_exit(exit),
             InitEvent::ExecDone { id, result, output } => {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use fs_err as fs;
 use jiff::{SignedDuration, Timestamp};
-use tokio::time::{Instant, timeout_at};
+use k8s_openapi::api::core::v1::Pod;
+use tokio::time::timeout;
 
 use super::report::note_restart;
 use super::{RETRY, Worker};
@@ -71,7 +72,7 @@ impl Worker {
                     None => None,
                 };
                 if let Some(event) = event {
-                    self.on_event(event);
+                    self.on_event(event).await;
                 } else {
                     if let Some(process) = self.process.take() {
                         process.end().await;
@@ -88,7 +89,7 @@ impl Worker {
         if self.overall.start_time.is_none() {
             self.overall.start_time = Some(Timestamp::now());
             self.await_gpus().await;
-            if !self.admit() {
+            if self.is_unwanted() || !self.admit() {
                 return;
             }
         }
@@ -125,18 +126,32 @@ impl Worker {
     async fn await_gpus(&mut self) {
         let count = self.asked_gpus();
         let (context, node, uid) = (self.context.clone(), self.record.node.clone(), self.record.uid.clone());
-        let deadline = Instant::now() + GPU_PATIENCE;
-        loop {
-            let mut freed = pin!(context.gpus_freed.notified());
-            freed.as_mut().enable();
-            let must_wait = {
-                let nodes = context.gpus.lock();
-                nodes.get(&node).is_some_and(|slots| slots.must_wait(&uid, count))
-            };
-            if !must_wait || timeout_at(deadline, freed).await.is_err() {
-                return;
+        let mut updates = self.updates.clone();
+        let enough = async {
+            loop {
+                let mut freed = pin!(context.gpus_freed.notified());
+                freed.as_mut().enable();
+                let must_wait = {
+                    let nodes = context.gpus.lock();
+                    nodes.get(&node).is_some_and(|slots| slots.must_wait(&uid, count))
+                };
+                if !must_wait {
+                    return;
+                }
+                freed.await;
             }
+        };
+        let enough = timeout(GPU_PATIENCE, enough);
+        tokio::select! {
+            _ = enough => {}
+            // What is to be deleted needs none; the error says that the agent is stopping.
+            _ = updates.wait_for(|pod| is_going(pod.as_deref())) => {}
         }
+    }
+
+    /// The pod is to be deleted, whether or not that was taken note of: nothing of it starts anymore.
+    fn is_unwanted(&self) -> bool {
+        is_going(self.updates.borrow().as_deref())
     }
 
     /// How many GPUs the pod asks for.
@@ -334,6 +349,9 @@ impl Worker {
         let attempt = run.next_attempt();
         let hostname = self.hostname();
         self.context.services.listed().await;
+        if self.is_unwanted() {
+            return Ok(());
+        }
         let frame = Frame {
             context: &self.context,
             pod: &self.pod,
@@ -396,6 +414,11 @@ impl Worker {
             self.event(None, true, "FailedMount", message);
         }
     }
+}
+
+/// Whether a pod is deleted, or about to be.
+fn is_going(newest: Option<&Pod>) -> bool {
+    newest.is_none_or(|pod| pod.metadata.deletion_timestamp.is_some())
 }
 
 /// A restarted container gets a fresh file tree.
