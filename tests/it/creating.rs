@@ -89,3 +89,25 @@ async fn jobs_and_cron_jobs_are_made_on_the_command_line() {
     assert!(refused.code != 0 && refused.stderr.contains("spec.schedule"), "{}", refused.stderr);
     cluster.stop().await;
 }
+
+/// kubectl prints several objects as a `List`, and reads it again.
+#[tokio::test]
+async fn a_list_that_kubectl_printed_is_applied_again() {
+    let cluster = Cluster::start(&[]).await;
+    for name in ["one", "two"] {
+        kubectl(&cluster, &format!("create configmap {name} --from-literal=key={name}")).await;
+    }
+    let printed = kubectl(&cluster, "get configmap one two -o yaml").await;
+    assert!(printed.contains("kind: List"), "{printed}");
+    cluster.home.write("both.yaml", &printed.replace("key: two", "key: 2nd"));
+    kubectl(&cluster, "delete configmap one").await;
+    let applied = cluster.kubectl(&["apply", "-f", "both.yaml"]).await.succeeded();
+    assert_eq!(applied.stdout, "configmap/one created\nconfigmap/two configured\n");
+    assert_eq!(kubectl(&cluster, "get configmap one two -o jsonpath={.items[*].data.key}").await, "one 2nd");
+    let unknown = r#"{"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "three"}, "dates": {}}]}"#;
+    cluster.home.write("unknown.json", unknown);
+    let refused = cluster.kubectl(&["apply", "-f", "unknown.json"]).await;
+    assert!(refused.stderr.contains("unknown field \"dates\""), "{}", refused.stderr);
+    cluster.stop().await;
+}

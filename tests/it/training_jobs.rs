@@ -1,6 +1,7 @@
 //! Jobs on runtimes, and the JobSets in which they run: with `kubectl`, and with Kubeflow's TrainerClient.
 
 use fs_err as fs;
+use serde_json::{Value, json};
 
 use crate::faults::until;
 use crate::harness::program::{self, repository};
@@ -264,5 +265,76 @@ async fn preempted_nodes_of_a_job_come_back_and_cost_it_nothing() {
     cluster.wait_for("trainjob/patient", "condition=Complete").await;
     let set = cluster.object("jobset/patient").await;
     assert!(set["status"]["restarts"].as_i64().unwrap_or(0) == 0, "{set}");
+    cluster.stop().await;
+}
+
+/// Complaints 2, 3 and 6, on a runtime as it is shipped: what happens to one node happens to all, at no charge if it is no
+/// fault of theirs.
+#[tokio::test]
+async fn nodes_on_a_shipped_runtime_start_again_as_one() {
+    let cluster = Cluster::start(&["--nodes", "1", "--gpus-per-node", "2"]).await;
+    let mark = cluster.home.path().file_name().expect("a folder").display().to_string();
+    // Ends with the code that is written into a file of the node's.
+    let script = "trap 'exit 143' TERM; file=/tmp/code-$MARK-$HOSTNAME; until [ -s $file ]; do sleep 0.1; done; code=$(cat $file); rm $file; exit $code";
+    let job = json!({
+        "apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "metadata": {"name": "whole"},
+        "spec": {
+            "runtimeRef": {"name": "torch-distributed"},
+            "trainer": {
+                "image": "busybox", "command": ["sh", "-c", script], "env": [{"name": "MARK", "value": mark}],
+                "numNodes": 2, "resourcesPerNode": {"limits": {"nvidia.com/gpu": 1}},
+            },
+        },
+    });
+    let urgent = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "urgent"}, "value": 1000},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "urgent"}, "spec": {
+            "priorityClassName": "urgent", "restartPolicy": "Never",
+            "containers": [{"name": "c", "image": "busybox", "command": ["true"],
+                            "resources": {"limits": {"nvidia.com/gpu": 1}}}],
+        }},
+    ]});
+    cluster.home.write("job.yaml", &job.to_string());
+    cluster.home.write("urgent.yaml", &urgent.to_string());
+    let nodes = async || {
+        let pods = ["get", "pods", "-l", "jobset.sigs.k8s.io/jobset-name=whole", "-o", "json"];
+        let pods = cluster.kubectl(&pods).await.succeeded().stdout;
+        let pods: Value = serde_json::from_str(&pods).expect("pods");
+        let field = |pod: &Value, field: &str| pod["metadata"][field].as_str().expect("text").to_owned();
+        let pods = pods["items"].as_array().expect("pods").iter();
+        pods.map(|pod| (field(pod, "name"), field(pod, "uid"))).collect::<Vec<_>>()
+    };
+    let both_anew = async |before: &[(String, String)]| {
+        until("both nodes run, as pods of their own", async || {
+            let ready = cluster.object("job/whole-node-0").await["status"]["ready"] == 2;
+            let now = nodes().await;
+            ready && now.len() == 2 && now.iter().all(|pod| !before.contains(pod))
+        })
+        .await;
+        nodes().await
+    };
+    let end = async |pod: &str, code: u8| {
+        let end = format!("echo {code} >/tmp/code-$MARK-$HOSTNAME");
+        cluster.kubectl(&["exec", pod, "--", "sh", "-c", &end]).await.succeeded();
+    };
+    let restarts = async || {
+        let status = cluster.object("jobset/whole").await["status"].clone();
+        let count = |field: &str| status[field].as_i64().unwrap_or(0);
+        (count("restarts"), count("restartsCountTowardsMax"))
+    };
+    cluster.kubectl(&["apply", "-f", "job.yaml"]).await.succeeded();
+    let first = both_anew(&[]).await;
+    cluster.kubectl(&["apply", "-f", "urgent.yaml"]).await.succeeded();
+    cluster.wait_for("pod/urgent", "jsonpath={.status.phase}=Succeeded").await;
+    let second = both_anew(&first).await;
+    let (all, counted) = restarts().await;
+    assert!(all > 0 && counted == 0, "{all}, {counted}");
+    end(&second[1].0, 3).await;
+    let third = both_anew(&second).await;
+    assert_eq!(restarts().await, (all + 1, 1));
+    for (pod, _) in &third {
+        end(pod, 0).await;
+    }
+    cluster.wait_for("trainjob/whole", "condition=Complete").await;
     cluster.stop().await;
 }

@@ -27,7 +27,7 @@ pub(crate) fn answer(
     let verb = parts.method.as_str().to_lowercase();
     rbac::authorize_path(app, user, &verb, parts.uri.path())?;
     if let Route::Other(path) = route {
-        return Ok(other(app, path, query));
+        return Ok(other(app, path, parts, query));
     }
     if parts.method != http::Method::GET && parts.method != http::Method::HEAD {
         return Err(ApiError::method_not_allowed());
@@ -61,12 +61,13 @@ pub(crate) fn answer(
     })
 }
 
-fn other(app: &App, path: &str, query: &Query) -> Reply {
+fn other(app: &App, path: &str, parts: &request::Parts, query: &Query) -> Reply {
     if let Some(path) = path.strip_prefix("/openapi/v3") {
         return openapi::answer(app, path.trim_matches('/'));
     }
     match path.trim_end_matches('/') {
         "/metrics" => respond::text(200, telemetry::text(app)),
+        "/openapi/v2" => openapi::answer_v2(&parts.headers),
         "/version" => respond::value(200, Encoding::Json, &version()),
         "/healthz" | "/livez" | "/readyz" => {
             let name = path.trim_matches('/');
@@ -82,7 +83,9 @@ fn other(app: &App, path: &str, query: &Query) -> Reply {
         "" => respond::value(
             200,
             Encoding::Json,
-            &json!({ "paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"] }),
+            &json!({ "paths": [
+                "/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"
+            ] }),
         ),
         _ => respond::page_not_found(),
     }

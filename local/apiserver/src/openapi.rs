@@ -1,14 +1,17 @@
-//! `/openapi/v3`: the documents that `kubectl apply` and `explain` read.
+//! `/openapi/v3`: the documents that `kubectl apply` and `explain` read; and of `/openapi/v2` as much as it takes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use muster_schema::catalogue::GroupVersionKind;
 use muster_schema::openapi::{
     ResourceDescription, SubresourceDescription, document_hash, group_version_document, index, index_key,
 };
 use parking_lot::Mutex;
+use prost::Message;
+use serde_json::json;
 
 use crate::app::App;
 use crate::negotiate::Encoding;
@@ -108,4 +111,46 @@ pub(crate) fn answer(app: &App, path: &str) -> Reply {
         }
         None => respond::page_not_found(),
     }
+}
+
+/// How clients ask for protobuf, and how Kubernetes calls it, since Go takes the former for no content type.
+const PROTOBUF_V2: [&str; 2] = [
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+];
+
+/// `openapi.v2.Document` of gnostic, without paths and definitions.
+#[derive(Clone, PartialEq, Message)]
+struct DocumentV2 {
+    #[prost(string, tag = "1")]
+    swagger: String,
+    #[prost(message, optional, tag = "2")]
+    info: Option<InfoV2>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct InfoV2 {
+    #[prost(string, tag = "1")]
+    title: String,
+    #[prost(string, tag = "2")]
+    version: String,
+}
+
+/// A document that describes nothing. kubectl checks a file whose kind is `List` by it, and leaves what it does not find
+/// to the server; without a document it refuses the file.
+pub(crate) fn answer_v2(headers: &HeaderMap) -> Reply {
+    let (swagger, title) = ("2.0", "Kubernetes");
+    let accept = headers.get_all(http::header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut accepted = accept.flat_map(|value| value.split(',')).map(str::trim);
+    if accepted.any(|media| PROTOBUF_V2.iter().any(|protobuf| media.starts_with(protobuf))) {
+        let info = InfoV2 { title: title.to_owned(), version: SERVER_VERSION.to_owned() };
+        let document = DocumentV2 { swagger: swagger.to_owned(), info: Some(info) };
+        return respond::bytes(200, PROTOBUF_V2[1], document.encode_to_vec());
+    }
+    let info = json!({"title": title, "version": SERVER_VERSION});
+    respond::value(
+        200,
+        Encoding::Json,
+        &json!({"swagger": swagger, "info": info, "paths": {}, "definitions": {}}),
+    )
 }

@@ -201,15 +201,24 @@ async fn an_elastic_job_of_any_script_is_scaled_in_rounds() {
 /// Complaint 1 of those who train on Kubeflow: a TrainJob needed all its nodes, all the time.
 #[tokio::test]
 async fn a_train_job_goes_on_with_the_nodes_that_there_are() {
-    // Room for two of its three nodes.
     let cluster = Cluster::start(&["--nodes=2", "--gpus-per-node=1"]).await;
+    // A third node waits for room, and takes that of the one that is lost.
+    lose_a_node(&cluster, 3, 1).await;
+    // The node that is lost is the one at which they meet.
+    lose_a_node(&cluster, 2, 0).await;
+    cluster.stop().await;
+}
+
+/// Runs a job of so many nodes where there is room for two, which loses one of them on its way.
+async fn lose_a_node(cluster: &Cluster, nodes: usize, lost: usize) {
     let home = &cluster.home;
+    let name = format!("few-of-{nodes}");
     let script = "echo rank $RANK of $WORLD_SIZE; until [ -e /tmp/end-$MARK-$HOSTNAME ]; do sleep 0.1; done";
     let mark = home.path().file_name().expect("a folder").display().to_string();
     let job = json!({
         "apiVersion": "trainer.kubeflow.org/v1alpha1",
         "kind": "TrainJob",
-        "metadata": {"name": "few", "annotations": {"muster.dev/min-nodes": "2"}},
+        "metadata": {"name": name, "annotations": {"muster.dev/min-nodes": (nodes - 1).to_string()}},
         "spec": {
             "runtimeRef": {"name": "torch-distributed"},
             "trainer": {
@@ -217,7 +226,7 @@ async fn a_train_job_goes_on_with_the_nodes_that_there_are() {
                 "command": ["muster", "exec-worker", "--", "sh", "-c", script],
                 // Nodes that may still come are not waited for as long as torchrun does, which is 30 s.
                 "env": [{"name": "MARK", "value": mark}, {"name": "PET_RDZV_CONF", "value": "last_call_timeout=1"}],
-                "numNodes": 3,
+                "numNodes": nodes,
                 "numProcPerNode": 1,
                 "resourcesPerNode": {"limits": {"nvidia.com/gpu": 1}},
             },
@@ -225,27 +234,24 @@ async fn a_train_job_goes_on_with_the_nodes_that_there_are() {
     });
     home.write("few.yaml", &job.to_string());
     cluster.kubectl(&["apply", "-f", "few.yaml"]).await.succeeded();
-    cluster.wait_for("job/few-node-0", "jsonpath={.status.ready}=2").await;
-    let nodes = async || {
-        let running = ["get", "pods", "--field-selector=status.phase=Running", "-o", "name"];
+    cluster.wait_for(&format!("job/{name}-node-0"), "jsonpath={.status.ready}=2").await;
+    let running = async || {
+        let of_job = format!("-ljobset.sigs.k8s.io/jobset-name={name}");
+        let running = ["get", "pods", &of_job, "--field-selector=status.phase=Running", "-o", "name"];
         let names = cluster.kubectl(&running).await.succeeded().stdout;
         names.lines().map(str::to_owned).collect::<Vec<_>>()
     };
-    let mut running = nodes().await;
-    assert_eq!(running.len(), 2, "{running:?}");
-    // The second is lost, then the one at which they meet: what is left goes on when another has taken the place.
-    for lost in [1, 0] {
-        let mut log = Log::follow(home, running[1 - lost].trim_start_matches("pod/"));
-        log.until("of 2").await;
-        cluster.kubectl(&["delete", &running[lost], "--grace-period=1"]).await.succeeded();
-        log.until("of 2").await;
-        running = nodes().await;
-    }
-    for node in running {
+    let first = running().await;
+    assert_eq!(first.len(), 2, "{first:?}");
+    let mut log = Log::follow(home, first[1 - lost].trim_start_matches("pod/"));
+    log.until("of 2").await;
+    cluster.kubectl(&["delete", &first[lost], "--grace-period=1"]).await.succeeded();
+    // The node that is left goes on when another has taken the place.
+    log.until("of 2").await;
+    for node in running().await {
         let end = ["exec", &node, "--", "sh", "-c", "touch /tmp/end-$MARK-$HOSTNAME"];
         cluster.kubectl(&end).await.succeeded();
     }
-    cluster.wait_for("trainjob/few", "condition=Complete").await;
-    cluster.kubectl(&["delete", "trainjob/few"]).await.succeeded();
-    cluster.stop().await;
+    cluster.wait_for(&format!("trainjob/{name}"), "condition=Complete").await;
+    cluster.kubectl(&["delete", "-f", "few.yaml"]).await.succeeded();
 }

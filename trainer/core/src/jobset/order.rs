@@ -5,7 +5,7 @@ use muster_trainer_api::jobset::{DependsOnStatus, JobSetSpec, ReplicatedJobStatu
 use super::children::replicas;
 
 /// Whether groups start one after the other.
-pub(super) fn is_in_order(spec: &JobSetSpec) -> bool {
+pub(crate) fn is_in_order(spec: &JobSetSpec) -> bool {
     spec.startup_policy.as_ref().is_some_and(|policy| policy.startup_policy_order == StartupOrder::InOrder)
 }
 

@@ -47,7 +47,7 @@ pub(super) fn complete(draft: &mut Draft<'_>) -> ConfigMap {
             set_pods(group, 1);
         } else if is_nodes {
             set_pods(group, nodes);
-        } else if slots_of(group).is_none() {
+        } else if slots_of(group) == Ok(None) {
             continue;
         }
         mount_keys(group, &name, &mpi);
@@ -91,7 +91,7 @@ fn hosts(draft: &Draft<'_>, nodes: i32, slots: i32, launcher_trains: bool) -> St
     }
     hosts.extend((0..nodes).map(|node| line(NODE, 0, node, slots)));
     for group in draft.spec.replicated_jobs.iter().filter(|group| group.name != NODE && !is_trainer(group)) {
-        let Some(Some(slots)) = slots_of(group) else { continue };
+        let Ok(Some(slots)) = slots_of(group) else { continue };
         let jobs = group.replicas.unwrap_or(1);
         let pods = jobset::pods_of(group).checked_div(jobs).unwrap_or(0);
         for job in 0..jobs {
@@ -101,11 +101,17 @@ fn hosts(draft: &Draft<'_>, nodes: i32, slots: i32, launcher_trains: bool) -> St
     hosts
 }
 
-/// How many processes run in each pod of a further group of workers, if it is one (and says so in a number).
-pub(super) fn slots_of(group: &ReplicatedJob) -> Option<Option<i32>> {
-    let annotations = group.template.metadata.as_ref()?.annotations.as_ref()?;
-    let said = annotations.get(annotation::MPI_SLOTS)?;
-    Some(said.parse().ok().filter(|slots| *slots > 0))
+/// How many processes run in each pod of a further group of workers, if it is one.
+///
+/// # Errors
+/// What it says instead of a number from 1.
+pub(super) fn slots_of(group: &ReplicatedJob) -> Result<Option<i32>, &str> {
+    let annotations = group.template.metadata.as_ref().and_then(|metadata| metadata.annotations.as_ref());
+    let Some(said) = annotations.and_then(|annotations| annotations.get(annotation::MPI_SLOTS)) else {
+        return Ok(None);
+    };
+    let slots = said.parse().ok().filter(|slots| *slots > 0);
+    slots.map(Some).ok_or(said)
 }
 
 /// For Open MPI 4 (ORTE) and 5 (PRTE), which reads none of the former's.

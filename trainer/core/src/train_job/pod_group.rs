@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::PodSpec;
-use muster_trainer_api::jobset::ReplicatedJob;
+use muster_trainer_api::jobset::{JobSetSpec, ReplicatedJob};
 use muster_trainer_api::train_job::{PodGroupPolicy, label};
 use serde_json::{Value, json};
 
@@ -42,7 +42,7 @@ pub(super) fn complete(
     };
     let (all, resources) = members(draft);
     // Nodes that may be missing ask for nothing before they come.
-    let members = all - draft.may_be_missing();
+    let members = (all - draft.may_be_missing).max(1);
     group["kind"] = json!("PodGroup");
     group["metadata"] = json!(metadata(draft.job, name.clone()));
     group["spec"]["minMember"] = json!(members);
@@ -67,12 +67,22 @@ fn is_member(group: &ReplicatedJob) -> bool {
     step(group).is_none_or(|step| step == label::STEP_TRAINER)
 }
 
-/// How many pods there are, and what they ask for together.
+/// The members that start together. One that waits for others has no pods until those run: a group that needs it, too,
+/// would never be placed.
+fn first_members(spec: &JobSetSpec) -> impl Iterator<Item = &ReplicatedJob> {
+    let members = || spec.replicated_jobs.iter().filter(|group| is_member(group));
+    let most = if jobset::is_in_order(spec) { 1 } else { usize::MAX };
+    let waits = move |group: &ReplicatedJob| {
+        group.depends_on.iter().any(|other| members().any(|member| member.name == other.name))
+    };
+    members().filter(move |group| !waits(group)).take(most)
+}
+
+/// How many pods start together, and what they ask for together.
 fn members(
     draft: &Draft<'_>,
 ) -> (i32, BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>) {
-    let members = draft.spec.replicated_jobs.iter().filter(|group| is_member(group));
-    let sets: Vec<(PodSpec, i32)> = members
+    let sets: Vec<(PodSpec, i32)> = first_members(&draft.spec)
         .map(|group| {
             let spec = group.template.spec.clone().unwrap_or_default();
             let at_once = spec.parallelism.unwrap_or(1).min(spec.completions.unwrap_or(i32::MAX));
@@ -82,7 +92,10 @@ fn members(
     let count = sets.iter().map(|(_, count)| count).sum();
     (
         count,
-        quantity::sum_of_pods(sets.iter().map(|(pod, count)| (pod, *count)), count - draft.may_be_missing()),
+        quantity::sum_of_pods(
+            sets.iter().map(|(pod, count)| (pod, *count)),
+            (count - draft.may_be_missing).max(1),
+        ),
     )
 }
 

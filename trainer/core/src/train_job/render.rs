@@ -44,6 +44,8 @@ pub(super) struct Draft<'a> {
     pub(super) nodes: i32,
     /// With how many it goes on, if not with all of them.
     pub(super) fewest_nodes: Option<i32>,
+    /// How many nodes it can do without, or could when its JobSet was made.
+    pub(super) may_be_missing: i32,
     /// What the runtime's nodes run when the job does not say.
     pub(super) runtime_command: Vec<String>,
 }
@@ -67,11 +69,6 @@ impl Draft<'_> {
         let network = self.spec.network.as_ref().and_then(|network| network.subdomain.as_deref());
         let subdomain = network.filter(|name| !name.is_empty()).unwrap_or_else(|| self.name());
         format!("{}-{group}-{job}-{pod}.{subdomain}", self.name())
-    }
-
-    /// How many nodes the job can do without.
-    pub(super) fn may_be_missing(&self) -> i32 {
-        self.fewest_nodes.map_or(0, |fewest| self.nodes - fewest)
     }
 
     /// Where the nodes meet: the first pod of the group that trains.
@@ -167,8 +164,13 @@ pub(super) fn render_for(
     patches::apply(&job.spec.runtime_patches, &mut template);
     // A job of which this is wrong is not valid, and never made.
     let fewest_nodes = elastic::fewest_nodes(job, &policy, nodes).unwrap_or_default();
+    let may_be_missing = match existing {
+        Some(set) => elastic::may_be_missing(set),
+        None => fewest_nodes.map_or(0, |fewest| nodes - fewest),
+    };
+    let spec = template.spec;
     let mut draft =
-        Draft { job, policy, spec: template.spec, nodes, fewest_nodes, runtime_command: Vec::new() };
+        Draft { job, policy, spec, nodes, fewest_nodes, may_be_missing, runtime_command: Vec::new() };
     let command = draft.trainers().find_map(|node| node.command.clone());
     draft.runtime_command = command.unwrap_or_default();
     override_trainer(&mut draft);
@@ -215,30 +217,36 @@ fn inherited(
     (!marks.is_empty()).then_some(marks)
 }
 
+/// Of a pod that was preempted, evicted or drained.
+pub(super) const DISRUPTED: &str = "DisruptionTarget";
+
 /// A pod that was preempted or evicted comes back and spends nothing of the Job's budget, which is for code that fails.
-/// Kubernetes allows that only where the kubelet starts no container again; a runtime that has rules of its own keeps
-/// them.
+/// Kubernetes allows that only where the kubelet starts no container again, so it does not where the runtime leaves that
+/// open; one that has rules of its own keeps them.
 fn forgive_disruptions(group: &mut ReplicatedJob) {
     let spec = job_spec(group);
-    let restarts = spec.template.spec.as_ref().and_then(|pod| pod.restart_policy.as_deref());
-    if restarts != Some("Never") || spec.pod_failure_policy.is_some() {
+    let restarts = &mut spec.template.spec.get_or_insert_default().restart_policy;
+    if restarts.as_deref().is_some_and(|policy| policy != "Never") {
         return;
     }
+    *restarts = Some("Never".to_owned());
     let condition = PodFailurePolicyOnPodConditionsPattern {
         status: Some("True".to_owned()),
-        type_: "DisruptionTarget".to_owned(),
+        type_: DISRUPTED.to_owned(),
     };
     let rule = PodFailurePolicyRule {
         action: "Ignore".to_owned(),
         on_pod_conditions: Some(vec![condition]),
         ..PodFailurePolicyRule::default()
     };
-    spec.pod_failure_policy = Some(PodFailurePolicy { rules: vec![rule] });
+    spec.pod_failure_policy.get_or_insert_with(|| PodFailurePolicy { rules: vec![rule] });
 }
 
 fn override_trainer(draft: &mut Draft<'_>) {
     let (trainer, nodes) = (draft.trainer(), draft.nodes);
     let is_mpi = draft.policy.mpi.is_some();
+    // What only starts mpirun needs nothing of what a node does.
+    let trains = draft.policy.mpi.as_ref().is_none_or(|mpi| mpi.run_launcher_as_node.unwrap_or(false));
     for group in draft.spec.replicated_jobs.iter_mut().filter(|group| is_trainer(group)) {
         if !is_mpi {
             set_pods(group, nodes);
@@ -253,7 +261,7 @@ fn override_trainer(draft: &mut Draft<'_>) {
         if !trainer.args.is_empty() {
             node.args = Some(trainer.args.clone());
         }
-        if let Some(resources) = &trainer.resources_per_node {
+        if let Some(resources) = trainer.resources_per_node.as_ref().filter(|_| trains) {
             node.resources = Some(resources.clone());
         }
         env::set(&mut node.env, &trainer.env);
@@ -291,6 +299,7 @@ mod tests {
             spec: JobSetSpec::default(),
             nodes: 1,
             fewest_nodes: None,
+            may_be_missing: 0,
             runtime_command: Vec::new(),
         };
         let set = JobSet::new("train", JobSetSpec::default());

@@ -50,6 +50,28 @@ fn trainer(job: &TrainJob, runtime: &TrainingRuntimeSpec, errors: &mut Vec<Field
             format!("names a runtime without a container `{NODE}` in a replicated job whose template has the label trainer.kubeflow.org/trainjob-ancestor-step=trainer"),
         ));
     }
+    let training: Vec<_> = groups.iter().filter(|group| is_trainer(group)).collect();
+    if let [_, _, ..] = training[..] {
+        let names: Vec<_> = training.iter().map(|group| group.name.as_str()).collect();
+        errors.push(FieldError::new(
+            "spec.runtimeRef",
+            format!(
+                "names a runtime with several replicated jobs that train, {}; each would take itself for all nodes",
+                names.join(", ")
+            ),
+        ));
+    }
+    for group in training.iter().filter(|group| group.replicas.is_some_and(|replicas| replicas != 1)) {
+        errors.push(FieldError::new(
+            "spec.runtimeRef",
+            format!(
+                "names a runtime whose replicated job `{}` has {} replicas; a job that trains needs 1, whose pods are \
+                 the nodes (numNodes)",
+                group.name,
+                group.replicas.unwrap_or_default()
+            ),
+        ));
+    }
     if let Some(nodes) =
         job.spec.trainer.as_ref().and_then(|trainer| trainer.num_nodes).filter(|nodes| *nodes < 1)
     {
@@ -155,22 +177,28 @@ fn mpi(job: &TrainJob, runtime: &TrainingRuntimeSpec, policy: &MlPolicy, errors:
             format!("names a runtime with mlPolicy.mpi and no replicated job `{LAUNCHER}` that trains");
         errors.push(FieldError::new("spec.runtimeRef", message));
     }
-    if !groups.iter().any(|group| group.name == NODE) {
-        let message = format!("names a runtime with mlPolicy.mpi and no replicated job `{NODE}`");
+    if !groups.iter().any(|group| group.name == NODE && !is_trainer(group)) {
+        let message = format!(
+            "names a runtime with mlPolicy.mpi and no replicated job `{NODE}` beside the `{LAUNCHER}` that trains"
+        );
         errors.push(FieldError::new("spec.runtimeRef", message));
     }
     for group in groups {
         let name = &group.name;
-        let slots = slots_of(group);
-        if slots.is_some_and(|slots| slots.is_none()) {
-            let message = format!(
-                "names a runtime whose replicated job `{name}` has in {} no number of processes from 1",
-                annotation::MPI_SLOTS
-            );
-            errors.push(FieldError::new("spec.runtimeRef", message));
-        } else if slots.is_some() && !has_container(group, NODE) {
-            let message = format!("names a runtime whose replicated job `{name}` has no container `{NODE}`");
-            errors.push(FieldError::new("spec.runtimeRef", message));
+        match slots_of(group) {
+            Err(said) => {
+                let message = format!(
+                    "names a runtime whose replicated job `{name}` has in {} no number of processes from 1, but `{said}`",
+                    annotation::MPI_SLOTS
+                );
+                errors.push(FieldError::new("spec.runtimeRef", message));
+            }
+            Ok(Some(_)) if !has_container(group, NODE) => {
+                let message =
+                    format!("names a runtime whose replicated job `{name}` has no container `{NODE}`");
+                errors.push(FieldError::new("spec.runtimeRef", message));
+            }
+            Ok(_) => {}
         }
     }
     let reserved = |name: &str| name.starts_with("OMPI_MCA_orte_") || name.starts_with("PRTE_MCA_prte_");

@@ -60,9 +60,9 @@ fn disruptions_are_forgiven_where_kubernetes_can() {
     };
     let ignored =
         json!([{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]);
-    assert_eq!(rules(json!("Never"), Value::Null), Some(ignored));
+    assert_eq!(rules(json!("Never"), Value::Null), Some(ignored.clone()));
     assert_eq!(rules(json!("OnFailure"), Value::Null), None, "Kubernetes refuses such rules there");
-    assert_eq!(rules(Value::Null, Value::Null), None, "JobSet's default is OnFailure");
+    assert_eq!(rules(Value::Null, Value::Null), Some(ignored), "and Never is said");
     let own = json!([{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [3]}}]);
     assert_eq!(rules(json!("Never"), json!({"rules": own})), Some(own));
 }
@@ -200,10 +200,79 @@ fn a_pytorch_job_may_go_on_with_fewer_nodes() {
     let group = elastic(json!({"trainer": {"numNodes": 4}}), coscheduled).pod_group.unwrap();
     assert_eq!(group["spec"]["minMember"], 2);
 
+    // Where the job has a rendezvous of its own, that is the one.
+    let own = json!([{"name": "PET_RDZV_BACKEND", "value": "etcd-v2"}, {"name": "PET_RDZV_ENDPOINT", "value": "etcd:2379"}]);
+    let set = elastic(json!({"trainer": {"numNodes": 4, "env": own}}), runtime(json!({"torch": {}}))).jobset;
+    let told = variables(&set, 0);
+    assert!(told.contains(&"PET_RDZV_ENDPOINT=etcd:2379".to_owned()), "{told:?}");
+    assert!(told.contains(&"PET_RDZV_BACKEND=etcd-v2".to_owned()), "{told:?}");
+    assert!(told.contains(&"PET_RDZV_ID=train".to_owned()), "{told:?}");
+
     // All nodes are the fewest: nothing is elastic.
     let set = elastic(json!({"trainer": {"numNodes": 2}}), runtime(json!({"torch": {}}))).jobset;
     assert!(variables(&set, 0).contains(&"PET_NNODES=2".to_owned()));
     assert!(set.spec.replicated_jobs[0].template.spec.clone().unwrap().success_policy.is_none());
+}
+
+/// A runtime as shipped starts all nodes again when one is lost, which those of an elastic job can do without.
+#[test]
+fn a_lost_node_is_replaced_where_the_others_go_on() {
+    let mut runtime = runtime(json!({"torch": {}}));
+    let spec = &mut runtime["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"];
+    let disrupted = json!([{"type": "DisruptionTarget", "status": "True"}]);
+    spec["backoffLimit"] = json!(0);
+    spec["podFailurePolicy"] = json!({"rules": [
+        {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [3]}},
+        {"action": "FailJob", "onPodConditions": disrupted},
+    ]});
+    let of = |annotations: Value| {
+        let mut job = job(json!({"trainer": {"numNodes": 4}}));
+        job["metadata"]["annotations"] = annotations;
+        let set = rendered_job(job, runtime.clone()).jobset;
+        let spec = set.spec.replicated_jobs[0].template.spec.clone().unwrap();
+        let actions = spec.pod_failure_policy.unwrap().rules.into_iter().map(|rule| rule.action);
+        (spec.backoff_limit, actions.collect::<Vec<_>>())
+    };
+    assert_eq!(of(json!({})), (Some(0), vec!["FailJob".to_owned(), "FailJob".to_owned()]));
+    let elastic = of(json!({"muster.dev/min-nodes": "2"}));
+    assert_eq!(elastic, (Some(10), vec!["FailJob".to_owned(), "Ignore".to_owned()]));
+}
+
+/// Complaint 9: what waits for other members has no pods that their gang could wait for.
+#[test]
+fn a_pod_group_has_the_members_that_start_together() {
+    let group = |change: fn(&mut Value)| {
+        let mut runtime = mpi_runtime();
+        runtime["spec"]["podGroupPolicy"] = json!({"coscheduling": {}});
+        change(&mut runtime["spec"]["template"]["spec"]);
+        let trainer = json!({"numNodes": 3, "resourcesPerNode": {"limits": {"cpu": 2}}});
+        let group = rendered(json!({"trainer": trainer}), runtime).pod_group.unwrap();
+        (group["spec"]["minMember"].clone(), group["spec"]["minResources"]["cpu"].clone())
+    };
+    assert_eq!(group(|_| ()), (json!(2), json!("4")), "the launcher depends on the two nodes beside it");
+    let together = |set: &mut Value| set["replicatedJobs"][1]["dependsOn"] = json!([]);
+    assert_eq!(group(together), (json!(3), json!("6")));
+    let in_order = |set: &mut Value| {
+        set["replicatedJobs"][1]["dependsOn"] = json!([]);
+        set["startupPolicy"] = json!({"startupPolicyOrder": "InOrder"});
+    };
+    assert_eq!(group(in_order), (json!(2), json!("4")));
+}
+
+#[test]
+fn a_launcher_that_does_not_train_asks_for_nothing_of_a_nodes() {
+    let asks = |trains: bool| {
+        let mut runtime = mpi_runtime();
+        runtime["spec"]["mlPolicy"]["mpi"]["runLauncherAsNode"] = json!(trains);
+        let trainer = json!({"numNodes": 2, "resourcesPerNode": {"limits": {"nvidia.com/gpu": 8}}});
+        let set = rendered(json!({"trainer": trainer}), runtime).jobset;
+        [0, 1].map(|group| {
+            let spec = set.spec.replicated_jobs[group].template.spec.clone().unwrap();
+            (spec.parallelism, spec.template.spec.unwrap().containers[0].resources.is_some())
+        })
+    };
+    assert_eq!(asks(true), [(Some(1), true), (Some(1), true)]);
+    assert_eq!(asks(false), [(Some(2), true), (Some(1), false)]);
 }
 
 /// Complaint 17: a shell that SSH opens on a node has none of its container's variables.

@@ -66,6 +66,30 @@ fn a_job_is_suspended_changed_and_resumed() {
     assert_eq!(world.jobsets, 1);
 }
 
+/// torchrun and the scheduler are told the same, and the former only once.
+#[test]
+fn the_nodes_a_job_can_do_without_stay_as_they_were_made() {
+    let mut manifest = job(json!({"suspend": true, "trainer": {"numNodes": 4}}));
+    manifest["metadata"]["annotations"] = json!({"muster.dev/min-nodes": "2"});
+    let mut world = World::new(manifest, torch());
+    world.settle();
+    let told = |world: &World| {
+        let set = world.view.jobset.as_ref().unwrap();
+        let pods = set.spec.replicated_jobs[0].template.spec.clone().unwrap().template;
+        let variables = pods.spec.unwrap().containers[0].env.clone().unwrap();
+        let nodes =
+            variables.into_iter().find(|variable| variable.name == "PET_NNODES").unwrap().value.unwrap();
+        (nodes, pods.metadata.unwrap().annotations.unwrap()["muster.dev/gang-min-available"].clone())
+    };
+    assert_eq!(told(&world), ("2:4".to_owned(), "2".to_owned()));
+    world.change(|job| {
+        job.metadata.annotations.as_mut().unwrap().insert("muster.dev/min-nodes".to_owned(), "1".to_owned());
+        job.spec.trainer.as_mut().unwrap().num_nodes = Some(3);
+    });
+    world.settle();
+    assert_eq!(told(&world), ("2:4".to_owned(), "2".to_owned()));
+}
+
 /// The JobSet is not made anew of a runtime that was edited, which JobSet would refuse.
 #[test]
 fn a_job_whose_runtime_was_edited_meanwhile_is_suspended_and_resumed() {

@@ -46,6 +46,15 @@ fn each_check_names_its_field() {
         groups.push(others);
         runtime
     };
+    let with_group = |change: fn(&mut Value)| {
+        let mut runtime = runtime(json!({"torch": {}}));
+        let groups = runtime["spec"]["template"]["spec"]["replicatedJobs"].as_array_mut().unwrap();
+        let mut other = groups[0].clone();
+        other["name"] = json!("other");
+        change(&mut other);
+        groups.push(other);
+        runtime
+    };
     let all = [
         errors(json!({}), headless),
         errors(json!({"trainer": {"numNodes": 0}}), torch()),
@@ -58,6 +67,8 @@ fn each_check_names_its_field() {
         errors(containers(json!([{"name": "side"}])), torch()),
         errors(containers(json!([{"name": "node", "env": [{"name": "A"}]}])), torch()),
         errors(json!({}), runtime(json!({"flux": {}}))),
+        errors(json!({}), with_group(|_| ())),
+        errors(json!({}), with_group(|other| other["replicas"] = json!(2))),
         fewest("5", torch()),
         fewest("some", torch()),
         fewest("1", runtime(json!({"jax": {}}))),
