@@ -44,6 +44,10 @@ pub struct Arguments {
     /// Parquet: the column with the label, text or whole numbers [default: the last].
     #[arg(long, value_name = "COLUMN")]
     pub label: Option<String>,
+    /// Samples of tables that take more memory than this, in MiB, are kept in a file in TMPDIR and read as they are
+    /// needed. Text and tokens are never in memory as a whole.
+    #[arg(long, value_name = "MIB", default_value_t = 4096)]
+    pub data_memory: usize,
     #[command(flatten)]
     pub(crate) shape: Shape,
     #[command(flatten)]

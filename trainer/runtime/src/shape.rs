@@ -27,7 +27,8 @@ impl Described {
         }
         match (arguments.model, data) {
             (ModelKind::Mlp, Dataset::Table(table)) => {
-                let sizes = std::iter::once(table.width).chain(hidden).chain([table.classes.len()]).collect();
+                let sizes =
+                    std::iter::once(table.width()).chain(hidden).chain([table.classes.len()]).collect();
                 Ok(Self::Mlp(Mlp { sizes }))
             }
             (ModelKind::Cnn, Dataset::Table(table)) => {
@@ -106,11 +107,11 @@ fn image(arguments: &Arguments, table: &Table) -> Result<[usize; 3], Error> {
         let message = "say with --image how the columns make an image, such as 1x8x8".to_owned();
         return Err(Error::Model { message });
     };
-    if image.iter().product::<usize>() == table.width {
+    if image.iter().product::<usize>() == table.width() {
         return Ok(image);
     }
     let [channels, height, width] = image;
     let message =
-        format!("--image {channels}x{height}x{width} does not fit samples of {} values", table.width);
+        format!("--image {channels}x{height}x{width} does not fit samples of {} values", table.width());
     Err(Error::Model { message })
 }

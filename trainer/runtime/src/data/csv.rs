@@ -7,20 +7,24 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::Error;
 use super::classes::Classes;
+use super::rows::{Room, Writer};
 use super::table::Table;
 
 /// Longest line that is read, in bytes.
 const LONGEST_LINE: u64 = 16 << 20;
 
 /// The rows of the files read so far.
-#[derive(Default)]
-pub(super) struct Rows {
-    width: Option<usize>,
-    inputs: Vec<f32>,
+pub(super) struct Rows<'a> {
+    inputs: Writer<'a>,
+    row: Vec<f32>,
     classes: Classes,
 }
 
-impl Rows {
+impl<'a> Rows<'a> {
+    pub(super) fn new(room: &'a Room) -> Self {
+        Self { inputs: Writer::new(room), row: Vec::new(), classes: Classes::default() }
+    }
+
     /// Adds the rows of a file, plain or compressed with gzip; a first line without numbers is a heading.
     pub(super) fn read(&mut self, path: &Path) -> Result<(), Error> {
         let read = |source| Error::Read { path: path.to_owned(), source };
@@ -45,15 +49,18 @@ impl Rows {
             if text.trim().is_empty() || (line == 1 && is_heading(text)) {
                 continue;
             }
-            self.add_row(text).map_err(wrong)?;
+            let label = self.read_row(text).map_err(wrong)?;
+            self.inputs.add(&self.row)?;
+            self.classes.add(label);
         }
         Ok(())
     }
 
-    fn add_row(&mut self, text: &str) -> Result<(), String> {
+    /// Reads the inputs of a row, and which class it is of.
+    fn read_row<'line>(&mut self, text: &'line str) -> Result<&'line str, String> {
         let (inputs, label) =
             text.rsplit_once(',').ok_or("expected inputs and a label, separated by commas")?;
-        let before = self.inputs.len();
+        self.row.clear();
         for (column, field) in inputs.split(',').enumerate() {
             let field = field.trim();
             let value: f32 =
@@ -61,25 +68,23 @@ impl Rows {
             if !value.is_finite() {
                 return Err(format!("column {} is {field:?}, not a finite number", column + 1));
             }
-            self.inputs.push(value);
+            self.row.push(value);
         }
-        let found = self.inputs.len() - before;
-        let width = *self.width.get_or_insert(found);
-        if found != width {
+        let found = self.row.len();
+        if let Some(width) = self.inputs.width().filter(|width| *width != found) {
             return Err(format!("{} columns, but the lines before have {}", found + 1, width + 1));
         }
         let label = label.trim();
         if label.is_empty() {
             return Err("the label is empty".into());
         }
-        self.classes.add(label);
-        Ok(())
+        Ok(label)
     }
 
     /// The samples, or none for no rows.
-    pub(super) fn into_table(self) -> Option<Table> {
-        let (labels, classes) = self.classes.finish();
-        Some(Table { width: self.width?, shape: None, inputs: self.inputs, labels, classes })
+    pub(super) fn into_table(self) -> Result<Option<Table>, Error> {
+        let rows = self.inputs.finish()?;
+        Ok((rows.len() > 0).then(|| Table::new(rows, None, self.classes.finish())))
     }
 }
 
@@ -97,27 +102,29 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         fs_err::write(&path, content).unwrap();
-        let mut rows = Rows::default();
+        let room = Room::ample();
+        let mut rows = Rows::new(&room);
         rows.read(&path)?;
-        Ok(rows.into_table().unwrap())
+        Ok(rows.into_table()?.unwrap())
     }
 
     #[test]
     fn classes_are_numbered_in_numeric_order() {
         let table = load("a.csv", b"width,height,class\r\n1, 2.5,10\r\n3,4,9\n\n5,6,10").unwrap();
-        assert_eq!((table.width, &table.labels[..]), (2, &[1, 0, 1][..]));
+        assert_eq!((table.width(), &table.labels[..]), (2, &[1, 0, 1][..]));
         assert_eq!(table.classes, ["9", "10"]);
-        assert_eq!(table.inputs, [1.0, 2.5, 3.0, 4.0, 5.0, 6.0]);
+        assert_eq!(table.rows.to_vec(), [1.0, 2.5, 3.0, 4.0, 5.0, 6.0]);
     }
 
     #[test]
     fn compressed_files_read_alike() {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         encoder.write_all(b"1,2,a\n3,4,b\n").unwrap();
-        assert_eq!(
+        let (packed, plain) = (
             load("a.csv.gz", &encoder.finish().unwrap()).unwrap(),
-            load("a.csv", b"1,2,a\n3,4,b\n").unwrap()
+            load("a.csv", b"1,2,a\n3,4,b\n").unwrap(),
         );
+        assert_eq!((packed.rows.to_vec(), packed.labels), (plain.rows.to_vec(), plain.labels));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod classes;
 mod csv;
 mod idx;
 mod parquet;
+mod rows;
 mod table;
 mod tokens;
 
@@ -11,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::model::Input;
+pub(crate) use rows::Room;
 pub(crate) use table::{Scaling, Table};
 pub(crate) use tokens::Tokens;
 
@@ -46,6 +48,17 @@ pub enum Error {
         column: String,
         /// What is wrong with it.
         problem: String,
+    },
+    /// Samples that are too many for the memory cannot be kept.
+    #[error(
+        "cannot keep samples in a file in {}: {source}; TMPDIR names another folder, --data-memory allows more memory",
+        folder.display()
+    )]
+    Keep {
+        /// The folder.
+        folder: PathBuf,
+        /// The system's answer.
+        source: io::Error,
     },
     /// There is nothing to train on.
     #[error("{} holds no {what}", path.display())]
@@ -152,10 +165,7 @@ impl Dataset {
         batch.shape.clear();
         batch.shape.extend_from_slice(shape);
         match self {
-            Self::Table(table) => {
-                table.gather(samples, &mut batch.numbers, &mut batch.labels);
-                Ok(())
-            }
+            Self::Table(table) => table.gather(samples, &mut batch.numbers, &mut batch.labels),
             Self::Tokens(tokens) => tokens.gather(samples, &mut batch.tokens, &mut batch.labels),
         }
     }

@@ -41,17 +41,12 @@ impl<L: Library> Trainer<'_, L> {
         let mut model = None;
         if self.engine.rank() == 0 {
             if let Some(folder) = &self.arguments.output {
-                let classes = match &self.data {
-                    Dataset::Table(table) => &table.classes[..],
-                    Dataset::Tokens(_) => &[],
+                let (classes, scaling) = match &self.data {
+                    Dataset::Table(table) => (&table.classes[..], table.scaling()),
+                    Dataset::Tokens(_) => (&[][..], None),
                 };
-                let description = Description {
-                    model: self.described.to_json(),
-                    scaling: self.scaling.as_ref(),
-                    classes,
-                    steps,
-                    test_accuracy,
-                };
+                let description =
+                    Description { model: self.described.to_json(), scaling, classes, steps, test_accuracy };
                 model = Some(model_file::write(folder, &tensors, &description)?);
             }
             report.result(steps, evaluation.as_ref(), elapsed, communication, model.as_deref())?;

@@ -19,7 +19,7 @@ use crate::attendance::Attendance;
 use crate::checksum::checksum;
 use crate::computing::LibraryKind;
 use crate::config;
-use crate::data::{Batch, Dataset, Table, Tokens};
+use crate::data::{Batch, Dataset, Room, Table, Tokens};
 use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::model_file;
@@ -94,7 +94,9 @@ fn load(arguments: &Arguments) -> Result<Dataset, Error> {
             Dataset::Tokens(Tokens::open(&arguments.data, shape.context, shape.vocabulary)?)
         }
         ModelKind::Mlp | ModelKind::Cnn | ModelKind::Vit => {
-            Dataset::Table(Table::load(&arguments.data, arguments.label.as_deref())?)
+            let memory = arguments.data_memory.saturating_mul(1 << 20);
+            let room = Room { memory, folder: std::env::temp_dir() };
+            Dataset::Table(Table::load(&arguments.data, arguments.label.as_deref(), &room)?)
         }
     })
 }
@@ -209,11 +211,8 @@ fn train<L: Library, W: Write>(
         return Err(Error::TooFewSamples { samples: training.len(), needed });
     }
     let described = Described::new(arguments, &data)?;
-    let mut scaling = None;
     if let Dataset::Table(table) = &mut data {
-        let found = table.scaling(&training);
-        table.scale(&found);
-        scaling = Some(found);
+        table.scale_by(&training)?;
     }
     if let (0, Some(folder)) = (world.rank, &arguments.output) {
         model_file::prepare(folder)?;
@@ -250,7 +249,6 @@ fn train<L: Library, W: Write>(
         described,
         engine,
         data,
-        scaling,
         sampler: DistributedSampler::new(training.len(), arguments.seed),
         regrouped: None,
         cursor: Cursor::START,

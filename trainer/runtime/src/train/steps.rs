@@ -9,7 +9,7 @@ use super::Agreement;
 use super::checkpoints::Keeper;
 use crate::arguments::{Arguments, Learning};
 use crate::attendance::Attendance;
-use crate::data::{Batch, Dataset, Scaling};
+use crate::data::{Batch, Dataset};
 use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::observe::{Detail, Track};
@@ -32,7 +32,6 @@ pub(super) struct Trainer<'a, L: Library> {
     pub(super) engine: Engine<L>,
     pub(super) keeper: Option<Keeper>,
     pub(super) data: Dataset,
-    pub(super) scaling: Option<Scaling>,
     pub(super) sampler: DistributedSampler,
     /// When this rank set out to come together with others, if they have not agreed yet.
     pub(super) regrouped: Option<Instant>,

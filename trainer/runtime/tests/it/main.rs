@@ -72,6 +72,25 @@ fn ranks_on_hosts_of_their_own_learn_what_ranks_of_one_host_learn_to_the_bit() {
 }
 
 #[test]
+fn samples_in_a_file_teach_what_samples_in_memory_teach_to_the_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = digits(folder.path());
+    let learn = |memory: &str| {
+        let (model, peers) = (folder.path().join(memory), tempfile::tempdir().unwrap());
+        let output = format!("--output={}", model.display());
+        let memory = format!("--data-memory={memory}");
+        let mut job =
+            Job::start(peers.path(), |_| arguments(&data, &["--epochs=2", "--seed=7", &output, &memory]));
+        for rank in 0..WORLD_SIZE {
+            let output = job.finish(rank);
+            assert!(output.status.success(), "{}", text(&output.stderr));
+        }
+        fs_err::read(model.join("model.safetensors")).unwrap()
+    };
+    assert!(learn("0") == learn("64"));
+}
+
+#[test]
 fn a_killed_rank_is_named_by_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let data = digits(folder.path());

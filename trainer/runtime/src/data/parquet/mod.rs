@@ -14,6 +14,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::SchemaDescriptor;
 
 use super::classes::Classes;
+use super::rows::{Room, Writer};
 use super::{Error, Table};
 use column::Numbers;
 use pages::Checked;
@@ -28,8 +29,8 @@ pub(super) fn is_parquet(name: &str) -> bool {
 
 /// Reads files of equal columns. The label is the column of that name, else the last; all other columns are inputs.
 /// None where there are no rows.
-pub(super) fn load(files: &[PathBuf], label: Option<&str>) -> Result<Option<Table>, Error> {
-    let mut samples: Option<Samples> = None;
+pub(super) fn load(files: &[PathBuf], label: Option<&str>, room: &Room) -> Result<Option<Table>, Error> {
+    let mut samples: Option<Samples<'_>> = None;
     for path in files {
         let read = |source| Error::Read { path: path.clone(), source };
         let file = fs_err::File::open(path).map_err(read)?.into_file();
@@ -42,7 +43,7 @@ pub(super) fn load(files: &[PathBuf], label: Option<&str>) -> Result<Option<Tabl
                 return Err(wrong(path, format!("its columns differ from those of {first}")));
             }
             Some(samples) => samples,
-            None => samples.insert(Samples::new(columns)),
+            None => samples.insert(Samples::new(columns, room)),
         };
         for row_group in 0..reader.num_row_groups() {
             check_places(reader.metadata().row_group(row_group), length)
@@ -50,7 +51,7 @@ pub(super) fn load(files: &[PathBuf], label: Option<&str>) -> Result<Option<Tabl
             samples.read(path, &reader, row_group)?;
         }
     }
-    Ok(samples.and_then(Samples::into_table))
+    samples.map_or(Ok(None), Samples::into_table)
 }
 
 /// Whether the file can hold the columns where its end says that they are; the library takes that for granted.
@@ -118,17 +119,17 @@ impl Columns {
 }
 
 /// The rows read so far.
-struct Samples {
+struct Samples<'a> {
     columns: Columns,
     /// How many values each column of inputs has in a row.
     widths: Option<Vec<usize>>,
-    inputs: Vec<f32>,
+    inputs: Writer<'a>,
     classes: Classes,
 }
 
-impl Samples {
-    fn new(columns: Columns) -> Self {
-        Self { columns, widths: None, inputs: Vec::new(), classes: Classes::default() }
+impl<'a> Samples<'a> {
+    fn new(columns: Columns, room: &'a Room) -> Self {
+        Self { columns, widths: None, inputs: Writer::new(room), classes: Classes::default() }
     }
 
     /// Adds the rows of a row group.
@@ -154,8 +155,9 @@ impl Samples {
             return Ok(());
         }
         let open = |place: usize| {
-            let pages = Box::new(Checked::new(reader.get_column_page_reader(place)?));
-            Ok::<_, ParquetError>(get_column_reader(schema.column(place), pages))
+            let column = schema.column(place);
+            let pages = Box::new(Checked::new(reader.get_column_page_reader(place)?, &column));
+            Ok::<_, ParquetError>(get_column_reader(column, pages))
         };
         let mut parts: Vec<Numbers> = Vec::new();
         for (number, (place, name)) in columns.inputs.iter().enumerate() {
@@ -175,17 +177,19 @@ impl Samples {
         let column = open(*place).map_err(|error| failed(name, error.to_string()))?;
         column::labels(column, &schema.column(*place), rows, |name| classes.add(name))
             .map_err(|problem| failed(name, problem))?;
+        let mut values = Vec::new();
         for row in 0..rows {
-            for Numbers { width, values } in &parts {
-                inputs.extend_from_slice(&values[row * width..(row + 1) * width]);
+            values.clear();
+            for part in &parts {
+                values.extend_from_slice(&part.values[row * part.width..(row + 1) * part.width]);
             }
+            inputs.add(&values)?;
         }
         Ok(())
     }
 
-    fn into_table(self) -> Option<Table> {
-        let width = self.widths?.iter().sum();
-        let (labels, classes) = self.classes.finish();
-        Some(Table { width, shape: None, inputs: self.inputs, labels, classes })
+    fn into_table(self) -> Result<Option<Table>, Error> {
+        let rows = self.inputs.finish()?;
+        Ok((rows.len() > 0).then(|| Table::new(rows, None, self.classes.finish())))
     }
 }

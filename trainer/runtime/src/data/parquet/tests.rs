@@ -74,21 +74,24 @@ fn example(path: &Path, compression: Compression) {
     );
 }
 
-#[test]
-fn lists_are_laid_flat_beside_other_columns_in_every_compression() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a.parquet");
-    let codecs = [
+fn codecs() -> [Compression; 4] {
+    [
         Compression::UNCOMPRESSED,
         Compression::SNAPPY,
         Compression::ZSTD(ZstdLevel::default()),
         Compression::GZIP(parquet::basic::GzipLevel::default()),
-    ];
-    for compression in codecs {
+    ]
+}
+
+#[test]
+fn lists_are_laid_flat_beside_other_columns_in_every_compression() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet");
+    for compression in codecs() {
         example(&path, compression);
-        let table = Table::load(&path, None).unwrap();
-        assert_eq!((table.width, table.shape), (3, None));
-        assert_eq!(table.inputs, [1.0, 0.5, 1.5, -2.0, 2.5, 3.5, 3.0, 4.5, 5.5]);
+        let table = Table::load(&path, None, &Room::ample()).unwrap();
+        assert_eq!((table.width(), table.shape), (3, None));
+        assert_eq!(table.rows.to_vec(), [1.0, 0.5, 1.5, -2.0, 2.5, 3.5, 3.0, 4.5, 5.5]);
         assert_eq!((&table.labels[..], &table.classes.concat()[..]), (&[1, 0, 2][..], "abc"));
     }
 }
@@ -106,17 +109,17 @@ fn any_column_can_be_the_label_and_a_folder_is_read_in_the_order_of_names() {
     write("b.parquet", 10, 1.0);
     write("a.parquet", 9, 2.0);
     write("c.parquet", -1, 3.0);
-    let table = Table::load(folder.path(), Some("class")).unwrap();
-    assert_eq!(table.inputs, [2.0, 1.25, 1.0, 1.25, 3.0, 1.25]);
+    let table = Table::load(folder.path(), Some("class"), &Room::ample()).unwrap();
+    assert_eq!(table.rows.to_vec(), [2.0, 1.25, 1.0, 1.25, 3.0, 1.25]);
     assert_eq!(table.labels, [0, 1, 2]);
     assert_eq!(table.classes, ["9", "10", "18446744073709551615"]);
     let other = "REQUIRED INT64 class; REQUIRED DOUBLE y;";
     let values = [Values::Int64(&[1]), Values::Double(&[1.0], None)];
     super::tests::write(&folder.path().join("d.parquet"), other, Compression::SNAPPY, &[&values]);
-    let message = Table::load(folder.path(), Some("class")).unwrap_err().to_string();
+    let message = Table::load(folder.path(), Some("class"), &Room::ample()).unwrap_err().to_string();
     assert!(message.contains("d.parquet: its columns differ from those of "), "{message}");
     fs_err::write(folder.path().join("e.csv"), "1,2\n").unwrap();
-    let message = Table::load(folder.path(), None).unwrap_err().to_string();
+    let message = Table::load(folder.path(), None, &Room::ample()).unwrap_err().to_string();
     assert!(message.ends_with("e.csv: Parquet files cannot be mixed with others"), "{message}");
 }
 
@@ -126,7 +129,7 @@ fn errors_name_file_row_group_and_column() {
     let path = folder.path().join("a.parquet");
     let check = |schema: &str, row_groups: &[&[Values<'_>]], label: Option<&str>, expected: &str| {
         write(&path, schema, Compression::SNAPPY, row_groups);
-        let message = Table::load(&path, label).unwrap_err().to_string();
+        let message = Table::load(&path, label, &Room::ample()).unwrap_err().to_string();
         assert_eq!(message, format!("{}: {expected}", path.display()));
     };
     let plain = "REQUIRED DOUBLE x; REQUIRED BYTE_ARRAY kind (UTF8);";
@@ -173,11 +176,11 @@ fn errors_name_file_row_group_and_column() {
         "it has no column beside that of the labels, \"a\"",
     );
     write(&path, plain, Compression::SNAPPY, &[]);
-    let message = Table::load(&path, None).unwrap_err().to_string();
+    let message = Table::load(&path, None, &Room::ample()).unwrap_err().to_string();
     assert!(message.ends_with("a.parquet holds no samples"), "{message}");
     let csv = folder.path().join("a.csv");
     fs_err::write(&csv, "1,2\n").unwrap();
-    let message = Table::load(&csv, Some("x")).unwrap_err().to_string();
+    let message = Table::load(&csv, Some("x"), &Room::ample()).unwrap_err().to_string();
     assert!(message.ends_with("a.csv: --label is for Parquet files; here the last column is the label"));
 }
 
@@ -189,7 +192,7 @@ proptest! {
         let length = (bytes.len() as u32).to_le_bytes();
         let bytes = if framed { [b"PAR1", &bytes[..], &length, b"PAR1"].concat() } else { bytes };
         fs_err::write(&path, &bytes).unwrap();
-        prop_assert!(Table::load(&path, None).is_err());
+        prop_assert!(Table::load(&path, None, &Room::ample()).is_err());
     }
 
     /// Columns of any width and rows in any division into row groups come back as they were.
@@ -205,11 +208,28 @@ proptest! {
             ([Values::Int32(&x[..at]), Values::Int32(&kind[..at])], [Values::Int32(&x[at..]), Values::Int32(&kind[at..])]);
         let compression = if snappy { Compression::SNAPPY } else { Compression::UNCOMPRESSED };
         write(&path, "REQUIRED INT32 x; REQUIRED INT32 kind;", compression, &[&first, &second]);
-        let table = Table::load(&path, None).unwrap();
-        prop_assert_eq!(table.inputs, x.iter().map(|x| *x as f32).collect::<Vec<_>>());
+        let table = Table::load(&path, None, &Room::ample()).unwrap();
+        prop_assert_eq!(table.rows.to_vec(), x.iter().map(|x| *x as f32).collect::<Vec<_>>());
         let classes: Vec<i32> =
             table.labels.iter().map(|label| table.classes[*label as usize].parse().unwrap()).collect();
         prop_assert_eq!(classes, kind);
+    }
+
+    #[test]
+    fn a_damaged_file_is_read_or_refused(
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4), codec in 0..4_usize,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        example(&path, codecs()[codec]);
+        let mut bytes = fs_err::read(&path).unwrap();
+        for (place, byte) in damage {
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+        }
+        fs_err::write(&path, &bytes).unwrap();
+        // Damage to a value itself goes unseen.
+        let _ = Table::load(&path, None, &Room::ample());
     }
 
     #[test]
@@ -219,7 +239,7 @@ proptest! {
         example(&path, if snappy { Compression::SNAPPY } else { Compression::UNCOMPRESSED });
         let bytes = fs_err::read(&path).unwrap();
         fs_err::write(&path, &bytes[..place.index(bytes.len())]).unwrap();
-        prop_assert!(Table::load(&path, None).is_err());
+        prop_assert!(Table::load(&path, None, &Room::ample()).is_err());
     }
 }
 
@@ -255,11 +275,41 @@ fn a_page_without_its_dictionary_is_refused() {
     example(&path, Compression::SNAPPY);
     let file = SerializedFileReader::new(fs_err::File::open(&path).unwrap().into_file()).unwrap();
     let group = file.get_row_group(0).unwrap();
-    let mut whole = Checked::new(group.get_column_page_reader(2).unwrap());
+    let column = file.metadata().file_metadata().schema_descr().column(2);
+    let mut whole = Checked::new(group.get_column_page_reader(2).unwrap(), &column);
     assert!(whole.next().unwrap().unwrap().is_dictionary_page());
     assert!(whole.next().unwrap().is_ok());
     let mut pages = group.get_column_page_reader(2).unwrap();
     pages.next().unwrap().unwrap();
-    let error = Checked::new(pages).next().unwrap().unwrap_err();
+    let error = Checked::new(pages, &column).next().unwrap().unwrap_err();
     assert!(error.to_string().ends_with("a page needs a dictionary that is not there"), "{error}");
+}
+
+/// Texts that are not in a dictionary, of which some are null.
+#[test]
+fn texts_that_end_too_early_are_refused_and_nulls_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet");
+    let schema = "REQUIRED INT32 x; OPTIONAL BYTE_ARRAY kind (UTF8);";
+    let schema = Arc::new(parse_message_type(&format!("message samples {{ {schema} }}")).unwrap());
+    let properties = Arc::new(WriterProperties::builder().set_dictionary_enabled(false).build());
+    let file = fs_err::File::create(&path).unwrap().into_file();
+    let mut writer = SerializedFileWriter::new(file, schema, properties).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    add(&mut group, &Values::Int32(&[1, 2, 3]));
+    let mut column = group.next_column().unwrap().unwrap();
+    let texts = ["first", "third"].map(ByteArray::from);
+    column.typed::<ByteArrayType>().write_batch(&texts, Some(&[1, 0, 1]), None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+    let message = Table::load(&path, None, &Room::ample()).unwrap_err().to_string();
+    assert!(message.ends_with("row 1 is null, or holds no value; fill it or leave the row out"), "{message}");
+    let mut bytes = fs_err::read(&path).unwrap();
+    let place = bytes.windows(5).position(|window| window == b"third").unwrap();
+    bytes[place - 4] = 200;
+    fs_err::write(&path, &bytes).unwrap();
+    let message = Table::load(&path, None, &Room::ample()).unwrap_err().to_string();
+    assert!(message.contains("column \"kind\": "), "{message}");
+    assert!(message.ends_with("a page ends in the middle of a value: it is damaged"), "{message}");
 }
