@@ -32,6 +32,7 @@ impl<'a> Planner<'a> {
 
     pub(super) fn plan(mut self) -> Plan {
         let jobset = self.observed.jobset.filter(|set| self.is_ours(set));
+        self.copy_counts(jobset);
         if !self.status.is_finished() {
             self.go_on(jobset);
             self.tell_of_waiting();
@@ -75,18 +76,30 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// How the jobs of each group fare, also once the job has ended: they go then, and take a while.
+    fn copy_counts(&mut self, jobset: Option<&JobSet>) {
+        if let Some(set) = jobset {
+            let groups = set.status.iter().flat_map(|status| &status.replicated_jobs_status);
+            let groups = groups.map(|group| JobStatus {
+                name: group.name.clone(),
+                ready: group.ready,
+                succeeded: group.succeeded,
+                failed: group.failed,
+                active: group.active,
+                suspended: group.suspended,
+            });
+            self.status.jobs_status = groups.collect();
+        } else if self.status.is_finished() {
+            // They are gone with the set, which had no time to say so.
+            for group in &mut self.status.jobs_status {
+                (group.ready, group.active, group.suspended) = (0, 0, 0);
+            }
+        }
+    }
+
     /// What the JobSet says of itself is the job's state.
     fn take_over(&mut self, set: &JobSet) {
         let status = set.status.clone().unwrap_or_default();
-        let groups = status.replicated_jobs_status.iter().map(|group| JobStatus {
-            name: group.name.clone(),
-            ready: group.ready,
-            succeeded: group.succeeded,
-            failed: group.failed,
-            active: group.active,
-            suspended: group.suspended,
-        });
-        self.status.jobs_status = groups.collect();
         if let Some(said) = &self.observed.trainer_status {
             self.status.trainer_status = Some(said.clone());
         }

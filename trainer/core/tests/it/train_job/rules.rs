@@ -30,6 +30,44 @@ fn the_jobsets_end_is_the_jobs() {
     }
 }
 
+/// How the group of nodes fares, as the JobSet says.
+fn node(ready: i32, failed: i32, active: i32) -> serde_json::Value {
+    json!({"name": "node", "ready": ready, "succeeded": 0, "failed": failed, "active": active, "suspended": 0})
+}
+
+#[test]
+fn the_counts_of_an_ended_job_follow_its_last_pods() {
+    let mut world = World::new(job(json!({})), torch());
+    world.settle();
+    world.end("Failed", "FailedJobs");
+    let set = |world: &mut World, counts| {
+        let mut status = serde_json::to_value(&world.view.jobset.as_ref().unwrap().status).unwrap();
+        status["replicatedJobsStatus"] = json!([counts]);
+        world.report(status);
+        world.settle();
+    };
+    let counts = |world: &World| serde_json::to_value(&world.status().jobs_status).unwrap();
+    set(&mut world, node(1, 1, 1));
+    let ended = world.status().conditions;
+    assert_eq!(counts(&world), json!([node(1, 1, 1)]));
+    set(&mut world, node(0, 1, 0));
+    assert_eq!(counts(&world), json!([node(0, 1, 0)]));
+    assert_eq!(world.status().conditions, ended);
+}
+
+#[test]
+fn a_job_that_ended_its_jobset_counts_none_of_its_pods() {
+    let mut world = World::new(job(json!({"activeDeadlineSeconds": 60})), torch());
+    world.settle();
+    world.report(json!({"replicatedJobsStatus": [node(1, 1, 1)]}));
+    world.settle();
+    world.advance(60);
+    world.settle();
+    assert_eq!(world.reason("Failed").as_deref(), Some("DeadlineExceeded"));
+    assert!(world.view.jobset.is_none());
+    assert_eq!(serde_json::to_value(world.status().jobs_status).unwrap(), json!([node(0, 1, 0)]));
+}
+
 #[test]
 fn a_jobset_that_runs_is_never_changed() {
     let mut world = World::new(job(json!({})), torch());
