@@ -30,7 +30,7 @@ impl Planner<'_> {
             let name = self.job.metadata.name.as_deref().unwrap_or_default();
             let message =
                 format!("a JobSet {name} exists and belongs to another; delete it or rename the job");
-            self.plan.requeue_after = Some(BLOCKED);
+            self.look_again_after(BLOCKED);
             return self.tell(EventType::Warning, "JobSetNameTaken", message);
         }
         let rendered = match self.rendered(jobset) {

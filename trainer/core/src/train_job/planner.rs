@@ -1,5 +1,7 @@
 //! One plan in the making.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use muster_trainer_api::jobset::{self, JobSet};
 use muster_trainer_api::train_job::{JobStatus, TrainJob, TrainJobStatus, condition_type, reason};
@@ -159,9 +161,14 @@ impl<'a> Planner<'a> {
         let passed = self.now.duration_since(since);
         let left = SignedDuration::from_secs(seconds) - passed;
         if left.is_positive() {
-            self.plan.requeue_after = Some(left.unsigned_abs());
+            self.look_again_after(left.unsigned_abs());
         }
         !left.is_positive()
+    }
+
+    /// At the latest: what else is due is not put off.
+    pub(super) fn look_again_after(&mut self, wait: Duration) {
+        self.plan.requeue_after = Some(self.plan.requeue_after.map_or(wait, |other| other.min(wait)));
     }
 
     fn clean_up(&mut self, jobset: Option<&JobSet>) {

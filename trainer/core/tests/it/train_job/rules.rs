@@ -249,6 +249,24 @@ fn a_jobset_of_another_is_left_alone_and_told() {
 }
 
 #[test]
+fn a_job_whose_name_is_taken_fails_in_time() {
+    let mut world = World::new(job(json!({})), torch());
+    world.settle();
+    let mut foreign = world.view.jobset.take().unwrap();
+    foreign.metadata.owner_references = None;
+    world.view.jobset = Some(foreign);
+    let wait = |world: &World| world.view.plan(world.now).requeue_after.map(|wait| wait.as_secs());
+    assert_eq!(wait(&world), Some(30), "nobody tells when the name is free");
+    world.change(|job| job.spec.active_deadline_seconds = Some(40));
+    assert_eq!(wait(&world), Some(30));
+    world.advance(30);
+    assert_eq!(wait(&world), Some(10), "when its time is over");
+    world.advance(10);
+    world.settle();
+    assert_eq!(world.reason("Failed").as_deref(), Some("DeadlineExceeded"));
+}
+
+#[test]
 fn progress_is_repeated() {
     let mut world = World::new(job(json!({})), torch());
     world.settle();
