@@ -41,6 +41,9 @@ pub mod annotation {
     /// Set in a runtime with the policy mpi, on the template of a replicated job beside `node`: its pods are workers, too,
     /// as many as its `parallelism` says, and this many processes run in each.
     pub const MPI_SLOTS: &str = "muster.dev/mpi-slots";
+    /// Of a job, and of its JobSet when it is made: how many restarts have been counted against `failurePolicy.maxRestarts`. A
+    /// JobSet that is made anew has only the rest; who wants all of them again takes it from the job first.
+    pub const RESTART_COUNT: &str = crate::annotation::RESTART_COUNT;
     /// Of pods that train: the certificate authority, PEM, of the server that takes their progress.
     pub const STATUS_SERVER_CA: &str = "muster.dev/trainer-status-ca";
 }

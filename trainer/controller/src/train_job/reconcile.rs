@@ -19,7 +19,7 @@ use muster_trainer_core::train_job::{
     ssh_secret_name,
 };
 use muster_trainer_core::{Event, EventType, GangScheduler};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::first_pods;
 use super::progress;
@@ -170,6 +170,16 @@ impl Executor<'_> {
                     self.context.expectations.job_written(&self.uid, written.resource_version());
                     self.job = written;
                     self.events.append(&mut told);
+                }
+                Effect::Annotate(annotations) => {
+                    let patch = json!({"metadata": {
+                        "uid": self.uid, "resourceVersion": self.job.resource_version(), "annotations": annotations,
+                    }});
+                    let parameters = PatchParams::default();
+                    let written =
+                        self.jobs.patch(&self.job.name_any(), &parameters, &Patch::Merge(patch)).await?;
+                    self.context.expectations.job_written(&self.uid, written.resource_version());
+                    self.job = written;
                 }
                 Effect::CreateSshKeys(keys) => {
                     let secrets = Api::<Secret>::namespaced(self.context.client.clone(), &self.namespace);

@@ -118,6 +118,18 @@ async fn end(cluster: &Cluster, type_: &str) {
     api::<Job>(cluster).patch_status("train-node-0", &PatchParams::default(), &patch).await.unwrap();
 }
 
+/// The tests play the garbage collector too: a job goes in the foreground.
+async fn collect_failed_job(cluster: &Cluster) {
+    let jobs = api::<Job>(cluster);
+    until("the failed job is to go", async || {
+        let job = jobs.get_opt("train-node-0").await.unwrap()?;
+        job.metadata.deletion_timestamp.as_ref()?;
+        let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+        jobs.patch("train-node-0", &PatchParams::default(), &patch).await.ok().map(drop)
+    })
+    .await;
+}
+
 async fn reason(cluster: &Cluster, type_: &str) -> String {
     until(type_, async || {
         let status = api::<TrainJob>(cluster).get("train").await.unwrap().status?;
@@ -169,15 +181,8 @@ async fn a_failed_job_restarts_the_set_once_even_if_the_controllers_are_stopped(
     controllers.stop().await;
     end(&cluster, "Failed").await;
     let controllers = Controllers::start(&cluster);
-    // The tests play the garbage collector too: a job goes in the foreground.
     let jobs = api::<Job>(&cluster);
-    until("the failed job is to go", async || {
-        let job = jobs.get_opt("train-node-0").await.unwrap()?;
-        job.metadata.deletion_timestamp.as_ref()?;
-        let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-        jobs.patch("train-node-0", &PatchParams::default(), &patch).await.ok().map(drop)
-    })
-    .await;
+    collect_failed_job(&cluster).await;
     let second = fresh_job(&cluster, std::slice::from_ref(&first)).await;
     assert_eq!(second.labels()["jobset.sigs.k8s.io/restart-attempt"], "1");
     controllers.stop().await;
@@ -245,6 +250,35 @@ async fn a_job_is_suspended_and_resumed_after_its_runtime_was_edited() {
         let pod = replicas(&set.spec).template.spec.unwrap();
         assert_eq!(pod.containers[0].image.as_deref(), Some("host"));
     }
+    controllers.stop().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_budget_of_restarts_outlives_the_set_and_the_controllers() {
+    let cluster = Cluster::start().await;
+    let controllers = Controllers::start(&cluster);
+    create_runtime(&cluster, json!({"failurePolicy": {"maxRestarts": 1}})).await;
+    create_job(&cluster, json!({})).await;
+    let first = fresh_job(&cluster, &[]).await.uid().unwrap();
+    end(&cluster, "Failed").await;
+    collect_failed_job(&cluster).await;
+    let second = fresh_job(&cluster, std::slice::from_ref(&first)).await.uid().unwrap();
+    until("the restart is remembered", async || {
+        let job = api::<TrainJob>(&cluster).get("train").await.unwrap();
+        (job.annotations().get(names::annotation::RESTART_COUNT)? == "1").then_some(())
+    })
+    .await;
+    controllers.stop().await;
+    let sets = api::<JobSet>(&cluster);
+    sets.delete("train", &DeleteParams::background()).await.unwrap();
+    api::<Job>(&cluster).delete("train-node-0", &DeleteParams::background()).await.unwrap();
+    let controllers = Controllers::start(&cluster);
+    fresh_job(&cluster, &[first, second]).await;
+    let policy = sets.get("train").await.unwrap().spec.failure_policy.unwrap();
+    assert_eq!(policy.max_restarts, Some(0));
+    end(&cluster, "Failed").await;
+    assert_eq!(reason(&cluster, "Failed").await, "ReachedMaxRestarts");
     controllers.stop().await;
     cluster.stop().await;
 }

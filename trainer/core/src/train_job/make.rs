@@ -5,6 +5,7 @@ use muster_trainer_api::train_job::names::GROUP;
 use muster_trainer_api::train_job::reason;
 use serde_json::{Value, json};
 
+use super::budget;
 use super::made::{self, mark, marked};
 use super::plan::{JobSetChange, SshKeys};
 use super::planner::Planner;
@@ -90,6 +91,7 @@ impl Planner<'_> {
         if let Some(seconds) = rendered.ttl_seconds {
             marks.insert(mark::TTL.to_owned(), seconds.to_string());
         }
+        budget::charge(&mut wanted, budget::remembered(self.job));
         self.plan.create_jobset = Some(wanted);
     }
 

@@ -8,6 +8,7 @@
 //!   reason `TrainJobInvalid`. One whose runtime is not there yet waits, and events say so.
 //! * A JobSet made here has no time to live of its own. It is deleted when its time is over *and* the job says
 //!   that it has ended, so a job whose JobSet is gone is never run again by mistake.
+//! * Restarts are remembered on the job: a JobSet that somebody deletes comes back with what is left of `maxRestarts`.
 //! * A JobSet that exists is never rendered anew: of it only `suspend` and what JobSet lets change meanwhile follow
 //!   the job and its runtime. What else was changed since is told.
 //! * `trainer.env`, `trainer.image` and `trainer.resourcesPerNode` reach all nodes of an MPI job, not its
@@ -16,6 +17,7 @@
 //!   fewer nodes (`muster.dev/min-nodes`).
 //! * Progress comes from an annotation of the first node's pod, which the server that pods call writes for them.
 
+mod budget;
 mod elastic;
 mod env;
 mod initializer;

@@ -1,5 +1,6 @@
 //! From what is seen of a job to what is to be done for it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -86,6 +87,8 @@ pub enum Effect {
     ChangeJobSet(JobSetChange),
     /// Delete the JobSet.
     DeleteJobSet(JobSetDeletion),
+    /// Set these annotations of the job, provided that the job has not changed.
+    Annotate(BTreeMap<String, String>),
 }
 
 /// What is to be done for a job.
@@ -103,6 +106,8 @@ pub struct Plan {
     pub change_jobset: Option<JobSetChange>,
     /// The JobSet to delete.
     pub delete_jobset: Option<JobSetDeletion>,
+    /// Annotations of the job to set.
+    pub annotations: BTreeMap<String, String>,
     /// What to tell, once the status is written.
     pub events: Vec<Event>,
     /// When to plan again even if nothing changes.
@@ -112,7 +117,8 @@ pub struct Plan {
 impl Plan {
     /// The steps in order; those of one stage may be taken at the same time.
     ///
-    /// What is remembered comes first: a JobSet is deleted when the job's end is written.
+    /// What is remembered comes first: a JobSet is deleted when the job's end is written. Annotations are for a JobSet to
+    /// come, and wait: where they are refused, all else is done.
     pub fn stages(self) -> Vec<Vec<Effect>> {
         let keys = self.create_ssh_keys.map(Effect::CreateSshKeys);
         let stages = vec![
@@ -121,6 +127,10 @@ impl Plan {
             self.create_jobset.map(Effect::CreateJobSet).into_iter().collect(),
             self.change_jobset.map(Effect::ChangeJobSet).into_iter().collect(),
             self.delete_jobset.map(Effect::DeleteJobSet).into_iter().collect(),
+            (!self.annotations.is_empty())
+                .then_some(Effect::Annotate(self.annotations))
+                .into_iter()
+                .collect(),
         ];
         stages.into_iter().filter(|stage: &Vec<_>| !stage.is_empty()).collect()
     }

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use muster_trainer_api::jobset::{self, JobSet};
+use muster_trainer_api::train_job::names::annotation::RESTART_COUNT;
 use muster_trainer_api::train_job::{JobStatus, TrainJob, TrainJobStatus, condition_type, reason};
 
+use super::budget;
 use super::made::{mark, marked};
 use super::plan::{JobSetDeletion, Observed, Plan, Waiting};
 use crate::condition::{self, Said};
@@ -99,8 +101,16 @@ impl<'a> Planner<'a> {
         }
     }
 
+    fn remember_restarts(&mut self, set: &JobSet) {
+        let spent = budget::spent(set);
+        if spent > budget::remembered(self.job) {
+            self.plan.annotations.insert(RESTART_COUNT.to_owned(), spent.to_string());
+        }
+    }
+
     /// What the JobSet says of itself is the job's state.
     fn take_over(&mut self, set: &JobSet) {
+        self.remember_restarts(set);
         let status = set.status.clone().unwrap_or_default();
         if let Some(said) = &self.observed.trainer_status {
             self.status.trainer_status = Some(said.clone());

@@ -215,6 +215,72 @@ fn a_jobset_that_is_gone_after_its_time_is_not_made_again() {
 }
 
 #[test]
+fn the_restarts_of_a_deleted_jobset_count_on() {
+    let mut runtime = torch();
+    runtime["spec"]["template"]["spec"]["failurePolicy"] = json!({"maxRestarts": 3});
+    let mut world = World::new(job(json!({})), runtime);
+    let most = |world: &World| {
+        let policy = world.view.jobset.as_ref().unwrap().spec.failure_policy.clone();
+        policy.unwrap().max_restarts.unwrap()
+    };
+    let remembered = |world: &World| {
+        let marks = world.view.job.metadata.annotations.clone().unwrap_or_default();
+        marks.get("muster.dev/restart-count").cloned()
+    };
+    world.settle();
+    assert_eq!((most(&world), remembered(&world)), (3, None));
+    // Each time somebody deletes the JobSet after it has counted one more.
+    for (counted, left) in [(1, 2), (1, 1), (0, 1), (1, 0)] {
+        world.report(json!({"restarts": 5, "restartsCountTowardsMax": counted}));
+        world.settle();
+        world.view.jobset = None;
+        world.settle();
+        assert_eq!(most(&world), left);
+    }
+    assert_eq!(remembered(&world).as_deref(), Some("3"));
+    let policy = world.view.job.metadata.annotations.take();
+    world.view.jobset = None;
+    world.settle();
+    assert_eq!((most(&world), policy.is_some()), (3, true), "who takes the count away gives them anew");
+}
+
+#[test]
+fn what_single_jobs_of_a_deleted_jobset_have_used_counts_too_and_less_than_nothing_is_never_left() {
+    let mut runtime = torch();
+    runtime["spec"]["template"]["spec"]["failurePolicy"] = json!({"maxRestarts": 2});
+    let mut world = World::new(job(json!({})), runtime);
+    world.settle();
+    let mut node = node(0, 0, 1);
+    node["jobRestartsCountTowardsMax"] = json!([1, 4]);
+    world.report(json!({"restartsCountTowardsMax": 1, "replicatedJobsStatus": [node]}));
+    world.settle();
+    assert_eq!(world.view.job.metadata.annotations.as_ref().unwrap()["muster.dev/restart-count"], "5");
+    world.view.jobset = None;
+    world.settle();
+    let policy = world.view.jobset.clone().unwrap().spec.failure_policy.unwrap();
+    assert_eq!(policy.max_restarts, Some(0));
+}
+
+#[test]
+fn a_jobset_that_is_suspended_keeps_what_is_left_of_its_budget() {
+    let mut runtime = torch();
+    runtime["spec"]["template"]["spec"]["failurePolicy"] = json!({"maxRestarts": 3});
+    let mut world = World::new(job(json!({})), runtime);
+    world.settle();
+    world.report(json!({"restartsCountTowardsMax": 1}));
+    world.settle();
+    world.view.jobset = None;
+    world.settle();
+    let made = world.view.jobset.clone().unwrap().spec.failure_policy;
+    for suspend in [true, false] {
+        world.change(|job| job.spec.suspend = Some(suspend));
+        world.settle();
+        assert_eq!(world.view.jobset.clone().unwrap().spec.failure_policy, made);
+    }
+    assert!(world.events.iter().all(|event| event.reason != "JobSetKept"), "it was made of the same");
+}
+
+#[test]
 fn a_job_waits_for_its_runtime_and_says_so() {
     let mut world = World::new(job(json!({})), torch());
     let runtime = world.view.runtime.take();
