@@ -8,14 +8,11 @@ use serde_json::{Value, json};
 use super::budget;
 use super::made::{self, mark, marked};
 use super::plan::{JobSetChange, SshKeys};
-use super::planner::Planner;
+use super::planner::{Planner, UNWATCHED};
 use super::render::{Rendered, metadata, render_for};
 use super::runtime::{RuntimeSeen, runtime_of};
 use super::validation::validate;
 use crate::plan::EventType;
-
-/// How soon a job is looked at again whose way is blocked by something that nobody watches.
-const BLOCKED: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Why no JobSet can be made.
 enum Refused {
@@ -31,7 +28,7 @@ impl Planner<'_> {
             let name = self.job.metadata.name.as_deref().unwrap_or_default();
             let message =
                 format!("a JobSet {name} exists and belongs to another; delete it or rename the job");
-            self.look_again_after(BLOCKED);
+            self.look_again_after(UNWATCHED);
             return self.tell(EventType::Warning, "JobSetNameTaken", message);
         }
         let rendered = match self.rendered(jobset) {

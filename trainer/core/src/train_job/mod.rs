@@ -20,6 +20,7 @@
 mod budget;
 mod elastic;
 mod env;
+mod group_state;
 mod initializer;
 mod jax;
 mod made;

@@ -7,12 +7,15 @@ use muster_trainer_api::jobset::{self, JobSet};
 use muster_trainer_api::train_job::names::annotation::RESTART_COUNT;
 use muster_trainer_api::train_job::{JobStatus, TrainJob, TrainJobStatus, condition_type, reason};
 
-use super::budget;
 use super::made::{mark, marked};
 use super::plan::{JobSetDeletion, Observed, Plan, Waiting};
+use super::{budget, group_state};
 use crate::condition::{self, Said};
 use crate::gang::GangScheduler;
 use crate::plan::{Event, EventType};
+
+/// How soon a job is looked at again that waits for something of which no watch tells.
+pub(super) const UNWATCHED: Duration = Duration::from_secs(30);
 
 pub(super) struct Planner<'a> {
     pub(super) job: &'a TrainJob,
@@ -39,7 +42,7 @@ impl<'a> Planner<'a> {
         self.copy_counts(jobset);
         if !self.status.is_finished() {
             self.go_on(jobset);
-            self.tell_of_waiting();
+            self.tell_of_waiting(jobset);
         }
         if self.status.is_finished() {
             self.clean_up(jobset);
@@ -142,9 +145,9 @@ impl<'a> Planner<'a> {
     }
 
     /// The condition comes when pods wait and goes with it, so that it never is the latest one for long.
-    fn tell_of_waiting(&mut self) {
+    fn tell_of_waiting(&mut self, jobset: Option<&JobSet>) {
         let waiting =
-            self.observed.waiting.clone().filter(|_| !self.is_suspended() && !self.status.is_finished());
+            if self.is_suspended() || self.status.is_finished() { None } else { self.waiting(jobset) };
         let Some(Waiting { reason, message }) = waiting else {
             self.status.conditions.retain(|condition| condition.type_ != condition_type::PODS_WAITING);
             return;
@@ -152,6 +155,17 @@ impl<'a> Planner<'a> {
         if self.set_condition(condition_type::PODS_WAITING, true, &reason, message.clone()) {
             self.tell(EventType::Warning, &reason, message);
         }
+    }
+
+    /// What the pods say, else what their group says; that one is not watched.
+    fn waiting(&mut self, jobset: Option<&JobSet>) -> Option<Waiting> {
+        let pending =
+            self.observed.pod_group.zip(jobset).filter(|(group, set)| group_state::is_pending(group, set));
+        if pending.is_some() {
+            self.look_again_after(UNWATCHED);
+        }
+        let of_group = pending.and_then(|(group, _)| group_state::waiting(group, self.now));
+        self.observed.waiting.clone().or(of_group)
     }
 
     /// From the creation, or the latest resumption.

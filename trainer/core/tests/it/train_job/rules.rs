@@ -417,6 +417,107 @@ fn what_pods_wait_for_is_told_while_they_do() {
     assert_eq!(world.reason("PodsWaiting"), None);
 }
 
+/// A job whose gang is another scheduler's, and whose PodGroup was created some time ago.
+fn of_group(policy: &str, seconds: i64) -> World {
+    let mut runtime = torch();
+    runtime["spec"]["podGroupPolicy"] = json!({policy: {}});
+    let mut world = World::new(job(json!({"trainer": {"numNodes": 2}})), runtime);
+    world.settle();
+    let group = world.view.pod_group.as_mut().unwrap();
+    group["metadata"]["creationTimestamp"] = json!(world.now.to_string());
+    world.advance(seconds);
+    world
+}
+
+/// What the job says that it waits for, when its group has this status.
+fn waits_with(world: &mut World, status: serde_json::Value) -> Option<String> {
+    world.view.pod_group.as_mut().unwrap()["status"] = status;
+    world.settle();
+    let status = world.status();
+    let condition = status.condition("PodsWaiting")?;
+    assert_eq!(condition.reason, "PodGroupPending");
+    Some(condition.message.clone())
+}
+
+/// Complaint 7, once more: the pods say nothing, or are not there, while their PodGroup waits.
+#[test]
+fn what_volcano_says_of_a_gang_is_told_while_it_waits() {
+    let mut world = of_group("volcano", 30);
+    let told = |type_: &str, at: i64| {
+        json!({"type": type_, "status": "True", "message": "2/2 tasks in gang unschedulable",
+            "lastTransitionTime": format!("2026-11-20T10:00:0{at}Z")})
+    };
+    let mut waits = |status| waits_with(&mut world, status);
+    assert_eq!(
+        waits(json!({})).as_deref(),
+        Some(
+            "PodGroup train is not taken up by Volcano; does its scheduler run, and does queue default exist?"
+        )
+    );
+    assert_eq!(
+        waits(json!({"phase": "Pending", "conditions": [told("Unschedulable", 1)]})).as_deref(),
+        Some("PodGroup train waits in queue default: 2/2 tasks in gang unschedulable")
+    );
+    assert_eq!(
+        waits(json!({"phase": "Inqueue", "conditions": [told("Scheduled", 1), told("Unschedulable", 2)]}))
+            .as_deref(),
+        Some("PodGroup train has no room for all of its pods: 2/2 tasks in gang unschedulable")
+    );
+    let scheduled = json!([told("Unschedulable", 1), told("Scheduled", 2)]);
+    assert_eq!(waits(json!({"phase": "Inqueue", "conditions": scheduled})), None);
+    assert_eq!(waits(json!({"phase": "Running", "conditions": [told("Unschedulable", 1)]})), None);
+    assert_eq!(world.view.plan(world.now).requeue_after, None);
+    assert_eq!(world.events.iter().filter(|event| event.reason == "PodGroupPending").count(), 3);
+}
+
+#[test]
+fn a_group_of_the_coscheduling_plugin_is_told_of_while_it_is_pending() {
+    let mut world = of_group("coscheduling", 30);
+    assert_eq!(waits_with(&mut world, json!({})), None, "nobody may keep its status");
+    assert_eq!(
+        waits_with(&mut world, json!({"phase": "Pending"})).as_deref(),
+        Some("PodGroup train is pending: there is no room for its 2 pods together")
+    );
+    world.view.waiting = Some(Waiting {
+        reason: "Unschedulable".to_owned(),
+        message: "pod train-node-0-0: no GPU".to_owned(),
+    });
+    world.settle();
+    assert_eq!(world.reason("PodsWaiting").as_deref(), Some("Unschedulable"), "pods know best");
+    world.view.waiting = None;
+    assert_eq!(waits_with(&mut world, json!({"phase": "Scheduling"})), None);
+}
+
+#[test]
+fn a_group_that_waits_is_looked_at_again_and_a_new_one_is_left_in_peace() {
+    let mut world = of_group("volcano", 29);
+    assert_eq!(waits_with(&mut world, json!({"phase": "Pending"})), None);
+    assert_eq!(world.view.plan(world.now).requeue_after.unwrap().as_secs(), 30);
+    world.advance(1);
+    assert!(waits_with(&mut world, json!({"phase": "Pending"})).is_some());
+    world.change(|job| job.spec.suspend = Some(true));
+    assert_eq!(waits_with(&mut world, json!({"phase": "Pending"})), None);
+    assert_eq!(world.view.plan(world.now).requeue_after, None, "nothing is wanted of it");
+}
+
+#[test]
+fn a_gang_waits_for_no_room_before_its_data_is_there() {
+    let mut world = of_group("volcano", 30);
+    let mut set = world.view.jobset.clone().unwrap();
+    let mut data = set.spec.replicated_jobs[0].clone();
+    data.name = "dataset-initializer".to_owned();
+    let step = "trainer.kubeflow.org/trainjob-ancestor-step";
+    data.template.metadata.as_mut().unwrap().labels =
+        Some([(step.to_owned(), "dataset-initializer".to_owned())].into());
+    set.spec.replicated_jobs[0].depends_on =
+        serde_json::from_value(json!([{"name": "dataset-initializer", "status": "Complete"}])).unwrap();
+    set.spec.replicated_jobs.push(data);
+    world.view.jobset = Some(set);
+    assert_eq!(waits_with(&mut world, json!({"phase": "Pending"})), None);
+    world.report(json!({"replicatedJobsStatus": [{"name": "dataset-initializer", "succeeded": 1}]}));
+    assert!(waits_with(&mut world, json!({"phase": "Pending"})).is_some());
+}
+
 #[test]
 fn another_controllers_job_is_left_alone() {
     let mut world = World::new(job(json!({"managedBy": "kueue.x-k8s.io/multikueue"})), torch());
