@@ -64,7 +64,7 @@ pub mod condition_type {
     pub const COMPLETE: &str = "Complete";
     /// The job has failed for good.
     pub const FAILED: &str = "Failed";
-    /// Pods wait for nodes, and why; there only while they do. Muster's own.
+    /// Pods wait for nodes, or to be made at all, and why; there only while they do. Muster's own.
     pub const PODS_WAITING: &str = "PodsWaiting";
 }
 
@@ -80,6 +80,8 @@ pub mod reason {
     pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
     /// The job cannot run as it is written; Muster's own.
     pub const INVALID: &str = "TrainJobInvalid";
+    /// The cluster does not serve `JobSet`s; Muster's own.
+    pub const JOBSET_NOT_INSTALLED: &str = "JobSetNotInstalled";
     /// The runtime is not there yet; Muster's own.
     pub const RUNTIME_NOT_FOUND: &str = "TrainingRuntimeNotFound";
 }

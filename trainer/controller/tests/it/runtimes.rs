@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::client::Body;
 use kube::{Api, Client, ResourceExt};
 use muster_machinery::CancellationToken;
 use muster_trainer_api::jobset::{JobSet, JobSetSpec};
+use muster_trainer_api::schema::Parts;
 use muster_trainer_api::train_job::{TrainJob, TrainingRuntime, names};
 use muster_trainer_controller::{jobset, train_job};
 use serde_json::{Value, json};
@@ -293,14 +295,7 @@ async fn a_service_of_another_is_told_and_the_set_runs_without() {
     create_runtime(&cluster, json!({})).await;
     create_job(&cluster, json!({})).await;
     fresh_job(&cluster, &[]).await;
-    let note = until("the event", async || {
-        let events = api::<Event>(&cluster).list(&ListParams::default()).await.unwrap().items;
-        events
-            .into_iter()
-            .find(|event| event.reason.as_deref() == Some("HeadlessServiceCreationFailed"))?
-            .note
-    })
-    .await;
+    let note = note(&cluster, "HeadlessServiceCreationFailed").await;
     assert_eq!(note, "Service train exists and belongs to another; delete it or rename what needs the name");
     services.delete("train", &DeleteParams::default()).await.unwrap();
     let touch = Patch::Merge(json!({"metadata": {"annotations": {"test": "look"}}}));
@@ -323,17 +318,44 @@ async fn a_gang_whose_scheduler_is_not_installed_is_told_and_makes_nothing() {
     api::<TrainingRuntime>(&cluster).patch("torch", &PatchParams::default(), &policy).await.unwrap();
     create_job(&cluster, json!({})).await;
     let controllers = Controllers::start(&cluster);
-    let note = until("the event", async || {
-        let events = api::<Event>(&cluster).list(&ListParams::default()).await.unwrap().items;
-        events
-            .into_iter()
-            .find(|event| event.reason.as_deref() == Some("TrainJobResourcesCreationFailed"))?
-            .note
-    })
-    .await;
+    let note = note(&cluster, "TrainJobResourcesCreationFailed").await;
     let expected = "the cluster does not serve PodGroup of scheduling.x-k8s.io/v1alpha1; ";
     assert!(note.starts_with(expected), "{note}");
     assert!(api::<JobSet>(&cluster).get_opt("train").await.unwrap().is_none());
+    controllers.stop().await;
+    cluster.stop().await;
+}
+
+/// The note of the event with this reason, once there is one.
+async fn note(cluster: &Cluster, reason: &str) -> String {
+    until(reason, async || {
+        let events = api::<Event>(cluster).list(&ListParams::default()).await.unwrap().items;
+        events.into_iter().find(|event| event.reason.as_deref() == Some(reason))?.note
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_says_that_jobset_is_not_installed_and_runs_once_it_is() {
+    let cluster = Cluster::start().await;
+    let definitions = Api::<CustomResourceDefinition>::all(cluster.client.clone());
+    definitions.delete("jobsets.jobset.x-k8s.io", &DeleteParams::default()).await.unwrap();
+    let sets = api::<JobSet>(&cluster);
+    until("JobSets are served no more", async || sets.list(&ListParams::default()).await.err()).await;
+    create_runtime(&cluster, json!({})).await;
+    create_job(&cluster, json!({})).await;
+    let controllers = Controllers::start(&cluster);
+    assert_eq!(reason(&cluster, "PodsWaiting").await, "JobSetNotInstalled");
+    let note = note(&cluster, "JobSetNotInstalled").await;
+    assert!(note.contains("does not serve JobSet of jobset.x-k8s.io/v1alpha2"), "{note}");
+    let definition = muster_trainer_api::jobset::crd(&Parts::load().unwrap()).unwrap();
+    definitions.create(&PostParams::default(), &definition).await.unwrap();
+    fresh_job(&cluster, &[]).await;
+    until("nothing waits", async || {
+        let status = api::<TrainJob>(&cluster).get("train").await.unwrap().status.unwrap_or_default();
+        status.condition("PodsWaiting").is_none().then_some(())
+    })
+    .await;
     controllers.stop().await;
     cluster.stop().await;
 }

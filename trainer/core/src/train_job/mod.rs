@@ -39,7 +39,9 @@ mod validation;
 mod xgboost;
 
 pub use mpi::{hostfile_name, ssh_secret_name};
-pub use plan::{Effect, JobSetChange, JobSetDeletion, Observed, Plan, SshKeys, Waiting, plan};
+pub use plan::{
+    Effect, JobSetChange, JobSetDeletion, Observed, Plan, SshKeys, Waiting, plan, plan_without_jobsets,
+};
 pub use render::{Rendered, render};
 pub use runtime::{RuntimeKey, RuntimeScope, RuntimeSeen, runtime_of};
 pub use status_server::{StatusServer, status_audience, status_path};

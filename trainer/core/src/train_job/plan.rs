@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use muster_trainer_api::jobset::JobSet;
-use muster_trainer_api::train_job::{TrainJob, TrainJobStatus, TrainerStatus, managed_by};
+use muster_trainer_api::jobset::names::{GROUP, VERSION};
+use muster_trainer_api::train_job::{TrainJob, TrainJobStatus, TrainerStatus, managed_by, reason};
 use serde_json::Value;
 
 use super::planner::Planner;
@@ -143,9 +144,34 @@ impl Plan {
 
 /// Plans what is to be done for a job.
 pub fn plan(job: &TrainJob, observed: &Observed<'_>, now: Timestamp, scheduler: &GangScheduler) -> Plan {
-    let is_ours = matches!(job.spec.managed_by.as_deref(), None | Some("" | managed_by::TRAINER));
-    if job.metadata.deletion_timestamp.is_some() || !is_ours {
+    if !is_ours(job) {
         return Plan::default();
     }
     Planner::new(job, observed, now, scheduler).plan()
+}
+
+/// Plans what is to be said of a job where no JobSet can be made, for the cluster does not serve any.
+pub fn plan_without_jobsets(job: &TrainJob, now: Timestamp) -> Plan {
+    if !is_ours(job) {
+        return Plan::default();
+    }
+    let message = format!(
+        "waits for JobSet, in which training jobs run: the cluster does not serve JobSet of {GROUP}/{VERSION}; install it"
+    );
+    let observed = Observed {
+        runtime: RuntimeSeen::Missing,
+        jobset: None,
+        pod_group: None,
+        hostfile: None,
+        has_ssh_secret: false,
+        trainer_status: None,
+        waiting: Some(Waiting { reason: reason::JOBSET_NOT_INSTALLED.to_owned(), message }),
+        status_server: None,
+    };
+    Planner::new(job, &observed, now, &GangScheduler::None).plan_to_wait()
+}
+
+fn is_ours(job: &TrainJob) -> bool {
+    let is_ours = matches!(job.spec.managed_by.as_deref(), None | Some("" | managed_by::TRAINER));
+    is_ours && job.metadata.deletion_timestamp.is_none()
 }

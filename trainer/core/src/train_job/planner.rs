@@ -47,6 +47,18 @@ impl<'a> Planner<'a> {
         if self.status.is_finished() {
             self.clean_up(jobset);
         }
+        self.finish()
+    }
+
+    /// Nothing but what the job waits for.
+    pub(super) fn plan_to_wait(mut self) -> Plan {
+        if !self.status.is_finished() {
+            self.tell_of_waiting(None);
+        }
+        self.finish()
+    }
+
+    fn finish(mut self) -> Plan {
         if self.job.status.clone().unwrap_or_default() != self.status {
             self.plan.status = Some(self.status);
         }

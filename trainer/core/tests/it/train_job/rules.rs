@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use muster_trainer_core::train_job::{StatusServer, Waiting};
+use muster_trainer_core::train_job::{Plan, StatusServer, Waiting, plan_without_jobsets};
 
 use super::world::{World, job, runtime};
 
@@ -516,6 +516,27 @@ fn a_gang_waits_for_no_room_before_its_data_is_there() {
     assert_eq!(waits_with(&mut world, json!({"phase": "Pending"})), None);
     world.report(json!({"replicatedJobsStatus": [{"name": "dataset-initializer", "succeeded": 1}]}));
     assert!(waits_with(&mut world, json!({"phase": "Pending"})).is_some());
+}
+
+#[test]
+fn a_job_without_jobset_says_so_once_and_no_more_when_it_is_installed() {
+    let mut world = World::new(job(json!({})), torch());
+    let plan = plan_without_jobsets(&world.view.job, world.now);
+    let [event] = plan.events.as_slice() else { panic!("{:?}", plan.events) };
+    assert_eq!(event.reason, "JobSetNotInstalled");
+    assert_eq!(
+        event.message,
+        "waits for JobSet, in which training jobs run: the cluster does not serve JobSet of jobset.x-k8s.io/v1alpha2; install it"
+    );
+    world.change(|job| job.status = plan.status);
+    assert_eq!(world.reason("PodsWaiting").as_deref(), Some("JobSetNotInstalled"));
+    assert_eq!(plan_without_jobsets(&world.view.job, world.now), Plan::default());
+    world.settle();
+    assert!(world.view.jobset.is_some() && world.reason("PodsWaiting").is_none());
+    for spec in [json!({"suspend": true}), json!({"managedBy": "kueue.x-k8s.io/multikueue"})] {
+        let world = World::new(job(spec), torch());
+        assert_eq!(plan_without_jobsets(&world.view.job, world.now), Plan::default(), "it waits for others");
+    }
 }
 
 #[test]
