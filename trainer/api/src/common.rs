@@ -20,7 +20,8 @@ pub enum CleanPodPolicy {
     Unknown(String),
 }
 
-/// What the failure of a pod means for its job.
+/// What the failure of a pod means for its job; one that the infrastructure takes (an eviction, a preemption, a lost node)
+/// has not failed, and is replaced whatever the policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RestartPolicy {
     /// Restart.

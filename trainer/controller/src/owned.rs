@@ -20,7 +20,7 @@ use crate::expectations::Expectations;
 use crate::reconcile::{Error, is_not_found, is_refused};
 
 /// How often it is looked whether a kind is served by now.
-const NOT_SERVED_PAUSE: Duration = Duration::from_secs(10);
+pub(crate) const NOT_SERVED_PAUSE: Duration = Duration::from_secs(10);
 
 /// How soon an object is looked at again whose way is blocked by something that nobody watches.
 const BLOCKED: Duration = Duration::from_secs(30);
@@ -38,6 +38,15 @@ where
     }
 }
 
+/// Whether the cluster serves a kind. Any other failure than that is the watch's to tell and to get over.
+pub(crate) async fn is_served<K>(api: &Api<K>) -> bool
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let answer = api.list_metadata(&ListParams::default().limit(1)).await;
+    !answer.is_err_and(|error| is_not_found(&error))
+}
+
 /// Waits until a kind is served, and says that it does; false when the shutdown comes first.
 pub(crate) async fn until_served<K>(api: &Api<K>, hint: &str, shutdown: &CancellationToken) -> bool
 where
@@ -45,16 +54,10 @@ where
 {
     let mut has_said = false;
     let asking = async {
-        loop {
-            match api.list_metadata(&ListParams::default().limit(1)).await {
-                Err(error) if is_not_found(&error) => {
-                    if !has_said {
-                        tracing::info!(kind = %K::kind(&()), "the cluster does not serve the kind yet; {hint}");
-                        has_said = true;
-                    }
-                }
-                // Any other failure is the watch's to tell and to get over.
-                _ => return,
+        while !is_served(api).await {
+            if !has_said {
+                tracing::info!(kind = %K::kind(&()), "the cluster does not serve the kind yet; {hint}");
+                has_said = true;
             }
             tokio::time::sleep(NOT_SERVED_PAUSE).await;
         }

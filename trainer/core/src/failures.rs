@@ -30,14 +30,16 @@ impl Failure<'_> {
         matches!(self.cause, Cause::Code { .. })
     }
 
-    /// Whether the replica's restart policy makes this the end of the job; an exit code says nothing when the
-    /// pod only failed for want of a peer.
+    /// Whether the replica's restart policy makes this the end of the job. That takes a failure of its own code: one of
+    /// a pod that only failed for want of a peer says nothing.
     fn is_final(&self, lost_a_peer: bool) -> bool {
-        match (&self.member.replica.restart_policy, &self.cause) {
-            (RestartPolicy::Never, _) => self.member.phase != Phase::Pending,
-            (RestartPolicy::ExitCode, Cause::Code { exit_code }) => *exit_code < 128 && !lost_a_peer,
+        let Cause::Code { exit_code } = self.cause else { return false };
+        let ends = match self.member.replica.restart_policy {
+            RestartPolicy::Never => true,
+            RestartPolicy::ExitCode => exit_code < 128,
             _ => false,
-        }
+        };
+        ends && !lost_a_peer
     }
 }
 

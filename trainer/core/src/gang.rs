@@ -198,21 +198,22 @@ pub(crate) fn wait_reason(job: &Job, observed: Option<&Value>, scheduler: &GangS
     let Some(observed) = observed else {
         return Some(format!("waits for Volcano to take up its PodGroup {}", job.name()));
     };
-    let phase = observed["status"]["phase"].as_str().unwrap_or_default();
-    if !matches!(phase, "" | "Pending") {
-        return None;
-    }
     let conditions = observed["status"]["conditions"].as_array();
     let said = conditions.and_then(|conditions| conditions.last()?["message"].as_str());
-    let queue = observed["spec"]["queue"].as_str().unwrap_or("default");
-    Some(match (phase, said) {
-        (_, Some(message)) => format!("PodGroup {} waits in queue {queue}: {message}", job.name()),
+    volcano_waits(job.name(), observed, said)
+}
+
+/// What a `PodGroup` of Volcano waits for before its pods may be there, given what it says itself.
+pub(crate) fn volcano_waits(name: &str, group: &Value, said: Option<&str>) -> Option<String> {
+    let queue = group["spec"]["queue"].as_str().unwrap_or("default");
+    match (group["status"]["phase"].as_str().unwrap_or_default(), said) {
+        ("" | "Pending", Some(message)) => Some(format!("PodGroup {name} waits in queue {queue}: {message}")),
         ("Pending", None) => {
-            format!("PodGroup {} waits in queue {queue} for its minimum resources", job.name())
+            Some(format!("PodGroup {name} waits in queue {queue} for its minimum resources"))
         }
-        _ => format!(
-            "PodGroup {} is not taken up by Volcano; does its scheduler run, and does queue {queue} exist?",
-            job.name()
-        ),
-    })
+        ("", None) => Some(format!(
+            "PodGroup {name} is not taken up by Volcano; does its scheduler run, and does queue {queue} exist?"
+        )),
+        _ => None,
+    }
 }

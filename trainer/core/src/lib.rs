@@ -24,6 +24,8 @@
 //! * The annotation `muster.dev/restart-scope: pod` (the default where the framework copes with ranks that come
 //!   and go: elastic PyTorchJobs, TFJobs with dynamic workers) keeps the training operator's way: only the failed
 //!   pod is replaced, and the replica's restart policy is passed on to the kubelet.
+//! * Restart policy `Never` (the default of TFJob, XGBoostJob and JAXJob) ends a job when its own code fails, and not when
+//!   the infrastructure takes a pod.
 //! * Restarts are counted on the job, not as the sum of the counts of the pods that happen to run.
 //! * Scaling down is no failure, a job that has ended never changes, and a job without completion time is
 //!   still removed after its time to live.

@@ -41,6 +41,9 @@ pub mod annotation {
     /// Set in a runtime with the policy mpi, on the template of a replicated job beside `node`: its pods are workers, too,
     /// as many as its `parallelism` says, and this many processes run in each.
     pub const MPI_SLOTS: &str = "muster.dev/mpi-slots";
+    /// Of a job, and of its JobSet when it is made: how many restarts have been counted against `failurePolicy.maxRestarts`. A
+    /// JobSet that is made anew has only the rest; who wants all of them again takes it from the job first.
+    pub const RESTART_COUNT: &str = crate::annotation::RESTART_COUNT;
     /// Of pods that train: the certificate authority, PEM, of the server that takes their progress.
     pub const STATUS_SERVER_CA: &str = "muster.dev/trainer-status-ca";
 }
@@ -61,7 +64,7 @@ pub mod condition_type {
     pub const COMPLETE: &str = "Complete";
     /// The job has failed for good.
     pub const FAILED: &str = "Failed";
-    /// Pods wait for nodes, and why; there only while they do. Muster's own.
+    /// Pods wait for nodes, or to be made at all, and why; there only while they do. Muster's own.
     pub const PODS_WAITING: &str = "PodsWaiting";
 }
 
@@ -77,6 +80,8 @@ pub mod reason {
     pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
     /// The job cannot run as it is written; Muster's own.
     pub const INVALID: &str = "TrainJobInvalid";
+    /// The cluster does not serve `JobSet`s; Muster's own.
+    pub const JOBSET_NOT_INSTALLED: &str = "JobSetNotInstalled";
     /// The runtime is not there yet; Muster's own.
     pub const RUNTIME_NOT_FOUND: &str = "TrainingRuntimeNotFound";
 }

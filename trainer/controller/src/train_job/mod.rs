@@ -6,5 +6,6 @@ mod reconcile;
 mod runtimes;
 mod service;
 pub mod status_server;
+mod without_jobsets;
 
 pub use service::{Options, Service};

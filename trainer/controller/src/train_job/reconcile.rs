@@ -13,13 +13,13 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 use muster_trainer_api::jobset::JobSet;
 use muster_trainer_api::train_job::names::FIELD_MANAGER;
-use muster_trainer_api::train_job::{TrainJob, TrainerStatus, TrainingRuntimeSpec};
+use muster_trainer_api::train_job::{TrainJob, TrainJobStatus, TrainerStatus, TrainingRuntimeSpec};
 use muster_trainer_core::train_job::{
     Effect, Observed, Plan, RuntimeSeen, StatusServer, Waiting, hostfile_name, plan, runtime_of,
     ssh_secret_name,
 };
 use muster_trainer_core::{Event, EventType, GangScheduler};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::first_pods;
 use super::progress;
@@ -164,12 +164,23 @@ impl Executor<'_> {
         for effect in plan.stages().into_iter().flatten() {
             match effect {
                 Effect::WriteStatus(status) => {
-                    self.job.status = Some(status);
+                    // One that says nothing is not valid, none is.
+                    self.job.status = Some(status).filter(|status| *status != TrainJobStatus::default());
                     let name = self.job.name_any();
                     let written = self.jobs.replace_status(&name, &PostParams::default(), &self.job).await?;
                     self.context.expectations.job_written(&self.uid, written.resource_version());
                     self.job = written;
                     self.events.append(&mut told);
+                }
+                Effect::Annotate(annotations) => {
+                    let patch = json!({"metadata": {
+                        "uid": self.uid, "resourceVersion": self.job.resource_version(), "annotations": annotations,
+                    }});
+                    let parameters = PatchParams::default();
+                    let written =
+                        self.jobs.patch(&self.job.name_any(), &parameters, &Patch::Merge(patch)).await?;
+                    self.context.expectations.job_written(&self.uid, written.resource_version());
+                    self.job = written;
                 }
                 Effect::CreateSshKeys(keys) => {
                     let secrets = Api::<Secret>::namespaced(self.context.client.clone(), &self.namespace);

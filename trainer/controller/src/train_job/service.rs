@@ -16,9 +16,9 @@ use muster_trainer_api::train_job::{ClusterTrainingRuntime, TrainJob, TrainingRu
 use muster_trainer_core::GangScheduler;
 use muster_trainer_core::train_job::{RuntimeKey, RuntimeScope, StatusServer, runtime_of};
 
-use super::first_pods;
 use super::reconcile::{Context, reconcile, retry};
 use super::runtimes::{self, RuntimeStores};
+use super::{first_pods, without_jobsets};
 use crate::events::Recorder;
 use crate::expectations::Expectations;
 use crate::owned::{self, Trigger};
@@ -68,8 +68,10 @@ impl Service {
         let namespace = self.options.namespace.as_deref();
         let jobs = owned::in_scope::<TrainJob>(&self.client, namespace);
         let sets = owned::in_scope::<JobSet>(&self.client, namespace);
+        let reporter = Reporter { controller: CONTROLLER.to_owned(), instance: None };
+        let recorder = Recorder::new(self.client.clone(), reporter);
         let served = owned::until_served(&jobs, "`muster crds` prints its definition", shutdown).await
-            && owned::until_served(&sets, "install JobSet, in which training jobs run", shutdown).await;
+            && without_jobsets::wait(&self.client, namespace, &recorder, shutdown).await;
         if !served {
             return;
         }
@@ -95,14 +97,13 @@ impl Service {
             }),
             told(owned::in_scope(&self.client, namespace)),
         ]);
-        let reporter = Reporter { controller: CONTROLLER.to_owned(), instance: None };
         let context = Arc::new(Context {
             client: self.client.clone(),
             scheduler: GangScheduler::from(self.options.gang_scheduler_name.as_str()),
             status_server: self.options.status_server.clone(),
             sets,
             runtimes: runtimes.clone(),
-            recorder: Recorder::new(self.client.clone(), reporter),
+            recorder,
             expectations: Expectations::default(),
         });
         let config = Config::default().concurrency(self.options.threads);

@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::client::Body;
 use kube::{Api, Client, ResourceExt};
 use muster_machinery::CancellationToken;
 use muster_trainer_api::jobset::{JobSet, JobSetSpec};
+use muster_trainer_api::schema::Parts;
 use muster_trainer_api::train_job::{TrainJob, TrainingRuntime, names};
 use muster_trainer_controller::{jobset, train_job};
 use serde_json::{Value, json};
@@ -118,6 +120,18 @@ async fn end(cluster: &Cluster, type_: &str) {
     api::<Job>(cluster).patch_status("train-node-0", &PatchParams::default(), &patch).await.unwrap();
 }
 
+/// The tests play the garbage collector too: a job goes in the foreground.
+async fn collect_failed_job(cluster: &Cluster) {
+    let jobs = api::<Job>(cluster);
+    until("the failed job is to go", async || {
+        let job = jobs.get_opt("train-node-0").await.unwrap()?;
+        job.metadata.deletion_timestamp.as_ref()?;
+        let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+        jobs.patch("train-node-0", &PatchParams::default(), &patch).await.ok().map(drop)
+    })
+    .await;
+}
+
 async fn reason(cluster: &Cluster, type_: &str) -> String {
     until(type_, async || {
         let status = api::<TrainJob>(cluster).get("train").await.unwrap().status?;
@@ -169,15 +183,8 @@ async fn a_failed_job_restarts_the_set_once_even_if_the_controllers_are_stopped(
     controllers.stop().await;
     end(&cluster, "Failed").await;
     let controllers = Controllers::start(&cluster);
-    // The tests play the garbage collector too: a job goes in the foreground.
     let jobs = api::<Job>(&cluster);
-    until("the failed job is to go", async || {
-        let job = jobs.get_opt("train-node-0").await.unwrap()?;
-        job.metadata.deletion_timestamp.as_ref()?;
-        let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-        jobs.patch("train-node-0", &PatchParams::default(), &patch).await.ok().map(drop)
-    })
-    .await;
+    collect_failed_job(&cluster).await;
     let second = fresh_job(&cluster, std::slice::from_ref(&first)).await;
     assert_eq!(second.labels()["jobset.sigs.k8s.io/restart-attempt"], "1");
     controllers.stop().await;
@@ -250,6 +257,35 @@ async fn a_job_is_suspended_and_resumed_after_its_runtime_was_edited() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_budget_of_restarts_outlives_the_set_and_the_controllers() {
+    let cluster = Cluster::start().await;
+    let controllers = Controllers::start(&cluster);
+    create_runtime(&cluster, json!({"failurePolicy": {"maxRestarts": 1}})).await;
+    create_job(&cluster, json!({})).await;
+    let first = fresh_job(&cluster, &[]).await.uid().unwrap();
+    end(&cluster, "Failed").await;
+    collect_failed_job(&cluster).await;
+    let second = fresh_job(&cluster, std::slice::from_ref(&first)).await.uid().unwrap();
+    until("the restart is remembered", async || {
+        let job = api::<TrainJob>(&cluster).get("train").await.unwrap();
+        (job.annotations().get(names::annotation::RESTART_COUNT)? == "1").then_some(())
+    })
+    .await;
+    controllers.stop().await;
+    let sets = api::<JobSet>(&cluster);
+    sets.delete("train", &DeleteParams::background()).await.unwrap();
+    api::<Job>(&cluster).delete("train-node-0", &DeleteParams::background()).await.unwrap();
+    let controllers = Controllers::start(&cluster);
+    fresh_job(&cluster, &[first, second]).await;
+    let policy = sets.get("train").await.unwrap().spec.failure_policy.unwrap();
+    assert_eq!(policy.max_restarts, Some(0));
+    end(&cluster, "Failed").await;
+    assert_eq!(reason(&cluster, "Failed").await, "ReachedMaxRestarts");
+    controllers.stop().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_service_of_another_is_told_and_the_set_runs_without() {
     let cluster = Cluster::start().await;
     let services = api::<Service>(&cluster);
@@ -259,14 +295,7 @@ async fn a_service_of_another_is_told_and_the_set_runs_without() {
     create_runtime(&cluster, json!({})).await;
     create_job(&cluster, json!({})).await;
     fresh_job(&cluster, &[]).await;
-    let note = until("the event", async || {
-        let events = api::<Event>(&cluster).list(&ListParams::default()).await.unwrap().items;
-        events
-            .into_iter()
-            .find(|event| event.reason.as_deref() == Some("HeadlessServiceCreationFailed"))?
-            .note
-    })
-    .await;
+    let note = note(&cluster, "HeadlessServiceCreationFailed").await;
     assert_eq!(note, "Service train exists and belongs to another; delete it or rename what needs the name");
     services.delete("train", &DeleteParams::default()).await.unwrap();
     let touch = Patch::Merge(json!({"metadata": {"annotations": {"test": "look"}}}));
@@ -289,17 +318,44 @@ async fn a_gang_whose_scheduler_is_not_installed_is_told_and_makes_nothing() {
     api::<TrainingRuntime>(&cluster).patch("torch", &PatchParams::default(), &policy).await.unwrap();
     create_job(&cluster, json!({})).await;
     let controllers = Controllers::start(&cluster);
-    let note = until("the event", async || {
-        let events = api::<Event>(&cluster).list(&ListParams::default()).await.unwrap().items;
-        events
-            .into_iter()
-            .find(|event| event.reason.as_deref() == Some("TrainJobResourcesCreationFailed"))?
-            .note
-    })
-    .await;
+    let note = note(&cluster, "TrainJobResourcesCreationFailed").await;
     let expected = "the cluster does not serve PodGroup of scheduling.x-k8s.io/v1alpha1; ";
     assert!(note.starts_with(expected), "{note}");
     assert!(api::<JobSet>(&cluster).get_opt("train").await.unwrap().is_none());
+    controllers.stop().await;
+    cluster.stop().await;
+}
+
+/// The note of the event with this reason, once there is one.
+async fn note(cluster: &Cluster, reason: &str) -> String {
+    until(reason, async || {
+        let events = api::<Event>(cluster).list(&ListParams::default()).await.unwrap().items;
+        events.into_iter().find(|event| event.reason.as_deref() == Some(reason))?.note
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_says_that_jobset_is_not_installed_and_runs_once_it_is() {
+    let cluster = Cluster::start().await;
+    let definitions = Api::<CustomResourceDefinition>::all(cluster.client.clone());
+    definitions.delete("jobsets.jobset.x-k8s.io", &DeleteParams::default()).await.unwrap();
+    let sets = api::<JobSet>(&cluster);
+    until("JobSets are served no more", async || sets.list(&ListParams::default()).await.err()).await;
+    create_runtime(&cluster, json!({})).await;
+    create_job(&cluster, json!({})).await;
+    let controllers = Controllers::start(&cluster);
+    assert_eq!(reason(&cluster, "PodsWaiting").await, "JobSetNotInstalled");
+    let note = note(&cluster, "JobSetNotInstalled").await;
+    assert!(note.contains("does not serve JobSet of jobset.x-k8s.io/v1alpha2"), "{note}");
+    let definition = muster_trainer_api::jobset::crd(&Parts::load().unwrap()).unwrap();
+    definitions.create(&PostParams::default(), &definition).await.unwrap();
+    fresh_job(&cluster, &[]).await;
+    until("nothing waits", async || {
+        let status = api::<TrainJob>(&cluster).get("train").await.unwrap().status.unwrap_or_default();
+        status.condition("PodsWaiting").is_none().then_some(())
+    })
+    .await;
     controllers.stop().await;
     cluster.stop().await;
 }

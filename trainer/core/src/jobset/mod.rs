@@ -27,6 +27,6 @@ mod validation;
 pub(crate) use children::pods_of;
 pub(crate) use objects::join_gang;
 pub use objects::{coordinator_address, job_name, subdomain};
-pub(crate) use order::{is_in_order, is_staged};
+pub(crate) use order::{is_in_order, is_staged, may_start};
 pub use plan::{Effect, JobDeletion, Observed, Plan, plan};
 pub use validation::validate;

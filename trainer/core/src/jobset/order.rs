@@ -16,7 +16,7 @@ pub(crate) fn is_staged(spec: &JobSetSpec) -> bool {
 }
 
 /// Whether the Jobs of a group may run, given how those of all groups fare.
-pub(super) fn may_start(spec: &JobSetSpec, group: usize, statuses: &[ReplicatedJobStatus]) -> bool {
+pub(crate) fn may_start(spec: &JobSetSpec, group: usize, statuses: &[ReplicatedJobStatus]) -> bool {
     let reached = |other: usize, wanted: DependsOnStatus| {
         let (wanted_jobs, status) = (replicas(&spec.replicated_jobs[other]), &statuses[other]);
         match wanted {

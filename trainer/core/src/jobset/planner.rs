@@ -2,7 +2,9 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
-use muster_trainer_api::jobset::{JobSet, JobSetStatus, Operator, RestartStrategy, condition_type, reason};
+use muster_trainer_api::jobset::{
+    JobSet, JobSetStatus, Operator, ReplicatedJobStatus, RestartStrategy, condition_type, reason,
+};
 
 use super::children::{Children, Ending, ending, replicas, status_of_group};
 use super::plan::{JobDeletion, Observed, Plan};
@@ -78,6 +80,19 @@ impl<'a> Planner<'a> {
         self.status.replicated_jobs_status = statuses.collect();
     }
 
+    /// Of a set that has ended: its last Jobs go, or still end. One that has ended counts, though it may be gone since.
+    fn recount(&mut self, children: &Children<'_>) {
+        let before = self.status.clone();
+        for of_group in &mut self.status.replicated_jobs_status {
+            let group = self.set.spec.replicated_jobs.iter().position(|group| group.name == of_group.name);
+            let Some(group) = group else { continue };
+            let counted = status_of_group(self.set, children, group, &before);
+            let (succeeded, failed) =
+                (counted.succeeded.max(of_group.succeeded), counted.failed.max(of_group.failed));
+            *of_group = ReplicatedJobStatus { succeeded, failed, ..counted };
+        }
+    }
+
     fn is_complete(&self, children: &Children<'_>) -> bool {
         let policy = self.set.spec.success_policy.clone().unwrap_or_default();
         let groups = self.set.spec.replicated_jobs.iter().enumerate().filter(|(_, group)| {
@@ -125,6 +140,7 @@ impl<'a> Planner<'a> {
     /// What has ended keeps its Jobs that have ended, and goes itself when its time is over.
     fn clean_up(&mut self) {
         let children = Children::sort(self.set, &self.status, self.observed.jobs);
+        self.recount(&children);
         self.delete(
             children.unfinished().chain(children.retired.iter().copied().filter(|job| ending(job).is_some())),
         );

@@ -9,7 +9,7 @@ use super::framework::WORKER;
 use super::planner::MpiPlanner;
 use crate::failures::announce;
 use crate::kind::ReplicaCounts;
-use crate::members::{self, Cause, Phase};
+use crate::members::{self, Cause, Member, Phase};
 
 /// Longest message of a condition that is put together from others'.
 const MESSAGE_LIMIT: usize = 1024;
@@ -30,21 +30,16 @@ pub(super) fn handle(planner: &mut MpiPlanner<'_>, counts: &BTreeMap<&'static st
         return false;
     }
     if planner.job.is_elastic() {
-        replace(planner);
-        return false;
+        return replace(planner, counts);
     }
     let Some((why, counted)) = loss(planner) else { return false };
-    let mut restarts = planner.base.restarts.clone();
-    let launcher_failures = planner.state.launcher_failures();
     let limit = u64::try_from(planner.job.backoff_limit()).unwrap_or(0);
-    if counted && u64::from(restarts.counted) + u64::from(launcher_failures) >= limit {
-        let message = format!(
-            "{why}, and no restart is left: the backoff limit is {limit}, with {} counted restarts and {launcher_failures} failures of the launcher before",
-            restarts.counted
-        );
+    if counted && let Some(message) = out_of_budget(planner, &why, limit) {
         planner.end(ConditionType::Failed, "MPIJobFailed".to_owned(), message, counts);
         return true;
     }
+    let mut restarts = planner.base.restarts.clone();
+    let launcher_failures = planner.state.launcher_failures();
     restarts.generation = planner.state.generation + 1;
     let started = planner.base.status.start_time.as_ref().map(|time| time.0);
     // The launcher's latest failure is mostly this one: its ranks are gone.
@@ -62,16 +57,30 @@ pub(super) fn handle(planner: &mut MpiPlanner<'_>, counts: &BTreeMap<&'static st
     true
 }
 
+/// What to say where one more restart for the job's own failures is too many.
+fn out_of_budget(planner: &MpiPlanner<'_>, why: &str, limit: u64) -> Option<String> {
+    let counted = planner.base.restarts.counted;
+    let launcher_failures = planner.state.launcher_failures();
+    (u64::from(counted) + u64::from(launcher_failures) >= limit).then(|| {
+        format!(
+            "{why}, and no restart is left: the backoff limit is {limit}, with {counted} counted restarts and {launcher_failures} failures of the launcher before"
+        )
+    })
+}
+
+/// What has become of a worker that no longer does its part, and whether its own code is to blame.
+fn failure(worker: &Member<'_>, container: &str) -> Option<(String, bool)> {
+    let name = members::name(worker.pod);
+    Some(match worker.failure(container)? {
+        Cause::Code { exit_code } => (format!("worker {name} failed with exit code {exit_code}"), true),
+        Cause::Infrastructure { reason } => (format!("worker {name} was lost ({reason})"), false),
+    })
+}
+
 /// A worker that no longer does its part, or a launcher that was taken, and whether its own code is to blame.
 fn loss(planner: &MpiPlanner<'_>) -> Option<(String, bool)> {
     let container = planner.job.worker_container();
-    let failures = planner.state.workers.iter().filter_map(|worker| {
-        let name = members::name(worker.pod);
-        Some(match worker.failure(&container)? {
-            Cause::Code { exit_code } => (format!("worker {name} failed with exit code {exit_code}"), true),
-            Cause::Infrastructure { reason } => (format!("worker {name} was lost ({reason})"), false),
-        })
-    });
+    let failures = planner.state.workers.iter().filter_map(|worker| failure(worker, &container));
     let (code, taken): (Vec<_>, Vec<_>) = failures.partition(|(_, counted)| *counted);
     // What the cluster took explains the ends of the others.
     let others = || vanished(planner).or_else(|| taken_launcher(planner)).map(|why| (why, false));
@@ -102,26 +111,42 @@ fn vanished(planner: &MpiPlanner<'_>) -> Option<String> {
     Some(format!("worker {} has vanished", planner.job.worker_name(missing)))
 }
 
-/// Replaces failed workers, of a launcher that copes with hosts that come and go.
-fn replace(planner: &mut MpiPlanner<'_>) {
+/// Replaces failed workers, of a launcher that copes with hosts that come and go; whether the plan is complete with that.
+fn replace(planner: &mut MpiPlanner<'_>, counts: &BTreeMap<&'static str, ReplicaCounts>) -> bool {
     let container = planner.job.worker_container();
-    let failed = planner.state.workers.iter().filter(|worker| worker.phase == Phase::Failed);
-    let failed: Vec<_> = failed.map(|worker| (worker.pod, worker.failure(&container))).collect();
+    let failed: Vec<(&Pod, String, bool)> = planner
+        .state
+        .workers
+        .iter()
+        .filter(|worker| worker.phase == Phase::Failed)
+        .filter_map(|worker| failure(worker, &container).map(|(why, counted)| (worker.pod, why, counted)))
+        .collect();
     let is_known = |pod: &Pod| planner.base.restarts.restarting_pods.contains(members::uid(pod));
-    let new: Vec<_> = failed.iter().filter(|(pod, _)| !is_known(pod)).collect();
+    let new: Vec<_> = failed.iter().filter(|(pod, ..)| !is_known(pod)).collect();
+    let blamed: Vec<_> = new.iter().filter(|(.., counted)| *counted).collect();
+    if let Some((_, why, _)) = blamed.first()
+        && let Some(limit) = planner.job.replacement_limit()
+        && let Some(message) = out_of_budget(planner, why, limit)
+    {
+        planner.end(ConditionType::Failed, "MPIJobFailed".to_owned(), message, counts);
+        return true;
+    }
     if !new.is_empty() {
-        let code = new.iter().filter(|(_, cause)| matches!(cause, Some(Cause::Code { .. }))).count();
-        let (code, free) = (code as u32, (new.len() - code) as u32);
+        let code = blamed.len() as u32;
+        let free = new.len() as u32 - code;
         let mut restarts = planner.base.restarts.clone();
-        restarts.restarting_pods = failed.iter().map(|(pod, _)| members::uid(pod).to_owned()).collect();
+        restarts.restarting_pods = failed.iter().map(|(pod, ..)| members::uid(pod).to_owned()).collect();
         let started = planner.base.status.start_time.as_ref().map(|time| time.0);
         restarts.count(code, free, planner.base.now, started, &planner.base.options.restart_backoff);
+        let why = new.iter().map(|(_, why, _)| why.as_str()).collect::<Vec<_>>().join(", ");
+        announce(&mut planner.base, &why, if new.len() == 1 { "it" } else { "them" }, &restarts);
         planner.base.remember(&restarts);
         planner.base.restarts = restarts;
     }
-    for (pod, _) in failed {
+    for (pod, ..) in failed {
         planner.base.delete_pod(pod);
     }
+    false
 }
 
 /// Reason and message of a launcher that has failed for good.

@@ -222,6 +222,15 @@ impl MpiJob {
         })
     }
 
+    /// How many failures an elastic job's workers may have, with the launcher's; as many as it takes where the older version
+    /// does not say, whose default is about the launcher alone.
+    pub(super) fn replacement_limit(&self) -> Option<u64> {
+        match (self.dialect, self.job.run_policy.backoff_limit) {
+            (Dialect::V1, None) => None,
+            _ => Some(u64::try_from(self.backoff_limit()).unwrap_or(0)),
+        }
+    }
+
     /// The place of the container that runs the program, in a pod of this template.
     pub(super) fn main_container(&self, template: &PodTemplateSpec) -> usize {
         let containers = template.spec.iter().flat_map(|spec| &spec.containers);

@@ -166,8 +166,7 @@ impl MpiPlanner<'_> {
             self.base.set(ConditionType::Running, true, "Running", format!("MPIJob {name} is running"));
         } else if self.base.status.is(&ConditionType::Running)
             && self.base.restarts.last.is_some()
-            && !self.job.is_elastic()
-            && self.state.launcher_pods.is_empty()
+            && self.is_replacing()
         {
             // The controller was stopped between remembering the restart and saying so.
             self.base.set(
@@ -176,6 +175,15 @@ impl MpiPlanner<'_> {
                 "Restarting",
                 format!("MPIJob {name} is restarting"),
             );
+        }
+    }
+
+    /// Whether the pods that a restart replaces are not back.
+    fn is_replacing(&self) -> bool {
+        if self.job.is_elastic() {
+            self.state.workers.iter().any(|worker| worker.phase == Phase::Failed)
+        } else {
+            self.state.launcher_pods.is_empty()
         }
     }
 

@@ -5,16 +5,14 @@ use muster_trainer_api::train_job::names::GROUP;
 use muster_trainer_api::train_job::reason;
 use serde_json::{Value, json};
 
+use super::budget;
 use super::made::{self, mark, marked};
 use super::plan::{JobSetChange, SshKeys};
-use super::planner::Planner;
+use super::planner::{Planner, UNWATCHED};
 use super::render::{Rendered, metadata, render_for};
 use super::runtime::{RuntimeSeen, runtime_of};
 use super::validation::validate;
 use crate::plan::EventType;
-
-/// How soon a job is looked at again whose way is blocked by something that nobody watches.
-const BLOCKED: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Why no JobSet can be made.
 enum Refused {
@@ -30,7 +28,7 @@ impl Planner<'_> {
             let name = self.job.metadata.name.as_deref().unwrap_or_default();
             let message =
                 format!("a JobSet {name} exists and belongs to another; delete it or rename the job");
-            self.plan.requeue_after = Some(BLOCKED);
+            self.look_again_after(UNWATCHED);
             return self.tell(EventType::Warning, "JobSetNameTaken", message);
         }
         let rendered = match self.rendered(jobset) {
@@ -90,6 +88,7 @@ impl Planner<'_> {
         if let Some(seconds) = rendered.ttl_seconds {
             marks.insert(mark::TTL.to_owned(), seconds.to_string());
         }
+        budget::charge(&mut wanted, budget::remembered(self.job));
         self.plan.create_jobset = Some(wanted);
     }
 

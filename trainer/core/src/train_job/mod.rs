@@ -8,6 +8,7 @@
 //!   reason `TrainJobInvalid`. One whose runtime is not there yet waits, and events say so.
 //! * A JobSet made here has no time to live of its own. It is deleted when its time is over *and* the job says
 //!   that it has ended, so a job whose JobSet is gone is never run again by mistake.
+//! * Restarts are remembered on the job: a JobSet that somebody deletes comes back with what is left of `maxRestarts`.
 //! * A JobSet that exists is never rendered anew: of it only `suspend` and what JobSet lets change meanwhile follow
 //!   the job and its runtime. What else was changed since is told.
 //! * `trainer.env`, `trainer.image` and `trainer.resourcesPerNode` reach all nodes of an MPI job, not its
@@ -16,8 +17,10 @@
 //!   fewer nodes (`muster.dev/min-nodes`).
 //! * Progress comes from an annotation of the first node's pod, which the server that pods call writes for them.
 
+mod budget;
 mod elastic;
 mod env;
+mod group_state;
 mod initializer;
 mod jax;
 mod made;
@@ -36,7 +39,9 @@ mod validation;
 mod xgboost;
 
 pub use mpi::{hostfile_name, ssh_secret_name};
-pub use plan::{Effect, JobSetChange, JobSetDeletion, Observed, Plan, SshKeys, Waiting, plan};
+pub use plan::{
+    Effect, JobSetChange, JobSetDeletion, Observed, Plan, SshKeys, Waiting, plan, plan_without_jobsets,
+};
 pub use render::{Rendered, render};
 pub use runtime::{RuntimeKey, RuntimeScope, RuntimeSeen, runtime_of};
 pub use status_server::{StatusServer, status_audience, status_path};

@@ -1,12 +1,14 @@
 //! From what is seen of a job to what is to be done for it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use muster_trainer_api::jobset::JobSet;
-use muster_trainer_api::train_job::{TrainJob, TrainJobStatus, TrainerStatus, managed_by};
+use muster_trainer_api::jobset::names::{GROUP, VERSION};
+use muster_trainer_api::train_job::{TrainJob, TrainJobStatus, TrainerStatus, managed_by, reason};
 use serde_json::Value;
 
 use super::planner::Planner;
@@ -86,6 +88,8 @@ pub enum Effect {
     ChangeJobSet(JobSetChange),
     /// Delete the JobSet.
     DeleteJobSet(JobSetDeletion),
+    /// Set these annotations of the job, provided that the job has not changed.
+    Annotate(BTreeMap<String, String>),
 }
 
 /// What is to be done for a job.
@@ -103,6 +107,8 @@ pub struct Plan {
     pub change_jobset: Option<JobSetChange>,
     /// The JobSet to delete.
     pub delete_jobset: Option<JobSetDeletion>,
+    /// Annotations of the job to set.
+    pub annotations: BTreeMap<String, String>,
     /// What to tell, once the status is written.
     pub events: Vec<Event>,
     /// When to plan again even if nothing changes.
@@ -112,7 +118,8 @@ pub struct Plan {
 impl Plan {
     /// The steps in order; those of one stage may be taken at the same time.
     ///
-    /// What is remembered comes first: a JobSet is deleted when the job's end is written.
+    /// What is remembered comes first: a JobSet is deleted when the job's end is written. Annotations are for a JobSet to
+    /// come, and wait: where they are refused, all else is done.
     pub fn stages(self) -> Vec<Vec<Effect>> {
         let keys = self.create_ssh_keys.map(Effect::CreateSshKeys);
         let stages = vec![
@@ -121,6 +128,10 @@ impl Plan {
             self.create_jobset.map(Effect::CreateJobSet).into_iter().collect(),
             self.change_jobset.map(Effect::ChangeJobSet).into_iter().collect(),
             self.delete_jobset.map(Effect::DeleteJobSet).into_iter().collect(),
+            (!self.annotations.is_empty())
+                .then_some(Effect::Annotate(self.annotations))
+                .into_iter()
+                .collect(),
         ];
         stages.into_iter().filter(|stage: &Vec<_>| !stage.is_empty()).collect()
     }
@@ -133,9 +144,34 @@ impl Plan {
 
 /// Plans what is to be done for a job.
 pub fn plan(job: &TrainJob, observed: &Observed<'_>, now: Timestamp, scheduler: &GangScheduler) -> Plan {
-    let is_ours = matches!(job.spec.managed_by.as_deref(), None | Some("" | managed_by::TRAINER));
-    if job.metadata.deletion_timestamp.is_some() || !is_ours {
+    if !is_ours(job) {
         return Plan::default();
     }
     Planner::new(job, observed, now, scheduler).plan()
+}
+
+/// Plans what is to be said of a job where no JobSet can be made, for the cluster does not serve any.
+pub fn plan_without_jobsets(job: &TrainJob, now: Timestamp) -> Plan {
+    if !is_ours(job) {
+        return Plan::default();
+    }
+    let message = format!(
+        "waits for JobSet, in which training jobs run: the cluster does not serve JobSet of {GROUP}/{VERSION}; install it"
+    );
+    let observed = Observed {
+        runtime: RuntimeSeen::Missing,
+        jobset: None,
+        pod_group: None,
+        hostfile: None,
+        has_ssh_secret: false,
+        trainer_status: None,
+        waiting: Some(Waiting { reason: reason::JOBSET_NOT_INSTALLED.to_owned(), message }),
+        status_server: None,
+    };
+    Planner::new(job, &observed, now, &GangScheduler::None).plan_to_wait()
+}
+
+fn is_ours(job: &TrainJob) -> bool {
+    let is_ours = matches!(job.spec.managed_by.as_deref(), None | Some("" | managed_by::TRAINER));
+    is_ours && job.metadata.deletion_timestamp.is_none()
 }

@@ -1,14 +1,21 @@
 //! One plan in the making.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use muster_trainer_api::jobset::{self, JobSet};
+use muster_trainer_api::train_job::names::annotation::RESTART_COUNT;
 use muster_trainer_api::train_job::{JobStatus, TrainJob, TrainJobStatus, condition_type, reason};
 
 use super::made::{mark, marked};
 use super::plan::{JobSetDeletion, Observed, Plan, Waiting};
+use super::{budget, group_state};
 use crate::condition::{self, Said};
 use crate::gang::GangScheduler;
 use crate::plan::{Event, EventType};
+
+/// How soon a job is looked at again that waits for something of which no watch tells.
+pub(super) const UNWATCHED: Duration = Duration::from_secs(30);
 
 pub(super) struct Planner<'a> {
     pub(super) job: &'a TrainJob,
@@ -32,13 +39,26 @@ impl<'a> Planner<'a> {
 
     pub(super) fn plan(mut self) -> Plan {
         let jobset = self.observed.jobset.filter(|set| self.is_ours(set));
+        self.copy_counts(jobset);
         if !self.status.is_finished() {
             self.go_on(jobset);
-            self.tell_of_waiting();
+            self.tell_of_waiting(jobset);
         }
         if self.status.is_finished() {
             self.clean_up(jobset);
         }
+        self.finish()
+    }
+
+    /// Nothing but what the job waits for.
+    pub(super) fn plan_to_wait(mut self) -> Plan {
+        if !self.status.is_finished() {
+            self.tell_of_waiting(None);
+        }
+        self.finish()
+    }
+
+    fn finish(mut self) -> Plan {
         if self.job.status.clone().unwrap_or_default() != self.status {
             self.plan.status = Some(self.status);
         }
@@ -75,18 +95,38 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// How the jobs of each group fare, also once the job has ended: they go then, and take a while.
+    fn copy_counts(&mut self, jobset: Option<&JobSet>) {
+        if let Some(set) = jobset {
+            let groups = set.status.iter().flat_map(|status| &status.replicated_jobs_status);
+            let groups = groups.map(|group| JobStatus {
+                name: group.name.clone(),
+                ready: group.ready,
+                succeeded: group.succeeded,
+                failed: group.failed,
+                active: group.active,
+                suspended: group.suspended,
+            });
+            self.status.jobs_status = groups.collect();
+        } else if self.status.is_finished() {
+            // They are gone with the set, which had no time to say so.
+            for group in &mut self.status.jobs_status {
+                (group.ready, group.active, group.suspended) = (0, 0, 0);
+            }
+        }
+    }
+
+    fn remember_restarts(&mut self, set: &JobSet) {
+        let spent = budget::spent(set);
+        if spent > budget::remembered(self.job) {
+            self.plan.annotations.insert(RESTART_COUNT.to_owned(), spent.to_string());
+        }
+    }
+
     /// What the JobSet says of itself is the job's state.
     fn take_over(&mut self, set: &JobSet) {
+        self.remember_restarts(set);
         let status = set.status.clone().unwrap_or_default();
-        let groups = status.replicated_jobs_status.iter().map(|group| JobStatus {
-            name: group.name.clone(),
-            ready: group.ready,
-            succeeded: group.succeeded,
-            failed: group.failed,
-            active: group.active,
-            suspended: group.suspended,
-        });
-        self.status.jobs_status = groups.collect();
         if let Some(said) = &self.observed.trainer_status {
             self.status.trainer_status = Some(said.clone());
         }
@@ -117,9 +157,9 @@ impl<'a> Planner<'a> {
     }
 
     /// The condition comes when pods wait and goes with it, so that it never is the latest one for long.
-    fn tell_of_waiting(&mut self) {
+    fn tell_of_waiting(&mut self, jobset: Option<&JobSet>) {
         let waiting =
-            self.observed.waiting.clone().filter(|_| !self.is_suspended() && !self.status.is_finished());
+            if self.is_suspended() || self.status.is_finished() { None } else { self.waiting(jobset) };
         let Some(Waiting { reason, message }) = waiting else {
             self.status.conditions.retain(|condition| condition.type_ != condition_type::PODS_WAITING);
             return;
@@ -127,6 +167,17 @@ impl<'a> Planner<'a> {
         if self.set_condition(condition_type::PODS_WAITING, true, &reason, message.clone()) {
             self.tell(EventType::Warning, &reason, message);
         }
+    }
+
+    /// What the pods say, else what their group says; that one is not watched.
+    fn waiting(&mut self, jobset: Option<&JobSet>) -> Option<Waiting> {
+        let pending =
+            self.observed.pod_group.zip(jobset).filter(|(group, set)| group_state::is_pending(group, set));
+        if pending.is_some() {
+            self.look_again_after(UNWATCHED);
+        }
+        let of_group = pending.and_then(|(group, _)| group_state::waiting(group, self.now));
+        self.observed.waiting.clone().or(of_group)
     }
 
     /// From the creation, or the latest resumption.
@@ -146,9 +197,14 @@ impl<'a> Planner<'a> {
         let passed = self.now.duration_since(since);
         let left = SignedDuration::from_secs(seconds) - passed;
         if left.is_positive() {
-            self.plan.requeue_after = Some(left.unsigned_abs());
+            self.look_again_after(left.unsigned_abs());
         }
         !left.is_positive()
+    }
+
+    /// At the latest: what else is due is not put off.
+    pub(super) fn look_again_after(&mut self, wait: Duration) {
+        self.plan.requeue_after = Some(self.plan.requeue_after.map_or(wait, |other| other.min(wait)));
     }
 
     fn clean_up(&mut self, jobset: Option<&JobSet>) {

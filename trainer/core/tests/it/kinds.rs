@@ -261,6 +261,86 @@ fn a_failure_means_what_the_kinds_default_says() {
     }
 }
 
+/// What may happen to a pod that is nobody's fault.
+const TAKEN: [&str; 5] = ["evicted", "preempted", "drained", "deleted", "gone"];
+
+fn take(world: &mut World, pod: &str, how: &str) {
+    let disrupted =
+        json!([{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]);
+    match how {
+        "evicted" => world.set_pod_status(pod, json!({"phase": "Failed", "reason": "Evicted"})),
+        "preempted" => {
+            let mut status = world.exited(143);
+            status["conditions"] = disrupted;
+            world.set_pod_status(pod, status);
+        }
+        "gone" => drop(world.pods.remove(pod)),
+        _ => {
+            if how == "drained" {
+                world.set_pod_status(pod, json!({"phase": "Running", "conditions": disrupted}));
+            }
+            let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now);
+            world.pods.get_mut(pod).unwrap().metadata.deletion_timestamp = Some(now);
+        }
+    }
+}
+
+#[test]
+fn by_no_kinds_default_a_pod_that_the_cluster_takes_ends_the_job() {
+    for how in TAKEN {
+        for (mut job, pod) in gangs() {
+            let kind = job["kind"].as_str().unwrap().to_owned();
+            job["spec"]["runPolicy"] = json!({"backoffLimit": 0});
+            let mut world = running(job);
+            take(&mut world, pod, how);
+            world.settle();
+            assert_eq!(world.conditions().last().unwrap(), "Restarting=True", "{kind} {how}");
+            assert_eq!(
+                world.annotation("muster.dev/infrastructure-restart-count"),
+                Some("1"),
+                "{kind} {how}"
+            );
+            assert_eq!(world.annotation("muster.dev/restart-count"), None, "{kind} {how}");
+        }
+    }
+}
+
+#[test]
+fn by_no_kinds_default_a_pod_that_fails_for_want_of_one_that_was_taken_ends_the_job() {
+    for (job, pod) in gangs() {
+        let kind = job["kind"].as_str().unwrap().to_owned();
+        let mut world = running(job);
+        take(&mut world, pod, "drained");
+        let peer = world.pods.keys().find(|name| *name != pod).unwrap().clone();
+        world.exit(&peer, 1);
+        world.settle();
+        assert_eq!(world.conditions().last().unwrap(), "Restarting=True", "{kind}");
+        assert_eq!(world.annotation("muster.dev/infrastructure-restart-count"), Some("1"), "{kind}");
+    }
+}
+
+#[test]
+fn a_dynamic_worker_that_the_cluster_takes_is_replaced() {
+    for how in TAKEN {
+        let mut world = running(dynamic(false, 2));
+        let kept = world.pods["digits-worker-0"].metadata.uid.clone();
+        let lost = world.pods["digits-worker-1"].metadata.uid.clone();
+        take(&mut world, "digits-worker-1", how);
+        world.settle();
+        if matches!(how, "drained" | "deleted") {
+            assert_eq!(world.pods["digits-worker-1"].metadata.uid, lost, "{how}: it ends first");
+            world.pods.remove("digits-worker-1");
+            world.settle();
+        }
+        world.run_all();
+        world.settle();
+        assert_ne!(world.pods["digits-worker-1"].metadata.uid, lost, "{how}");
+        assert_eq!(world.pods["digits-worker-0"].metadata.uid, kept, "{how}: the others go on");
+        assert_eq!(world.annotation("muster.dev/restart-count"), None, "{how}");
+        assert_eq!(world.conditions().last().unwrap(), "Running=True", "{how}");
+    }
+}
+
 #[test]
 fn an_exit_code_tells_a_failure_for_good_from_one_that_restarts() {
     for (job, pod) in gangs() {

@@ -143,7 +143,7 @@ fn failures_of_the_infrastructure_are_free() {
 
 #[test]
 fn peers_that_fail_for_want_of_a_lost_pod_are_not_blamed() {
-    for policy in ["OnFailure", "ExitCode"] {
+    for policy in ["OnFailure", "ExitCode", "Never"] {
         let mut world = running(|job| {
             job["spec"]["runPolicy"] = json!({"backoffLimit": 0});
             job["spec"]["pytorchReplicaSpecs"]["Worker"]["restartPolicy"] = json!(policy);

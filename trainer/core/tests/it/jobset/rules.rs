@@ -59,6 +59,32 @@ fn a_success_policy_says_which_jobs_count() {
 }
 
 #[test]
+fn an_ended_set_counts_no_pods_that_are_gone_and_every_job_that_has_ended() {
+    let policy = json!({"targetReplicatedJobs": ["driver"]});
+    let mut world = with(&[("driver", 1), ("node", 3)], json!({"successPolicy": policy}));
+    world.settle();
+    world.grace = 30;
+    for job in ["train-node-0", "train-node-1", "train-node-2"] {
+        world.ready(job);
+    }
+    world.complete("train-driver-0");
+    world.settle();
+    assert!(world.reason("Completed").is_some());
+    let node = |world: &World| world.status().replicated_jobs_status[1].clone();
+    assert_eq!((node(&world).ready, node(&world).active), (3, 3), "they are asked to go");
+    world.complete("train-node-0");
+    world.jobs.remove("train-node-1");
+    world.jobs.remove("train-node-2");
+    world.settle();
+    assert_eq!((node(&world).ready, node(&world).active, node(&world).succeeded), (0, 0, 1));
+    world.jobs.clear();
+    world.settle();
+    let succeeded: Vec<_> =
+        world.status().replicated_jobs_status.iter().map(|group| group.succeeded).collect();
+    assert_eq!(succeeded, [1, 1], "what is cleared away has ended all the same");
+}
+
+#[test]
 fn without_a_failure_policy_the_first_failure_ends_the_set() {
     let mut world = with(&[("node", 2)], json!({}));
     world.settle();

@@ -1,6 +1,7 @@
 //! The life of an MPI job: conditions, restarts, suspension, its end.
 
 use muster_trainer_api::{ConditionType, annotation};
+use muster_trainer_core::Counter;
 use serde_json::{Value, json};
 
 use super::world::{World, exited, manifest, manifest_v1};
@@ -249,6 +250,78 @@ fn an_elastic_launcher_goes_on_while_its_worker_is_replaced() {
     assert_eq!(phase(&world.pods["pi-worker-1"]), "Pending");
     assert_eq!(world.annotation(annotation::RESTART_COUNT), Some("1"));
     assert_eq!(world.file("discover_hosts.sh"), "#!/bin/sh\necho pi-worker-0.pi.team.svc\n");
+}
+
+fn elastic(manifest: Value, run_policy: Value) -> World {
+    let mut job = manifest;
+    job["metadata"]["annotations"] = json!({annotation::RESTART_SCOPE: "pod"});
+    job["spec"]["runPolicy"] = run_policy;
+    let mut world = World::new(job);
+    world.run_all();
+    world
+}
+
+#[test]
+fn workers_of_an_elastic_launcher_that_fail_again_and_again_end_the_job_and_each_is_told() {
+    let mut world = elastic(manifest(2), json!({"backoffLimit": 2}));
+    for restart in 1..=2 {
+        world.set_pod_status("pi-worker-1", exited(7));
+        let plan = world.reconcile();
+        assert_eq!(plan.counters, [Counter::Restarted]);
+        assert_eq!(world.conditions(), ["Created=True", "Restarting=True"]);
+        assert_eq!(
+            world.said(ConditionType::Restarting).1,
+            format!(
+                "MPIJob pi is restarting: worker pi-worker-1 failed with exit code 7; replacing it ({restart} of at most 2 counted restarts, 0 free)"
+            )
+        );
+        world.settle();
+        world.advance(600);
+        world.run_all();
+        assert_eq!(world.conditions(), ["Created=True", "Running=True"]);
+    }
+    let told = world.events.iter().filter(|event| event.reason == "MPIJobRestarting").count();
+    assert_eq!(told, 2);
+    world.set_pod_status("pi-worker-0", exited(7));
+    world.settle();
+    let (reason, message) = world.said(ConditionType::Failed);
+    assert_eq!(reason, "MPIJobFailed");
+    assert!(
+        message.starts_with("worker pi-worker-0 failed with exit code 7, and no restart is left"),
+        "{message}"
+    );
+    assert_eq!(world.launcher_pods().count(), 0);
+}
+
+#[test]
+fn workers_of_an_elastic_launcher_that_the_cluster_takes_spend_nothing_and_are_told() {
+    let mut world = elastic(manifest(2), json!({"backoffLimit": 0}));
+    for _ in 0..3 {
+        world.set_pod_status("pi-worker-1", taken());
+        world.settle();
+        assert_eq!(world.conditions(), ["Created=True", "Restarting=True"]);
+        world.advance(600);
+        world.run_all();
+        assert_eq!(world.conditions(), ["Created=True", "Running=True"]);
+    }
+    assert_eq!(world.annotation(annotation::INFRASTRUCTURE_RESTART_COUNT), Some("3"));
+    assert_eq!(world.annotation(annotation::RESTART_COUNT), None);
+}
+
+#[test]
+fn the_older_version_replaces_workers_of_an_elastic_launcher_as_often_as_it_takes_unless_it_says() {
+    let mut world = elastic(manifest_v1(2), json!({}));
+    for _ in 0..8 {
+        world.set_pod_status("pi-worker-1", exited(7));
+        world.settle();
+        world.advance(600);
+        world.run_all();
+    }
+    assert_eq!(world.conditions().last().unwrap(), "Running=True");
+    let mut world = elastic(manifest_v1(2), json!({"backoffLimit": 0}));
+    world.set_pod_status("pi-worker-1", exited(7));
+    world.settle();
+    assert_eq!(world.conditions().last().unwrap(), "Failed=True");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use muster_trainer_core::train_job::{StatusServer, Waiting};
+use muster_trainer_core::train_job::{Plan, StatusServer, Waiting, plan_without_jobsets};
 
 use super::world::{World, job, runtime};
 
@@ -28,6 +28,44 @@ fn the_jobsets_end_is_the_jobs() {
         assert_eq!(world.reason(ours).as_deref(), Some(why));
         assert_eq!(world.events.last().unwrap().reason, why);
     }
+}
+
+/// How the group of nodes fares, as the JobSet says.
+fn node(ready: i32, failed: i32, active: i32) -> serde_json::Value {
+    json!({"name": "node", "ready": ready, "succeeded": 0, "failed": failed, "active": active, "suspended": 0})
+}
+
+#[test]
+fn the_counts_of_an_ended_job_follow_its_last_pods() {
+    let mut world = World::new(job(json!({})), torch());
+    world.settle();
+    world.end("Failed", "FailedJobs");
+    let set = |world: &mut World, counts| {
+        let mut status = serde_json::to_value(&world.view.jobset.as_ref().unwrap().status).unwrap();
+        status["replicatedJobsStatus"] = json!([counts]);
+        world.report(status);
+        world.settle();
+    };
+    let counts = |world: &World| serde_json::to_value(&world.status().jobs_status).unwrap();
+    set(&mut world, node(1, 1, 1));
+    let ended = world.status().conditions;
+    assert_eq!(counts(&world), json!([node(1, 1, 1)]));
+    set(&mut world, node(0, 1, 0));
+    assert_eq!(counts(&world), json!([node(0, 1, 0)]));
+    assert_eq!(world.status().conditions, ended);
+}
+
+#[test]
+fn a_job_that_ended_its_jobset_counts_none_of_its_pods() {
+    let mut world = World::new(job(json!({"activeDeadlineSeconds": 60})), torch());
+    world.settle();
+    world.report(json!({"replicatedJobsStatus": [node(1, 1, 1)]}));
+    world.settle();
+    world.advance(60);
+    world.settle();
+    assert_eq!(world.reason("Failed").as_deref(), Some("DeadlineExceeded"));
+    assert!(world.view.jobset.is_none());
+    assert_eq!(serde_json::to_value(world.status().jobs_status).unwrap(), json!([node(0, 1, 0)]));
 }
 
 #[test]
@@ -201,6 +239,72 @@ fn a_jobset_that_is_gone_after_its_time_is_not_made_again() {
 }
 
 #[test]
+fn the_restarts_of_a_deleted_jobset_count_on() {
+    let mut runtime = torch();
+    runtime["spec"]["template"]["spec"]["failurePolicy"] = json!({"maxRestarts": 3});
+    let mut world = World::new(job(json!({})), runtime);
+    let most = |world: &World| {
+        let policy = world.view.jobset.as_ref().unwrap().spec.failure_policy.clone();
+        policy.unwrap().max_restarts.unwrap()
+    };
+    let remembered = |world: &World| {
+        let marks = world.view.job.metadata.annotations.clone().unwrap_or_default();
+        marks.get("muster.dev/restart-count").cloned()
+    };
+    world.settle();
+    assert_eq!((most(&world), remembered(&world)), (3, None));
+    // Each time somebody deletes the JobSet after it has counted one more.
+    for (counted, left) in [(1, 2), (1, 1), (0, 1), (1, 0)] {
+        world.report(json!({"restarts": 5, "restartsCountTowardsMax": counted}));
+        world.settle();
+        world.view.jobset = None;
+        world.settle();
+        assert_eq!(most(&world), left);
+    }
+    assert_eq!(remembered(&world).as_deref(), Some("3"));
+    let policy = world.view.job.metadata.annotations.take();
+    world.view.jobset = None;
+    world.settle();
+    assert_eq!((most(&world), policy.is_some()), (3, true), "who takes the count away gives them anew");
+}
+
+#[test]
+fn what_single_jobs_of_a_deleted_jobset_have_used_counts_too_and_less_than_nothing_is_never_left() {
+    let mut runtime = torch();
+    runtime["spec"]["template"]["spec"]["failurePolicy"] = json!({"maxRestarts": 2});
+    let mut world = World::new(job(json!({})), runtime);
+    world.settle();
+    let mut node = node(0, 0, 1);
+    node["jobRestartsCountTowardsMax"] = json!([1, 4]);
+    world.report(json!({"restartsCountTowardsMax": 1, "replicatedJobsStatus": [node]}));
+    world.settle();
+    assert_eq!(world.view.job.metadata.annotations.as_ref().unwrap()["muster.dev/restart-count"], "5");
+    world.view.jobset = None;
+    world.settle();
+    let policy = world.view.jobset.clone().unwrap().spec.failure_policy.unwrap();
+    assert_eq!(policy.max_restarts, Some(0));
+}
+
+#[test]
+fn a_jobset_that_is_suspended_keeps_what_is_left_of_its_budget() {
+    let mut runtime = torch();
+    runtime["spec"]["template"]["spec"]["failurePolicy"] = json!({"maxRestarts": 3});
+    let mut world = World::new(job(json!({})), runtime);
+    world.settle();
+    world.report(json!({"restartsCountTowardsMax": 1}));
+    world.settle();
+    world.view.jobset = None;
+    world.settle();
+    let made = world.view.jobset.clone().unwrap().spec.failure_policy;
+    for suspend in [true, false] {
+        world.change(|job| job.spec.suspend = Some(suspend));
+        world.settle();
+        assert_eq!(world.view.jobset.clone().unwrap().spec.failure_policy, made);
+    }
+    assert!(world.events.iter().all(|event| event.reason != "JobSetKept"), "it was made of the same");
+}
+
+#[test]
 fn a_job_waits_for_its_runtime_and_says_so() {
     let mut world = World::new(job(json!({})), torch());
     let runtime = world.view.runtime.take();
@@ -232,6 +336,24 @@ fn a_jobset_of_another_is_left_alone_and_told() {
     world.settle();
     assert_eq!(world.view.jobset, Some(foreign));
     assert_eq!(world.events.last().unwrap().reason, "JobSetNameTaken");
+}
+
+#[test]
+fn a_job_whose_name_is_taken_fails_in_time() {
+    let mut world = World::new(job(json!({})), torch());
+    world.settle();
+    let mut foreign = world.view.jobset.take().unwrap();
+    foreign.metadata.owner_references = None;
+    world.view.jobset = Some(foreign);
+    let wait = |world: &World| world.view.plan(world.now).requeue_after.map(|wait| wait.as_secs());
+    assert_eq!(wait(&world), Some(30), "nobody tells when the name is free");
+    world.change(|job| job.spec.active_deadline_seconds = Some(40));
+    assert_eq!(wait(&world), Some(30));
+    world.advance(30);
+    assert_eq!(wait(&world), Some(10), "when its time is over");
+    world.advance(10);
+    world.settle();
+    assert_eq!(world.reason("Failed").as_deref(), Some("DeadlineExceeded"));
 }
 
 #[test]
@@ -317,6 +439,128 @@ fn what_pods_wait_for_is_told_while_they_do() {
     world.end("Failed", "FailedJobs");
     world.settle();
     assert_eq!(world.reason("PodsWaiting"), None);
+}
+
+/// A job whose gang is another scheduler's, and whose PodGroup was created some time ago.
+fn of_group(policy: &str, seconds: i64) -> World {
+    let mut runtime = torch();
+    runtime["spec"]["podGroupPolicy"] = json!({policy: {}});
+    let mut world = World::new(job(json!({"trainer": {"numNodes": 2}})), runtime);
+    world.settle();
+    let group = world.view.pod_group.as_mut().unwrap();
+    group["metadata"]["creationTimestamp"] = json!(world.now.to_string());
+    world.advance(seconds);
+    world
+}
+
+/// What the job says that it waits for, when its group has this status.
+fn waits_with(world: &mut World, status: serde_json::Value) -> Option<String> {
+    world.view.pod_group.as_mut().unwrap()["status"] = status;
+    world.settle();
+    let status = world.status();
+    let condition = status.condition("PodsWaiting")?;
+    assert_eq!(condition.reason, "PodGroupPending");
+    Some(condition.message.clone())
+}
+
+/// Complaint 7, once more: the pods say nothing, or are not there, while their PodGroup waits.
+#[test]
+fn what_volcano_says_of_a_gang_is_told_while_it_waits() {
+    let mut world = of_group("volcano", 30);
+    let told = |type_: &str, at: i64| {
+        json!({"type": type_, "status": "True", "message": "2/2 tasks in gang unschedulable",
+            "lastTransitionTime": format!("2026-11-20T10:00:0{at}Z")})
+    };
+    let mut waits = |status| waits_with(&mut world, status);
+    assert_eq!(
+        waits(json!({})).as_deref(),
+        Some(
+            "PodGroup train is not taken up by Volcano; does its scheduler run, and does queue default exist?"
+        )
+    );
+    assert_eq!(
+        waits(json!({"phase": "Pending", "conditions": [told("Unschedulable", 1)]})).as_deref(),
+        Some("PodGroup train waits in queue default: 2/2 tasks in gang unschedulable")
+    );
+    assert_eq!(
+        waits(json!({"phase": "Inqueue", "conditions": [told("Scheduled", 1), told("Unschedulable", 2)]}))
+            .as_deref(),
+        Some("PodGroup train has no room for all of its pods: 2/2 tasks in gang unschedulable")
+    );
+    let scheduled = json!([told("Unschedulable", 1), told("Scheduled", 2)]);
+    assert_eq!(waits(json!({"phase": "Inqueue", "conditions": scheduled})), None);
+    assert_eq!(waits(json!({"phase": "Running", "conditions": [told("Unschedulable", 1)]})), None);
+    assert_eq!(world.view.plan(world.now).requeue_after, None);
+    assert_eq!(world.events.iter().filter(|event| event.reason == "PodGroupPending").count(), 3);
+}
+
+#[test]
+fn a_group_of_the_coscheduling_plugin_is_told_of_while_it_is_pending() {
+    let mut world = of_group("coscheduling", 30);
+    assert_eq!(waits_with(&mut world, json!({})), None, "nobody may keep its status");
+    assert_eq!(
+        waits_with(&mut world, json!({"phase": "Pending"})).as_deref(),
+        Some("PodGroup train is pending: there is no room for its 2 pods together")
+    );
+    world.view.waiting = Some(Waiting {
+        reason: "Unschedulable".to_owned(),
+        message: "pod train-node-0-0: no GPU".to_owned(),
+    });
+    world.settle();
+    assert_eq!(world.reason("PodsWaiting").as_deref(), Some("Unschedulable"), "pods know best");
+    world.view.waiting = None;
+    assert_eq!(waits_with(&mut world, json!({"phase": "Scheduling"})), None);
+}
+
+#[test]
+fn a_group_that_waits_is_looked_at_again_and_a_new_one_is_left_in_peace() {
+    let mut world = of_group("volcano", 29);
+    assert_eq!(waits_with(&mut world, json!({"phase": "Pending"})), None);
+    assert_eq!(world.view.plan(world.now).requeue_after.unwrap().as_secs(), 30);
+    world.advance(1);
+    assert!(waits_with(&mut world, json!({"phase": "Pending"})).is_some());
+    world.change(|job| job.spec.suspend = Some(true));
+    assert_eq!(waits_with(&mut world, json!({"phase": "Pending"})), None);
+    assert_eq!(world.view.plan(world.now).requeue_after, None, "nothing is wanted of it");
+}
+
+#[test]
+fn a_gang_waits_for_no_room_before_its_data_is_there() {
+    let mut world = of_group("volcano", 30);
+    let mut set = world.view.jobset.clone().unwrap();
+    let mut data = set.spec.replicated_jobs[0].clone();
+    data.name = "dataset-initializer".to_owned();
+    let step = "trainer.kubeflow.org/trainjob-ancestor-step";
+    data.template.metadata.as_mut().unwrap().labels =
+        Some([(step.to_owned(), "dataset-initializer".to_owned())].into());
+    set.spec.replicated_jobs[0].depends_on =
+        serde_json::from_value(json!([{"name": "dataset-initializer", "status": "Complete"}])).unwrap();
+    set.spec.replicated_jobs.push(data);
+    world.view.jobset = Some(set);
+    assert_eq!(waits_with(&mut world, json!({"phase": "Pending"})), None);
+    world.report(json!({"replicatedJobsStatus": [{"name": "dataset-initializer", "succeeded": 1}]}));
+    assert!(waits_with(&mut world, json!({"phase": "Pending"})).is_some());
+}
+
+#[test]
+fn a_job_without_jobset_says_so_once_and_no_more_when_it_is_installed() {
+    let mut world = World::new(job(json!({})), torch());
+    let plan = plan_without_jobsets(&world.view.job, world.now);
+    let [event] = plan.events.as_slice() else { panic!("{:?}", plan.events) };
+    assert_eq!(event.reason, "JobSetNotInstalled");
+    assert_eq!(
+        event.message,
+        "waits for JobSet, in which training jobs run: the cluster does not serve JobSet of jobset.x-k8s.io/v1alpha2; install it"
+    );
+    world.change(|job| job.status = plan.status);
+    assert_eq!(world.reason("PodsWaiting").as_deref(), Some("JobSetNotInstalled"));
+    assert_eq!(plan_without_jobsets(&world.view.job, world.now), Plan::default());
+    world.settle();
+    assert!(world.view.jobset.is_some() && world.reason("PodsWaiting").is_none());
+    for spec in [json!({"suspend": true}), json!({"managedBy": "kueue.x-k8s.io/multikueue"})] {
+        let world = World::new(job(spec), torch());
+        assert_eq!(plan_without_jobsets(&world.view.job, world.now), Plan::default(), "it waits for others");
+    }
 }
 
 #[test]

@@ -63,7 +63,7 @@ impl Simulation {
             if result.is_err() {
                 return;
             }
-            if matches!(effect, Effect::WriteStatus(_)) {
+            if matches!(effect, Effect::WriteStatus(_) | Effect::Annotate(_)) {
                 self.written = planned_for;
             }
         }

@@ -165,12 +165,11 @@ impl World {
     pub(super) fn apply(&mut self, effect: &Effect, planned_for: &mut u64) -> Result<(), Conflict> {
         match effect {
             Effect::WriteStatus(status) => {
-                if self.version() != *planned_for {
-                    return Err(Conflict);
-                }
-                *planned_for += 1;
-                self.view.job.metadata.resource_version = Some(planned_for.to_string());
-                self.view.job.status = Some(status.clone());
+                self.checked_job(planned_for)?.status = Some(status.clone());
+            }
+            Effect::Annotate(annotations) => {
+                let metadata = &mut self.checked_job(planned_for)?.metadata;
+                metadata.annotations.get_or_insert_default().extend(annotations.clone());
             }
             Effect::CreateSshKeys(_) => self.view.has_ssh_secret = true,
             Effect::Apply(object) => match object["kind"].as_str().unwrap() {
@@ -202,6 +201,15 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    fn checked_job(&mut self, planned_for: &mut u64) -> Result<&mut TrainJob, Conflict> {
+        if self.version() != *planned_for {
+            return Err(Conflict);
+        }
+        *planned_for += 1;
+        self.view.job.metadata.resource_version = Some(planned_for.to_string());
+        Ok(&mut self.view.job)
     }
 
     /// The user changes the job.
