@@ -17,7 +17,9 @@ impl Checksum {
 
     /// With these words behind.
     pub(crate) fn of(mut self, words: impl Iterator<Item = u64>) -> u64 {
-        words.for_each(|word| self.add(word));
+        for word in words {
+            self.add(word);
+        }
         self.0
     }
 }

@@ -67,7 +67,9 @@ impl<'a> Writer<'a> {
         debug_assert!(self.width().is_none_or(|width| width == row.len()), "whoever reads them checks that");
         self.width = row.len();
         self.count += 1;
-        row.iter().for_each(|value| self.checksum.add(u64::from(value.to_bits())));
+        for value in row {
+            self.checksum.add(u64::from(value.to_bits()));
+        }
         self.memory.extend_from_slice(row);
         let most = if self.file.is_some() { PIECE } else { self.room.memory };
         if size_of_val(&self.memory[..]) > most {
@@ -166,7 +168,9 @@ mod tests {
 
     fn kept(room: &Room, rows: &[Vec<f32>]) -> Rows {
         let mut writer = Writer::new(room);
-        rows.iter().for_each(|row| writer.add(row).unwrap());
+        for row in rows {
+            writer.add(row).unwrap();
+        }
         writer.finish().unwrap()
     }
 

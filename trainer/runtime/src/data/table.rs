@@ -1,4 +1,4 @@
-//! Labelled samples in memory: reading them, splitting off a test set and scaling the inputs.
+//! Labelled samples: reading them, splitting off a test set and scaling the inputs.
 
 use std::path::{Path, PathBuf};
 
@@ -91,7 +91,9 @@ impl Table {
     /// Scales inputs from now on as the given samples call for; an input that never changes is only shifted.
     pub(crate) fn scale_by(&mut self, samples: &[usize]) -> Result<(), Error> {
         let mut counts = vec![false; self.len()];
-        samples.iter().for_each(|sample| counts[*sample] = true);
+        for sample in samples {
+            counts[*sample] = true;
+        }
         let count = samples.len().max(1) as f64;
         let mut mean = vec![0.0_f64; self.width()];
         self.rows.each(|place, row| {
@@ -155,7 +157,9 @@ mod tests {
 
     fn table(room: &Room) -> Table {
         let mut rows = Writer::new(room);
-        ROWS.iter().for_each(|row| rows.add(row).unwrap());
+        for row in &ROWS {
+            rows.add(row).unwrap();
+        }
         Table::new(rows.finish().unwrap(), None, (vec![0, 1, 0, 1], vec!["a".into(), "b".into()]))
     }
 
